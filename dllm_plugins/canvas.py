@@ -1,0 +1,76 @@
+"""The state of one request while it is decoded."""
+
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.noise import RowNoise
+from dllm_plugins.prediction import GREEDY
+from dllm_plugins.prediction import Draw
+
+_CANVAS_DRAW = 2
+
+
+@dataclass
+class Row:
+    """One request in the engine.
+
+    Three parts, left to right: `tokens[:frozen]` is the prefix, whose keys and values
+    are cached; `tokens[frozen:]` is final but not cached yet; `settled` holds tokens
+    settled behind a gap, by position. All else is open.
+
+    :param number: the engine's name for the row, used in events.
+    :param handle: the denoiser's name for it.
+    :param prompt: number of prompt tokens, the first ones of `tokens`.
+    :param drafts: tokens to verify in the next pass (speculative).
+    """
+
+    number: int
+    handle: int
+    tokens: list[int]
+    prompt: int
+    config: SamplingConfig
+    noise: RowNoise
+    vocabulary: int
+    rule_state: Any = None
+    frozen: int = 0
+    step: int = 0
+    settled: dict[int, int] = field(default_factory=dict)
+    drafts: list[int] = field(default_factory=list)
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that may still be generated."""
+        return self.config.max_new_tokens - (len(self.tokens) - self.prompt)
+
+    @property
+    def end(self) -> int:
+        """The first position the answer may not use."""
+        return self.prompt + self.config.max_new_tokens
+
+    @property
+    def generated(self) -> list[int]:
+        """Final tokens of the answer so far."""
+        return self.tokens[self.prompt :]
+
+    def draw(self, position: int) -> Draw:
+        """How the token at `position` is drawn; the same for drafts and for AR decoding."""
+        return self._draw((position,))
+
+    def canvas_draw(self, position: int) -> Draw:
+        """How an open position is drawn in this pass: its key holds the step too."""
+        return self._draw((position, self.step, _CANVAS_DRAW))
+
+    def _draw(self, key: tuple[int, ...]) -> Draw:
+        config = self.config
+        if config.temperature == 0:
+            return GREEDY
+        noise = self.noise.gumbel(key, self.vocabulary)
+        return Draw(config.temperature, config.top_k, config.top_p, noise)
+
+    def settle(self, position: int, token: int) -> None:
+        """Settle one position; tokens that became contiguous are final."""
+        self.settled[position] = token
+        while len(self.tokens) in self.settled:
+            self.tokens.append(self.settled.pop(len(self.tokens)))

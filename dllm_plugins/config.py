@@ -1,0 +1,126 @@
+"""SamplingConfig: every option of a request, validated and documented in one place."""
+
+from typing import Any
+from typing import Self
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+from pydantic import ValidationError
+from pydantic import field_validator
+
+from dllm_plugins.errors import OptionError
+
+LARGEST_SEED = 2**63 - 1
+
+#: Options that every mode honours; the rest belong to a strategy or a rule.
+COMMON_OPTIONS = frozenset({"mode", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop"})
+
+
+class SamplingConfig(BaseModel):
+    """How one request is decoded.
+
+    An option left at ``None`` takes the mode's default. An option that the chosen mode
+    or rule would not honour raises :class:`OptionError` when the request is admitted.
+
+    :raises OptionError: for an unknown option or a value out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    mode: str = Field(
+        default="speculative",
+        description="speculative (lossless: same text as ar, fewer passes), diffusion, or ar",
+    )
+    max_new_tokens: int = Field(default=256, ge=1, description="most tokens to generate")
+    temperature: float = Field(
+        default=0.0, ge=0.0, le=100.0, allow_inf_nan=False, description="0 is greedy; above 0 samples"
+    )
+    top_k: int | None = Field(default=None, ge=1, description="sample among the k likeliest tokens")
+    top_p: float | None = Field(
+        default=None, gt=0.0, le=1.0, description="sample among the likeliest tokens that hold this probability"
+    )
+    seed: int | None = Field(
+        default=None, ge=0, le=LARGEST_SEED, description="makes sampling repeatable; drawn at random if not given"
+    )
+    stop: tuple[str, ...] = Field(default=(), description="strings that end the answer; they are not part of it")
+    draft_length: int | None = Field(
+        default=None, ge=1, le=16, description="speculative: most draft tokens verified in one pass"
+    )
+    block_length: int | None = Field(
+        default=None, ge=1, le=64, description="diffusion: open positions denoised together"
+    )
+    rule: str | None = Field(default=None, description="diffusion: commit rule: threshold, factor, quota or random")
+    threshold: float | None = Field(
+        default=None, gt=0.0, le=1.0, description="diffusion: settle tokens at least this probable (rule threshold)"
+    )
+    factor: float | None = Field(
+        default=None, gt=0.0, le=64.0, description="diffusion: larger settles more tokens a pass (rule factor)"
+    )
+    steps: int | None = Field(
+        default=None, ge=1, le=64, description="diffusion: passes a block is spread over (rules quota and random)"
+    )
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            raise OptionError(_explain(error)) from None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_string_is_a_list_of_one(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("stop")
+    @classmethod
+    def _no_empty_stop(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not text for text in value):
+            raise ValueError("a stop string is empty; leave it out")
+        return value
+
+    def given(self) -> dict[str, Any]:
+        """The options that differ from "not given"."""
+        return {name: getattr(self, name) for name in self.model_fields_set if getattr(self, name) is not None}
+
+    def with_options(self, **options: Any) -> Self:
+        """A copy with some options replaced, validated again."""
+        return type(self)(**{**self.given(), **options})
+
+    def check_sampling(self) -> None:
+        """Refuse sampling options that greedy decoding would ignore.
+
+        :raises OptionError: if top_k or top_p is set at temperature 0.
+        """
+        for name in ("top_k", "top_p"):
+            if self.temperature == 0 and getattr(self, name) is not None:
+                raise OptionError(
+                    f"{name}={getattr(self, name)} has no effect at temperature 0; "
+                    f"set temperature above 0 or leave {name} out"
+                )
+
+
+_LIMITS = {"ge": "at least", "gt": "above", "le": "at most"}
+
+
+def value_range(option: str) -> str:
+    """The values an option takes, in words; empty if any will do."""
+    found = {
+        name: getattr(item, name)
+        for item in SamplingConfig.model_fields[option].metadata
+        for name in _LIMITS
+        if hasattr(item, name)
+    }
+    return ", ".join(f"{words} {found[name]}" for name, words in _LIMITS.items() if name in found)
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"]) or "options"
+        if item["type"] == "extra_forbidden":
+            known = ", ".join(sorted(SamplingConfig.model_fields))
+            lines.append(f"unknown option {name}={item['input']!r}; known options: {known}")
+        else:
+            lines.append(f"option {name}={item['input']!r}: {item['msg']}")
+    return "; ".join(lines)

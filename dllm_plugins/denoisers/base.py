@@ -1,0 +1,97 @@
+"""The contract of a denoiser: (prefix, canvas) -> what it says at each wanted position."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Literal
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What the engine must know of a model.
+
+    :param vocabulary: number of token ids a prediction ranges over.
+    :param mask_id: id of an open position; at least `vocabulary` if it is virtual.
+    :param context: most positions a row may hold.
+    :param stop_ids: ids that end an answer.
+    :param block_length: default number of open positions.
+    :param draft_length: default number of drafts a speculative pass verifies.
+    :param modes: strategies the model can serve.
+    :param chain: whether :meth:`Denoiser.logits` uses known tokens on the left.
+    :param cache: "exact" or "approximate".
+    :param numerics: "row-invariant" if a position's result cannot depend on the rest of the pass.
+    """
+
+    name: str
+    vocabulary: int
+    mask_id: int
+    context: int
+    stop_ids: frozenset[int]
+    block_length: int
+    draft_length: int
+    modes: tuple[str, ...]
+    chain: bool
+    cache: Literal["exact", "approximate"]
+    numerics: Literal["row-invariant", "approximate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive rows of one request in one pass.
+
+    Every segment sees the whole frozen prefix. `behind` lists what else it sees: pairs
+    (index of an earlier segment of the same request in this pass, how many of its first
+    tokens). Inside itself a causal segment sees leftwards, another one both ways.
+
+    :param row: handle from :meth:`Denoiser.open_row`.
+    :param tokens: ids, the mask id where open.
+    :param positions: rotary positions, one per token.
+    :param noisy: open positions; the others run the unchanged base.
+    :param wanted: indices into `tokens` whose hidden states the pass returns.
+    """
+
+    row: int
+    tokens: Sequence[int]
+    positions: Sequence[int]
+    noisy: bool = False
+    causal: bool = True
+    behind: tuple[tuple[int, int], ...] = ()
+    wanted: Sequence[int] = field(default=())
+
+
+class Denoiser(Protocol):
+    """A model behind the engine. Not thread-safe: one caller at a time."""
+
+    spec: ModelSpec
+
+    def open_row(self) -> int:
+        """A handle with an empty prefix."""
+
+    def close_row(self, row: int) -> None:
+        """Give the row's memory back. Closing twice is an error of the caller."""
+
+    def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
+        """One pass. Returns, per segment, the final hidden states [len(wanted), hidden].
+
+        Segments of one row stand together. The keys and values of each row's *first*
+        segment stay pending until :meth:`freeze`; those of all others are dropped.
+        """
+
+    def freeze(self, row: int, count: int) -> None:
+        """The first `count` tokens of the row's first segment of the last pass join the prefix."""
+
+    def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:
+        """Logits [N, vocabulary] for hidden states [N, hidden] of wanted positions.
+
+        :param left: int64 [N, 2], the tokens one and two places left of each position, -1
+            where unknown. None for clean rows, whose hidden state knows them already.
+        """
+
+    def draft_logits(self, hidden: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Like :meth:`logits`, perhaps over a shortlist of ids (int64 [V']) that is cheaper to score.
+
+        Only for drafts that are verified afterwards.
+        """

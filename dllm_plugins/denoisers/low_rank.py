@@ -1,0 +1,78 @@
+"""The shipped low-rank denoiser: weights that act at open rows only.
+
+Recipe and names: `dllm_plugins/training`. Low-rank pairs after arXiv 2106.09685; the
+chain head lets an open row know the tokens on its left (in the spirit of arXiv
+2402.05109): h' = h + W2 silu(W1 [h; e(left); e(left of left)]).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors import safe_open
+from torch import Tensor
+
+from dllm_plugins.denoisers.weights import LlamaShape
+from dllm_plugins.errors import CheckpointError
+
+FORMAT = "dllm-plugins low-rank denoiser 1"
+SCALE = 2.0
+LINEARS = ("qkv", "out", "gate_up", "down")
+
+
+@dataclass(frozen=True, slots=True)
+class LowRankWeights:
+    """Pairs per layer and linear: ((down [r, in], up [out, r]) x 4) x layers, and the rest."""
+
+    pairs: tuple[tuple[tuple[Tensor, Tensor], ...], ...]
+    mask_embedding: Tensor
+    chain_down: Tensor
+    chain_up: Tensor
+    draft_tokens: Tensor | None
+    metadata: dict[str, str]
+
+
+def load_low_rank(path: Path, shape: LlamaShape, dtype: torch.dtype) -> LowRankWeights:
+    """Read a denoiser file and check that it fits the base.
+
+    :raises CheckpointError: if it is missing, damaged, of another format or another shape.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"the denoiser weights {path} are missing or damaged ({error}); reinstall dllm-plugins, "
+            f"or pass the file's place as denoiser=..."
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}")
+    draft = tensors.pop("draft_tokens", None)
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    try:
+        pairs = tuple(
+            tuple((tensors[f"layers.{i}.{name}.down"], tensors[f"layers.{i}.{name}.up"]) for name in LINEARS)
+            for i in range(shape.layers)
+        )
+        weights = LowRankWeights(
+            pairs, tensors["mask_embedding"], tensors["chain.down"], tensors["chain.up"], draft, metadata
+        )
+    except KeyError as error:
+        raise CheckpointError(f"{path} has no tensor {error.args[0]!r}; it does not fit this base model") from error
+    _check(path, weights, shape)
+    return weights
+
+
+def _check(path: Path, weights: LowRankWeights, shape: LlamaShape) -> None:
+    inner = (shape.hidden, shape.heads * shape.head_dim, shape.hidden, shape.intermediate)
+    for layer in weights.pairs:
+        for name, size, (down, _) in zip(LINEARS, inner, layer, strict=True):
+            if down.shape[1] != size:
+                raise CheckpointError(f"{path}: {name} expects {down.shape[1]} inputs, the base model has {size}")
+    if tuple(weights.mask_embedding.shape) != (shape.hidden,):
+        raise CheckpointError(
+            f"{path}: mask embedding is {tuple(weights.mask_embedding.shape)}, the base model's width is {shape.hidden}"
+        )

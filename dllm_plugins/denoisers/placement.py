@@ -1,0 +1,118 @@
+"""Which device and dtype a model runs on; models larger than one device."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.denoisers.low_rank import LowRankWeights
+from dllm_plugins.denoisers.weights import LayerWeights
+from dllm_plugins.denoisers.weights import LlamaWeights
+from dllm_plugins.errors import OptionError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def best_device(name: str) -> torch.device:
+    """A torch device by name; "auto" is an accelerator if torch has one, else the CPU.
+
+    :raises OptionError: for a device torch does not know or does not have.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found if found is not None else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"device={name!r} cannot be used ({reason}); use 'cpu' or 'auto'") from error
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """A dtype by name; "auto" is bfloat16 where the hardware computes in it, else float32.
+
+    :raises OptionError: for an unknown name.
+    """
+    if name == "auto":
+        if device.type == "cpu":
+            return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+        return torch.bfloat16
+    if name not in DTYPES:
+        raise OptionError(f"dtype={name!r} is unknown; use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _cpu_computes_bfloat16() -> bool:
+    # torch has no public question for this; without an answer float32 is the safe choice.
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe()) if probe is not None else False
+
+
+def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) -> Callable[[str], torch.device]:
+    """Where each module of the hub's names goes, by accelerate."""
+    if isinstance(device_map, str):
+        from accelerate import infer_auto_device_map
+        from accelerate import init_empty_weights
+        from transformers import AutoConfig
+        from transformers import AutoModelForCausalLM
+
+        if device_map != "auto":
+            raise OptionError(f"device_map={device_map!r} is unknown; use 'auto' or a mapping from module to device")
+        with init_empty_weights():
+            skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        skeleton.tie_weights()
+        places: dict[str, str | int] = infer_auto_device_map(skeleton, no_split_module_classes=["LlamaDecoderLayer"])
+    else:
+        places = device_map
+
+    def find(module: str) -> torch.device:
+        name = module
+        while name not in places and name:
+            name = name.rpartition(".")[0]
+        if name not in places:
+            raise OptionError(f"device_map gives no device for {module!r}; add it, or a '' entry for all the rest")
+        if places[name] == "disk":
+            raise OptionError(
+                "device_map puts layers on disk, which is not supported; use a smaller model or more memory"
+            )
+        return torch.device(places[name])
+
+    for index in range(layers):
+        find(f"model.layers.{index}")
+    return find
+
+
+def place(
+    folder: Path,
+    base: LlamaWeights,
+    low_rank: LowRankWeights,
+    device: torch.device,
+    device_map: str | dict[str, str | int] | None,
+) -> tuple[LlamaWeights, LowRankWeights]:
+    """Move weights to where they run.
+
+    :raises OptionError: if a device map is incomplete.
+    """
+    find: Callable[[str], torch.device] = (
+        (lambda _module: device) if device_map is None else _devices(folder, base.shape.layers, device_map)
+    )
+    home = find("model.embed_tokens")
+    layers, pairs = [], []
+    for index, layer in enumerate(base.layers):
+        target = find(f"model.layers.{index}")
+        tensors: dict[str, Tensor] = {name: getattr(layer, name).to(target) for name in LayerWeights.__slots__}
+        layers.append(LayerWeights(**tensors))
+        pairs.append(tuple((down.to(target), up.to(target)) for down, up in low_rank.pairs[index]))
+    placed = replace(base, embedding=base.embedding.to(home), norm=base.norm.to(home), layers=tuple(layers))
+    moved = replace(
+        low_rank,
+        pairs=tuple(pairs),
+        mask_embedding=low_rank.mask_embedding.to(home),
+        chain_down=low_rank.chain_down.to(home),
+        chain_up=low_rank.chain_up.to(home),
+    )
+    return placed, moved

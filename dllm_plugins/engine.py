@@ -1,0 +1,217 @@
+"""The engine: admits requests, runs passes, hands out events.
+
+`step` is the unit of work: plan every row, one forward, read it, events. Rows join and
+leave at any step, with unequal prompts, options and seeds.
+"""
+
+import secrets
+import time
+from collections.abc import Generator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+
+from dllm_plugins.canvas import Row
+from dllm_plugins.config import LARGEST_SEED
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import RequestError
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Draft
+from dllm_plugins.events import Event
+from dllm_plugins.events import Finish
+from dllm_plugins.events import FinishReason
+from dllm_plugins.events import Usage
+from dllm_plugins.noise import RowNoise
+from dllm_plugins.request import Request
+from dllm_plugins.strategies.base import Plan
+from dllm_plugins.strategies.base import Strategy
+from dllm_plugins.text import AnswerText
+from dllm_plugins.text import Tokenizer
+
+
+@dataclass(slots=True)
+class _Job:
+    """A row with what the engine counts and tells about it."""
+
+    row: Row
+    strategy: Strategy
+    text: AnswerText
+    began: float
+    told: int = 0
+    forwarded: int = 0
+    prefill: float = 0.0
+    passes: dict[str, int] = field(default_factory=dict)
+
+
+class Engine:
+    """Decodes any number of requests together. One thread at a time.
+
+    :param strategies: by mode name; see :func:`dllm_plugins.plugins.strategies`.
+    """
+
+    def __init__(self, denoiser: Denoiser, tokenizer: Tokenizer, strategies: Mapping[str, Strategy]) -> None:
+        self.denoiser = denoiser
+        self.tokenizer = tokenizer
+        self.strategies = strategies
+        self._jobs: dict[int, _Job] = {}
+        self._admitted = 0
+
+    def admit(self, request: Request) -> int:
+        """Take a request in; its row joins at the next step.
+
+        :returns: the row's number, which its events carry.
+        :raises OptionError: for options the mode does not honour.
+        :raises RequestError: for a prompt that is empty, too long, or holds a mask id.
+        """
+        spec, config = self.denoiser.spec, request.config
+        strategy = self.strategies.get(config.mode)
+        if strategy is None or config.mode not in spec.modes:
+            known = ", ".join(mode for mode in spec.modes if mode in self.strategies)
+            raise OptionError(f"unknown mode {config.mode!r}; modes of {spec.name}: {known}")
+        strategy.check(config, spec)
+        tokens = self._check_prompt(request)
+        room = spec.context - len(tokens)
+        if config.max_new_tokens > room:
+            config = config.model_copy(update={"max_new_tokens": room})
+        seed = config.seed if config.seed is not None else secrets.randbelow(LARGEST_SEED)
+        self._admitted += 1
+        row = Row(
+            number=self._admitted,
+            handle=self.denoiser.open_row(),
+            tokens=tokens,
+            prompt=len(tokens),
+            config=config,
+            noise=RowNoise(seed),
+            vocabulary=spec.vocabulary,
+        )
+        text = AnswerText(self.tokenizer, config.stop)
+        self._jobs[row.number] = _Job(row, strategy, text, time.perf_counter())
+        return row.number
+
+    def _check_prompt(self, request: Request) -> list[int]:
+        spec, tokens = self.denoiser.spec, [int(token) for token in request.tokens]
+        if not tokens:
+            raise RequestError("the prompt is empty; give at least one token")
+        if len(tokens) >= spec.context:
+            raise RequestError(
+                f"the prompt has {len(tokens)} tokens, but {spec.name} holds {spec.context} with its answer; shorten it"
+            )
+        for place, token in enumerate(tokens):
+            if token == spec.mask_id:
+                raise RequestError(f"the prompt holds the mask id {token} at position {place}; remove it")
+            if not 0 <= token < spec.vocabulary:
+                raise RequestError(
+                    f"the prompt holds id {token} at position {place}, outside 0 to {spec.vocabulary - 1}"
+                )
+        return tokens
+
+    def cancel(self, number: int) -> None:
+        """Drop a row and its cache at once; a row that is done already is left alone."""
+        job = self._jobs.pop(number, None)
+        if job is not None:
+            self.denoiser.close_row(job.row.handle)
+
+    @property
+    def active(self) -> tuple[int, ...]:
+        """Numbers of the rows being decoded."""
+        return tuple(self._jobs)
+
+    def step(self) -> list[Event]:
+        """One pass over all active rows. No rows, no pass."""
+        jobs = list(self._jobs.values())
+        if not jobs:
+            return []
+        plans = [job.strategy.plan(job.row, self.denoiser.spec) for job in jobs]
+        hidden = iter(self.denoiser.forward([segment for plan in plans for segment in plan.segments]))
+        parts = [[next(hidden) for _ in plan.segments] for plan in plans]
+        for strategy in {id(job.strategy): job.strategy for job in jobs}.values():
+            own = [place for place, job in enumerate(jobs) if job.strategy is strategy]
+            strategy.read([jobs[place].row for place in own], [parts[place] for place in own], self.denoiser)
+        events: list[Event] = []
+        for job, plan in zip(jobs, plans, strict=True):
+            self._count(job, plan)
+            events += self._tell(job)
+        return events
+
+    def _count(self, job: _Job, plan: Plan) -> None:
+        job.passes[plan.kind] = job.passes.get(plan.kind, 0) + 1
+        job.forwarded += sum(len(segment.tokens) for segment in plan.segments)
+        if job.row.step == 0:
+            job.prefill = time.perf_counter() - job.began
+        job.row.step += 1
+
+    def _tell(self, job: _Job) -> list[Event]:
+        """Events of one row after a pass: what became final, what is tentative, the end."""
+        row = job.row
+        answer, reason = self._end(row)
+        new_text = job.text.push(answer, last=reason is not None)
+        if job.text.stopped:
+            answer, reason = answer[: job.text.tokens_used(answer)], "stop"
+        events: list[Event] = []
+        sure = answer[: job.text.tokens_within(answer)] if reason is None else answer
+        new = tuple(sure[job.told :])
+        if new or new_text:
+            events.append(Commit(row.number, row.step, new, new_text))
+            job.told += len(new)
+        if reason is None:
+            tentative = job.strategy.tentative(row, self.denoiser.spec)
+            events.append(Draft(row.number, row.step, tentative, job.text.draft(answer, tentative)))
+        else:
+            events.append(self._finish(job, answer, reason))
+        return events
+
+    def _end(self, row: Row) -> tuple[list[int], FinishReason | None]:
+        """The answer without what lies behind its end, and why it ended, if it did."""
+        answer = row.generated[: row.config.max_new_tokens]
+        for place, token in enumerate(answer):
+            if token in self.denoiser.spec.stop_ids:
+                return answer[:place], "eos"
+        return answer, "length" if len(answer) == row.config.max_new_tokens else None
+
+    def _finish(self, job: _Job, answer: Sequence[int], reason: FinishReason) -> Finish:
+        row, spec = job.row, self.denoiser.spec
+        self.cancel(row.number)
+        usage = Usage(
+            prompt_tokens=row.prompt,
+            useful_tokens=len(answer),
+            canvas_tokens=len(row.generated) + len(row.settled),
+            passes=job.passes,
+            rows=job.forwarded,
+            seconds=time.perf_counter() - job.began,
+            prefill_seconds=job.prefill,
+            mode=row.config.mode,
+            cache=spec.cache,
+            numerics=spec.numerics,
+            seed=row.noise.seed if row.config.temperature > 0 else row.config.seed,
+        )
+        return Finish(row.number, row.step, reason, tuple(answer), job.text.text, usage)
+
+    def stream(self, request: Request) -> Generator[Event, None, None]:
+        """Events of one request until it finishes. Closing the iterator frees its row at once.
+
+        The request is admitted, and its errors raised, when the first event is asked for.
+        Other rows that are active take part in the same passes; their events are dropped,
+        so do not stream while somebody else steps the engine.
+        """
+        number = self.admit(request)
+        try:
+            while number in self._jobs:
+                yield from (event for event in self.step() if event.row == number)
+        finally:
+            self.cancel(number)
+
+    def generate(self, requests: Sequence[Request]) -> list[Finish]:
+        """Decode several requests together; results in the order of `requests`."""
+        numbers: list[int] = []
+        done: dict[int, Finish] = {}
+        try:
+            for request in requests:
+                numbers.append(self.admit(request))
+            while any(number in self._jobs for number in numbers):
+                done |= {event.row: event for event in self.step() if isinstance(event, Finish)}
+        finally:
+            for number in numbers:
+                self.cancel(number)
+        return [done[number] for number in numbers]

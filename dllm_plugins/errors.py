@@ -1,0 +1,29 @@
+"""One exception hierarchy. Every message names the offending value and what mends it."""
+
+
+class DllmError(Exception):
+    """Base class of everything this package raises on purpose."""
+
+
+class OptionError(DllmError, ValueError):
+    """An option is unknown, out of range, or has no effect in the mode asked for."""
+
+
+class RequestError(DllmError, ValueError):
+    """A prompt cannot be used: empty, too long, or holding ids it must not hold."""
+
+
+class CheckpointError(DllmError):
+    """A weight file or its config is missing, damaged, or not what its family needs."""
+
+
+class DownloadError(DllmError):
+    """The default base model could not be fetched."""
+
+
+class MissingExtraError(DllmError, ImportError):
+    """An optional dependency is not installed."""
+
+
+class PluginError(DllmError):
+    """A name that no plug-in registered, or a plug-in that registered something unusable."""

@@ -1,0 +1,101 @@
+"""What comes out of the engine: Draft, Commit, Finish."""
+
+from dataclasses import asdict
+from dataclasses import dataclass
+from typing import Any
+from typing import Literal
+
+FinishReason = Literal["stop", "eos", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Honest figures of one answer.
+
+    `useful_tokens` are the tokens of the answer: end-of-text tokens, tokens behind a
+    stop string and thrown-away canvas tokens are not counted. `canvas_tokens` are all
+    the tokens that were settled. `passes` counts every forward in which the row took
+    part, by kind; `rows` are all the positions forwarded in them.
+    """
+
+    prompt_tokens: int
+    useful_tokens: int
+    canvas_tokens: int
+    passes: dict[str, int]
+    rows: int
+    seconds: float
+    prefill_seconds: float
+    mode: str
+    cache: str
+    numerics: str
+    seed: int | None
+
+    @property
+    def total_passes(self) -> int:
+        """Passes of all kinds, prefill included."""
+        return sum(self.passes.values())
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Useful tokens per pass (TPF)."""
+        return self.useful_tokens / self.total_passes if self.total_passes else 0.0
+
+    @property
+    def rows_per_token(self) -> float:
+        """Rows forwarded per useful token, the prompt's own rows included."""
+        return self.rows / self.useful_tokens if self.useful_tokens else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-serialisable figures, the derived ones included."""
+        return asdict(self) | {
+            "total_passes": self.total_passes,
+            "tokens_per_forward": round(self.tokens_per_forward, 4),
+            "rows_per_token": round(self.rows_per_token, 2),
+        }
+
+    def summary(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.useful_tokens} tokens · {self.total_passes} passes · "
+            f"{self.tokens_per_forward:.2f} tokens/pass · {self.rows_per_token:.1f} rows/token · "
+            f"{self.seconds:.2f} s · mode {self.mode} · {self.cache} cache"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Tentative text behind the committed text; an unknown token is None."""
+
+    row: int
+    step: int
+    tokens: tuple[int | None, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Final tokens and text, in order; they never change afterwards.
+
+    `text` may lag behind `tokens`: the engine holds back half a character and whatever
+    could become a stop string.
+    """
+
+    row: int
+    step: int
+    tokens: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The row is done. `tokens` and `text` are the whole answer, cut where it ends."""
+
+    row: int
+    step: int
+    reason: FinishReason
+    tokens: tuple[int, ...]
+    text: str
+    usage: Usage
+
+
+Event = Draft | Commit | Finish

@@ -1,0 +1,1 @@
+"""Families: how each kind of checkpoint works. One family a file."""

@@ -1,0 +1,128 @@
+"""The tri-mode default: SmolLM2-135M-Instruct with a gated low-rank denoiser on top.
+
+Clean tokens run the unchanged base, so the prefix cache is exact and mode `ar` *is* the
+base model. The base's shift is kept: a clean row at position p predicts p + 1, an open
+row for position p sits at rotary position p - 1. Facts and figures: docs/default-model.md.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerBase
+
+from dllm_plugins import plugins
+from dllm_plugins.base_model import require_base
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.low_rank import LowRankWeights
+from dllm_plugins.denoisers.low_rank import load_low_rank
+from dllm_plugins.denoisers.placement import best_device
+from dllm_plugins.denoisers.placement import choose_dtype
+from dllm_plugins.denoisers.placement import place
+from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.weights import LlamaWeights
+from dllm_plugins.denoisers.weights import load_llama
+from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.models import Backend
+from dllm_plugins.models import Family
+from dllm_plugins.models import LoadOptions
+from dllm_plugins.models import Model
+from dllm_plugins.models import Preset
+
+NAME = "dllm"
+MODES = ("speculative", "diffusion", "ar")
+BLOCK_LENGTH = 8
+DRAFT_LENGTH = 4
+
+
+def shipped_denoiser() -> Path:
+    """The denoiser weights that come with this package."""
+    return Path(str(files("dllm_plugins") / "data" / "smollm2-135m-denoiser.safetensors"))
+
+
+def base_place(base: str | Path | None) -> Path:
+    """The folder of the base weights: a folder, a hub id, or None for the one set up.
+
+    :raises DownloadError: if the default was never set up.
+    :raises CheckpointError: if a hub id cannot be resolved.
+    """
+    if base is None:
+        return require_base()
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        wanted = ["*.json", "model*.safetensors", "*.jinja", "*.txt"]
+        return Path(snapshot_download(str(base), allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"base={str(base)!r} is neither a folder here nor a hub id that can be fetched ({error}); "
+            f"check the name and the network, or run `llm dllm setup` and leave base out"
+        ) from error
+
+
+def make_spec(base: LlamaWeights, stop_ids: frozenset[int], row_invariant: bool) -> ModelSpec:
+    """What the engine must know of the tri-mode model."""
+    return ModelSpec(
+        name=NAME,
+        vocabulary=base.shape.vocabulary,
+        mask_id=base.shape.vocabulary,
+        context=base.shape.context,
+        stop_ids=stop_ids,
+        block_length=BLOCK_LENGTH,
+        draft_length=DRAFT_LENGTH,
+        modes=MODES,
+        chain=True,
+        cache="exact",
+        numerics="row-invariant" if row_invariant else "approximate",
+    )
+
+
+def _stop_ids(folder: Path) -> frozenset[int]:
+    """End-of-text ids of config.json; a model without any would never stop."""
+    found = read_config(folder).get("eos_token_id")
+    ids = found if isinstance(found, list) else [found]
+    if not all(isinstance(item, int) for item in ids):
+        raise CheckpointError(f"{folder / 'config.json'} says eos_token_id={found!r}; it needs one id or a list of ids")
+    return frozenset(ids)
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"no usable tokenizer in {folder}: {error}") from error
+    return tokenizer
+
+
+def load(options: LoadOptions) -> Model:
+    """Load base and denoiser; see :class:`~dllm_plugins.models.LoadOptions`.
+
+    :raises DownloadError: if the default base was never set up.
+    :raises CheckpointError: if a file is missing, damaged or of another model.
+    """
+    backend = plugins.find("backend", options.backend, plugins.backends())
+    folder = base_place(options.base)
+    device = best_device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    base = load_llama(folder, dtype)
+    low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), base.shape, dtype)
+    spec = make_spec(base, _stop_ids(folder), row_invariant=device.type == "cpu" and options.device_map is None)
+    denoiser = backend.build(*place(folder, base, low_rank, device, options.device_map), spec)
+    return Model(NAME, denoiser, _tokenizer(folder))
+
+
+def build_torch(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> TorchDenoiser:
+    """The torch backend."""
+    return TorchDenoiser(base, low_rank, spec)
+
+
+TORCH = Backend("torch", "PyTorch on any device it has", build_torch)
+FAMILY = Family("smollm2-tri-mode", frozenset({"llama"}), "SmolLM2-135M-Instruct with our low-rank denoiser", load)
+DEFAULT = Preset(NAME, "the tri-mode default: speculative, diffusion, ar", FAMILY.load)

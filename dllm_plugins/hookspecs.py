@@ -1,0 +1,63 @@
+"""What can be plugged in. Every hook is described, with an example, in docs/plugins.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from dllm_plugins.models import Adapter
+    from dllm_plugins.models import Backend
+    from dllm_plugins.models import Family
+    from dllm_plugins.models import Preset
+    from dllm_plugins.processes.masked import MaskedProcess
+    from dllm_plugins.rules.base import CommitRule
+    from dllm_plugins.strategies.base import Strategy
+
+hookspec = pluggy.HookspecMarker("dllm_plugins")
+hookimpl = pluggy.HookimplMarker("dllm_plugins")
+
+
+@hookspec
+def register_families() -> Iterable[Family]:
+    """Kinds of checkpoint this package can load."""
+    return ()
+
+
+@hookspec
+def register_processes() -> Iterable[MaskedProcess]:
+    """Noise processes."""
+    return ()
+
+
+@hookspec
+def register_rules() -> Iterable[CommitRule]:
+    """Commit rules, for mode `diffusion`."""
+    return ()
+
+
+@hookspec
+def register_strategies(rules: Mapping[str, CommitRule], processes: Mapping[str, MaskedProcess]) -> Iterable[Strategy]:
+    """Decoding modes."""
+    return ()
+
+
+@hookspec
+def register_denoisers() -> Iterable[Backend]:
+    """Backends that run a model's forward."""
+    return ()
+
+
+@hookspec
+def register_models() -> Iterable[Preset]:
+    """Named models, such as the default `dllm`."""
+    return ()
+
+
+@hookspec
+def register_adapters() -> Iterable[Adapter]:
+    """Hosts this package can be used from."""
+    return ()

@@ -1,0 +1,103 @@
+"""Named models: from a name or a place to something the engine can run."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dllm_plugins import plugins
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.engine import Engine
+from dllm_plugins.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to load a model.
+
+    :param base: folder or hub id of the base weights; None for the model's default.
+    :param denoiser: file with the denoiser's own weights; None for the shipped ones.
+    :param dtype: "auto", "bfloat16", "float16" or "float32".
+    :param device: a torch device, or "auto" for an accelerator if there is one.
+    :param device_map: accelerate's "auto" or a mapping from module name to device, for
+        models larger than one device; excludes `device`.
+    :param backend: name of a registered denoiser backend.
+    """
+
+    base: str | Path | None = None
+    denoiser: str | Path | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    device_map: "str | dict[str, str | int] | None" = None
+    backend: str = "torch"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model: its denoiser, its tokenizer, and an engine on demand."""
+
+    name: str
+    denoiser: Denoiser
+    tokenizer: Any
+
+    def engine(self) -> Engine:
+        """A new engine with all registered modes."""
+        return Engine(self.denoiser, self.tokenizer, plugins.strategies())
+
+    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Prompt ids of a chat, up to where the assistant's answer begins.
+
+        :param messages: `{"role": "system" | "user" | "assistant", "content": text}`.
+        :raises RequestError: if there are no messages or the last one is empty.
+        """
+        if not messages or not messages[-1]["content"].strip():
+            raise RequestError("the prompt is empty; write a question")
+        encoded = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A model users ask for by name."""
+
+    name: str
+    summary: str
+    load: Callable[[LoadOptions], Model]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How one kind of checkpoint works; `model_types` are the values of config.json it knows."""
+
+    name: str
+    model_types: frozenset[str]
+    summary: str
+    load: Callable[[LoadOptions], Model]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Builds a denoiser from a family's parts."""
+
+    name: str
+    summary: str
+    build: Callable[..., Denoiser]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A host and the module that serves it."""
+
+    name: str
+    module: str
+    summary: str
+
+
+def load_model(name: str = "dllm", **options: Any) -> Model:
+    """Load a registered model; `options` are the fields of :class:`LoadOptions`.
+
+    :raises PluginError: for an unknown name.
+    :raises CheckpointError: if its weights are missing or damaged.
+    """
+    return plugins.find("model", name, plugins.presets()).load(LoadOptions(**options))

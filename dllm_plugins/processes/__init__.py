@@ -1,0 +1,1 @@
+"""Noise processes: what an open position holds."""

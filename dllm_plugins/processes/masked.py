@@ -1,0 +1,16 @@
+"""Masked (absorbing) noise: an open position holds the mask token (arXiv 2406.07524)."""
+
+from dataclasses import dataclass
+
+from dllm_plugins.denoisers.base import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedProcess:
+    """What open positions hold when every one of them is masked."""
+
+    name: str = "masked"
+
+    def noised(self, count: int, spec: ModelSpec) -> tuple[int, ...]:
+        """`count` token ids of open positions."""
+        return (spec.mask_id,) * count

@@ -1,0 +1,19 @@
+"""What goes into the engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+
+from dllm_plugins.config import SamplingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt and how to continue it.
+
+    :param tokens: prompt token ids, chat template included.
+    :param config: sampling options.
+    """
+
+    tokens: Sequence[int]
+    config: SamplingConfig = field(default_factory=SamplingConfig)

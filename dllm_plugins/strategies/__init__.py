@@ -1,0 +1,9 @@
+"""Strategies: the conversation between engine and model for one decoding method."""
+
+from dllm_plugins.strategies.ar import AutoregressiveStrategy
+from dllm_plugins.strategies.base import Plan
+from dllm_plugins.strategies.base import Strategy
+from dllm_plugins.strategies.block import BlockStrategy
+from dllm_plugins.strategies.speculative import SpeculativeStrategy
+
+__all__ = ["AutoregressiveStrategy", "BlockStrategy", "Plan", "SpeculativeStrategy", "Strategy"]

@@ -1,0 +1,46 @@
+"""Autoregressive decoding: clean rows only, one token a pass."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from dllm_plugins.canvas import Row
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.prediction import predict
+from dllm_plugins.strategies.base import Plan
+from dllm_plugins.strategies.base import check_options
+from dllm_plugins.strategies.base import stack
+
+
+class AutoregressiveStrategy:
+    """The base model as it is: every other mode is measured against this one."""
+
+    name = "ar"
+    options: frozenset[str] = frozenset()
+
+    def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
+        """See :class:`~dllm_plugins.strategies.base.Strategy`."""
+        check_options(self.name, config, self.options)
+
+    def plan(self, row: Row, spec: ModelSpec) -> Plan:
+        """The tokens that are not cached yet; the last one predicts the next."""
+        run = row.tokens[row.frozen :]
+        positions = range(row.frozen, len(row.tokens))
+        segment = Segment(row.handle, run, positions, wanted=(len(run) - 1,))
+        return Plan((segment,), "predict" if row.frozen else "prefill")
+
+    def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
+        """Freeze what was forwarded and append one token."""
+        logits = denoiser.logits(stack(part[0] for part in hidden))
+        drawn = predict(logits, [row.draw(len(row.tokens)) for row in rows])
+        for row, token in zip(rows, drawn.token.tolist(), strict=True):
+            denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
+            row.frozen = len(row.tokens)
+            row.tokens.append(token)
+
+    def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
+        """Nothing is tentative."""
+        return ()

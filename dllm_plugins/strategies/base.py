@@ -1,0 +1,74 @@
+"""The contract of a strategy: what the next pass holds, and what it meant."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.canvas import Row
+from dllm_plugins.config import COMMON_OPTIONS
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.errors import OptionError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The segments of one row for the next pass, and the kind the pass counts as."""
+
+    segments: tuple[Segment, ...]
+    kind: str
+
+
+class Strategy(Protocol):
+    """One decoding method. Holds no state: everything is in the rows.
+
+    `name` is the mode users ask for; `options` are the SamplingConfig fields it honours
+    beside the common ones.
+    """
+
+    name: str
+    options: frozenset[str]
+
+    def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
+        """Refuse options that this mode would not honour.
+
+        :raises OptionError: naming the option and the remedy.
+        """
+
+    def plan(self, row: Row, spec: ModelSpec) -> Plan:
+        """What the next pass holds for `row`."""
+
+    def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
+        """Apply a pass to its rows: new final tokens, new drafts, what to freeze.
+
+        :param hidden: per row, per segment of its plan, what :meth:`Denoiser.forward` returned.
+        """
+
+    def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
+        """Tokens to show behind the final ones; None where open."""
+
+
+def check_options(name: str, config: SamplingConfig, honoured: frozenset[str]) -> None:
+    """Refuse options that neither every mode nor this one honours.
+
+    :raises OptionError: naming the option and the remedy.
+    """
+    for option, value in config.given().items():
+        if option not in COMMON_OPTIONS and option not in honoured:
+            also = ", ".join(sorted(honoured)) or "none"
+            raise OptionError(
+                f"option {option}={value!r} has no effect in mode {name!r} (options of this mode: {also}); "
+                f"leave it out or choose another mode"
+            )
+    config.check_sampling()
+
+
+def stack(parts: Iterable[Tensor]) -> Tensor:
+    """Hidden states of several segments as one [N, hidden]."""
+    return torch.cat(list(parts))

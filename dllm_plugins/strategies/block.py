@@ -1,0 +1,189 @@
+"""Cached-prefix block diffusion: only the newest canvas is denoised.
+
+The frontier, the position right behind the final text, is always predicted by a clean
+row; open rows cover the `block_length` positions behind it, and a commit rule decides
+which of them to settle. Contiguous settled tokens are final: they are forwarded once
+more as clean rows together with the next canvas (freeze fused with predict).
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.canvas import Row
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.errors import OptionError
+from dllm_plugins.prediction import predict
+from dllm_plugins.processes.masked import MaskedProcess
+from dllm_plugins.rules.base import CanvasView
+from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.strategies.base import Plan
+from dllm_plugins.strategies.base import check_options
+from dllm_plugins.strategies.base import stack
+
+
+@dataclass(slots=True)
+class _Canvas:
+    """What one row's pass said about its open positions, while they are being settled."""
+
+    row: Row
+    first: int
+    hidden: Tensor
+    places: list[int]
+    step: int
+    token: list[int]
+    probability: list[float]
+    settled_now: int = 1
+
+    def known(self, place: int) -> int:
+        """The token at `place`, -1 if it is open."""
+        if place < len(self.row.tokens):
+            return self.row.tokens[place]
+        return self.row.settled.get(place, -1)
+
+
+class BlockStrategy:
+    """Mode `diffusion`: block sampling with an exact prefix cache and a commit rule."""
+
+    name = "diffusion"
+
+    def __init__(self, rules: Mapping[str, CommitRule], process: MaskedProcess) -> None:
+        self.rules = rules
+        self.process = process
+        self.options = frozenset({"block_length", "rule"}).union(*(rule.options for rule in rules.values()))
+
+    def rule(self, config: SamplingConfig) -> CommitRule:
+        """The rule asked for by name, or by the only rule option given; else the threshold rule.
+
+        :raises OptionError: for an unknown rule.
+        """
+        name = config.rule
+        if name is None:
+            name = "quota" if config.steps is not None else "factor" if config.factor is not None else "threshold"
+        if name not in self.rules:
+            raise OptionError(f"unknown rule {name!r}; known rules: {', '.join(sorted(self.rules))}")
+        return self.rules[name]
+
+    def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
+        """See :class:`~dllm_plugins.strategies.base.Strategy`."""
+        rule = self.rule(config)
+        check_options(f"{self.name}, rule {rule.name}", config, rule.options | {"block_length", "rule"})
+
+    def _window(self, row: Row, spec: ModelSpec) -> range:
+        """Positions behind the frontier that belong to the canvas."""
+        begin = len(row.tokens) + 1
+        end = min(begin + (row.config.block_length or spec.block_length), row.end)
+        stops = [place for place, token in row.settled.items() if token in spec.stop_ids]
+        return range(begin, min([end, *stops]))
+
+    def plan(self, row: Row, spec: ModelSpec) -> Plan:
+        """Clean rows not cached yet, settled rows of the canvas, open rows."""
+        run = row.tokens[row.frozen :]
+        segments = [Segment(row.handle, run, range(row.frozen, len(row.tokens)), wanted=(len(run) - 1,))]
+        behind: tuple[tuple[int, int], ...] = ((0, len(run)),)
+        window = self._window(row, spec)
+        settled = [place for place in window if place in row.settled]
+        if settled:
+            tokens = [row.settled[place] for place in settled]
+            segments.append(Segment(row.handle, tokens, settled, behind=behind))
+            behind += ((1, len(settled)),)
+        places = [place for place in window if place not in row.settled]
+        if places:
+            segments.append(
+                Segment(
+                    row.handle,
+                    self.process.noised(len(places), spec),
+                    [place - 1 for place in places],
+                    noisy=True,
+                    causal=False,
+                    behind=behind,
+                    wanted=range(len(places)),
+                )
+            )
+        return Plan(tuple(segments), "fused" if row.frozen else "prefill")
+
+    def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
+        """Freeze, settle the frontier, then settle what the rule accepts."""
+        spec = denoiser.spec
+        windows = [self._window(row, spec) for row in rows]
+        frontier = predict(
+            denoiser.logits(stack(parts[0] for parts in hidden)), [row.draw(len(row.tokens)) for row in rows]
+        )
+        canvases = []
+        for row, parts, window, token in zip(rows, hidden, windows, frontier.token.tolist(), strict=True):
+            places = [place for place in window if place not in row.settled]
+            denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
+            row.frozen = len(row.tokens)
+            row.settle(row.frozen, token)
+            if places and token not in spec.stop_ids:
+                canvases.append(
+                    _Canvas(row, window.start, parts[-1], places, row.step, [0] * len(places), [0.0] * len(places))
+                )
+        self._settle(canvases, denoiser)
+
+    def _settle(self, canvases: list[_Canvas], denoiser: Denoiser) -> None:
+        """Ask the rule until it settles nothing more.
+
+        When it wants two neighbours at once, the right one waits and is predicted again
+        knowing the left one: without that, parallel decoding doubles words.
+        """
+        pending = {id(canvas): list(range(len(canvas.places))) for canvas in canvases}
+        while any(pending.values()):
+            self._predict([(canvas, pending[id(canvas)]) for canvas in canvases if pending[id(canvas)]], denoiser)
+            for canvas in canvases:
+                if pending[id(canvas)]:
+                    pending[id(canvas)] = self._decide(canvas, denoiser.spec)
+
+    def _predict(self, wanted: list[tuple[_Canvas, list[int]]], denoiser: Denoiser) -> None:
+        hidden = torch.cat([canvas.hidden[indices] for canvas, indices in wanted])
+        places = [(canvas, canvas.places[index]) for canvas, indices in wanted for index in indices]
+        left = torch.tensor([[canvas.known(place - 1), canvas.known(place - 2)] for canvas, place in places])
+        draws = [canvas.row.canvas_draw(place) for canvas, place in places]
+        drawn = predict(denoiser.logits(hidden, left), draws)
+        tokens, probabilities = iter(drawn.token.tolist()), iter(drawn.probability.tolist())
+        for canvas, indices in wanted:
+            for index in indices:
+                canvas.token[index], canvas.probability[index] = next(tokens), next(probabilities)
+
+    def _decide(self, canvas: _Canvas, spec: ModelSpec) -> list[int]:
+        """Settle what the rule accepts; returns the indices to predict again."""
+        row, rule = canvas.row, self.rule(canvas.row.config)
+        is_open = [canvas.known(place) < 0 for place in canvas.places]
+        width = row.config.block_length or spec.block_length
+        padding = width - len(canvas.places)
+        view = CanvasView(
+            probability=torch.tensor([canvas.probability + [0.0] * padding]),
+            open=torch.tensor([is_open + [False] * padding]),
+            settled_now=torch.tensor([canvas.settled_now]),
+            step=torch.tensor([canvas.step]),
+            noise=(row.noise,),
+        )
+        decision, row.rule_state = rule.decide(view, (row.config,), row.rule_state)
+        chosen = [index for index in range(len(canvas.places)) if decision[0, index]]
+        waits = {
+            index
+            for index in chosen
+            if spec.chain and canvas.places[index] - 1 in {canvas.places[other] for other in chosen}
+        }
+        for index in chosen:
+            if index not in waits:
+                row.settle(canvas.places[index], canvas.token[index])
+                canvas.settled_now += 1
+        if not spec.chain or not chosen:
+            return []
+        just = {canvas.places[index] for index in chosen if index not in waits}
+        return [
+            index
+            for index, place in enumerate(canvas.places)
+            if canvas.known(place) < 0 and (index in waits or place - 1 in just)
+        ]
+
+    def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
+        """The canvas behind the final text, None where open."""
+        return tuple(row.settled.get(place) for place in range(len(row.tokens), self._window(row, spec).stop))

@@ -1,0 +1,109 @@
+"""AR-verified diffusion drafts: the text of mode `ar` in fewer passes.
+
+One pass holds the clean rows [last token, d1 ... dk] and, behind each of them, a group
+of open rows that drafts what follows it, so verifying and drafting share the pass
+(parallel draft-and-verify as in BlockSpec-style decoders; the layout is docs/design's
+own). Drafts are accepted while they equal what the clean rows themselves draw, with the
+noise keyed on the position, which makes sampled text equal to sampled AR text.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.canvas import Row
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.prediction import predict
+from dllm_plugins.processes.masked import MaskedProcess
+from dllm_plugins.strategies.base import Plan
+from dllm_plugins.strategies.base import check_options
+from dllm_plugins.strategies.base import stack
+
+
+class SpeculativeStrategy:
+    """Draft with open rows, verify with clean rows, both in every pass."""
+
+    name = "speculative"
+    options = frozenset({"draft_length"})
+
+    def __init__(self, process: MaskedProcess) -> None:
+        self.process = process
+
+    def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
+        """See :class:`~dllm_plugins.strategies.base.Strategy`."""
+        check_options(self.name, config, self.options)
+
+    def plan(self, row: Row, spec: ModelSpec) -> Plan:
+        """Clean rows (what is not cached, then the drafts) and one group behind each candidate."""
+        run = row.tokens[row.frozen :]
+        clean = run + row.drafts
+        first = len(run) - 1
+        segments = [
+            Segment(row.handle, clean, range(row.frozen, row.frozen + len(clean)), wanted=range(first, len(clean)))
+        ]
+        for accepted in range(len(row.drafts) + 1):
+            size = self._group_size(row, accepted, spec)
+            if size:
+                place = len(row.tokens) + accepted
+                segments.append(
+                    Segment(
+                        row.handle,
+                        self.process.noised(size, spec),
+                        range(place, place + size),
+                        noisy=True,
+                        causal=False,
+                        behind=((0, first + accepted + 1),),
+                        wanted=range(size),
+                    )
+                )
+        return Plan(tuple(segments), "verify" if row.frozen else "prefill")
+
+    def _group_size(self, row: Row, accepted: int, spec: ModelSpec) -> int:
+        """Drafts worth making once `accepted` drafts and one more token are final."""
+        wanted = row.config.draft_length or spec.draft_length
+        return max(0, min(wanted, row.remaining - accepted - 1))
+
+    def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
+        """Accept drafts, append the frontier, draft again behind the last accepted token."""
+        accepted = self._verify(rows, hidden, denoiser)
+        groups = []
+        for row, parts, count in zip(rows, hidden, accepted, strict=True):
+            row.drafts = []
+            groups.append(parts[1 + count] if 1 + count < len(parts) else None)
+        self._draft(rows, groups, denoiser)
+
+    def _verify(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> list[int]:
+        draws = [row.draw(len(row.tokens) + i) for row in rows for i in range(len(row.drafts) + 1)]
+        drawn = predict(denoiser.logits(stack(parts[0] for parts in hidden)), draws).token.tolist()
+        accepted = []
+        for row in rows:
+            choices, drawn = drawn[: len(row.drafts) + 1], drawn[len(row.drafts) + 1 :]
+            count = 0
+            while count < len(row.drafts) and row.drafts[count] == choices[count]:
+                count += 1
+            denoiser.freeze(row.handle, len(row.tokens) - row.frozen + count)
+            row.frozen = len(row.tokens) + count
+            row.tokens += choices[: count + 1]
+            accepted.append(count)
+        return accepted
+
+    def _draft(self, rows: Sequence[Row], groups: Sequence[Tensor | None], denoiser: Denoiser) -> None:
+        """Draw the drafts left to right, each knowing the two tokens before it."""
+        width = max((len(group) for group in groups if group is not None), default=0)
+        for place in range(width):
+            active = [(r, g) for r, g in zip(rows, groups, strict=True) if g is not None and place < len(g)]
+            known = [(row.tokens + row.drafts)[-1:-3:-1] for row, _ in active]
+            left = torch.tensor([(*pair, -1)[:2] for pair in known])
+            logits, ids = denoiser.draft_logits(torch.stack([group[place] for _, group in active]), left)
+            draws = [row.draw(len(row.tokens) + place) for row, _ in active]
+            tokens = predict(logits, draws, ids).token.tolist()
+            for (row, _), token in zip(active, tokens, strict=True):
+                row.drafts.append(token)
+
+    def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
+        """The drafts that the next pass verifies."""
+        return tuple(row.drafts)

@@ -1,0 +1,1 @@
+"""Recipes for the weights this package ships. `python -m dllm_plugins.training --help`."""

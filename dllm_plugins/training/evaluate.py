@@ -1,0 +1,74 @@
+"""Quick evaluation while training: how far drafts agree with held-out greedy answers.
+
+The walk is what a real decoder does, because the answers *are* the base's greedy text:
+each pass yields the frontier and the run of right drafts of the accepted group.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from dllm_plugins.training.batches import GROUP
+from dllm_plugins.training.batches import Answer
+from dllm_plugins.training.batches import Row
+from dllm_plugins.training.batches import collate
+from dllm_plugins.training.loss import chain_hidden
+from dllm_plugins.training.model import LowRankDenoiser
+from dllm_plugins.training.model import Trunk
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Accuracy by draft offset (left tokens given), and tokens per pass of the walk."""
+
+    accuracy: list[float]
+    tokens_per_pass: float
+
+
+def _every_group(answer: Answer) -> list[Row]:
+    starts = range(answer.prompt - 1, len(answer.tokens) - 2)
+    return [
+        Row(s + 2 + j, s, block, j, True)
+        for block, s in enumerate(starts)
+        for j in range(GROUP)
+        if s + 2 + j < len(answer.tokens)
+    ]
+
+
+def _walk(hits: list[list[bool]], length: int) -> int:
+    """Passes needed for `length` tokens, when group s yields 1 + its leading run of hits."""
+    place, passes, pending = 0, 0, 0
+    while place < length:
+        passes += 1
+        place += pending + 1
+        group = place - 1
+        run = 0
+        while group < len(hits) and run < len(hits[group]) and hits[group][run]:
+            run += 1
+        pending = run
+    return passes
+
+
+@torch.no_grad()
+def simulate(trunk: Trunk, denoiser: LowRankDenoiser, answers: list[Answer]) -> Score:
+    """Score the denoiser on held-out answers of the base model."""
+    right, seen = torch.zeros(GROUP), torch.zeros(GROUP)
+    tokens = passes = 0
+    for answer in answers:
+        batch = collate([answer], [_every_group(answer)])
+        hidden, target = chain_hidden(trunk, denoiser, batch, random.Random(0), drop=0.0)
+        hit = F.linear(hidden, trunk.base.embedding).argmax(-1) == target
+        offsets = batch.offset[batch.open]
+        groups: list[list[bool]] = []
+        for good, offset in zip(hit.tolist(), offsets.tolist(), strict=True):
+            if offset == 0:
+                groups.append([])
+            groups[-1].append(good)
+        right += torch.bincount(offsets, hit.float(), minlength=GROUP)
+        seen += torch.bincount(offsets, minlength=GROUP)
+        useful = len(answer.tokens) - answer.prompt - (answer.tokens[-1] == 2)
+        tokens += useful
+        passes += _walk(groups, len(answer.tokens) - answer.prompt)
+    return Score((right / seen.clamp(min=1)).tolist(), tokens / passes)

@@ -1,0 +1,146 @@
+"""The gated low-rank denoiser as trainable parameters, and its differentiable forward.
+
+Low-rank pairs (arXiv 2106.09685) on every linear layer of the base act at open rows
+only. A small *chain head* then lets an open row know the token on its left, once that
+is known: h' = h + W2 silu(W1 [h; e(left); e(left of left)]), in the spirit of the
+sequential heads of DSpark and arXiv 2402.05109 (Hydra).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch import nn
+
+from dllm_plugins.denoisers.low_rank import LINEARS
+from dllm_plugins.denoisers.weights import LlamaShape
+from dllm_plugins.denoisers.weights import LlamaWeights
+from dllm_plugins.denoisers.weights import rotary_table
+
+KeyValues = list[tuple[Tensor, Tensor]]
+
+
+def low_rank_sizes(shape: LlamaShape) -> dict[str, tuple[int, int]]:
+    """(in, out) of the four linear layers that carry a low-rank pair."""
+    attention = shape.heads * shape.head_dim
+    qkv = attention + 2 * shape.kv_heads * shape.head_dim
+    return {
+        "qkv": (shape.hidden, qkv),
+        "out": (attention, shape.hidden),
+        "gate_up": (shape.hidden, 2 * shape.intermediate),
+        "down": (shape.intermediate, shape.hidden),
+    }
+
+
+class LowRankDenoiser(nn.Module):
+    """Float32 master weights. Parameter names are those of the shipped safetensors file."""
+
+    def __init__(self, shape: LlamaShape, rank: int, chain: int, mask_start: Tensor) -> None:
+        super().__init__()
+        self.weights = nn.ParameterDict()
+        for layer in range(shape.layers):
+            for name, (inner, outer) in low_rank_sizes(shape).items():
+                start = torch.randn(rank, inner) / math.sqrt(inner)
+                self.weights[f"layers__{layer}__{name}__down"] = nn.Parameter(start)
+                self.weights[f"layers__{layer}__{name}__up"] = nn.Parameter(torch.zeros(outer, rank))
+        self.weights["mask_embedding"] = nn.Parameter(mask_start.clone())
+        fan_in = 3 * shape.hidden
+        self.weights["chain__down"] = nn.Parameter(torch.randn(chain, fan_in) / math.sqrt(fan_in))
+        self.weights["chain__up"] = nn.Parameter(torch.zeros(shape.hidden, chain))
+
+    def pair(self, layer: int, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The low-rank pair of one linear layer, cast for computing."""
+        key = f"layers__{layer}__{name}"
+        return self.weights[f"{key}__down"].to(dtype), self.weights[f"{key}__up"].to(dtype)
+
+    def refine(self, hidden: Tensor, left: Tensor, left2: Tensor) -> Tensor:
+        """The chain head: hidden, left and left2 are [N, hidden]; embeddings enter normed."""
+        dtype = hidden.dtype
+        inputs = torch.cat([hidden, unit_rms(left), unit_rms(left2)], dim=-1)
+        inner = F.silu(F.linear(inputs, self.weights["chain__down"].to(dtype)))
+        return hidden + F.linear(inner, self.weights["chain__up"].to(dtype))
+
+
+def unit_rms(x: Tensor) -> Tensor:
+    """Scale each row to a root mean square of one; rows of zeros stay zero."""
+    return (x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-6)).to(x.dtype)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+Low = tuple[Tensor, ...]
+
+
+def _linear(x: Tensor, weight: Tensor, low: Low | None, which: int, gate: Tensor | None) -> Tensor:
+    out = F.linear(x, weight)
+    if low is None or gate is None:
+        return out
+    return out + F.linear(F.linear(x, low[2 * which]) * gate, low[2 * which + 1])
+
+
+def _layer(
+    x: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    past: tuple[Tensor, Tensor] | None,
+    mask: Tensor | None,
+    layer: tuple[Tensor, ...],
+    low: Low | None,
+    gate: Tensor | None,
+    shape: LlamaShape,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One decoder layer; returns x, keys and values of the new rows."""
+    input_norm, qkv, out, post_norm, gate_up, down = layer
+    batch, rows, _ = x.shape
+    normed = F.rms_norm(x, (x.shape[-1],), input_norm, shape.rms_eps)
+    fused = _linear(normed, qkv, low, 0, gate)
+    widths = [shape.heads * shape.head_dim] + 2 * [shape.kv_heads * shape.head_dim]
+    q, k, v = (part.view(batch, rows, -1, shape.head_dim).transpose(1, 2) for part in fused.split(widths, dim=-1))
+    q, k = _rotate(q, *rotary), _rotate(k, *rotary)
+    keys, values = (k, v) if past is None else (torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2))
+    seen = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+    x = x + _linear(seen.transpose(1, 2).reshape(batch, rows, -1), out, low, 1, gate)
+    normed = F.rms_norm(x, (x.shape[-1],), post_norm, shape.rms_eps)
+    left, right = _linear(normed, gate_up, low, 2, gate).chunk(2, dim=-1)
+    return x + _linear(F.silu(left) * right, down, low, 3, gate), k, v
+
+
+class Trunk:
+    """The frozen base, forwarded over padded batches.
+
+    :param compiled: fuse the elementwise work with torch.compile; needs a C++ compiler.
+    """
+
+    def __init__(self, base: LlamaWeights, length: int, compiled: bool = False) -> None:
+        self.base = base
+        self.rotary = rotary_table(base.shape, length).to(base.embedding.dtype)
+        self._layer = torch.compile(_layer, dynamic=True) if compiled else _layer
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        past: KeyValues | None = None,
+        denoiser: LowRankDenoiser | None = None,
+        gate: Tensor | None = None,
+    ) -> tuple[Tensor, KeyValues]:
+        """X [A, R, hidden], positions int64 [A, R], mask bool [A, 1, R, P + R] or None for causal.
+
+        :param gate: [A, R, 1], the low-rank scale at open rows and 0 elsewhere.
+        :returns: normed hidden states [A, R, hidden]; keys and values, each [A, KV, R, D].
+        """
+        rotary = (self.rotary[0][positions].unsqueeze(1), self.rotary[1][positions].unsqueeze(1))
+        kept: KeyValues = []
+        for index, layer in enumerate(self.base.layers):
+            low = None
+            if denoiser is not None:
+                low = tuple(part for name in LINEARS for part in denoiser.pair(index, name, x.dtype))
+            weights = (layer.input_norm, layer.qkv, layer.out, layer.post_norm, layer.gate_up, layer.down)
+            behind = None if past is None else past[index]
+            x, k, v = self._layer(x, rotary, behind, mask, weights, low, gate, self.base.shape)
+            kept.append((k, v))
+        return F.rms_norm(x, (x.shape[-1],), self.base.norm, self.base.shape.rms_eps), kept

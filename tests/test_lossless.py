@@ -1,0 +1,72 @@
+"""Invariant 4: AR-verified drafts == AR, greedy and sampled; and the drafts are really used."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from dllm_plugins import Engine
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins import plugins
+from dllm_plugins.denoisers.torch import TorchDenoiser
+
+PROMPTS = [[5], [7, 8, 9], [1, 40, 41, 42, 43, 44, 45, 46, 60, 61, 62], list(range(10, 120))]
+SAMPLING = [
+    {},
+    {"temperature": 0.8, "seed": 1},
+    {"temperature": 1.3, "seed": 2, "top_k": 7},
+    {"temperature": 1.0, "seed": 3, "top_p": 0.6},
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("sampling", SAMPLING, ids=["greedy", "0.8", "top_k", "top_p"])
+def test_speculative_equals_ar(load_tiny: Callable[[str], Model], dtype: str, sampling: dict[str, float]) -> None:
+    """The same tokens, whatever the draft length, in both dtypes."""
+    engine = load_tiny(dtype).engine()
+    for prompt in PROMPTS:
+        expected = engine.generate([Request(prompt, SamplingConfig(mode="ar", max_new_tokens=50, **sampling))])[0]
+        for length in (1, 3, 4, 8):
+            config = SamplingConfig(mode="speculative", max_new_tokens=50, draft_length=length, **sampling)
+            found = engine.generate([Request(prompt, config)])[0]
+            assert found.tokens == expected.tokens
+            assert found.reason == expected.reason
+
+
+class KnowingDenoiser:
+    """The tiny model, but with drafts taken from a script: the right text, wrong in every `fault`-th place."""
+
+    def __init__(self, inner: TorchDenoiser, text: list[int], fault: int) -> None:
+        self.inner, self.text, self.fault = inner, text, fault
+        self.spec = inner.spec
+        self.open_row, self.close_row = inner.open_row, inner.close_row
+        self.forward, self.freeze, self.logits = inner.forward, inner.freeze, inner.logits
+
+    def draft_logits(self, hidden: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
+        pairs = [(self.text[i - 1], self.text[i]) for i in range(1, len(self.text))]
+        logits = torch.zeros(len(hidden), self.spec.vocabulary)
+        for row, (near, far) in enumerate(left.tolist()):
+            place = pairs.index((far, near)) + 2 if (far, near) in pairs else 0
+            wrong = self.fault and place % self.fault == 0
+            token = self.text[place] if place < len(self.text) else 0
+            logits[row, (token + 1) % 256 if wrong else token] = 1e3
+        return logits, None
+
+
+@pytest.mark.parametrize(("fault", "most"), [(0, 12), (3, 24), (1, 48)])
+def test_right_drafts_save_passes_and_wrong_ones_do_no_harm(tiny: Model, fault: int, most: int) -> None:
+    """With perfect drafts of length 4 a pass yields five tokens; with hopeless ones exactly one."""
+    prompt = [1, 40, 41, 42]
+    config = SamplingConfig(mode="ar", max_new_tokens=48, temperature=1.0, seed=11)
+    expected = tiny.engine().generate([Request(prompt, config)])[0]
+    assert isinstance(tiny.denoiser, TorchDenoiser)
+    knowing = KnowingDenoiser(tiny.denoiser, [*prompt, *expected.tokens], fault)
+    engine = Engine(knowing, tiny.tokenizer, plugins.strategies())
+    found = engine.generate([Request(prompt, config.with_options(mode="speculative", draft_length=4))])[0]
+    assert found.tokens == expected.tokens
+    assert found.usage.total_passes <= most
+    if fault == 1:
+        assert found.usage.total_passes == len(found.tokens)

@@ -1,0 +1,115 @@
+"""Row-invariance: a position's result does not depend on what else is in the pass."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from dllm_plugins import Model
+from dllm_plugins.caches.exact import CHUNK
+from dllm_plugins.denoisers.attention import QUERIES
+from dllm_plugins.denoisers.attention import ROWS
+from dllm_plugins.denoisers.attention import attend
+from dllm_plugins.denoisers.attention import linear
+from dllm_plugins.denoisers.attention import pad_rows
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.torch import TorchDenoiser
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run with one and with two threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def clean_logits(denoiser: TorchDenoiser, tokens: list[int], at_once: int, company: int = 0) -> Tensor:
+    """Logits of every token, `at_once` tokens a pass, with `company` other rows in each pass."""
+    row = denoiser.open_row()
+    others = [denoiser.open_row() for _ in range(company)]
+    found = []
+    try:
+        for start in range(0, len(tokens), at_once):
+            part = tokens[start : start + at_once]
+            places = range(start, start + len(part))
+            segments = [Segment(row, part, places, wanted=range(len(part)))]
+            for index, other in enumerate(others):
+                size = index + 2
+                segments.append(Segment(other, [30 + index] * size, range(size), wanted=(0,)))
+                segments.append(
+                    Segment(other, [denoiser.spec.mask_id] * 3, range(size, size + 3), True, False, ((0, size),))
+                )
+            hidden = denoiser.forward(segments[1:] + segments[:1] if company % 2 else segments)
+            found.append(denoiser.logits(hidden[-1 if company % 2 else 0]))
+            denoiser.freeze(row, len(part))
+    finally:
+        for handle in [row, *others]:
+            denoiser.close_row(handle)
+    return torch.cat(found)
+
+
+def assert_row_invariant(denoiser: TorchDenoiser, tokens: list[int]) -> None:
+    """Bit-equal logits for 1, 2, 9, 16 and 25 tokens a pass, alone and beside other rows."""
+    alone = clean_logits(denoiser, tokens, 1)
+    for at_once, company in [(2, 0), (9, 0), (16, 0), (25, 0), (len(tokens), 0), (1, 3), (9, 4), (25, 2)]:
+        assert torch.equal(clean_logits(denoiser, tokens, at_once, company), alone), (at_once, company)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tiny_logits_are_bit_equal(load_tiny: Callable[[str], Model], dtype: str, threads: int) -> None:
+    """On the tiny model, prompts longer than one chunk of keys included."""
+    denoiser = load_tiny(dtype).denoiser
+    assert isinstance(denoiser, TorchDenoiser)
+    assert_row_invariant(denoiser, [3 + (7 * i) % 250 for i in range(CHUNK + 22)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_default_model_logits_are_bit_equal(load_default: Callable[[str], Model], dtype: str, threads: int) -> None:
+    """On the default model, over the boundary of a chunk of keys."""
+    model = load_default(dtype)
+    denoiser = model.denoiser
+    assert isinstance(denoiser, TorchDenoiser)
+    text = "The quick brown fox jumps over the lazy dog, and then it rests. " * 10
+    tokens = model.tokenizer(text)["input_ids"][:60]
+    alone = clean_logits(denoiser, tokens, 1)
+    for at_once, company in [(2, 0), (9, 1), (16, 0), (25, 2)]:
+        assert torch.equal(clean_logits(denoiser, tokens, at_once, company), alone), (at_once, company)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_linear_equals_the_plain_product(dtype: torch.dtype) -> None:
+    """The tiled product is the product."""
+    x, weight = torch.randn(3 * ROWS, 48).to(dtype), torch.randn(20, 48).to(dtype)
+    torch.testing.assert_close(linear(x, weight), torch.nn.functional.linear(x, weight), atol=1e-5, rtol=2e-2)
+
+
+@pytest.mark.parametrize("rows", [1, 2, QUERIES, QUERIES + 1, 300])
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_attend_equals_torch(rows: int, chunks: int) -> None:
+    """Attention equals scaled_dot_product_attention under the same mask, on odd row counts and extreme logits."""
+    generator = torch.Generator().manual_seed(rows)
+    q = torch.randn(rows, 6, 16, generator=generator) * 8
+    keys, values = (torch.randn(2, chunks * CHUNK, 16, generator=generator) for _ in range(2))
+    mask = torch.rand(rows, chunks * CHUNK, generator=generator) < 0.3
+    mask[:, 0] = True
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        q.transpose(0, 1)[None], keys[None], values[None], attn_mask=mask[None, None], enable_gqa=True
+    )
+    torch.testing.assert_close(
+        attend(q, keys, values, mask), expected[0].transpose(0, 1).reshape(rows, -1), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_pad_rows_keeps_what_is_there() -> None:
+    """Padding adds zeros behind, on any number of dimensions, and nothing when it fits."""
+    x = torch.randn(5, 2, 3)
+    padded = pad_rows(x, 4)
+    assert padded.shape == (8, 2, 3)
+    assert torch.equal(padded[:5], x)
+    assert not padded[5:].any()
+    assert pad_rows(padded, 4) is padded

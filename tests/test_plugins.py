@@ -1,0 +1,200 @@
+"""Plug-ins: every hook is documented and tested, and a broken plug-in never kills the host."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pluggy
+import pytest
+import torch
+from torch import Tensor
+
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins import hookimpl
+from dllm_plugins import hookspecs
+from dllm_plugins import load_model
+from dllm_plugins import plugins
+from dllm_plugins.denoisers import Denoiser
+from dllm_plugins.errors import PluginError
+from dllm_plugins.models import Adapter
+from dllm_plugins.models import Backend
+from dllm_plugins.models import Family
+from dllm_plugins.models import LoadOptions
+from dllm_plugins.models import Preset
+from dllm_plugins.processes.masked import MaskedProcess
+from dllm_plugins.rules import CanvasView
+from dllm_plugins.rules import CommitRule
+from dllm_plugins.strategies import AutoregressiveStrategy
+from dllm_plugins.strategies import Strategy
+
+HOOKS = [name for name in vars(hookspecs) if name.startswith("register_")]
+
+
+class LeftmostRule:
+    """Settle the leftmost open position."""
+
+    name = "leftmost"
+    options: frozenset[str] = frozenset()
+    summary = "one position a pass, left to right"
+
+    def decide(self, view: CanvasView, configs: tuple[SamplingConfig, ...], state: Any) -> tuple[Tensor, Any]:
+        first = view.open.int().argmax(-1)
+        one = torch.nn.functional.one_hot(first, view.open.shape[-1]).bool()
+        return one & view.open & (view.settled_now == 1)[:, None], state
+
+
+class SlowStrategy(AutoregressiveStrategy):
+    """AR under another name."""
+
+    name = "diffusion-slow"
+
+
+def build_abacus() -> Denoiser:
+    raise PluginError("beads")
+
+
+class ThirdParty:
+    """A plug-in that uses every hook."""
+
+    @hookimpl
+    def register_families(self) -> list[Family]:
+        return [Family("toy", frozenset({"toy"}), "a toy", lambda options: load_model("dllm"))]
+
+    @hookimpl
+    def register_processes(self) -> list[MaskedProcess]:
+        return [MaskedProcess(name="masked-too")]
+
+    @hookimpl
+    def register_rules(self) -> list[CommitRule]:
+        return [LeftmostRule()]
+
+    @hookimpl
+    def register_strategies(
+        self, rules: Mapping[str, CommitRule], processes: Mapping[str, MaskedProcess]
+    ) -> list[Strategy]:
+        assert "leftmost" in rules
+        assert "masked-too" in processes
+        return [SlowStrategy()]
+
+    @hookimpl
+    def register_denoisers(self) -> list[Backend]:
+        return [Backend("abacus", "by hand", build_abacus)]
+
+    @hookimpl
+    def register_models(self) -> list[Preset]:
+        def load(options: LoadOptions) -> Model:
+            raise PluginError("the toy model was asked for")
+
+        return [Preset("toy", "a toy", load)]
+
+    @hookimpl
+    def register_adapters(self) -> list[Adapter]:
+        return [Adapter("toy", "toy_adapter", "a toy host")]
+
+
+@pytest.fixture
+def manager() -> Iterator[pluggy.PluginManager]:
+    """The manager, with whatever a test registers taken out again."""
+    found = plugins.manager()
+    before = set(found.get_plugins())
+    yield found
+    for plugin in set(found.get_plugins()) - before:
+        found.unregister(plugin)
+
+
+@pytest.fixture
+def third_party(manager: pluggy.PluginManager) -> ThirdParty:
+    """A registered third-party plug-in."""
+    plugin = ThirdParty()
+    manager.register(plugin, name="third-party")
+    return plugin
+
+
+def test_every_hook_is_documented_and_tested() -> None:
+    """docs/plugins.md has a heading for each hook, and the plug-in of these tests implements each."""
+    text = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
+    assert HOOKS
+    for hook in HOOKS:
+        assert f"### `{hook}" in text, hook
+        assert hasattr(ThirdParty, hook), hook
+        assert getattr(hookspecs, hook).__doc__, hook
+
+
+@pytest.mark.parametrize(
+    ("collect", "name"),
+    [
+        (plugins.families, "toy"),
+        (plugins.processes, "masked-too"),
+        (plugins.rules, "leftmost"),
+        (plugins.strategies, "diffusion-slow"),
+        (plugins.backends, "abacus"),
+        (plugins.presets, "toy"),
+        (plugins.adapters, "toy"),
+    ],
+    ids=HOOKS,
+)
+def test_every_hook_reaches_the_engine(third_party: ThirdParty, collect: Any, name: str) -> None:
+    """What a plug-in registers is found beside the built-ins."""
+    assert name in collect()
+    assert len(collect()) > 1
+
+
+def test_a_third_party_rule_decodes(third_party: ThirdParty, tiny: Model) -> None:
+    """A rule of somebody else's is reachable by name: two tokens a pass, left to right."""
+    config = SamplingConfig(mode="diffusion", rule="leftmost", max_new_tokens=12)
+    usage = tiny.engine().generate([Request([5, 6, 7], config)])[0].usage
+    assert usage.total_passes == 6
+
+
+def test_a_third_party_model_is_loaded_by_name(third_party: ThirdParty) -> None:
+    """load_model calls the preset that was registered."""
+    with pytest.raises(PluginError, match="the toy model was asked for"):
+        load_model("toy")
+
+
+def test_a_failing_hook_is_reported_and_skipped(manager: pluggy.PluginManager) -> None:
+    """The warning names the plug-in; the built-ins go on."""
+
+    class Broken:
+        @hookimpl
+        def register_rules(self) -> list[CommitRule]:
+            raise RuntimeError("no rules today")
+
+    manager.register(Broken(), name="broken-distribution")
+    with pytest.warns(UserWarning, match="broken-distribution failed: RuntimeError\\('no rules today'\\)"):
+        assert "threshold" in plugins.rules()
+
+
+def test_two_owners_of_one_name_are_refused(manager: pluggy.PluginManager) -> None:
+    """Nobody silently replaces a built-in."""
+
+    class Copycat:
+        @hookimpl
+        def register_rules(self) -> list[CommitRule]:
+            rule = LeftmostRule()
+            rule.name = "threshold"
+            return [rule]
+
+    manager.register(Copycat(), name="copycat")
+    with pytest.raises(PluginError, match="'threshold' is registered by both"):
+        plugins.rules()
+
+
+class FakeDistribution:
+    """A distribution with a name."""
+
+    name = "somebody-elses-package"
+
+
+def test_a_plug_in_that_does_not_import_is_reported_and_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading names the distribution and leaves the rest alone; DLLM_LOAD_PLUGINS limits what is loaded."""
+    point = EntryPoint("broken", "no_such_module_at_all", plugins.ENTRY_POINTS)._for(FakeDistribution())  # type: ignore[attr-defined]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
+    with pytest.warns(UserWarning, match="somebody-elses-package failed to load and is skipped"):
+        plugins._load_third_party(pluggy.PluginManager("dllm_plugins"))
+    monkeypatch.setenv("DLLM_LOAD_PLUGINS", "another-package")
+    plugins._load_third_party(pluggy.PluginManager("dllm_plugins"))

@@ -1,0 +1,84 @@
+"""Text of an answer as its tokens arrive."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from dllm_plugins.text import AnswerText
+from dllm_plugins.text import longest_held
+
+
+class Bytes:
+    """A tokenizer whose ids are bytes."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return bytes(token_ids).decode("utf-8", errors="replace")
+
+
+def feed(text: str, stops: tuple[str, ...], size: int) -> tuple[list[str], AnswerText]:
+    """Push `size` more bytes at a time until the end or a stop string."""
+    tokens = list(text.encode())
+    answer = AnswerText(Bytes(), stops)
+    parts = []
+    for end in range(size, len(tokens) + size, size):
+        parts.append(answer.push(tokens[:end], last=end >= len(tokens)))
+        if answer.stopped:
+            break
+    return parts, answer
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_text_arrives_whole_and_never_half_a_character(size: int) -> None:
+    """The parts add up, and no part holds a replacement character."""
+    text = "naïve café — 你好 🙂 end"
+    parts, answer = feed(text, (), size)
+    assert "".join(parts) == text == answer.text
+    assert not any("\ufffd" in part for part in parts)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+@pytest.mark.parametrize("stop", ["STOP", "S", " 你好", "\n\n"])
+def test_nothing_of_a_stop_string_is_handed_out(size: int, stop: str) -> None:
+    """What was handed out is the text before the first stop string, exactly."""
+    text = f"SSST one ST two{stop}three{stop}"
+    parts, answer = feed(text, (stop, "never"), size)
+    assert answer.stopped
+    assert "".join(parts) == answer.text == text[: text.index(stop)]
+
+
+def test_what_only_began_a_stop_string_is_handed_out_at_the_end() -> None:
+    """A held-back beginning is text after all when the answer ends."""
+    parts, answer = feed("go on END", ("ENDE",), 1)
+    assert "".join(parts) == "go on END"
+    assert not answer.stopped
+    assert "".join(parts[:-1]) == "go on "
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "held"),
+    [("abc", ("cd",), 1), ("abc", ("bcd", "cx"), 2), ("abc", ("abc",), 0), ("", ("a",), 0), ("aaa", ("aaaa",), 3)],
+)
+def test_longest_held(text: str, stops: tuple[str, ...], held: int) -> None:
+    """The longest end of the text that begins a stop string."""
+    assert longest_held(text, stops) == held
+
+
+def test_tokens_are_cut_with_the_text() -> None:
+    """tokens_used covers the text; tokens_within leaves out what could still become a stop string."""
+    tokens = list(b"hello END")
+    answer = AnswerText(Bytes(), ("END!",))
+    answer.push(tokens, last=False)
+    assert answer.text == "hello "
+    assert answer.tokens_within(tokens) == 6
+    answer.push([*tokens, ord("!")], last=False)
+    assert answer.stopped
+    assert answer.tokens_used([*tokens, ord("!")]) == 6
+
+
+def test_draft_text_shows_holes() -> None:
+    """Open positions are dots; settled ones between them are text."""
+    answer = AnswerText(Bytes(), ())
+    tokens = list(b"abc")
+    answer.push(tokens, last=False)
+    assert answer.draft(tokens, [ord("d"), None, ord("e"), None, None]) == "d·e··"
+    assert answer.draft(tokens, []) == ""

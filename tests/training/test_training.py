@@ -1,0 +1,150 @@
+"""The recipe on the tiny model: rows, loss, resuming, and that it learns."""
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from dllm_plugins import load_model
+from dllm_plugins.denoisers.low_rank import FORMAT
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.training.batches import GROUP
+from dllm_plugins.training.batches import Answer
+from dllm_plugins.training.batches import Row
+from dllm_plugins.training.batches import block_rows
+from dllm_plugins.training.batches import collate
+from dllm_plugins.training.batches import group_rows
+from dllm_plugins.training.batches import read_answers
+from dllm_plugins.training.batches import suffix_rows
+from dllm_plugins.training.decode import doubled_words
+from dllm_plugins.training.evaluate import _walk
+from dllm_plugins.training.evaluation_prompts import HELD_OUT
+from dllm_plugins.training.prompts import INSTRUCTIONS
+from dllm_plugins.training.prompts import SUBJECTS
+from dllm_plugins.training.prompts import varied_prompts
+from dllm_plugins.training.train import Recipe
+from dllm_plugins.training.train import Run
+
+ANSWER = Answer(list(range(10, 70)), 12)
+
+
+@pytest.mark.parametrize("make", [group_rows, block_rows, suffix_rows])
+def test_rows_follow_the_geometry(make: object) -> None:
+    """Open rows begin two places behind the last clean token; a suffix is settled and lies to the right."""
+    for seed in range(20):
+        rows: list[Row] = make(ANSWER, random.Random(seed))  # type: ignore[operator]
+        assert rows
+        for row in rows:
+            assert ANSWER.prompt - 1 <= row.sees < row.position < len(ANSWER.tokens)
+            assert row.position - row.sees >= 2
+            if row.open:
+                assert row.position == row.sees + 2 + row.offset
+        if make is group_rows:
+            assert all(row.open and row.offset < GROUP for row in rows)
+        else:
+            assert any(row.open for row in rows)
+
+
+def test_mask_of_a_batch() -> None:
+    """Open rows see the prefix and their whole block, settled rows look left only, blocks are apart."""
+    rows = [Row(3, 1, 0, 0, True), Row(4, 1, 0, 1, False), Row(5, 1, 0, 2, False), Row(6, 4, 1, 0, True)]
+    batch = collate([Answer(list(range(8)), 1), Answer(list(range(5)), 1)], [rows, rows[:1]])
+    mask = batch.mask[0, 0].int().tolist()
+    prefix = [[1, 1, 0, 0, 0, 0, 0, 0]] * 3 + [[1, 1, 1, 1, 1, 0, 0, 0]]
+    canvas = [[1, 1, 1, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+    assert mask == [left + right for left, right in zip(prefix, canvas, strict=True)]
+    assert not batch.open[1, 1:].any()
+    assert batch.mask[1, 0].any(-1).all()
+
+
+def test_held_out_prompts_share_nothing_with_the_training_prompts() -> None:
+    """At least 60 of them; none is a training prompt, none names a training subject's whole phrase."""
+    assert len(set(HELD_OUT)) == len(HELD_OUT) >= 60
+    made = varied_prompts(2026)
+    seen = {next(made)[-1]["content"] for _ in range(5000)}
+    assert not seen & set(HELD_OUT)
+    stems = [template.split("{")[0].strip().lower() for template in INSTRUCTIONS]
+    long_stems = [stem for stem in stems if len(stem.split()) >= 4]
+    assert not [prompt for prompt in HELD_OUT if any(prompt.lower().startswith(stem) for stem in long_stems)]
+    assert len(SUBJECTS) > 200
+
+
+def test_walk_counts_passes_like_a_decoder() -> None:
+    """Each pass yields one token and the run of right drafts behind it."""
+    assert _walk([[False] * 4] * 9, 10) == 10
+    assert _walk([[True] * 4] * 9, 10) == 3
+    assert _walk([[True, False, True, True]] * 9, 10) == 6
+
+
+def test_doubled_words() -> None:
+    """Counts words written twice in a row, not numbers."""
+    assert doubled_words("let you know know that that 1 1 end") == 2
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """Training text with a pattern that is easy to learn."""
+    path = tmp_path / "answers-1.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        for start in range(40):
+            answer = [10 + (start + 3 * i) % 60 for i in range(40)]
+            file.write(json.dumps({"p": [1, 5, 6], "r": answer}) + "\n")
+    return path
+
+
+def make_run(folder: Path, text: Path, out: Path, minutes: float) -> Run:
+    """A run on the tiny model."""
+    recipe = Recipe(minutes=minutes, rank=4, chain=24, answers=8, evaluate_every=1000, frequent=64, noise_tokens=16)
+    return Run(folder, [text], [text], out, recipe, compiled=False)
+
+
+def test_training_learns_resumes_and_exports(tiny_folder: Path, text: Path, tmp_path: Path) -> None:
+    """The loss falls, a resumed run goes on where it was, and the engine loads what is written."""
+    run = make_run(tiny_folder, text, tmp_path / "run", 10)
+    answers = read_answers([text])
+    losses = [run.step(answers[:8])["group"] for _ in range(60)]
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+    run.progress.seconds = 30.0
+    run.save()
+    again = make_run(tiny_folder, text, tmp_path / "run", 10)
+    again.resume(None)
+    assert again.progress == run.progress
+    for name, weight in run.denoiser.weights.items():
+        assert torch.equal(weight, again.denoiser.weights[name])
+    assert again.step(answers[:8])["group"] < losses[0]
+    exported = tmp_path / "run" / "denoiser.safetensors"
+    with safe_open(exported, framework="pt") as file:
+        assert file.metadata()["format"] == FORMAT
+        assert file.metadata()["steps"] == "60"
+        assert file.get_tensor("draft_tokens").dtype == torch.int32
+    assert load_model(base=tiny_folder, denoiser=exported, dtype="float32").denoiser.spec.chain
+    fresh = make_run(tiny_folder, text, tmp_path / "other", 10)
+    fresh.resume(exported)
+    near = fresh.denoiser.weights["chain__up"] - run.denoiser.weights["chain__up"]
+    assert float(near.detach().abs().max()) < 1e-2
+
+
+def test_training_stops_in_time_and_logs(tiny_folder: Path, text: Path, tmp_path: Path) -> None:
+    """`minutes` ends the run; the log has one JSON object a line, the last one an evaluation."""
+    run = make_run(tiny_folder, text, tmp_path / "run", 0.02)
+    run.train()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["tokens_per_pass"] >= 0.9
+    assert len(lines[-1]["accuracy"]) == GROUP
+    assert 0.02 <= run.progress.seconds / 60 < 0.2
+
+
+def test_weights_of_another_shape_are_refused(tiny_folder: Path, text: Path, tmp_path: Path) -> None:
+    """Resuming from weights of another rank names the mismatch."""
+    run = make_run(tiny_folder, text, tmp_path / "run", 1)
+    other = tmp_path / "other.safetensors"
+    recipe = Recipe(minutes=1, rank=2, chain=24)
+    smaller = Run(tiny_folder, [text], [text], tmp_path / "smaller", recipe, compiled=False)
+    smaller.save()
+    (tmp_path / "smaller" / "denoiser.safetensors").rename(other)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        run.resume(other)
