@@ -23,6 +23,7 @@ class Row:
     :param number: the engine's name for the row, used in events.
     :param handle: the denoiser's name for it.
     :param prompt: number of prompt tokens, the first ones of `tokens`.
+    :param stop_ids: token ids that end the answer.
     :param drafts: tokens to verify in the next pass (speculative).
     """
 
@@ -33,6 +34,7 @@ class Row:
     config: SamplingConfig
     noise: RowNoise
     vocabulary: int
+    stop_ids: frozenset[int]
     rule_state: Any = None
     frozen: int = 0
     step: int = 0

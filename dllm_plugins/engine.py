@@ -85,6 +85,7 @@ class Engine:
             config=config,
             noise=RowNoise(seed),
             vocabulary=spec.vocabulary,
+            stop_ids=spec.stop_ids if request.stop_ids is None else request.stop_ids,
         )
         text = AnswerText(self.tokenizer, config.stop)
         self._jobs[row.number] = _Job(row, strategy, text, time.perf_counter())
@@ -166,7 +167,7 @@ class Engine:
         """The answer without what lies behind its end, and why it ended, if it did."""
         answer = row.generated[: row.config.max_new_tokens]
         for place, token in enumerate(answer):
-            if token in self.denoiser.spec.stop_ids:
+            if token in row.stop_ids:
                 return answer[:place], "eos"
         return answer, "length" if len(answer) == row.config.max_new_tokens else None
 
@@ -186,7 +187,8 @@ class Engine:
             numerics=spec.numerics,
             seed=row.noise.seed if row.config.temperature > 0 else row.config.seed,
         )
-        return Finish(row.number, row.step, reason, tuple(answer), job.text.text, usage)
+        stop_token = row.generated[len(answer)] if reason == "eos" else None
+        return Finish(row.number, row.step, reason, tuple(answer), job.text.text, usage, stop_token)
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """Events of one request until it finishes. Closing the iterator frees its row at once.

@@ -88,7 +88,10 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The row is done. `tokens` and `text` are the whole answer, cut where it ends."""
+    """The row is done. `tokens` and `text` are the whole answer, cut where it ends.
+
+    `stop_token` is the end-of-text token behind the answer if `reason` is "eos".
+    """
 
     row: int
     step: int
@@ -96,6 +99,7 @@ class Finish:
     tokens: tuple[int, ...]
     text: str
     usage: Usage
+    stop_token: int | None = None
 
 
 Event = Draft | Commit | Finish

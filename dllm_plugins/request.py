@@ -13,7 +13,9 @@ class Request:
 
     :param tokens: prompt token ids, chat template included.
     :param config: sampling options.
+    :param stop_ids: token ids that end the answer; None for the model's own.
     """
 
     tokens: Sequence[int]
     config: SamplingConfig = field(default_factory=SamplingConfig)
+    stop_ids: frozenset[int] | None = None

@@ -16,7 +16,7 @@ class ModelSpec:
     :param vocabulary: number of token ids a prediction ranges over.
     :param mask_id: id of an open position; at least `vocabulary` if it is virtual.
     :param context: most positions a row may hold.
-    :param stop_ids: ids that end an answer.
+    :param stop_ids: ids that end an answer, unless the request names others.
     :param block_length: default number of open positions.
     :param draft_length: default number of drafts a speculative pass verifies.
     :param modes: strategies the model can serve.

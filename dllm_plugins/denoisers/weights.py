@@ -153,13 +153,24 @@ def load_llama(folder: Path, dtype: torch.dtype) -> LlamaWeights:
     :raises CheckpointError: if the folder does not hold such a checkpoint.
     """
     shape = LlamaShape.from_config(read_config(folder))
-    tensors = {name: tensor.to(dtype) for name, tensor in read_tensors(folder).items()}
+    return llama_from({name: tensor.to(dtype) for name, tensor in read_tensors(folder).items()}, shape, str(folder))
+
+
+def llama_from(tensors: dict[str, Tensor], shape: LlamaShape, origin: str) -> LlamaWeights:
+    """Fuse tensors of transformers' names; `tensors` is emptied on the way.
+
+    :param origin: where they are from, for errors.
+    :raises CheckpointError: if one is missing, misshapen, or nothing this forward would use.
+    """
     try:
         layers = tuple(_layer(tensors, index) for index in range(shape.layers))
-        embedding = tensors["model.embed_tokens.weight"]
-        norm = tensors["model.norm.weight"]
+        embedding = tensors.pop("model.embed_tokens.weight")
+        norm = tensors.pop("model.norm.weight")
     except KeyError as error:
-        raise CheckpointError(f"{folder} has no tensor {error.args[0]!r}") from error
+        raise CheckpointError(f"{origin} has no tensor {error.args[0]!r}") from error
+    tensors.pop("lm_head.weight", None)
+    if tensors:
+        raise CheckpointError(f"{origin} holds tensors a plain Llama does not have, for example {min(tensors)!r}")
     if tuple(embedding.shape) != (shape.vocabulary, shape.hidden):
         raise CheckpointError(
             f"model.embed_tokens.weight is {tuple(embedding.shape)}, config.json says "

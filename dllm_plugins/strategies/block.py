@@ -79,7 +79,7 @@ class BlockStrategy:
         """Positions behind the frontier that belong to the canvas."""
         begin = len(row.tokens) + 1
         end = min(begin + (row.config.block_length or spec.block_length), row.end)
-        stops = [place for place, token in row.settled.items() if token in spec.stop_ids]
+        stops = [place for place, token in row.settled.items() if token in row.stop_ids]
         return range(begin, min([end, *stops]))
 
     def plan(self, row: Row, spec: ModelSpec) -> Plan:
@@ -121,7 +121,7 @@ class BlockStrategy:
             denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
             row.frozen = len(row.tokens)
             row.settle(row.frozen, token)
-            if places and token not in spec.stop_ids:
+            if places and token not in row.stop_ids:
                 canvases.append(
                     _Canvas(row, window.start, parts[-1], places, row.step, [0] * len(places), [0.0] * len(places))
                 )

@@ -1,0 +1,163 @@
+"""The commands `llm dllm setup`, `watch` and `info`."""
+
+import sys
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+from rich.live import Live
+from rich.progress import Progress
+from rich.text import Text
+
+from dllm_plugins import base_model
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.errors import DllmError
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Draft
+from dllm_plugins.events import Finish
+from llm_dllm.model import ENVIRONMENT
+from llm_dllm.model import events
+from llm_dllm.model import load_options
+from llm_dllm.options import Options
+from llm_dllm.options import to_config
+
+STAGES = {"download": "Downloading", "check": "Checking", "convert": "Converting"}
+
+
+@contextmanager
+def _clean_errors() -> Iterator[None]:
+    try:
+        yield
+    except DllmError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.group()
+def dllm() -> None:
+    """Diffusion language models.
+
+    DLLM_BASE (a folder or a hub id), DLLM_DENOISER (a file), DLLM_DTYPE and DLLM_DEVICE
+    choose what is loaded; DLLM_CACHE moves the cache.
+    """
+
+
+@dllm.command()
+@click.option("--force", is_flag=True, help="Fetch and convert again, for example after a damaged file.")
+@click.option("--hub", is_flag=True, help=f"Fetch {base_model.HUB_ID} from the hub instead.")
+def setup(force: bool, hub: bool) -> None:
+    """Fetch the base weights of the default model once; later runs are offline."""
+    with _clean_errors():
+        if hub:
+            from dllm_plugins.families.smollm2 import base_place
+
+            folder = base_place(base_model.HUB_ID)
+            click.echo(f"{base_model.HUB_ID} is in {folder}. To use it: export DLLM_BASE={folder}")
+            return
+        if base_model.is_ready() and not force:
+            click.echo(f"The base model is ready in {base_model.base_folder()}.")
+            return
+        _setup_with_progress(force)
+    click.echo(f"The base model is ready in {base_model.base_folder()}; from now on no network is needed.")
+
+
+def _setup_with_progress(force: bool) -> None:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        said: set[str] = set()
+
+        def say(stage: str, _done: int, _total: int) -> None:
+            if stage not in said:
+                said.add(stage)
+                click.echo(f"{STAGES[stage]} ...", err=True)
+
+        base_model.setup(say, force)
+        return
+    with Progress(console=console) as bars:
+        tasks = {stage: bars.add_task(title, total=None, visible=False) for stage, title in STAGES.items()}
+
+        def show(stage: str, done: int, total: int) -> None:
+            bars.update(tasks[stage], completed=done, total=total or None, visible=True)
+
+        base_model.setup(show, force)
+
+
+@dllm.command()
+@click.argument("prompt")
+@click.option("-o", "--option", "options", type=(str, str), multiple=True, help="Option of the model: NAME VALUE.")
+@click.option("-s", "--system", help="System prompt.")
+def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None) -> None:
+    """Show an answer while it is denoised, then one line of statistics."""
+    try:
+        chosen = Options(**dict(options))  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(sorted(Options.model_fields))
+        raise click.ClickException(f"option {name}={first['input']!r}: {first['msg']}; options: {known}") from error
+    chat = [{"role": "user", "content": prompt}]
+    if system:
+        chat.insert(0, {"role": "system", "content": system})
+    console = Console(file=sys.stdout)
+    with _clean_errors():
+        config = to_config(chosen)
+        finish = _watch_live(chat, config, console) if console.is_terminal else _watch_plain(chat, config)
+    click.echo(finish.usage.summary())
+
+
+def _watch_plain(chat: list[dict[str, str]], config: SamplingConfig) -> Finish:
+    """A plain stream of final text."""
+    for event in events(chat, config):
+        if isinstance(event, Commit):
+            click.echo(event.text, nl=False)
+        elif isinstance(event, Finish):
+            click.echo()
+            return event
+    raise AssertionError("a stream ends with Finish")
+
+
+def _watch_live(chat: list[dict[str, str]], config: SamplingConfig, console: Console) -> Finish:
+    """The canvas in place: final text, drafts in colour, open positions as dots."""
+    final = ""
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        for event in events(chat, config):
+            draft = ""
+            if isinstance(event, Commit):
+                final += event.text
+                continue
+            if isinstance(event, Draft):
+                draft = event.text
+            live.update(Text.assemble(final, (draft, "dim cyan")), refresh=True)
+            if isinstance(event, Finish):
+                return event
+    raise AssertionError("a stream ends with Finish")
+
+
+@dllm.command()
+def info() -> None:
+    """What is installed, and what would be loaded."""
+    from dllm_plugins import plugins
+    from dllm_plugins.denoisers.placement import best_device
+    from dllm_plugins.denoisers.placement import choose_dtype
+    from dllm_plugins.families.smollm2 import shipped_denoiser
+
+    with _clean_errors():
+        options = load_options()
+        device = best_device(options.get("device", "auto"))
+        dtype = choose_dtype(options.get("dtype", "auto"), device)
+        ready = "ready" if base_model.is_ready() else "missing: run `llm dllm setup`"
+        click.echo(f"base      {options.get('base') or f'{base_model.base_folder()} ({ready})'}")
+        click.echo(f"denoiser  {options.get('denoiser') or shipped_denoiser()}")
+        click.echo(f"device    {device}, {str(dtype).removeprefix('torch.')}")
+        click.echo(f"variables {', '.join(ENVIRONMENT.values())}, DLLM_CACHE")
+        registered: dict[str, Mapping[str, object]] = {
+            "models": plugins.presets(),
+            "modes": plugins.strategies(),
+            "rules": plugins.rules(),
+            "backends": plugins.backends(),
+            "adapters": plugins.adapters(),
+        }
+        for title, found in registered.items():
+            click.echo(f"{title:9} {', '.join(sorted(found))}")

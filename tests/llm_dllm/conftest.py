@@ -1,0 +1,56 @@
+"""The `llm` program with the tiny model behind it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llm
+import pytest
+from click.testing import CliRunner
+from click.testing import Result
+from llm.cli import cli
+
+from llm_dllm.model import loaded_model
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def tiny_llm(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty llm folder, and the tiny model in place of the default one."""
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "llm"))
+    monkeypatch.setenv("DLLM_BASE", str(tiny_folder))
+    monkeypatch.setenv("DLLM_DENOISER", str(tiny_folder.parent / "denoiser.safetensors"))
+    monkeypatch.setenv("DLLM_DTYPE", "float32")
+
+
+@pytest.fixture
+def run() -> Run:
+    """Call `llm` with arguments."""
+
+    def call(*arguments: str, code: int = 0, **options: Any) -> Result:
+        result = CliRunner().invoke(cli, arguments, **options)
+        assert result.exit_code == code, result.output + repr(result.exception)
+        return result
+
+    return call
+
+
+@pytest.fixture
+def answer() -> Callable[..., str]:
+    """What the engine itself answers."""
+
+    def call(chat: list[dict[str, str]], **options: Any) -> str:
+        from dllm_plugins import Request
+        from dllm_plugins import SamplingConfig
+
+        model = loaded_model().model
+        return model.engine().generate([Request(model.encode_chat(chat), SamplingConfig(**options))])[0].text
+
+    return call
+
+
+@pytest.fixture
+def dllm() -> llm.Model:
+    """The registered model."""
+    return llm.get_model("dllm")

@@ -1,0 +1,103 @@
+"""`llm dllm setup`, `watch` and `info`."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from rich.console import Console
+
+from dllm_plugins import SamplingConfig
+from dllm_plugins import base_model
+from dllm_plugins.errors import DownloadError
+from llm_dllm import commands
+
+Run = Callable[..., Result]
+Answer = Callable[..., str]
+ASK = [{"role": "user", "content": "why?"}]
+
+
+def test_watch_streams_plainly_into_a_pipe(run: Run, answer: Answer) -> None:
+    """Text, then one line: tokens, passes, tokens per pass, rows per token, seconds, mode, cache."""
+    shown = run("dllm", "watch", "why?", "-o", "max_tokens", "20").stdout
+    *text, statistics = shown.rstrip("\n").split("\n")
+    expected = answer(ASK, max_new_tokens=20).encode(errors="replace").decode()
+    assert "\n".join(text) == expected
+    for words in ("20 tokens", "passes", "tokens/pass", "rows/token", " s ", "mode speculative", "exact cache"):
+        assert words in statistics
+    assert "\x1b" not in shown
+
+
+def test_watch_draws_drafts_in_place(answer: Answer) -> None:
+    """On a terminal: cursor movements, drafts, and in the end the answer."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=400)
+    config = SamplingConfig(max_new_tokens=20, mode="diffusion", threshold=0.99)
+    finish = commands._watch_live(ASK, config, console)
+    assert finish.text == answer(ASK, max_new_tokens=20, mode="diffusion", threshold=0.99)
+    assert "\x1b[2K" in file.getvalue()
+    assert "·" in file.getvalue()
+
+
+def test_watch_takes_a_system_prompt(run: Run, answer: Answer) -> None:
+    """Like `llm -s`."""
+    shown = run("dllm", "watch", "why?", "-s", "be brief", "-o", "max_tokens", "8").stdout
+    text = answer([{"role": "system", "content": "be brief"}, *ASK], max_new_tokens=8)
+    assert shown.startswith(text.encode(errors="replace").decode())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-o", "mode", "telepathy"], "telepathy"),
+        (["-o", "telepathy", "1"], "max_tokens"),
+        (["-o", "threshold", "2"], "less than or equal to 1"),
+        (["-o", "steps", "many"], "steps"),
+    ],
+)
+def test_watch_refuses_bad_options(run: Run, options: list[str], words: str) -> None:
+    """One line."""
+    result = run("dllm", "watch", "why?", *options, code=1)
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_info_names_what_would_be_loaded(run: Run, tiny_folder: Path) -> None:
+    """Base, denoiser, device, and everything that is registered."""
+    shown = run("dllm", "info").stdout
+    for words in (str(tiny_folder), "float32", "speculative", "threshold", "torch", "DLLM_CACHE"):
+        assert words in shown
+
+
+def test_setup_says_when_all_is_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second download."""
+    monkeypatch.setattr(base_model, "is_ready", lambda: True)
+    assert "ready" in run("dllm", "setup").stdout
+
+
+def test_setup_reports_stages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal one line a stage; `--force` is passed on."""
+    forced: list[bool] = []
+
+    def fake(progress: base_model.Progress, force: bool) -> None:
+        forced.append(force)
+        for stage in commands.STAGES:
+            progress(stage, 1, 2)
+            progress(stage, 2, 2)
+
+    monkeypatch.setattr(base_model, "setup", fake)
+    output = run("dllm", "setup", "--force").output
+    assert [output.count(title) for title in commands.STAGES.values()] == [1, 1, 1]
+    assert forced == [True]
+
+
+def test_setup_without_network_is_one_clear_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of the download reaches the user whole."""
+
+    def fail(progress: base_model.Progress, force: bool) -> None:
+        raise DownloadError("no network; try again, or use --hub")
+
+    monkeypatch.setattr(base_model, "setup", fail)
+    result = run("dllm", "setup", "--force", code=1)
+    assert "no network; try again, or use --hub" in result.output

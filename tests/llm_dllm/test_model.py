@@ -1,0 +1,234 @@
+"""`llm -m dllm`: the engine's text, options, logs, conversations, asyncio."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from itertools import zip_longest
+from typing import Any
+
+import llm
+import pytest
+from click.testing import Result
+
+from dllm_plugins import SamplingConfig
+from llm_dllm.model import loaded_model
+from llm_dllm.options import Options
+from llm_dllm.options import to_config
+
+Run = Callable[..., Result]
+Answer = Callable[..., str]
+ASK = [{"role": "user", "content": "why?"}]
+
+
+def same(shown: str, text: str) -> bool:
+    """What a terminal shows against the engine's text; random bytes may not be printable."""
+    return shown.encode(errors="replace").decode() == text.encode(errors="replace").decode() + "\n"
+
+
+@pytest.mark.parametrize("mode", ["speculative", "diffusion", "ar"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_prints_what_the_engine_answers(run: Run, answer: Answer, mode: str, stream: bool) -> None:
+    """Streamed or at once."""
+    options = ["-o", "mode", mode, "-o", "max_tokens", "24"]
+    shown = run("-m", "dllm", "why?", *options, *([] if stream else ["--no-stream"])).stdout
+    text = answer(ASK, mode=mode, max_new_tokens=24)
+    assert text
+    assert same(shown, text)
+
+
+def test_log_holds_usage_and_statistics(run: Run) -> None:
+    """`llm logs --json` has the tokens and all figures of the engine."""
+    run("-m", "dllm", "why?", "-o", "max_tokens", "24", "-o", "seed", "3", "-o", "temperature", "0.7")
+    logged = json.loads(run("logs", "--json").stdout)[0]
+    statistics = logged["response_json"]
+    if isinstance(statistics, str):
+        statistics = json.loads(statistics)
+    assert logged["output_tokens"] == statistics["useful_tokens"] == 24
+    assert logged["input_tokens"] == statistics["prompt_tokens"] > 0
+    assert statistics["tokens_per_forward"] == round(24 / statistics["total_passes"], 4)
+    assert statistics["mode"] == "speculative"
+    assert statistics["cache"] == "exact"
+    assert statistics["seed"] == 3
+    assert statistics["finish_reason"] == "length"
+
+
+def test_conversation_and_system_prompt(run: Run, answer: Answer) -> None:
+    """`llm -c` and `llm chat` send the whole history."""
+    first = run("-m", "dllm", "why?", "-s", "be brief", "-o", "max_tokens", "8").stdout
+    text = answer([{"role": "system", "content": "be brief"}, *ASK], max_new_tokens=8)
+    assert same(first, text)
+    history = [
+        {"role": "system", "content": "be brief"},
+        *ASK,
+        {"role": "assistant", "content": text},
+        {"role": "user", "content": "and then?"},
+    ]
+    second = run("-c", "and then?", "-o", "max_tokens", "8").stdout
+    assert same(second, answer(history, max_new_tokens=8))
+
+
+def test_chat_keeps_the_history(run: Run, answer: Answer) -> None:
+    """Two turns of `llm chat -m dllm`."""
+    shown = run("chat", "-m", "dllm", "-o", "max_tokens", "8", input="why?\nand then?\nquit\n").stdout
+    first = answer(ASK, max_new_tokens=8)
+    history = [*ASK, {"role": "assistant", "content": first}, {"role": "user", "content": "and then?"}]
+    assert first in shown
+    assert answer(history, max_new_tokens=8) in shown
+
+
+def test_every_option_reaches_the_engine() -> None:
+    """The two lists of options are the same, but for llm's usual name max_tokens."""
+    assert {*Options.model_fields} - {"max_tokens"} == {*SamplingConfig.model_fields} - {"max_new_tokens"}
+    values: dict[str, Any] = {
+        "mode": "diffusion",
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_k": 4,
+        "top_p": 0.9,
+        "seed": 5,
+        "stop": "\n",
+        "draft_length": 2,
+        "block_length": 4,
+        "rule": "factor",
+        "threshold": 0.7,
+        "factor": 2.0,
+        "steps": 3,
+    }
+    given = to_config(Options(**values)).given()
+    expected = {name: value for name, value in values.items() if name != "max_tokens"}
+    assert given == expected | {"max_new_tokens": 9, "stop": ("\n",)}
+
+
+def test_stop_takes_a_string_or_a_list() -> None:
+    """A JSON list is a list; a string that only looks like one is a string."""
+    assert to_config(Options.model_validate({"stop": "END"})).stop == ("END",)
+    assert to_config(Options.model_validate({"stop": '["END", "\\n"]'})).stop == ("END", "\n")
+    assert to_config(Options.model_validate({"stop": "[END"})).stop == ("[END",)
+
+
+def test_stop_string_cuts_the_answer(run: Run, answer: Answer) -> None:
+    """In mid-canvas."""
+    whole = answer(ASK, mode="diffusion", max_new_tokens=40)
+    stop = whole[7:9]
+    shown = run("-m", "dllm", "why?", "-o", "mode", "diffusion", "-o", "max_tokens", "40", "-o", "stop", stop).stdout
+    assert same(shown, whole[: whole.index(stop)])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("mode", "telepathy", "speculative, diffusion, ar"),
+        ("temperature", "-1", "temperature"),
+        ("max_tokens", "0", "max_new_tokens"),
+        ("threshold", "0.5", "threshold"),
+        ("top_p", "0.9", "temperature"),
+        ("steps", "many", "steps"),
+        ("telepathy", "1", "telepathy"),
+    ],
+)
+def test_bad_options_end_in_one_clear_line(run: Run, option: str, value: str, words: str) -> None:
+    """Exit code 1, the value and the remedy, no traceback."""
+    result = run("-m", "dllm", "why?", "-o", option, value, code=1)
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_empty_prompt_and_attachments_are_refused(dllm: llm.Model) -> None:
+    """What the model cannot read is not dropped silently."""
+    with pytest.raises(llm.ModelError, match="empty"):
+        dllm.prompt("   ").text()
+    with pytest.raises(llm.ModelError, match="text only"):
+        list(dllm.prompt(messages=[llm.parts.Message("user", [llm.parts.ReasoningPart("hm")])]))
+    with pytest.raises(ValueError, match="attachments"):
+        dllm.prompt("why?", attachments=[llm.Attachment(type="image/png", content=b"x")]).text()
+
+
+def test_not_set_up_says_how(run: Run, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First use without the base weights."""
+    monkeypatch.delenv("DLLM_BASE")
+    monkeypatch.setenv("DLLM_CACHE", str(tmp_path / "none"))
+    result = run("-m", "dllm", "why?", code=1)
+    assert "llm dllm setup" in result.output
+
+
+def test_leaving_early_frees_the_row(dllm: llm.Model) -> None:
+    """A consumer that stops reading."""
+    response = iter(dllm.prompt("why?", max_tokens=200))
+    next(response)
+    shared = loaded_model()
+    assert shared._engine.active
+    del response
+    assert not shared._engine.active
+
+
+def test_two_streams_at_once(dllm: llm.Model, answer: Answer) -> None:
+    """Interleaved responses of one thread do not wait for each other."""
+    responses = [dllm.prompt(text, max_tokens=12) for text in ("why?", "how?")]
+    parts = list(zip(*zip_longest(*responses, fillvalue=""), strict=True))
+    assert "".join(parts[0]) == answer(ASK, max_new_tokens=12)
+    assert "".join(parts[1]) == answer([{"role": "user", "content": "how?"}], max_new_tokens=12)
+
+
+async def test_async_gives_the_same_text_and_leaves_the_loop_free(answer: Answer) -> None:
+    """Passes run outside the event loop's thread, many callers at once."""
+    model = llm.get_async_model("dllm")
+    ticks, done = 0, False
+
+    async def tick() -> None:
+        nonlocal ticks
+        while not done:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    async def ask(number: int) -> tuple[str, int | None]:
+        response = model.prompt("why?", max_tokens=10 + number)
+        text = await response.text()
+        return text, (await response.usage()).output
+
+    clock = asyncio.create_task(tick())
+    found = await asyncio.gather(*(ask(number) for number in range(12)))
+    done = True
+    await clock
+    for number, (text, output) in enumerate(found):
+        assert text == answer(ASK, max_new_tokens=10 + number)
+        assert output == 10 + number
+    assert ticks > 12
+
+
+async def test_cancelled_task_frees_its_row(answer: Answer) -> None:
+    """And the model answers the next caller."""
+    model = llm.get_async_model("dllm")
+    started = asyncio.Event()
+
+    async def ask() -> None:
+        async for _ in model.prompt("why?", max_tokens=200):
+            started.set()
+
+    task = asyncio.create_task(ask())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    shared = loaded_model()
+    assert not shared._engine.active
+    assert threading.active_count() < 50
+    assert await model.prompt("why?", max_tokens=8).text() == answer(ASK, max_new_tokens=8)
+
+
+def test_importing_the_plugin_imports_nothing_heavy() -> None:
+    """`llm models list` stays fast."""
+    code = (
+        "import llm_dllm, sys; print([m for m in ('torch', 'transformers', 'gguf', 'accelerate') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+def test_help_shows_options_with_ranges(run: Run) -> None:
+    """`llm models --options`."""
+    shown = " ".join(run("models", "--options", "-m", "dllm").stdout.split())
+    for words in ("above 0.0, at most 1.0", "at least 1, at most 64", "speculative (lossless"):
+        assert words in shown

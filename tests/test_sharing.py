@@ -1,0 +1,140 @@
+"""One model, many callers: interleaved streams, threads, early leavers, failures."""
+
+import gc
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from dllm_plugins import Finish
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.sharing import SharedModel
+from dllm_plugins.sharing import shared_model
+
+
+def requests(count: int) -> list[Request]:
+    """Unequal prompts, half of them sampled."""
+    return [
+        Request(
+            [5 + number] * (3 + 7 * number),
+            SamplingConfig(max_new_tokens=10 + number, temperature=0.8 * (number % 2), seed=number),
+        )
+        for number in range(count)
+    ]
+
+
+def last(shared: SharedModel, request: Request) -> Finish:
+    """The Finish of one stream."""
+    finish = list(shared.stream(request))[-1]
+    assert isinstance(finish, Finish)
+    return finish
+
+
+@pytest.fixture
+def alone(tiny: Model) -> list[tuple[int, ...]]:
+    """The answers to `requests(6)`, each decoded on its own."""
+    return [tiny.engine().generate([request])[0].tokens for request in requests(6)]
+
+
+def test_interleaved_streams_of_one_thread(tiny: Model, alone: list[tuple[int, ...]]) -> None:
+    """Nobody waits for anybody, and no event is lost or mixed up."""
+    shared = SharedModel(tiny)
+    streams = [shared.stream(request) for request in requests(6)]
+    found: dict[int, Finish] = {}
+    while len(found) < 6:
+        for number, stream in enumerate(streams):
+            event = next(stream, None)
+            if isinstance(event, Finish):
+                found[number] = event
+    assert [found[number].tokens for number in range(6)] == alone
+
+
+def test_threads_share_passes(tiny: Model, alone: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six threads at once: same answers, and passes that hold several rows."""
+    rows: list[int] = []
+    forward = TorchDenoiser.forward
+
+    def counted(self: TorchDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+        rows.append(len({segment.row for segment in segments}))
+        return forward(self, segments)
+
+    monkeypatch.setattr(TorchDenoiser, "forward", counted)
+    shared = SharedModel(tiny)
+    found: dict[int, Finish] = {}
+    ready = threading.Barrier(6)
+
+    def work(number: int, request: Request) -> None:
+        stream = shared.stream(request)
+        next(stream)
+        ready.wait()
+        found[number] = next(event for event in stream if isinstance(event, Finish))
+
+    threads = [threading.Thread(target=work, args=item) for item in enumerate(requests(6))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[number].tokens for number in range(6)] == alone
+    assert max(rows) == 6
+
+
+def test_a_caller_who_leaves_frees_its_row(tiny: Model, alone: list[tuple[int, ...]]) -> None:
+    """Closed or collected, a stream leaves the others alone."""
+    shared = SharedModel(tiny)
+    first, second = (shared.stream(request) for request in requests(2))
+    next(first)
+    next(second)
+    first.close()
+    assert shared._engine.active == (2,)
+    *_, finish = second
+    assert isinstance(finish, Finish)
+    assert finish.tokens == alone[1]
+    forgotten = shared.stream(requests(1)[0])
+    next(forgotten)
+    del forgotten
+    gc.collect()
+    assert not shared._engine.active
+    assert not shared._events
+
+
+def test_a_failed_pass_reaches_every_caller(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No caller hangs, and the model serves the next request."""
+    shared = SharedModel(tiny)
+    first, second = (shared.stream(request) for request in requests(2))
+    next(first)
+    next(second)
+
+    def broken(self: TorchDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+        raise MemoryError("too many rows")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchDenoiser, "forward", broken)
+        for stream in (first, second):
+            with pytest.raises(MemoryError, match="too many rows"):
+                list(stream)
+    assert last(shared, requests(1)[0]).tokens
+
+
+def test_a_model_is_loaded_once_and_freed_with_its_last_holder(tiny_folder: Path) -> None:
+    """Same options, same object; other options, another one."""
+    options: dict[str, Any] = {
+        "base": tiny_folder,
+        "denoiser": tiny_folder.parent / "denoiser.safetensors",
+        "dtype": "bfloat16",
+    }
+    one = shared_model(**options)
+    assert shared_model(**options) is one
+    other = shared_model(**{**options, "dtype": "float16"})
+    assert other is not one
+    gone = weakref.ref(one)
+    del one
+    gc.collect()
+    assert gone() is None
