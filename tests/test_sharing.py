@@ -125,11 +125,8 @@ def test_a_failed_pass_reaches_every_caller(tiny: Model, monkeypatch: pytest.Mon
 
 def test_a_model_is_loaded_once_and_freed_with_its_last_holder(tiny_folder: Path) -> None:
     """Same options, same object; other options, another one."""
-    options: dict[str, Any] = {
-        "base": tiny_folder,
-        "denoiser": tiny_folder.parent / "denoiser.safetensors",
-        "dtype": "bfloat16",
-    }
+    denoiser = tiny_folder.parent / "denoiser.safetensors"
+    options: dict[str, Any] = {"base": tiny_folder, "denoiser": denoiser, "dtype": "bfloat16"}
     one = shared_model(**options)
     assert shared_model(**options) is one
     other = shared_model(**{**options, "dtype": "float16"})

@@ -5,7 +5,9 @@ chain head lets an open row know the tokens on its left (in the spirit of arXiv
 2402.05109): h' = h + W2 silu(W1 [h; e(left); e(left of left)]).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -76,3 +78,18 @@ def _check(path: Path, weights: LowRankWeights, shape: LlamaShape) -> None:
         raise CheckpointError(
             f"{path}: mask embedding is {tuple(weights.mask_embedding.shape)}, the base model's width is {shape.hidden}"
         )
+
+
+def spread(weights: LowRankWeights, layers: Sequence[torch.device], home: torch.device) -> LowRankWeights:
+    """Each layer's pairs on that layer's device, the rest at `home`, where the embedding is."""
+    pairs = tuple(
+        tuple((down.to(device), up.to(device)) for down, up in layer)
+        for layer, device in zip(weights.pairs, layers, strict=True)
+    )
+    return replace(
+        weights,
+        pairs=pairs,
+        mask_embedding=weights.mask_embedding.to(home),
+        chain_down=weights.chain_down.to(home),
+        chain_up=weights.chain_up.to(home),
+    )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.denoisers.low_rank import LowRankWeights
+from dllm_plugins.denoisers.low_rank import spread
 from dllm_plugins.denoisers.weights import LayerWeights
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.errors import OptionError
@@ -101,18 +102,10 @@ def place(
         (lambda _module: device) if device_map is None else _devices(folder, base.shape.layers, device_map)
     )
     home = find("model.embed_tokens")
-    layers, pairs = [], []
-    for index, layer in enumerate(base.layers):
-        target = find(f"model.layers.{index}")
+    devices = [find(f"model.layers.{index}") for index in range(base.shape.layers)]
+    layers = []
+    for layer, target in zip(base.layers, devices, strict=True):
         tensors: dict[str, Tensor] = {name: getattr(layer, name).to(target) for name in LayerWeights.__slots__}
         layers.append(LayerWeights(**tensors))
-        pairs.append(tuple((down.to(target), up.to(target)) for down, up in low_rank.pairs[index]))
     placed = replace(base, embedding=base.embedding.to(home), norm=base.norm.to(home), layers=tuple(layers))
-    moved = replace(
-        low_rank,
-        pairs=tuple(pairs),
-        mask_embedding=low_rank.mask_embedding.to(home),
-        chain_down=low_rank.chain_down.to(home),
-        chain_up=low_rank.chain_up.to(home),
-    )
-    return placed, moved
+    return placed, spread(low_rank, devices, home)

@@ -1,0 +1,72 @@
+"""A transformers model as the engine's denoiser, made once per model."""
+
+from dataclasses import replace
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from dllm_plugins.denoisers.low_rank import load_low_rank
+from dllm_plugins.denoisers.low_rank import spread
+from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.weights import LlamaShape
+from dllm_plugins.denoisers.weights import llama_from
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.smollm2 import make_spec
+from dllm_plugins.families.smollm2 import shipped_denoiser
+from dllm_plugins.models import Model
+from dllm_plugins.sharing import SharedModel
+
+_Print = tuple[object, ...]
+_made: WeakKeyDictionary[PreTrainedModel, tuple[_Print, SharedModel]] = WeakKeyDictionary()
+
+
+class _NoText:
+    """generate() deals in ids: there is no text to make."""
+
+    def decode(self, token_ids: object, *, skip_special_tokens: bool = True) -> str:
+        return ""
+
+
+def _fingerprint(model: nn.Module, denoiser: Path) -> _Print:
+    """Changes whenever a weight is replaced, moved or written to."""
+    weights = (
+        (weight.data_ptr(), -1 if weight.is_inference() else weight._version, weight.device, weight.dtype)
+        for weight in model.parameters()
+    )
+    return (denoiser, *weights)
+
+
+def shared_model_of(model: PreTrainedModel, denoiser: str | Path | None) -> SharedModel:
+    """The engine's view of `model`; made anew when its weights change.
+
+    :param denoiser: file with the denoiser's weights; None for the shipped ones.
+    :raises CheckpointError: if the model is not of a supported family.
+    """
+    path = Path(denoiser or shipped_denoiser())
+    found = _fingerprint(model, path)
+    known = _made.get(model)
+    if known is not None and known[0] == found:
+        return known[1]
+    made = _make(model, path)
+    _made[model] = (found, made)
+    return made
+
+
+def _make(model: PreTrainedModel, path: Path) -> SharedModel:
+    name = type(model).__name__
+    shape = LlamaShape.from_config(model.config.to_dict())
+    tensors = {key: tensor.detach() for key, tensor in model.state_dict().items()}
+    for key, tensor in tensors.items():
+        if tensor.is_meta or not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{name}: {key} is {tensor.dtype} on {tensor.device}; load the model in bfloat16 or float32 "
+                f"without quantisation or offloading"
+            )
+    base = llama_from(tensors, shape, name)
+    dtype = base.embedding.dtype
+    low_rank = spread(load_low_rank(path, shape, dtype), [layer.qkv.device for layer in base.layers], base.norm.device)
+    on_cpu = all(layer.qkv.device.type == "cpu" for layer in base.layers)
+    spec = replace(make_spec(base, frozenset(), row_invariant=on_cpu), name=name)
+    return SharedModel(Model(name, TorchDenoiser(base, low_rank, spec), _NoText()))

@@ -1,0 +1,192 @@
+"""`generate(custom_generate=block_diffusion)` on the tiny model."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+from transformers import DynamicCache
+from transformers import GenerationConfig
+from transformers.generation.streamers import BaseStreamer
+
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import DllmError
+from dllm_transformers import block_diffusion
+
+PROMPT = torch.tensor([[5, 9, 77, 120, 33]])
+
+
+@pytest.fixture
+def model(tiny_folder: Path) -> Any:
+    """The tiny base as transformers loads it."""
+    return AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+
+
+@pytest.fixture
+def strategy(tiny_folder: Path) -> partial[Tensor]:
+    """The strategy with the tiny denoiser."""
+    return partial(block_diffusion, denoiser=tiny_folder.parent / "denoiser.safetensors")
+
+
+def engine_answer(tiny: Model, prompt: list[int], **options: Any) -> list[int]:
+    """What the engine generates, the end-of-text token included."""
+    finish = tiny.engine().generate([Request(prompt, SamplingConfig(**options))])[0]
+    return [*finish.tokens, *([] if finish.stop_token is None else [finish.stop_token])]
+
+
+@pytest.mark.parametrize("mode", ["speculative", "ar"])
+def test_greedy_equals_plain_generate(model: Any, strategy: partial[Tensor], mode: str) -> None:
+    """In float32 the lossless modes give transformers' own greedy ids."""
+    for seed in range(4):
+        prompt = torch.randint(3, 250, (1, 7), generator=torch.Generator().manual_seed(seed))
+        plain = model.generate(prompt, max_new_tokens=40, do_sample=False, pad_token_id=0)
+        ours = model.generate(
+            prompt, max_new_tokens=40, do_sample=False, pad_token_id=0, custom_generate=strategy, mode=mode
+        )
+        assert ours.tolist() == plain.tolist()
+
+
+def test_options_and_config_reach_the_engine(model: Any, strategy: partial[Tensor], tiny: Model) -> None:
+    """Explicit arguments first, then the generation config."""
+    expected = engine_answer(tiny, PROMPT[0].tolist(), mode="diffusion", threshold=0.3, max_new_tokens=24)
+    ours = model.generate(
+        PROMPT, max_new_tokens=24, do_sample=False, custom_generate=strategy, mode="diffusion", threshold=0.3
+    )
+    assert ours[0, 5:].tolist() == expected
+    config = GenerationConfig(
+        max_new_tokens=24, do_sample=False, mode="diffusion", threshold=0.9, eos_token_id=2, pad_token_id=0
+    )
+    ours = model.generate(PROMPT, generation_config=config, custom_generate=partial(strategy, threshold=0.3))
+    assert ours[0, 5:].tolist() == expected
+
+
+def test_sampling_with_seeds(model: Any, strategy: partial[Tensor], tiny: Model) -> None:
+    """Temperature, top-k, top-p and seed; without a seed, torch's generator decides."""
+    sampled: dict[str, Any] = {"do_sample": True, "temperature": 0.7, "top_k": 9, "top_p": 0.9, "max_new_tokens": 20}
+    options: dict[str, Any] = {"temperature": 0.7, "top_k": 9, "top_p": 0.9, "max_new_tokens": 20}
+    ours = model.generate(PROMPT, custom_generate=strategy, seed=11, num_return_sequences=2, pad_token_id=0, **sampled)
+    for row, seed in enumerate((11, 12)):
+        expected = engine_answer(tiny, PROMPT[0].tolist(), seed=seed, **options)
+        assert ours[row, 5 : 5 + len(expected)].tolist() == expected
+    torch.manual_seed(3)
+    first = model.generate(PROMPT, custom_generate=strategy, **sampled)
+    torch.manual_seed(3)
+    assert model.generate(PROMPT, custom_generate=strategy, **sampled).tolist() == first.tolist()
+
+
+def test_left_padded_batch_equals_rows_alone(model: Any, strategy: partial[Tensor], tiny: Model) -> None:
+    """Unequal prompts; answers padded on the right, end-of-text kept, several ids ending an answer."""
+    prompts = [[5, 9, 77], [40, 41, 42, 43, 44, 45, 46], [200]]
+    stops = [2, *engine_answer(tiny, prompts[0], max_new_tokens=24)[4:5]]
+    ids = torch.tensor([[0] * (7 - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (7 - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    ours = model.generate(
+        ids,
+        attention_mask=mask,
+        max_new_tokens=24,
+        do_sample=False,
+        eos_token_id=stops,
+        pad_token_id=0,
+        custom_generate=strategy,
+    )
+    assert ours[:, :7].tolist() == ids.tolist()
+    for row, prompt in enumerate(prompts):
+        whole = engine_answer(tiny, prompt, max_new_tokens=24)
+        ends = [place for place, token in enumerate(whole) if token in stops]
+        expected = whole[: ends[0] + 1] if ends else whole
+        answer = ours[row, 7:].tolist()
+        assert answer == expected + [0] * (len(answer) - len(expected))
+
+
+class Listener(BaseStreamer):
+    """Remembers what it is given."""
+
+    def __init__(self) -> None:
+        self.ids: list[list[int]] = []
+        self.drafts: list[list[int]] = []
+        self.ended = 0
+
+    def put(self, value: Tensor) -> None:
+        self.ids.append(value.flatten().tolist())
+
+    def put_draft(self, value: Tensor) -> None:
+        self.drafts.append(value.flatten().tolist())
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+def test_streamer_gets_prompt_commits_and_drafts(model: Any, strategy: partial[Tensor]) -> None:
+    """In the order of the text; batches are refused."""
+    listener = Listener()
+    ours = model.generate(
+        PROMPT, max_new_tokens=24, do_sample=False, custom_generate=partial(strategy, streamer=listener)
+    )
+    assert listener.ids[0] == PROMPT[0].tolist()
+    assert [token for ids in listener.ids for token in ids] == ours[0].tolist()
+    assert len(listener.ids) > 2
+    assert listener.drafts
+    assert listener.ended == 1
+    with pytest.raises(DllmError, match="streamer"):
+        model.generate(PROMPT.repeat(2, 1), max_new_tokens=4, custom_generate=partial(strategy, streamer=listener))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_beams": 2}, "num_beams=2"),
+        ({"repetition_penalty": 1.3}, "RepetitionPenalty"),
+        ({"no_repeat_ngram_size": 2}, "NoRepeatNGram"),
+        ({"do_sample": True, "min_p": 0.1}, "MinP"),
+        ({"return_dict_in_generate": True}, "return_dict_in_generate"),
+        ({"max_time": 3.0}, "MaxTime"),
+        ({"mode": "telepathy"}, "telepathy"),
+        ({"mode": "ar", "threshold": 0.5}, "threshold"),
+        ({"output_attentions": True}, "output_attentions"),
+    ],
+)
+def test_what_is_not_honoured_raises(
+    model: Any, strategy: partial[Tensor], options: dict[str, Any], words: str
+) -> None:
+    """Nothing is silently ignored."""
+    with pytest.raises(DllmError, match=words):
+        model.generate(PROMPT, max_new_tokens=8, custom_generate=strategy, **options)
+
+
+def test_foreign_prefix_and_padding_raise(model: Any, strategy: partial[Tensor]) -> None:
+    """A filled cache and padding on the right."""
+    cache = DynamicCache()
+    model(PROMPT[:, :3], past_key_values=cache)
+    with pytest.raises(DllmError, match="past_key_values"):
+        model.generate(PROMPT, past_key_values=cache, max_new_tokens=8, custom_generate=strategy)
+    with pytest.raises(DllmError, match="padding_side"):
+        model.generate(
+            PROMPT, attention_mask=torch.tensor([[1, 1, 1, 0, 0]]), max_new_tokens=8, custom_generate=strategy
+        )
+
+
+def test_changed_weights_are_noticed(model: Any, strategy: partial[Tensor]) -> None:
+    """The engine's view is made anew after an update in place."""
+    options: dict[str, Any] = {"max_new_tokens": 20, "do_sample": False, "pad_token_id": 0}
+    before = model.generate(PROMPT, custom_generate=strategy, **options)
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.mlp.down_proj.weight").mul_(-3.0)
+    after = model.generate(PROMPT, custom_generate=strategy, **options)
+    assert after.tolist() == model.generate(PROMPT, **options).tolist()
+    assert after.tolist() != before.tolist()
+
+
+def test_other_families_are_refused(strategy: partial[Tensor]) -> None:
+    """With the name of what does not fit."""
+    from transformers import GPT2Config
+    from transformers import GPT2LMHeadModel
+
+    other: Any = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=300))
+    with pytest.raises(CheckpointError, match="gpt2"):
+        other.generate(PROMPT, max_new_tokens=4, custom_generate=strategy, pad_token_id=0)
