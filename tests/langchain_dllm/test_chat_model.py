@@ -1,0 +1,170 @@
+"""`ChatDLLM` on the tiny model."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import HumanMessage
+from langchain_core.messages import SystemMessage
+from langchain_core.messages import ToolMessage
+from langchain_core.prompts import ChatPromptTemplate
+
+from dllm_plugins import DllmError
+from dllm_plugins import Finish
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from langchain_dllm import ChatDLLM
+
+Chat = Callable[..., ChatDLLM]
+
+
+@pytest.fixture
+def chat(tiny_folder: Path) -> Chat:
+    """Make a ChatDLLM of the tiny model."""
+
+    def make(**options: Any) -> ChatDLLM:
+        denoiser = str(tiny_folder.parent / "denoiser.safetensors")
+        return ChatDLLM(base=str(tiny_folder), denoiser=denoiser, dtype="float32", **{"max_tokens": 20, **options})
+
+    return make
+
+
+def engine(tiny: Model, messages: list[tuple[str, str]], **options: Any) -> Finish:
+    """What the engine itself answers."""
+    tokens = tiny.encode_chat([{"role": role, "content": text} for role, text in messages])
+    return tiny.engine().generate([Request(tokens, SamplingConfig(**{"max_new_tokens": 20, **options}))])[0]
+
+
+@pytest.mark.parametrize("mode", ["speculative", "diffusion", "ar"])
+def test_invoke_and_stream_give_the_engines_answer(chat: Chat, tiny: Model, mode: str) -> None:
+    """Text, usage and statistics; usage on the last chunk only."""
+    expected = engine(tiny, [("user", "why?")], mode=mode)
+    answer = chat(mode=mode).invoke("why?")
+    assert answer.content == expected.text
+    chunks = list(chat(mode=mode).stream("why?"))
+    assert "".join(str(chunk.content) for chunk in chunks) == expected.text
+    with_usage = [chunk for chunk in chunks if isinstance(chunk, AIMessageChunk) and chunk.usage_metadata]
+    assert with_usage == [chunks[-1]]
+    for found in (answer, chunks[-1]):
+        assert isinstance(found, AIMessage)
+        assert found.usage_metadata is not None
+        assert found.usage_metadata["output_tokens"] == len(expected.tokens)
+        assert found.usage_metadata["input_tokens"] == expected.usage.prompt_tokens
+        assert found.response_metadata["model_name"] == "dllm"
+        statistics = found.response_metadata["statistics"]
+        assert statistics["passes"] == expected.usage.passes
+        assert statistics["tokens_per_forward"] == expected.usage.as_dict()["tokens_per_forward"]
+
+
+def test_history_and_system_message(chat: Chat, tiny: Model) -> None:
+    """Roles reach the chat template; content may be text blocks."""
+    history = [("system", "be brief"), ("user", "why?"), ("assistant", "so"), ("user", "and?")]
+    expected = engine(tiny, history).text
+    messages = [
+        SystemMessage("be brief"),
+        HumanMessage([{"type": "text", "text": "why?"}]),
+        AIMessage("so"),
+        HumanMessage("and?"),
+    ]
+    assert chat().invoke(messages).content == expected
+    template = ChatPromptTemplate.from_messages(
+        [("system", "be {how}"), ("human", "why?"), ("ai", "so"), ("human", "and?")]
+    )
+    assert (template | chat()).invoke({"how": "brief"}).content == expected
+
+
+def test_options_of_the_model_and_of_a_call(chat: Chat, tiny: Model) -> None:
+    """A call's option goes before the model's; stop cuts."""
+    sampled = engine(tiny, [("user", "why?")], temperature=0.8, seed=4, top_k=20).text
+    assert chat(temperature=0.8, seed=4, top_k=20).invoke("why?").content == sampled
+    assert chat(seed=1).bind(temperature=0.8, seed=4, top_k=20).invoke("why?").content == sampled
+    whole = engine(tiny, [("user", "why?")]).text
+    stop = whole[5:7]
+    cut = whole[: whole.index(stop)]
+    assert chat().invoke("why?", stop=[stop]).content == cut
+    assert chat(stop=[stop]).invoke("why?").content == cut
+    assert len(chat().invoke("why?", max_tokens=3).response_metadata) == 3
+
+
+def test_batch_and_async(chat: Chat, tiny: Model) -> None:
+    """Several callers of one model."""
+    questions = ["why?", "how come?", "when exactly?"]
+    expected = [engine(tiny, [("user", question)]).text for question in questions]
+    assert [answer.content for answer in chat().batch(questions)] == expected
+
+    async def ask() -> list[Any]:
+        return list(await asyncio.gather(*(chat().ainvoke(question) for question in questions)))
+
+    assert [answer.content for answer in asyncio.run(ask())] == expected
+
+
+def test_cache_key_covers_every_option(chat: Chat) -> None:
+    """Two models that differ in one option do not share an answer."""
+    fields = set(ChatDLLM.model_fields) - set(ChatDLLM.__mro__[1].model_fields)
+    assert set(chat()._identifying_params) == fields
+    cache = InMemoryCache()
+    first = chat(cache=cache, mode="diffusion", threshold=0.9)
+    other = chat(cache=cache, mode="diffusion", threshold=0.02)
+    assert first.invoke("why?").content != other.invoke("why?").content
+    assert len(cache._cache) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mode": "telepathy"}, "telepathy"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"telepathy": 1}, "telepathy"),
+        ({"threshold": 0.5}, "threshold"),
+        ({"top_p": 0.5}, "top_p"),
+    ],
+)
+def test_bad_options_of_a_call(chat: Chat, options: dict[str, Any], words: str) -> None:
+    """Raised, never ignored."""
+    with pytest.raises(DllmError, match=words):
+        chat().invoke("why?", **options)
+
+
+def test_bad_options_of_the_model(chat: Chat) -> None:
+    """Raised when the model is made."""
+    with pytest.raises(ValueError, match="temperature"):
+        chat(temperature=-1.0)
+    with pytest.raises(ValueError, match="telepathy"):
+        chat(telepathy=1)
+
+
+def test_what_is_not_supported_says_so(chat: Chat) -> None:
+    """Tools, structured output, images, empty prompts."""
+    with pytest.raises(DllmError, match="tools"):
+        chat().bind_tools([])
+    with pytest.raises(DllmError, match="structured output"):
+        chat().with_structured_output(dict)
+    with pytest.raises(DllmError, match="ToolMessage"):
+        chat().invoke([HumanMessage("why?"), ToolMessage("1", tool_call_id="x")])
+    with pytest.raises(DllmError, match="image"):
+        chat().invoke([HumanMessage([{"type": "image", "url": "x"}])])
+    with pytest.raises(DllmError, match="empty"):
+        chat().invoke(" ")
+
+
+def test_both_spellings_of_the_model_name(chat: Chat) -> None:
+    """`model` and `model_name`; an unknown name lists the known ones."""
+    assert chat(model="dllm").model_name == chat(model_name="dllm").model_name == "dllm"
+    with pytest.raises(DllmError, match="dllm"):
+        chat(model="nonesuch").invoke("why?")
+
+
+def test_missing_extra_is_explained() -> None:
+    """Without langchain-core the import names the command that mends it."""
+    code = "import sys; sys.modules['langchain_core'] = None; import langchain_dllm"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "pip install 'dllm-plugins[langchain]'" in result.stderr
