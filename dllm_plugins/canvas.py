@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
+from torch import Tensor
+
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.prediction import GREEDY
@@ -24,6 +26,8 @@ class Row:
     :param handle: the denoiser's name for it.
     :param prompt: number of prompt tokens, the first ones of `tokens`.
     :param stop_ids: token ids that end the answer.
+    :param evidence: for tokens settled while their left neighbour was open: the hidden
+        state and the step they were settled by.
     :param drafts: tokens to verify in the next pass (speculative).
     """
 
@@ -39,6 +43,7 @@ class Row:
     frozen: int = 0
     step: int = 0
     settled: dict[int, int] = field(default_factory=dict)
+    evidence: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
     drafts: list[int] = field(default_factory=list)
 
     @property
@@ -60,9 +65,9 @@ class Row:
         """How the token at `position` is drawn; the same for drafts and for AR decoding."""
         return self._draw((position,))
 
-    def canvas_draw(self, position: int) -> Draw:
-        """How an open position is drawn in this pass: its key holds the step too."""
-        return self._draw((position, self.step, _CANVAS_DRAW))
+    def canvas_draw(self, position: int, step: int | None = None) -> Draw:
+        """How an open position is drawn in a pass (this one, if not given): its key holds the step too."""
+        return self._draw((position, self.step if step is None else step, _CANVAS_DRAW))
 
     def _draw(self, key: tuple[int, ...]) -> Draw:
         config = self.config

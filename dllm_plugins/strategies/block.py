@@ -112,12 +112,17 @@ class BlockStrategy:
         """Freeze, settle the frontier, then settle what the rule accepts."""
         spec = denoiser.spec
         windows = [self._window(row, spec) for row in rows]
+        opened = [
+            [place for place in window if place not in row.settled] for row, window in zip(rows, windows, strict=True)
+        ]
         frontier = predict(
             denoiser.logits(stack(parts[0] for parts in hidden)), [row.draw(len(row.tokens)) for row in rows]
         )
+        tokens = frontier.token.tolist()
+        if spec.chain:
+            self._reopen(rows, tokens, denoiser)
         canvases = []
-        for row, parts, window, token in zip(rows, hidden, windows, frontier.token.tolist(), strict=True):
-            places = [place for place in window if place not in row.settled]
+        for row, parts, window, places, token in zip(rows, hidden, windows, opened, tokens, strict=True):
             denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
             row.frozen = len(row.tokens)
             row.settle(row.frozen, token)
@@ -126,6 +131,28 @@ class BlockStrategy:
                     _Canvas(row, window.start, parts[-1], places, row.step, [0] * len(places), [0.0] * len(places))
                 )
         self._settle(canvases, denoiser)
+
+    @staticmethod
+    def _reopen(rows: Sequence[Row], tokens: Sequence[int], denoiser: Denoiser) -> None:
+        """Reopen a token that does not follow from the frontier's.
+
+        The frontier's clean row cannot see what was settled behind it, and that was
+        settled without knowing the frontier: unchecked, the two often are the same word.
+        """
+        doubtful = [
+            (row, token, len(row.tokens) + 1)
+            for row, token in zip(rows, tokens, strict=True)
+            if len(row.tokens) + 1 in row.evidence
+        ]
+        if not doubtful:
+            return
+        found = [row.evidence.pop(place) for row, _, place in doubtful]
+        left = torch.tensor([[token, row.tokens[-1]] for row, token, _ in doubtful])
+        draws = [row.canvas_draw(place, step) for (row, _, place), (_, step) in zip(doubtful, found, strict=True)]
+        drawn = predict(denoiser.logits(torch.stack([state for state, _ in found]), left), draws)
+        for (row, _, place), token in zip(doubtful, drawn.token.tolist(), strict=True):
+            if row.settled[place] != token:
+                del row.settled[place]
 
     def _settle(self, canvases: list[_Canvas], denoiser: Denoiser) -> None:
         """Ask the rule until it settles nothing more.
@@ -173,6 +200,8 @@ class BlockStrategy:
         }
         for index in chosen:
             if index not in waits:
+                if canvas.known(canvas.places[index] - 1) < 0:
+                    row.evidence[canvas.places[index]] = (canvas.hidden[index], row.step)
                 row.settle(canvas.places[index], canvas.token[index])
                 canvas.settled_now += 1
         if not spec.chain or not chosen:
