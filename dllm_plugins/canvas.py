@@ -14,6 +14,15 @@ from dllm_plugins.prediction import Draw
 _CANVAS_DRAW = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The hidden state and the step a token was settled by, and its left neighbour then (-1: open)."""
+
+    hidden: Tensor
+    step: int
+    left: int
+
+
 @dataclass
 class Row:
     """One request in the engine.
@@ -26,8 +35,7 @@ class Row:
     :param handle: the denoiser's name for it.
     :param prompt: number of prompt tokens, the first ones of `tokens`.
     :param stop_ids: token ids that end the answer.
-    :param evidence: for tokens settled while their left neighbour was open: the hidden
-        state and the step they were settled by.
+    :param evidence: what the tokens in `settled` were settled by, where that is kept.
     :param drafts: tokens to verify in the next pass (speculative).
     """
 
@@ -43,7 +51,7 @@ class Row:
     frozen: int = 0
     step: int = 0
     settled: dict[int, int] = field(default_factory=dict)
-    evidence: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    evidence: dict[int, Evidence] = field(default_factory=dict)
     drafts: list[int] = field(default_factory=list)
 
     @property
@@ -80,4 +88,5 @@ class Row:
         """Settle one position; tokens that became contiguous are final."""
         self.settled[position] = token
         while len(self.tokens) in self.settled:
+            self.evidence.pop(len(self.tokens), None)
             self.tokens.append(self.settled.pop(len(self.tokens)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dllm_plugins.canvas import Evidence
 from dllm_plugins.canvas import Row
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
@@ -46,6 +47,16 @@ class _Canvas:
         if place < len(self.row.tokens):
             return self.row.tokens[place]
         return self.row.settled.get(place, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settling:
+    """A token about to be settled, and its left neighbour's (-1 if that is open)."""
+
+    row: Row
+    place: int
+    token: int
+    left: int
 
 
 class BlockStrategy:
@@ -120,7 +131,10 @@ class BlockStrategy:
         )
         tokens = frontier.token.tolist()
         if spec.chain:
-            self._reopen(rows, tokens, denoiser)
+            settling = [
+                _Settling(row, len(row.tokens), token, row.tokens[-1]) for row, token in zip(rows, tokens, strict=True)
+            ]
+            self._reopen(settling, denoiser)
         canvases = []
         for row, parts, window, places, token in zip(rows, hidden, windows, opened, tokens, strict=True):
             denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
@@ -133,26 +147,27 @@ class BlockStrategy:
         self._settle(canvases, denoiser)
 
     @staticmethod
-    def _reopen(rows: Sequence[Row], tokens: Sequence[int], denoiser: Denoiser) -> None:
-        """Reopen a token that does not follow from the frontier's.
+    def _reopen(settling: Sequence[_Settling], denoiser: Denoiser) -> None:
+        """Reopen a right neighbour that does not follow from a token about to be settled.
 
-        The frontier's clean row cannot see what was settled behind it, and that was
-        settled without knowing the frontier: unchecked, the two often are the same word.
+        It was settled while that place was open or held another token, and often is the
+        very word that the place now gets. So it is drawn again, with the same noise and its left neighbour
+        known; the same token twice is reopened in any case and left to a clean row.
         """
         doubtful = [
-            (row, token, len(row.tokens) + 1)
-            for row, token in zip(rows, tokens, strict=True)
-            if len(row.tokens) + 1 in row.evidence
+            item
+            for item in settling
+            if item.place + 1 in item.row.evidence and item.row.evidence[item.place + 1].left != item.token
         ]
         if not doubtful:
             return
-        found = [row.evidence.pop(place) for row, _, place in doubtful]
-        left = torch.tensor([[token, row.tokens[-1]] for row, token, _ in doubtful])
-        draws = [row.canvas_draw(place, step) for (row, _, place), (_, step) in zip(doubtful, found, strict=True)]
-        drawn = predict(denoiser.logits(torch.stack([state for state, _ in found]), left), draws)
-        for (row, _, place), token in zip(doubtful, drawn.token.tolist(), strict=True):
-            if row.settled[place] != token:
-                del row.settled[place]
+        found = [item.row.evidence.pop(item.place + 1) for item in doubtful]
+        left = torch.tensor([[item.token, item.left] for item in doubtful])
+        draws = [item.row.canvas_draw(item.place + 1, past.step) for item, past in zip(doubtful, found, strict=True)]
+        drawn = predict(denoiser.logits(torch.stack([past.hidden for past in found]), left), draws)
+        for item, token in zip(doubtful, drawn.token.tolist(), strict=True):
+            if item.row.settled[item.place + 1] != token or token == item.token:
+                del item.row.settled[item.place + 1]
 
     def _settle(self, canvases: list[_Canvas], denoiser: Denoiser) -> None:
         """Ask the rule until it settles nothing more.
@@ -165,7 +180,7 @@ class BlockStrategy:
             self._predict([(canvas, pending[id(canvas)]) for canvas in canvases if pending[id(canvas)]], denoiser)
             for canvas in canvases:
                 if pending[id(canvas)]:
-                    pending[id(canvas)] = self._decide(canvas, denoiser.spec)
+                    pending[id(canvas)] = self._decide(canvas, denoiser)
 
     def _predict(self, wanted: list[tuple[_Canvas, list[int]]], denoiser: Denoiser) -> None:
         hidden = torch.cat([canvas.hidden[indices] for canvas, indices in wanted])
@@ -177,10 +192,12 @@ class BlockStrategy:
         for canvas, indices in wanted:
             for index in indices:
                 canvas.token[index], canvas.probability[index] = next(tokens), next(probabilities)
+                if denoiser.spec.chain and canvas.token[index] == canvas.known(canvas.places[index] - 1):
+                    canvas.probability[index] = 0.0
 
-    def _decide(self, canvas: _Canvas, spec: ModelSpec) -> list[int]:
+    def _decide(self, canvas: _Canvas, denoiser: Denoiser) -> list[int]:
         """Settle what the rule accepts; returns the indices to predict again."""
-        row, rule = canvas.row, self.rule(canvas.row.config)
+        row, rule, spec = canvas.row, self.rule(canvas.row.config), denoiser.spec
         is_open = [canvas.known(place) < 0 for place in canvas.places]
         width = row.config.block_length or spec.block_length
         padding = width - len(canvas.places)
@@ -200,9 +217,12 @@ class BlockStrategy:
         }
         for index in chosen:
             if index not in waits:
-                if canvas.known(canvas.places[index] - 1) < 0:
-                    row.evidence[canvas.places[index]] = (canvas.hidden[index], row.step)
-                row.settle(canvas.places[index], canvas.token[index])
+                place, token, left = canvas.places[index], canvas.token[index], canvas.known(canvas.places[index] - 1)
+                if spec.chain:
+                    self._reopen([_Settling(row, place, token, left)], denoiser)
+                    if place > len(row.tokens):
+                        row.evidence[place] = Evidence(canvas.hidden[index], row.step, left)
+                row.settle(place, token)
                 canvas.settled_now += 1
         if not spec.chain or not chosen:
             return []

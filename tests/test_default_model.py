@@ -1,0 +1,100 @@
+"""The shipped model, really decoded: lossless, batched as alone, faster than one token a pass."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+
+from dllm_plugins import Finish
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins.base_model import require_base
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = (
+    "Give me three tips for a job interview.",
+    "Why is the sea salty?",
+    "Write a short thank-you note to a neighbour who watered my plants.",
+    "What is the difference between weather and climate?",
+    "List five vegetables that grow in spring.",
+    "Explain photosynthesis to a child.",
+)
+
+
+def requests(model: Model, **options: Any) -> list[Request]:
+    """The prompts, with unequal lengths of answer and a seed each."""
+    return [
+        Request(
+            model.encode_chat([{"role": "user", "content": prompt}]),
+            SamplingConfig(max_new_tokens=40 + 4 * number, **(options | {"seed": number})),
+        )
+        for number, prompt in enumerate(PROMPTS)
+    ]
+
+
+def alone(model: Model, **options: Any) -> list[Finish]:
+    """Each prompt decoded on its own."""
+    return [model.engine().generate([request])[0] for request in requests(model, **options)]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_speculative_is_ar_in_fewer_passes(default_model: Model, temperature: float) -> None:
+    """Invariant 4, and the promise of at least 1.45 useful tokens a pass when greedy."""
+    reference = alone(default_model, mode="ar", temperature=temperature)
+    found = alone(default_model, mode="speculative", temperature=temperature)
+    assert [finish.tokens for finish in found] == [finish.tokens for finish in reference]
+    useful = sum(finish.usage.useful_tokens for finish in found)
+    passes = sum(finish.usage.total_passes for finish in found)
+    assert useful / passes > (1.45 if temperature == 0 else 1.0)
+
+
+@pytest.mark.parametrize("mode", ["speculative", "diffusion"])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_batch_equals_alone(default_model: Model, mode: str, temperature: float) -> None:
+    """Invariant 2 on unequal prompts."""
+    expected = [finish.tokens for finish in alone(default_model, mode=mode, temperature=temperature)]
+    found = default_model.engine().generate(requests(default_model, mode=mode, temperature=temperature))
+    assert [finish.tokens for finish in found] == expected
+
+
+def test_float32_equals_transformers_greedy(load_default: Callable[[str], Model]) -> None:
+    """Proved against the reference implementation, not against ourselves."""
+    from transformers import AutoModelForCausalLM
+
+    model = load_default("float32")
+    network: Any = AutoModelForCausalLM.from_pretrained(require_base(), dtype=torch.float32)
+    for request in requests(model)[:3]:
+        ids = torch.tensor([list(request.tokens)])
+        room = request.config.max_new_tokens
+        mask = torch.ones_like(ids)
+        plain = network.generate(ids, attention_mask=mask, max_new_tokens=room, do_sample=False, pad_token_id=2)
+        expected = [token for token in plain[0, ids.shape[1] :].tolist() if token not in model.denoiser.spec.stop_ids]
+        for mode in ("ar", "speculative"):
+            config = request.config.with_options(mode=mode)
+            finish = model.engine().generate([Request(request.tokens, config)])[0]
+            assert list(finish.tokens) == expected
+
+
+def test_stop_string_in_mid_block(default_model: Model) -> None:
+    """Every mode ends where the text ends, and the rest of the canvas is not counted."""
+    for mode in ("ar", "speculative", "diffusion"):
+        whole = alone(default_model, mode=mode)[0].text
+        stop = whole[30:36]
+        cut = alone(default_model, mode=mode, stop=(stop,))[0]
+        assert cut.text == whole[: whole.index(stop)]
+        assert cut.reason == "stop"
+        assert cut.usage.useful_tokens == len(cut.tokens)
+
+
+def test_diffusion_writes_english(default_model: Model) -> None:
+    """More tokens than passes, no word twice in a row."""
+    found = alone(default_model, mode="diffusion", threshold=0.9)
+    assert sum(f.usage.useful_tokens for f in found) > 1.1 * sum(f.usage.total_passes for f in found)
+    for finish in found:
+        words = finish.text.lower().split()
+        assert not [first for first, second in pairwise(words) if first == second and first.isalpha()]
+        assert sum(word.strip(".,:;!?*\"'()").isalpha() for word in words) > 0.6 * len(words)

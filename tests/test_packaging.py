@@ -1,0 +1,68 @@
+"""The wheel in an environment of its own: what it holds, and the demo run from it."""
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from dllm_plugins.base_model import cache_folder
+from dllm_plugins.base_model import is_ready
+
+ROOT = Path(__file__).parents[1]
+OURS = {"dllm_plugins", "dllm_transformers", "langchain_dllm", "llm_dllm", "dllm_kernels"}
+
+
+def call(*command: str | Path, **environment: str) -> str:
+    """Run a program; its output if it succeeds."""
+    result = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+        cwd=command[0].parent if isinstance(command[0], Path) else None,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    call(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_wheel_holds_our_packages_and_nothing_else(wheel: Path) -> None:
+    """Weights, training text and card inside; small enough to be downloaded gladly."""
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == OURS
+    assert "dllm_plugins/data/smollm2-135m-denoiser.safetensors" in names
+    assert "dllm_plugins/data/README.md" in names
+    assert all(f"{package}/py.typed" in names for package in OURS)
+    assert wheel.stat().st_size < 30_000_000
+
+
+@pytest.mark.slow
+def test_demo_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """Installed into a clean environment, with the base model that `make setup` fetched, offline."""
+    assert is_ready(), "the base model is not set up; run `make setup`"
+    venv.create(tmp_path / "clean", with_pip=True)
+    bin_folder = tmp_path / "clean" / "bin"
+    python = bin_folder / "python"
+    call(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{wheel}[llm]")
+    call(python, "-m", "pip", "check")
+    code = "import importlib.util as u; print([n for n in ('adapters', 'kernels', 'tests', 'docs') if u.find_spec(n)])"
+    assert call(python, "-c", code).strip() == "[]"
+    user = {"DLLM_CACHE": str(cache_folder()), "LLM_USER_PATH": str(tmp_path / "llm"), "HF_HUB_OFFLINE": "1"}
+    shown = call(bin_folder / "llm", "dllm", "watch", "Why is the sky blue?", "-o", "max_tokens", "24", **user)
+    assert "tokens/pass" in shown.splitlines()[-1]
+    same = call(bin_folder / "llm", "-m", "dllm", "Why is the sky blue?", "-o", "max_tokens", "24", **user)
+    assert shown.startswith(same.strip())
