@@ -36,9 +36,9 @@ def requests(model: Model, **options: Any) -> list[Request]:
     ]
 
 
-def alone(model: Model, **options: Any) -> list[Finish]:
+def alone(model: Model, count: int = len(PROMPTS), **options: Any) -> list[Finish]:
     """Each prompt decoded on its own."""
-    return [model.engine().generate([request])[0] for request in requests(model, **options)]
+    return [model.engine().generate([request])[0] for request in requests(model, **options)[:count]]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -82,9 +82,9 @@ def test_float32_equals_transformers_greedy(load_default: Callable[[str], Model]
 def test_stop_string_in_mid_block(default_model: Model) -> None:
     """Every mode ends where the text ends, and the rest of the canvas is not counted."""
     for mode in ("ar", "speculative", "diffusion"):
-        whole = alone(default_model, mode=mode)[0].text
+        whole = alone(default_model, 1, mode=mode)[0].text
         stop = whole[30:36]
-        cut = alone(default_model, mode=mode, stop=(stop,))[0]
+        cut = alone(default_model, 1, mode=mode, stop=(stop,))[0]
         assert cut.text == whole[: whole.index(stop)]
         assert cut.reason == "stop"
         assert cut.usage.useful_tokens == len(cut.tokens)
@@ -97,4 +97,4 @@ def test_diffusion_writes_english(default_model: Model) -> None:
     for finish in found:
         words = finish.text.lower().split()
         assert not [first for first, second in pairwise(words) if first == second and first.isalpha()]
-        assert sum(word.strip(".,:;!?*\"'()").isalpha() for word in words) > 0.6 * len(words)
+        assert sum(word.strip(".,:;!?*\"'()").isalnum() for word in words) > 0.8 * len(words)
