@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Generator
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -58,13 +59,11 @@ class SharedModel:
     def _admit(self, requests: Sequence[Request]) -> list[int]:
         """All or none."""
         numbers: list[int] = []
-        with self._lock:
-            try:
-                for request in requests:
-                    numbers.append(self._engine.admit(request))
-            except Exception:
-                self._leaving.extend(numbers)
-                raise
+        with self._lock, ExitStack() as undo:
+            for request in requests:
+                numbers.append(self._engine.admit(request))
+                undo.callback(self._engine.cancel, numbers[-1])
+            undo.pop_all()
             self._events |= {number: deque() for number in numbers}
         return numbers
 

@@ -16,6 +16,7 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.errors import RequestError
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
 
@@ -101,6 +102,16 @@ def test_a_caller_who_leaves_frees_its_row(tiny: Model, alone: list[tuple[int, .
     next(forgotten)
     del forgotten
     gc.collect()
+    assert not shared._engine.active
+    assert not shared._events
+
+
+def test_a_batch_is_admitted_whole_or_not_at_all(tiny: Model, alone: list[tuple[int, ...]]) -> None:
+    """A bad request among good ones leaves nothing behind."""
+    shared = SharedModel(tiny)
+    assert [finish.tokens for finish in shared.generate(requests(6))] == alone
+    with pytest.raises(RequestError, match="empty"):
+        shared.generate([*requests(2), Request([])])
     assert not shared._engine.active
     assert not shared._events
 
