@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,15 @@ def measure(contestants: Mapping[str, Decode], prompts: Sequence[str], rounds: i
     names = list(contestants)
     for name in names:
         contestants[name](prompts[0])
-    for turn in range(rounds):
-        for place, prompt in enumerate(prompts):
-            shift = (turn + place) % len(names)
-            for name in names[shift:] + names[:shift]:
-                began = time.perf_counter()
-                answer = contestants[name](prompt)
-                seconds[name][place].append(time.perf_counter() - began)
-                if turn == 0:
-                    answers[name].append(answer)
+    turns = [(turn, place) for turn in range(rounds) for place in range(len(prompts))]
+    for turn, place in track(turns, "measuring", console=Console(stderr=True)):
+        shift = (turn + place) % len(names)
+        for name in names[shift:] + names[:shift]:
+            began = time.perf_counter()
+            answer = contestants[name](prompts[place])
+            seconds[name][place].append(time.perf_counter() - began)
+            if turn == 0:
+                answers[name].append(answer)
     return {
         name: Result(tuple(answers[name]), tuple(statistics.median(times) for times in seconds[name])) for name in names
     }

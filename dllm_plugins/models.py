@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.engine import Engine
+from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 
 
@@ -98,6 +100,13 @@ def load_model(name: str = "dllm", **options: Any) -> Model:
     """Load a registered model; `options` are the fields of :class:`LoadOptions`.
 
     :raises PluginError: for an unknown name.
+    :raises OptionError: for an unknown option.
     :raises CheckpointError: if its weights are missing or damaged.
     """
+    known = {field.name for field in fields(LoadOptions)}
+    for option, value in options.items():
+        if option not in known:
+            raise OptionError(
+                f"unknown option {option}={value!r} of load_model; known options: {', '.join(sorted(known))}"
+            )
     return plugins.find("model", name, plugins.presets()).load(LoadOptions(**options))

@@ -170,3 +170,9 @@ def test_one_exception_hierarchy() -> None:
     for kind in (CheckpointError, OptionError, PluginError, RequestError):
         assert issubclass(kind, DllmError)
     assert issubclass(OptionError, ValueError)
+
+
+def test_an_unknown_load_option_names_the_known_ones() -> None:
+    """A misspelt option is an error of ours, before anything is read."""
+    with pytest.raises(OptionError, match=r"unknown option dtyp='float32'.*dtype"):
+        load_model("dllm", dtyp="float32")
