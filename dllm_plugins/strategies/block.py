@@ -151,8 +151,9 @@ class BlockStrategy:
         """Reopen a right neighbour that does not follow from a token about to be settled.
 
         It was settled while that place was open or held another token, and often is the
-        very word that the place now gets. So it is drawn again, with the same noise and its left neighbour
-        known; the same token twice is reopened in any case and left to a clean row.
+        very word that the place now gets. So it is drawn again, with the same noise and
+        its left neighbour known; the same token twice is reopened in any case and left to
+        a clean row.
         """
         doubtful = [
             item

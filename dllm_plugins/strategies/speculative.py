@@ -1,10 +1,10 @@
 """AR-verified diffusion drafts: the text of mode `ar` in fewer passes.
 
 One pass holds the clean rows [last token, d1 ... dk] and, behind each of them, a group
-of open rows that drafts what follows it, so verifying and drafting share the pass
-(parallel draft-and-verify as in BlockSpec-style decoders; the layout is docs/design's
-own). Drafts are accepted while they equal what the clean rows themselves draw, with the
-noise keyed on the position, which makes sampled text equal to sampled AR text.
+of open rows that drafts what follows it, so verifying and drafting share the pass (as
+in TiDAR, arXiv 2511.08923; our layout: docs/default-model.md). Drafts are accepted
+while they equal what the clean rows themselves draw, with noise keyed on the position,
+so sampled text equals sampled AR text too.
 """
 
 from collections.abc import Sequence
