@@ -25,8 +25,11 @@ _HONOURED = (
     EosTokenCriteria,
 )
 
+#: What transformers calls a prefix cache: `cache` since 5.24, `past_key_values` before.
+_CACHE_NAMES = ("cache", "past_key_values")
+
 #: Arguments generate() hands to every strategy that have no bearing here.
-_WITHOUT_EFFECT = frozenset({"attention_mask", "position_ids", "logits_to_keep", "use_cache", "past_key_values"})
+_WITHOUT_EFFECT = frozenset({"attention_mask", "position_ids", "logits_to_keep", "use_cache", *_CACHE_NAMES})
 
 
 def refuse(
@@ -50,12 +53,13 @@ def refuse(
                 f"{type(item).__name__} works on one next token at a time and is not supported by block "
                 f"diffusion; leave out the argument that asks for it, or call generate() without custom_generate"
             )
-    cache = model_kwargs.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
-        raise OptionError(
-            "past_key_values holds a prefix, but block diffusion keeps its own cache; pass the whole "
-            "conversation as input_ids and leave past_key_values out"
-        )
+    for name in _CACHE_NAMES:
+        cache = model_kwargs.get(name)
+        if cache is not None and cache.get_seq_length() > 0:
+            raise OptionError(
+                f"{name} holds a prefix, but block diffusion keeps its own cache; pass the whole "
+                f"conversation as input_ids and leave {name} out"
+            )
     for name, value in model_kwargs.items():
         if name not in _WITHOUT_EFFECT and value is not None and value is not False:
             raise OptionError(f"{name} is not supported by block diffusion; leave it out")

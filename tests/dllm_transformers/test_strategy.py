@@ -1,6 +1,7 @@
 """`generate(custom_generate=block_diffusion)` on the tiny model."""
 
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +162,11 @@ def test_what_is_not_honoured_raises(
 
 def test_foreign_prefix_and_padding_raise(model: Any, strategy: partial[Tensor]) -> None:
     """A filled cache and padding on the right."""
-    cache = DynamicCache()
-    model(PROMPT[:, :3], past_key_values=cache)
-    with pytest.raises(DllmError, match="past_key_values"):
-        model.generate(PROMPT, past_key_values=cache, max_new_tokens=8, custom_generate=strategy)
+    name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+    filled = {name: DynamicCache()}
+    model(PROMPT[:, :3], **filled)
+    with pytest.raises(DllmError, match=f"{name} holds a prefix"):
+        model.generate(PROMPT, **filled, max_new_tokens=8, custom_generate=strategy)
     with pytest.raises(DllmError, match="padding_side"):
         model.generate(
             PROMPT, attention_mask=torch.tensor([[1, 1, 1, 0, 0]]), max_new_tokens=8, custom_generate=strategy
