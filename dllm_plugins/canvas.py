@@ -37,6 +37,8 @@ class Row:
     :param stop_ids: token ids that end the answer.
     :param evidence: what the tokens in `settled` were settled by, where that is kept.
     :param drafts: tokens to verify in the next pass (speculative).
+    :param cached: prompt tokens whose prefix was taken over from an earlier row.
+    :param logits: what each generated token was drawn from, by position, if asked for.
     """
 
     number: int
@@ -53,6 +55,8 @@ class Row:
     settled: dict[int, int] = field(default_factory=dict)
     evidence: dict[int, Evidence] = field(default_factory=dict)
     drafts: list[int] = field(default_factory=list)
+    cached: int = 0
+    logits: dict[int, Tensor] | None = None
 
     @property
     def remaining(self) -> int:
@@ -83,6 +87,11 @@ class Row:
             return GREEDY
         noise = self.noise.gumbel(key, self.vocabulary)
         return Draw(config.temperature, config.top_k, config.top_p, noise)
+
+    def note(self, position: int, logits: Tensor) -> None:
+        """Remember what the token at `position` was drawn from, if that was asked for; logits [V]."""
+        if self.logits is not None:
+            self.logits[position] = logits.clone()
 
     def settle(self, position: int, token: int) -> None:
         """Settle one position; tokens that became contiguous are final."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 
+from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.canvas import Row
 from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.denoisers.base import Denoiser
@@ -38,6 +39,7 @@ class _Job:
     row: Row
     strategy: Strategy
     text: AnswerText
+    kept: KeptPrefixes | None
     began: float
     told: int = 0
     forwarded: int = 0
@@ -49,12 +51,21 @@ class Engine:
     """Decodes any number of requests together. One thread at a time.
 
     :param strategies: by mode name; see :func:`dllm_plugins.plugins.strategies`.
+    :param prefixes: where finished rows leave their prefix for the next turn, unless a
+        request names another place; None keeps nothing.
     """
 
-    def __init__(self, denoiser: Denoiser, tokenizer: Tokenizer, strategies: Mapping[str, Strategy]) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        tokenizer: Tokenizer,
+        strategies: Mapping[str, Strategy],
+        prefixes: KeptPrefixes | None = None,
+    ) -> None:
         self.denoiser = denoiser
         self.tokenizer = tokenizer
         self.strategies = strategies
+        self.prefixes = prefixes
         self._jobs: dict[int, _Job] = {}
         self._admitted = 0
 
@@ -77,18 +88,23 @@ class Engine:
             config = config.model_copy(update={"max_new_tokens": room})
         seed = config.seed if config.seed is not None else secrets.randbelow(LARGEST_SEED)
         self._admitted += 1
+        kept = self.prefixes if request.prefixes is None else request.prefixes
+        state, cached = (None, 0) if kept is None else kept.find(tokens)
         row = Row(
             number=self._admitted,
-            handle=self.denoiser.open_row(),
+            handle=self.denoiser.open_row(state, cached),
             tokens=tokens,
             prompt=len(tokens),
             config=config,
             noise=RowNoise(seed),
             vocabulary=spec.vocabulary,
             stop_ids=spec.stop_ids if request.stop_ids is None else request.stop_ids,
+            frozen=cached,
+            cached=cached,
+            logits={} if request.logits else None,
         )
         text = AnswerText(self.tokenizer, config.stop)
-        self._jobs[row.number] = _Job(row, strategy, text, time.perf_counter())
+        self._jobs[row.number] = _Job(row, strategy, text, kept, time.perf_counter())
         return row.number
 
     def _check_prompt(self, request: Request) -> list[int]:
@@ -113,6 +129,18 @@ class Engine:
         job = self._jobs.pop(number, None)
         if job is not None:
             self.denoiser.close_row(job.row.handle)
+
+    def stop(self, number: int, length: int) -> Finish:
+        """End a row now, for a reason of the caller's; its answer is cut to `length` tokens.
+
+        :raises RequestError: if the row is done, or was never admitted.
+        """
+        job = self._jobs.get(number)
+        if job is None:
+            raise RequestError(f"row {number} is not being decoded; active rows: {list(self._jobs) or 'none'}")
+        answer = job.row.generated[:length]
+        job.text.push(answer, last=True)
+        return self._finish(job, answer, "stop")
 
     @property
     def active(self) -> tuple[int, ...]:
@@ -173,9 +201,13 @@ class Engine:
 
     def _finish(self, job: _Job, answer: Sequence[int], reason: FinishReason) -> Finish:
         row, spec = job.row, self.denoiser.spec
-        self.cancel(row.number)
+        del self._jobs[row.number]
+        state = self.denoiser.close_row(row.handle)
+        if job.kept is not None:
+            job.kept.keep(row.tokens[: row.frozen], state)
         usage = Usage(
             prompt_tokens=row.prompt,
+            cached_tokens=row.cached,
             useful_tokens=len(answer),
             canvas_tokens=len(row.generated) + len(row.settled),
             passes=job.passes,
@@ -188,7 +220,11 @@ class Engine:
             seed=row.noise.seed if row.config.temperature > 0 else row.config.seed,
         )
         stop_token = row.generated[len(answer)] if reason == "eos" else None
-        return Finish(row.number, row.step, reason, tuple(answer), job.text.text, usage, stop_token)
+        logits = None
+        if row.logits is not None:
+            length = len(answer) + (stop_token is not None)
+            logits = tuple(row.logits[row.prompt + place] for place in range(length))
+        return Finish(row.number, row.step, reason, tuple(answer), job.text.text, usage, stop_token, logits)
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """Events of one request until it finishes. Closing the iterator frees its row at once.

@@ -2,8 +2,14 @@
 
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FinishReason = Literal["stop", "eos", "length", "cancelled"]
 
@@ -12,6 +18,7 @@ FinishReason = Literal["stop", "eos", "length", "cancelled"]
 class Usage:
     """Honest figures of one answer.
 
+    `cached_tokens` of the prompt came from an earlier row's prefix and were not forwarded.
     `useful_tokens` are the tokens of the answer: end-of-text tokens, tokens behind a
     stop string and thrown-away canvas tokens are not counted. `canvas_tokens` are all
     the tokens that were settled. `passes` counts every forward in which the row took
@@ -19,6 +26,7 @@ class Usage:
     """
 
     prompt_tokens: int
+    cached_tokens: int
     useful_tokens: int
     canvas_tokens: int
     passes: dict[str, int]
@@ -91,6 +99,8 @@ class Finish:
     """The row is done. `tokens` and `text` are the whole answer, cut where it ends.
 
     `stop_token` is the end-of-text token behind the answer if `reason` is "eos".
+    `logits`, if the request asked for them, holds for each token (the stop token
+    included) what it was drawn from: float [V], before temperature and truncation.
     """
 
     row: int
@@ -100,6 +110,19 @@ class Finish:
     text: str
     usage: Usage
     stop_token: int | None = None
+    logits: "tuple[Tensor, ...] | None" = field(default=None, compare=False, repr=False)
+
+    def cut(self, length: int, text: str) -> "Finish":
+        """The same answer ended earlier: its first `length` tokens, which read `text`."""
+        return replace(
+            self,
+            reason="stop",
+            tokens=self.tokens[:length],
+            text=text,
+            usage=replace(self.usage, useful_tokens=min(length, self.usage.useful_tokens)),
+            stop_token=None,
+            logits=None if self.logits is None else self.logits[:length],
+        )
 
 
 Event = Draft | Commit | Finish

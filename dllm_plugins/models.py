@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dllm_plugins import plugins
+from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
@@ -43,9 +44,12 @@ class Model:
     denoiser: Denoiser
     tokenizer: Any
 
-    def engine(self) -> Engine:
-        """A new engine with all registered modes."""
-        return Engine(self.denoiser, self.tokenizer, plugins.strategies())
+    def engine(self, prefixes: KeptPrefixes | None = None) -> Engine:
+        """A new engine with all registered modes.
+
+        :param prefixes: where finished rows leave their prefix for the next turn.
+        """
+        return Engine(self.denoiser, self.tokenizer, plugins.strategies(), prefixes)
 
     def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Prompt ids of a chat, up to where the assistant's answer begins.

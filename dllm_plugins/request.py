@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 
+from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.config import SamplingConfig
 
 
@@ -14,8 +15,12 @@ class Request:
     :param tokens: prompt token ids, chat template included.
     :param config: sampling options.
     :param stop_ids: token ids that end the answer; None for the model's own.
+    :param prefixes: where the row looks for a cached prefix and leaves its own; None for the engine's.
+    :param logits: hand out the logits each token of the answer was drawn from.
     """
 
     tokens: Sequence[int]
     config: SamplingConfig = field(default_factory=SamplingConfig)
     stop_ids: frozenset[int] | None = None
+    prefixes: KeptPrefixes | None = None
+    logits: bool = False

@@ -34,11 +34,11 @@ class Recorder:
         self.frozen: list[int] = []
         self.passes: list[tuple[list[int], list[Segment], list[Tensor]]] = []
 
-    def open_row(self) -> int:
-        return self.inner.open_row()
+    def open_row(self, prefix: Any = None, length: int = 0) -> int:
+        return self.inner.open_row(prefix, length)
 
-    def close_row(self, row: int) -> None:
-        self.inner.close_row(row)
+    def close_row(self, row: int) -> Any:
+        return self.inner.close_row(row)
 
     def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
         hidden = self.inner.forward(segments)

@@ -1,5 +1,6 @@
 """One model, many callers: interleaved streams, threads, early leavers, failures."""
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from dllm_plugins import Commit
 from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request
@@ -146,3 +148,97 @@ def test_a_model_is_loaded_once_and_freed_with_its_last_holder(tiny_folder: Path
     del one
     gc.collect()
     assert gone() is None
+
+
+def test_a_row_stopped_by_its_caller(tiny: Model, alone: list[tuple[int, ...]]) -> None:
+    """The answer is cut, the others go on; a Finish that was waiting is cut too."""
+    shared = SharedModel(tiny)
+    batch = shared.stream_batch(requests(3))
+    stopped: Finish | None = None
+    found: dict[int, Finish] = {}
+    for place, event in batch:
+        if place == 1 and isinstance(event, Commit) and stopped is None:
+            stopped = batch.stop(1, 1)
+        elif isinstance(event, Finish):
+            found[place] = event
+    assert stopped is not None
+    assert (stopped.tokens, stopped.reason) == (alone[1][:1], "stop")
+    assert stopped.usage.useful_tokens == 1
+    assert {place: finish.tokens for place, finish in found.items()} == {0: alone[0], 2: alone[2]}
+    batch = shared.stream_batch(requests(1))
+    last_commit = [event for event in shared.stream(requests(1)[0]) if isinstance(event, Commit)][-1]
+    for _, event in batch:
+        if isinstance(event, Commit) and event.step == last_commit.step:
+            late = batch.stop(0, 3)
+            assert late.tokens == alone[0][:3]
+            assert late.usage.useful_tokens == 3
+    assert not shared._engine.active
+
+
+async def test_tasks_share_passes_and_leave_the_loop_free(tiny: Model, alone: list[tuple[int, ...]]) -> None:
+    """Same answers; the event loop goes on while passes run."""
+    shared = SharedModel(tiny)
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    async def ask(request: Request) -> Finish:
+        events = [event async for event in shared.astream(request)]
+        assert isinstance(events[-1], Finish)
+        return events[-1]
+
+    ticking = asyncio.create_task(tick())
+    answers = await asyncio.gather(*(ask(request) for request in requests(6)))
+    ticking.cancel()
+    assert [answer.tokens for answer in answers] == alone
+    assert ticks > sum(answer.usage.total_passes for answer in answers) // 6
+
+
+async def test_a_cancelled_task_frees_its_row(tiny: Model, alone: list[tuple[int, ...]]) -> None:
+    """In mid-pass or not, and the others are left alone."""
+    shared = SharedModel(tiny)
+    started = asyncio.Event()
+
+    async def ask(request: Request) -> tuple[int, ...]:
+        tokens: tuple[int, ...] = ()
+        async for event in shared.astream(request):
+            started.set()
+            tokens = event.tokens if isinstance(event, Finish) else tokens
+        return tokens
+
+    leaving, staying = (asyncio.create_task(ask(request)) for request in requests(2))
+    await started.wait()
+    leaving.cancel()
+    assert await staying == alone[1]
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    early = asyncio.create_task(ask(requests(1)[0]))
+    await asyncio.sleep(0)
+    early.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await early
+    while shared._engine.active or shared._events:
+        await asyncio.sleep(0.001)
+
+
+def test_leaving_in_mid_pass_frees_the_row_when_the_pass_ends(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if nobody asks for another pass."""
+    shared = SharedModel(tiny)
+    leaver, other = (shared.stream(request) for request in requests(2))
+    next(leaver)
+    next(other)
+    forward = TorchDenoiser.forward
+
+    def leave(self: TorchDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+        leaver.close()
+        return forward(self, segments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchDenoiser, "forward", leave)
+        while shared._engine.active == (1, 2):
+            next(other)
+    assert shared._engine.active == (2,)

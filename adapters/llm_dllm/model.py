@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncGenerator
 from collections.abc import Generator
 from collections.abc import Iterator
+from contextlib import aclosing
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from typing import Any
@@ -80,10 +81,23 @@ def events(chat: list[dict[str, str]], config: "SamplingConfig") -> Generator[Ev
     yield from shared.stream(Request(shared.model.encode_chat(chat), config))
 
 
+async def _aevents(chat: list[dict[str, str]], config: "SamplingConfig") -> AsyncGenerator[Event, None]:
+    """Like :func:`events`, with loading, tokenising and passes in threads."""
+    from dllm_plugins.request import Request
+
+    shared = await asyncio.to_thread(loaded_model)
+    tokens = await asyncio.to_thread(shared.model.encode_chat, chat)
+    async with aclosing(shared.astream(Request(tokens, config))) as source:
+        async for event in source:
+            yield event
+
+
 def _report(response: Any, finish: Finish) -> None:
     """Usage and the engine's statistics, for llm's log."""
     usage = finish.usage
-    response.set_usage(input=usage.prompt_tokens, output=usage.useful_tokens)
+    response.set_usage(
+        input=usage.prompt_tokens, output=usage.useful_tokens, details={"cached_tokens": usage.cached_tokens}
+    )
     response.response_json = usage.as_dict() | {"finish_reason": finish.reason}
 
 
@@ -124,8 +138,7 @@ class AsyncDLLM(llm.AsyncModel):
     ) -> AsyncGenerator[str, None]:
         """See :meth:`DLLM.execute`."""
         with clean_errors():
-            source = _AsyncEvents(chat_of(prompt), to_config(prompt.options))
-            try:
+            async with aclosing(_aevents(chat_of(prompt), to_config(prompt.options))) as source:
                 async for event in source:
                     if isinstance(event, Commit) and stream and event.text:
                         yield event.text
@@ -133,29 +146,3 @@ class AsyncDLLM(llm.AsyncModel):
                         _report(response, event)
                         if not stream:
                             yield event.text
-            finally:
-                await source.aclose()
-
-
-class _AsyncEvents:
-    """Events made by a thread of their own, one pass at a time."""
-
-    def __init__(self, chat: list[dict[str, str]], config: "SamplingConfig") -> None:
-        self._events = events(chat, config)
-        self._thread: asyncio.Future[Event | None] | None = None
-
-    def __aiter__(self) -> "_AsyncEvents":
-        return self
-
-    async def __anext__(self) -> Event:
-        self._thread = asyncio.ensure_future(asyncio.to_thread(next, self._events, None))
-        event = await asyncio.shield(self._thread)
-        if event is None:
-            raise StopAsyncIteration
-        return event
-
-    async def aclose(self) -> None:
-        """Free the row; a pass under way is waited for, because a running generator cannot be closed."""
-        if self._thread is not None:
-            await asyncio.wait([self._thread])
-        await asyncio.to_thread(self._events.close)

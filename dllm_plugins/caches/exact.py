@@ -51,3 +51,12 @@ class ExactCache:
     def freeze(self, count: int) -> None:
         """The first `count` rows written last join the prefix."""
         self.length += count
+
+    def copy(self, length: int) -> "ExactCache":
+        """A cache of its own that holds the first `length` positions of this prefix."""
+        made = ExactCache(self.shape, self.devices)
+        made.reserve(length)
+        for new, old in zip([*made.keys, *made.values], [*self.keys, *self.values], strict=True):
+            new[:, :length] = old[:, :length]
+        made.length = length
+        return made

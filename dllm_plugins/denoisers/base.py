@@ -62,16 +62,25 @@ class Segment:
     wanted: Sequence[int] = field(default=())
 
 
+class PrefixState(Protocol):
+    """The cached prefix of a row that has ended, `length` positions; a backend reads only its own."""
+
+    length: int
+
+
 class Denoiser(Protocol):
     """A model behind the engine. Not thread-safe: one caller at a time."""
 
     spec: ModelSpec
 
-    def open_row(self) -> int:
-        """A handle with an empty prefix."""
+    def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
+        """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
 
-    def close_row(self, row: int) -> None:
-        """Give the row's memory back. Closing twice is an error of the caller."""
+    def close_row(self, row: int) -> PrefixState:
+        """End a row and hand out its prefix; dropping that gives the memory back.
+
+        Closing twice is an error of the caller.
+        """
 
     def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
         """One pass. Returns, per segment, the final hidden states [len(wanted), hidden].

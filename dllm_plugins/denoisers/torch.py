@@ -14,6 +14,7 @@ from dllm_plugins.denoisers.attention import attend
 from dllm_plugins.denoisers.attention import linear
 from dllm_plugins.denoisers.attention import pad_rows
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.low_rank import SCALE
 from dllm_plugins.denoisers.low_rank import LowRankWeights
@@ -69,15 +70,19 @@ class TorchDenoiser:
             self._shortlist = low_rank.draft_tokens.long().to(embedding.device)
             self._shortlist_head = embedding[self._shortlist].contiguous()
 
-    def open_row(self) -> int:
-        """A handle with an empty prefix."""
+    def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
+        """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
         self._opened += 1
-        self._rows[self._opened] = ExactCache(self.base.shape, self._devices)
+        if prefix is None:
+            self._rows[self._opened] = ExactCache(self.base.shape, self._devices)
+        else:
+            assert isinstance(prefix, ExactCache)
+            self._rows[self._opened] = prefix.copy(length)
         return self._opened
 
-    def close_row(self, row: int) -> None:
-        """Give the row's cache back."""
-        del self._rows[row]
+    def close_row(self, row: int) -> ExactCache:
+        """End the row; its cache is the caller's."""
+        return self._rows.pop(row)
 
     @property
     def open_rows(self) -> int:

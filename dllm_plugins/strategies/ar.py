@@ -30,13 +30,14 @@ class AutoregressiveStrategy:
         run = row.tokens[row.frozen :]
         positions = range(row.frozen, len(row.tokens))
         segment = Segment(row.handle, run, positions, wanted=(len(run) - 1,))
-        return Plan((segment,), "predict" if row.frozen else "prefill")
+        return Plan((segment,), "predict" if row.step else "prefill")
 
     def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
         """Freeze what was forwarded and append one token."""
         logits = denoiser.logits(stack(part[0] for part in hidden))
         drawn = predict(logits, [row.draw(len(row.tokens)) for row in rows])
-        for row, token in zip(rows, drawn.token.tolist(), strict=True):
+        for row, token, drawn_from in zip(rows, drawn.token.tolist(), logits, strict=True):
+            row.note(len(row.tokens), drawn_from)
             denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
             row.frozen = len(row.tokens)
             row.tokens.append(token)

@@ -40,6 +40,7 @@ class _Canvas:
     step: int
     token: list[int]
     probability: list[float]
+    logits: dict[int, Tensor]
     settled_now: int = 1
 
     def known(self, place: int) -> int:
@@ -117,7 +118,7 @@ class BlockStrategy:
                     wanted=range(len(places)),
                 )
             )
-        return Plan(tuple(segments), "fused" if row.frozen else "prefill")
+        return Plan(tuple(segments), "fused" if row.step else "prefill")
 
     def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
         """Freeze, settle the frontier, then settle what the rule accepts."""
@@ -136,13 +137,16 @@ class BlockStrategy:
             ]
             self._reopen(settling, denoiser)
         canvases = []
-        for row, parts, window, places, token in zip(rows, hidden, windows, opened, tokens, strict=True):
+        for row, parts, window, places, token, drawn_from in zip(
+            rows, hidden, windows, opened, tokens, frontier.logits, strict=True
+        ):
+            row.note(len(row.tokens), drawn_from)
             denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
             row.frozen = len(row.tokens)
             row.settle(row.frozen, token)
             if places and token not in row.stop_ids:
                 canvases.append(
-                    _Canvas(row, window.start, parts[-1], places, row.step, [0] * len(places), [0.0] * len(places))
+                    _Canvas(row, window.start, parts[-1], places, row.step, [0] * len(places), [0.0] * len(places), {})
                 )
         self._settle(canvases, denoiser)
 
@@ -190,9 +194,11 @@ class BlockStrategy:
         draws = [canvas.row.canvas_draw(place) for canvas, place in places]
         drawn = predict(denoiser.logits(hidden, left), draws)
         tokens, probabilities = iter(drawn.token.tolist()), iter(drawn.probability.tolist())
+        logits = iter(drawn.logits)
         for canvas, indices in wanted:
             for index in indices:
                 canvas.token[index], canvas.probability[index] = next(tokens), next(probabilities)
+                canvas.logits[index] = next(logits)
                 if denoiser.spec.chain and canvas.token[index] == canvas.known(canvas.places[index] - 1):
                     canvas.probability[index] = 0.0
 
@@ -223,6 +229,7 @@ class BlockStrategy:
                     self._reopen([_Settling(row, place, token, left)], denoiser)
                     if place > len(row.tokens):
                         row.evidence[place] = Evidence(canvas.hidden[index], row.step, left)
+                row.note(place, canvas.logits[index])
                 row.settle(place, token)
                 canvas.settled_now += 1
         if not spec.chain or not chosen:

@@ -60,7 +60,7 @@ class SpeculativeStrategy:
                         wanted=range(size),
                     )
                 )
-        return Plan(tuple(segments), "verify" if row.frozen else "prefill")
+        return Plan(tuple(segments), "verify" if row.step else "prefill")
 
     def _group_size(self, row: Row, accepted: int, spec: ModelSpec) -> int:
         """Drafts worth making once `accepted` drafts and one more token are final."""
@@ -78,14 +78,19 @@ class SpeculativeStrategy:
 
     def _verify(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> list[int]:
         draws = [row.draw(len(row.tokens) + i) for row in rows for i in range(len(row.drafts) + 1)]
-        drawn = predict(denoiser.logits(stack(parts[0] for parts in hidden)), draws).token.tolist()
+        logits = denoiser.logits(stack(parts[0] for parts in hidden))
+        drawn = predict(logits, draws).token.tolist()
         accepted = []
         for row in rows:
-            choices, drawn = drawn[: len(row.drafts) + 1], drawn[len(row.drafts) + 1 :]
+            size = len(row.drafts) + 1
+            choices, drawn = drawn[:size], drawn[size:]
+            drawn_from, logits = logits[:size], logits[size:]
             count = 0
             while count < len(row.drafts) and row.drafts[count] == choices[count]:
                 count += 1
             denoiser.freeze(row.handle, len(row.tokens) - row.frozen + count)
+            for place in range(count + 1):
+                row.note(len(row.tokens) + place, drawn_from[place])
             row.frozen = len(row.tokens) + count
             row.tokens += choices[: count + 1]
             accepted.append(count)

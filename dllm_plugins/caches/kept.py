@@ -1,0 +1,73 @@
+"""Prefixes that outlive their rows, so that the next turn of a conversation forwards only what is new.
+
+As in automatic prefix caching of serving engines (vLLM, arXiv 2309.06180), but by whole
+rows: a finished row leaves its prefix here, and a prompt that begins with the same
+tokens starts from a copy of it. Exact caches only hold clean tokens, which see nothing
+to their right, so any first part of a prefix is a prefix too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dllm_plugins.denoisers.base import PrefixState
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A prefix: the tokens it was made from, and their keys and values."""
+
+    tokens: tuple[int, ...]
+    state: PrefixState
+
+
+class KeptPrefixes:
+    """The most recently used prefixes of one denoiser, at most `positions` positions in all."""
+
+    def __init__(self, positions: int) -> None:
+        self.positions = positions
+        self._kept: list[Kept] = []
+
+    def __len__(self) -> int:
+        """How many prefixes are held."""
+        return len(self._kept)
+
+    @property
+    def held(self) -> int:
+        """How many positions are held."""
+        return sum(len(kept.tokens) for kept in self._kept)
+
+    def find(self, tokens: Sequence[int]) -> tuple[PrefixState | None, int]:
+        """The prefix that shares most tokens with a prompt, and how many of them can be used.
+
+        The prompt's last token is never among them: its row predicts the answer's first.
+        """
+        best, length = None, 0
+        for kept in self._kept:
+            shared = common(kept.tokens, tokens[:-1])
+            if shared > length:
+                best, length = kept, shared
+        if best is None:
+            return None, 0
+        self._kept.remove(best)
+        self._kept.append(best)
+        return best.state, length
+
+    def keep(self, tokens: Sequence[int], state: PrefixState) -> None:
+        """Hold a prefix; those it contains are dropped, then the least recently used ones."""
+        made = Kept(tuple(tokens), state)
+        self._kept = [kept for kept in self._kept if common(kept.tokens, made.tokens) < len(kept.tokens)]
+        self._kept.append(made)
+        while self._kept and self.held > self.positions:
+            self._kept.pop(0)
+
+    def clear(self) -> None:
+        """Give all the memory back."""
+        self._kept.clear()
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    for place, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return place
+    return min(len(one), len(other))
