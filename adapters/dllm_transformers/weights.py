@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from dllm_plugins.denoisers.low_rank import load_low_rank
+from dllm_plugins.denoisers.low_rank import low_rank_from
 from dllm_plugins.denoisers.low_rank import spread
 from dllm_plugins.denoisers.torch import TorchDenoiser
 from dllm_plugins.denoisers.weights import LlamaShape
@@ -17,6 +18,9 @@ from dllm_plugins.families.smollm2 import make_spec
 from dllm_plugins.families.smollm2 import shipped_denoiser
 from dllm_plugins.models import Model
 from dllm_plugins.sharing import SharedModel
+from dllm_transformers.tri_mode import DENOISER_PREFIX
+from dllm_transformers.tri_mode import MODEL_TYPE
+from dllm_transformers.tri_mode import denoiser_tensors
 
 _Print = tuple[object, ...]
 _made: WeakKeyDictionary[PreTrainedModel, tuple[_Print, SharedModel]] = WeakKeyDictionary()
@@ -29,7 +33,7 @@ class _NoText:
         return ""
 
 
-def _fingerprint(model: nn.Module, denoiser: Path) -> _Print:
+def _fingerprint(model: nn.Module, denoiser: Path | None) -> _Print:
     """Changes whenever a weight is replaced, moved or written to."""
     weights = (
         (weight.data_ptr(), -1 if weight.is_inference() else weight._version, weight.device, weight.dtype)
@@ -41,10 +45,10 @@ def _fingerprint(model: nn.Module, denoiser: Path) -> _Print:
 def shared_model_of(model: PreTrainedModel, denoiser: str | Path | None) -> SharedModel:
     """The engine's view of `model`; made anew when its weights change.
 
-    :param denoiser: file with the denoiser's weights; None for the shipped ones.
+    :param denoiser: file with the denoiser's weights; None for the model's own or the shipped ones.
     :raises CheckpointError: if the model is not of a supported family.
     """
-    path = Path(denoiser or shipped_denoiser())
+    path = None if denoiser is None else Path(denoiser)
     found = _fingerprint(model, path)
     known = _made.get(model)
     if known is not None and known[0] == found:
@@ -54,10 +58,12 @@ def shared_model_of(model: PreTrainedModel, denoiser: str | Path | None) -> Shar
     return made
 
 
-def _make(model: PreTrainedModel, path: Path) -> SharedModel:
+def _make(model: PreTrainedModel, path: Path | None) -> SharedModel:
     name = type(model).__name__
-    shape = LlamaShape.from_config(model.config.to_dict())
-    tensors = {key: tensor.detach() for key, tensor in model.state_dict().items()}
+    shape = LlamaShape.from_config({**model.config.to_dict(), "model_type": _base_type(model)})
+    tensors = {
+        key: tensor.detach() for key, tensor in model.state_dict().items() if not key.startswith(DENOISER_PREFIX)
+    }
     for key, tensor in tensors.items():
         if tensor.is_meta or not tensor.is_floating_point():
             raise CheckpointError(
@@ -66,7 +72,18 @@ def _make(model: PreTrainedModel, path: Path) -> SharedModel:
             )
     base = llama_from(tensors, shape, name)
     dtype = base.embedding.dtype
-    low_rank = spread(load_low_rank(path, shape, dtype), [layer.qkv.device for layer in base.layers], base.norm.device)
+    own = denoiser_tensors(model)
+    if path is not None or own is None:
+        weights = load_low_rank(path or shipped_denoiser(), shape, dtype)
+    else:
+        weights = low_rank_from(own, {}, shape, dtype, name)
+    low_rank = spread(weights, [layer.qkv.device for layer in base.layers], base.norm.device)
     on_cpu = all(layer.qkv.device.type == "cpu" for layer in base.layers)
     spec = replace(make_spec(base, frozenset(), row_invariant=on_cpu), name=name)
     return SharedModel(Model(name, TorchDenoiser(base, low_rank, spec), _NoText()))
+
+
+def _base_type(model: PreTrainedModel) -> str:
+    """What the base is: a tri-mode model's is a Llama."""
+    found = str(model.config.model_type)
+    return "llama" if found == MODEL_TYPE else found

@@ -36,6 +36,11 @@ class KeptPrefixes:
         """How many positions are held."""
         return sum(len(kept.tokens) for kept in self._kept)
 
+    @property
+    def longest(self) -> int:
+        """Positions of the longest prefix held; 0 if there is none."""
+        return max((len(kept.tokens) for kept in self._kept), default=0)
+
     def find(self, tokens: Sequence[int]) -> tuple[PrefixState | None, int]:
         """The prefix that shares most tokens with a prompt, and how many of them can be used.
 

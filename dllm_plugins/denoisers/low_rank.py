@@ -35,10 +35,10 @@ class LowRankWeights:
     metadata: dict[str, str]
 
 
-def load_low_rank(path: Path, shape: LlamaShape, dtype: torch.dtype) -> LowRankWeights:
-    """Read a denoiser file and check that it fits the base.
+def read_low_rank(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a denoiser file.
 
-    :raises CheckpointError: if it is missing, damaged, of another format or another shape.
+    :raises CheckpointError: if it is missing, damaged or of another format.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -52,6 +52,26 @@ def load_low_rank(path: Path, shape: LlamaShape, dtype: torch.dtype) -> LowRankW
         ) from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}")
+    return tensors, metadata
+
+
+def load_low_rank(path: Path, shape: LlamaShape, dtype: torch.dtype) -> LowRankWeights:
+    """Read a denoiser file and check that it fits the base.
+
+    :raises CheckpointError: if it is missing, damaged, of another format or another shape.
+    """
+    return low_rank_from(*read_low_rank(path), shape, dtype, str(path))
+
+
+def low_rank_from(
+    tensors: dict[str, Tensor], metadata: dict[str, str], shape: LlamaShape, dtype: torch.dtype, origin: str
+) -> LowRankWeights:
+    """Denoiser weights from tensors of the shipped file's names.
+
+    :param origin: where they are from, for errors.
+    :raises CheckpointError: if one is missing or does not fit the base.
+    """
+    tensors = dict(tensors)
     draft = tensors.pop("draft_tokens", None)
     tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     try:
@@ -63,20 +83,20 @@ def load_low_rank(path: Path, shape: LlamaShape, dtype: torch.dtype) -> LowRankW
             pairs, tensors["mask_embedding"], tensors["chain.down"], tensors["chain.up"], draft, metadata
         )
     except KeyError as error:
-        raise CheckpointError(f"{path} has no tensor {error.args[0]!r}; it does not fit this base model") from error
-    _check(path, weights, shape)
+        raise CheckpointError(f"{origin} has no tensor {error.args[0]!r}; it does not fit this base model") from error
+    _check(origin, weights, shape)
     return weights
 
 
-def _check(path: Path, weights: LowRankWeights, shape: LlamaShape) -> None:
+def _check(origin: str, weights: LowRankWeights, shape: LlamaShape) -> None:
     inner = (shape.hidden, shape.heads * shape.head_dim, shape.hidden, shape.intermediate)
     for layer in weights.pairs:
         for name, size, (down, _) in zip(LINEARS, inner, layer, strict=True):
             if down.shape[1] != size:
-                raise CheckpointError(f"{path}: {name} expects {down.shape[1]} inputs, the base model has {size}")
+                raise CheckpointError(f"{origin}: {name} expects {down.shape[1]} inputs, the base model has {size}")
     if tuple(weights.mask_embedding.shape) != (shape.hidden,):
         raise CheckpointError(
-            f"{path}: mask embedding is {tuple(weights.mask_embedding.shape)}, the base model's width is {shape.hidden}"
+            f"{origin}: mask embedding is {tuple(weights.mask_embedding.shape)}, the base model's width is {shape.hidden}"
         )
 
 

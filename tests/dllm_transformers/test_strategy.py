@@ -2,37 +2,21 @@
 
 from functools import partial
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 from transformers import DynamicCache
 from transformers import GenerationConfig
-from transformers.generation.streamers import BaseStreamer
 
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import DllmError
-from dllm_transformers import block_diffusion
 
 PROMPT = torch.tensor([[5, 9, 77, 120, 33]])
-
-
-@pytest.fixture
-def model(tiny_folder: Path) -> Any:
-    """The tiny base as transformers loads it."""
-    return AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
-
-
-@pytest.fixture
-def strategy(tiny_folder: Path) -> partial[Tensor]:
-    """The strategy with the tiny denoiser."""
-    return partial(block_diffusion, denoiser=tiny_folder.parent / "denoiser.safetensors")
 
 
 def engine_answer(tiny: Model, prompt: list[int], **options: Any) -> list[int]:
@@ -105,39 +89,6 @@ def test_left_padded_batch_equals_rows_alone(model: Any, strategy: partial[Tenso
         assert answer == expected + [0] * (len(answer) - len(expected))
 
 
-class Listener(BaseStreamer):
-    """Remembers what it is given."""
-
-    def __init__(self) -> None:
-        self.ids: list[list[int]] = []
-        self.drafts: list[list[int]] = []
-        self.ended = 0
-
-    def put(self, value: Tensor) -> None:
-        self.ids.append(value.flatten().tolist())
-
-    def put_draft(self, value: Tensor) -> None:
-        self.drafts.append(value.flatten().tolist())
-
-    def end(self) -> None:
-        self.ended += 1
-
-
-def test_streamer_gets_prompt_commits_and_drafts(model: Any, strategy: partial[Tensor]) -> None:
-    """In the order of the text; batches are refused."""
-    listener = Listener()
-    ours = model.generate(
-        PROMPT, max_new_tokens=24, do_sample=False, custom_generate=partial(strategy, streamer=listener)
-    )
-    assert listener.ids[0] == PROMPT[0].tolist()
-    assert [token for ids in listener.ids for token in ids] == ours[0].tolist()
-    assert len(listener.ids) > 2
-    assert listener.drafts
-    assert listener.ended == 1
-    with pytest.raises(DllmError, match="streamer"):
-        model.generate(PROMPT.repeat(2, 1), max_new_tokens=4, custom_generate=partial(strategy, streamer=listener))
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -145,8 +96,17 @@ def test_streamer_gets_prompt_commits_and_drafts(model: Any, strategy: partial[T
         ({"repetition_penalty": 1.3}, "RepetitionPenalty"),
         ({"no_repeat_ngram_size": 2}, "NoRepeatNGram"),
         ({"do_sample": True, "min_p": 0.1}, "MinP"),
-        ({"return_dict_in_generate": True}, "return_dict_in_generate"),
-        ({"max_time": 3.0}, "MaxTime"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha"),
+        ({"prompt_lookup_num_tokens": 3}, "prompt_lookup"),
+        ({"cache_implementation": "static"}, "cache_implementation"),
+        ({"use_cache": False}, "use_cache"),
+        ({"logits_to_keep": 3}, "logits_to_keep"),
+        ({"position_ids": torch.tensor([[3, 4, 5, 6, 7]])}, "position_ids"),
+        ({"assistant_model": "another"}, "assistant_model"),
+        ({"prefix_allowed_tokens_fn": print}, "PrefixConstrained|prefix_allowed"),
+        ({"synced_gpus": True}, "synced_gpus"),
+        ({"output_hidden_states": True}, "output_hidden_states"),
+        ({"stop_strings": "x"}, "tokenizer=tokenizer"),
         ({"mode": "telepathy"}, "telepathy"),
         ({"mode": "ar", "threshold": 0.5}, "threshold"),
         ({"output_attentions": True}, "output_attentions"),
@@ -158,6 +118,22 @@ def test_what_is_not_honoured_raises(
     """Nothing is silently ignored."""
     with pytest.raises(DllmError, match=words):
         model.generate(PROMPT, max_new_tokens=8, custom_generate=strategy, **options)
+
+
+def test_a_kwarg_nobody_knows_raises(model: Any, strategy: partial[Tensor]) -> None:
+    """transformers itself refuses it, because every option of the strategy is a named parameter."""
+    with pytest.raises(ValueError, match="telepathy"):
+        model.generate(PROMPT, max_new_tokens=8, custom_generate=strategy, telepathy=3)
+
+
+def test_max_length_and_budget_are_kept(model: Any, strategy: partial[Tensor]) -> None:
+    """A canvas never overshoots: exactly as many tokens as asked for, in every mode."""
+    for mode in ("speculative", "diffusion", "ar"):
+        for limit in ({"max_new_tokens": 5}, {"max_length": 10}):
+            ours = model.generate(
+                PROMPT, do_sample=False, eos_token_id=None, custom_generate=strategy, mode=mode, pad_token_id=0, **limit
+            )
+            assert ours.shape == (1, 10)
 
 
 def test_foreign_prefix_and_padding_raise(model: Any, strategy: partial[Tensor]) -> None:

@@ -1,0 +1,80 @@
+"""Base and denoiser as one checkpoint in the hub's format."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch import nn
+from transformers import AutoTokenizer
+from transformers import GenerationConfig
+
+from dllm_plugins.denoisers.low_rank import low_rank_from
+from dllm_plugins.denoisers.low_rank import read_low_rank
+from dllm_plugins.denoisers.placement import DTYPES
+from dllm_plugins.denoisers.weights import LlamaShape
+from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.denoisers.weights import read_tensors
+from dllm_plugins.errors import OptionError
+from dllm_plugins.families.smollm2 import base_place
+from dllm_plugins.families.smollm2 import shipped_denoiser
+from dllm_transformers.modeling import TriModeForCausalLM
+from dllm_transformers.tri_mode import DENOISER_PREFIX
+from dllm_transformers.tri_mode import TriModeConfig
+
+
+def export(
+    folder: str | Path,
+    base: str | Path | None = None,
+    denoiser: str | Path | None = None,
+    dtype: str = "bfloat16",
+) -> Path:
+    """Write base and denoiser as one checkpoint that `AutoModelForCausalLM.from_pretrained` loads.
+
+    :param folder: where to; must not exist or be empty.
+    :param base: folder or hub id of the base weights; None for those of `llm dllm setup`.
+    :param denoiser: file with the denoiser's weights; None for the shipped ones.
+    :raises OptionError: if the folder holds files, or the dtype is unknown.
+    :raises DownloadError: if the default base was never set up.
+    :raises CheckpointError: if the weights are missing, damaged or do not fit one another.
+    """
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OptionError(f"{target} is there already and not an empty folder; name another one")
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype={dtype!r} is unknown; use {', '.join(DTYPES)}")
+    place = base_place(base)
+    tensors, _ = read_low_rank(Path(denoiser or shipped_denoiser()))
+    model = tri_mode_model(place, tensors, DTYPES[dtype])
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(place).save_pretrained(target)
+    return target
+
+
+def tri_mode_model(base: Path, denoiser: dict[str, Tensor], dtype: torch.dtype) -> TriModeForCausalLM:
+    """A model made of a base folder and a denoiser's tensors.
+
+    :raises CheckpointError: if they are missing, damaged or do not fit one another.
+    """
+    found = read_config(base)
+    low_rank_from(denoiser, {}, LlamaShape.from_config(found), dtype, "the denoiser")
+    taken = {name: value for name, value in found.items() if name not in ("architectures", "model_type", "dtype")}
+    shortlist = denoiser.get("draft_tokens")
+    config = TriModeConfig(
+        **taken,
+        denoiser_rank=len(denoiser["layers.0.qkv.down"]),
+        denoiser_chain=len(denoiser["chain.down"]),
+        denoiser_shortlist=0 if shortlist is None else len(shortlist),
+    )
+    model = TriModeForCausalLM(config)
+    nn.Module.to(model, dtype)
+    model.load_state_dict(
+        {
+            "lm_head.weight": read_tensors(base)["model.embed_tokens.weight"],
+            **read_tensors(base),
+            **{DENOISER_PREFIX + name: tensor for name, tensor in denoiser.items()},
+        }
+    )
+    # One that is derived from config.json forgets the options users add to it when it is saved and loaded.
+    ids = {name: found[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in found}
+    model.generation_config = GenerationConfig(**ids)
+    return model

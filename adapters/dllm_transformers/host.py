@@ -1,0 +1,63 @@
+"""What generate() is given and does not hand on to a strategy.
+
+transformers rebinds its arguments for a callable `custom_generate`: `streamer`,
+`tokenizer`, `assistant_model` and a few more never arrive (`_extract_generation_mode_kwargs`
+of transformers 5.24). A user would see a streamer that stays silent, or a draft model
+that is never asked. So the strategy looks at its caller's arguments; it only reads them.
+"""
+
+import inspect
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from transformers.generation.utils import GenerationMixin
+
+#: Arguments of generate() that have no place in block diffusion, and what to do instead.
+REFUSED = {
+    "assistant_model": "drafts come from the model's own denoiser; leave it out, or call generate() "
+    "without custom_generate for assisted decoding",
+    "assistant_tokenizer": "there is no assistant model; leave it out",
+    "prefix_allowed_tokens_fn": "it steers one next token at a time; leave it out",
+    "synced_gpus": "every process decodes for itself; leave it out",
+    "negative_prompt_ids": "there is no classifier-free guidance; leave it out",
+    "negative_prompt_attention_mask": "there is no classifier-free guidance; leave it out",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Arguments of the generate() call that a strategy does not get."""
+
+    streamer: Any
+    tokenizer: Any
+    refused: dict[str, Any]
+
+
+def given_to_generate(strategy: FrameType | None) -> Given:
+    """The arguments of the generate() call that called `strategy`, all None if nothing did.
+
+    :param strategy: the strategy's own frame.
+    """
+    code = inspect.unwrap(GenerationMixin.generate).__code__
+    caller = None if strategy is None else strategy.f_back
+    if caller is None or caller.f_code is not code:
+        return Given(None, None, {})
+    found = caller.f_locals
+    refused = {name: found.get(name) for name in REFUSED}
+    # `tokenizer` and `assistant_tokenizer` are popped from generate()'s own kwargs; its decorators still hold theirs.
+    wrappers = _kwargs_of_wrappers(caller)
+    refused["assistant_tokenizer"] = wrappers.get("assistant_tokenizer")
+    return Given(found.get("streamer"), wrappers.get("tokenizer"), refused)
+
+
+def _kwargs_of_wrappers(generate: FrameType) -> dict[str, Any]:
+    """Keyword arguments as the decorators of generate() got them."""
+    wrapped, frame = GenerationMixin.generate, generate.f_back
+    found: dict[str, Any] = {}
+    while hasattr(wrapped, "__wrapped__") and frame is not None:
+        if frame.f_code is not wrapped.__code__ and not isinstance(frame.f_locals.get("kwargs"), dict):
+            break
+        found = {**frame.f_locals.get("kwargs", {}), **found}
+        wrapped, frame = wrapped.__wrapped__, frame.f_back
+    return found

@@ -1,0 +1,60 @@
+"""The tri-mode model as a transformers class: Auto classes and `pipeline` sample by diffusion.
+
+A folder in the hub's format with `model_type` "dllm_tri_mode" holds the unchanged base
+under its own names and our denoiser under `denoiser.`; nothing in it is run as code.
+`forward` is the base's, one causal row per token; `generate` is ours.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+from transformers import AutoModelForCausalLM
+from transformers import LlamaForCausalLM
+
+from dllm_plugins.errors import OptionError
+from dllm_transformers.generate import generate
+from dllm_transformers.hub import write_custom_generate
+from dllm_transformers.tri_mode import MODEL_TYPE
+from dllm_transformers.tri_mode import TriModeConfig
+from dllm_transformers.tri_mode import TriModeDenoiser
+
+
+class TriModeForCausalLM(LlamaForCausalLM):
+    """Samples by block diffusion wherever transformers calls `generate`."""
+
+    config_class = TriModeConfig
+
+    def __init__(self, config: TriModeConfig) -> None:
+        super().__init__(config)
+        self.denoiser = TriModeDenoiser(config)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """See :func:`dllm_transformers.generate`; `custom_generate="..."` still loads another strategy."""
+        if kwargs.get("custom_generate") is not None:
+            return super().generate(*args, **kwargs)
+        kwargs.pop("custom_generate", None)
+        return generate(self, *args, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Like every model's; the folder also gets `custom_generate/`, for users without our classes.
+
+        :raises OptionError: for push_to_hub, which would upload the folder half made.
+        """
+        if kwargs.get("push_to_hub"):
+            raise OptionError("push_to_hub=True uploads before the folder is complete; save it, then `hf upload` it")
+        super().save_pretrained(save_directory, *args, **kwargs)
+        place = Path(save_directory) / "config.json"
+        config = json.loads(place.read_text(encoding="utf-8"))
+        # `transformers serve` looks the first name up in transformers itself, where our class is not.
+        config["architectures"] = ["AutoModelForCausalLM"]
+        place.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_custom_generate(Path(save_directory))
+
+
+def register() -> None:
+    """Teach the Auto classes our model type; done when `dllm_transformers` is imported."""
+    AutoConfig.register(MODEL_TYPE, TriModeConfig, exist_ok=True)
+    AutoModelForCausalLM.register(TriModeConfig, TriModeForCausalLM, exist_ok=True)

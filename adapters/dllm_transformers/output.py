@@ -1,0 +1,103 @@
+"""What generate() returns with `return_dict_in_generate=True`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from typing import cast
+
+import torch
+from torch import LongTensor
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers import LogitsProcessorList
+from transformers.utils.generic import ModelOutput
+
+from dllm_plugins.events import Finish
+from dllm_transformers.options import pad_id
+from dllm_transformers.prefix import PrefixCache
+
+
+@dataclass
+class DiffusionOutput(ModelOutput):
+    """Sequences and what they cost.
+
+    :param sequences: int64 [batch, length + longest answer], padded on the right.
+    :param scores: with `output_scores`, per answer position float [batch, vocabulary] after
+        temperature and truncation; in mode `diffusion`, of the pass that settled the token.
+        Behind a row's end the pad token is certain.
+    :param logits: with `output_logits`, the same before temperature and truncation.
+    :param cache: hand it to the next call; see :class:`PrefixCache`. Also known by the name it
+        had before transformers 5.24, `past_key_values`.
+    :param tokens_per_forward: float32 [batch], useful tokens per pass.
+    :param usage: per row, the engine's statistics.
+    :param finish_reasons: per row "eos", "length" or "stop".
+    """
+
+    sequences: Tensor | None = None
+    scores: tuple[Tensor, ...] | None = None
+    logits: tuple[Tensor, ...] | None = None
+    cache: PrefixCache | None = None
+    tokens_per_forward: Tensor | None = None
+    usage: list[dict[str, Any]] | None = None
+    finish_reasons: list[str] | None = None
+
+    @property
+    def past_key_values(self) -> PrefixCache | None:
+        """The same as `cache`."""
+        return self.cache
+
+
+def answer_of(finish: Finish) -> list[int]:
+    """Generated ids, the end-of-text token included, as generate() returns them."""
+    return [*finish.tokens, *([] if finish.stop_token is None else [finish.stop_token])]
+
+
+def sequences_of(input_ids: Tensor, done: Sequence[Finish], config: GenerationConfig) -> Tensor:
+    """Prompts and answers, int64 [batch, length], padded on the right."""
+    answers = [answer_of(finish) for finish in done]
+    longest = max(len(answer) for answer in answers)
+    padded = torch.tensor(
+        [answer + [pad_id(config)] * (longest - len(answer)) for answer in answers], dtype=torch.int64
+    ).view(len(answers), longest)
+    return torch.cat([input_ids, padded.to(input_ids)], dim=1)
+
+
+def output_of(
+    sequences: Tensor,
+    length: int,
+    done: Sequence[Finish],
+    config: GenerationConfig,
+    processors: LogitsProcessorList | None,
+    cache: PrefixCache,
+) -> DiffusionOutput:
+    """Everything that was asked for.
+
+    :param length: of the prompts in `sequences`, padding included.
+    """
+    logits = _columns(done, config, sequences.shape[1] - length) if done[0].logits is not None else None
+    scores = None
+    if logits is not None and config.output_scores:
+        scores = tuple(
+            column if processors is None else processors(cast(LongTensor, sequences[:, : length + place]), column)
+            for place, column in enumerate(logits)
+        )
+    return DiffusionOutput(
+        sequences=sequences,
+        scores=scores,
+        logits=logits if config.output_logits else None,
+        cache=cache,
+        tokens_per_forward=torch.tensor([finish.usage.tokens_per_forward for finish in done]),
+        usage=[finish.usage.as_dict() for finish in done],
+        finish_reasons=[str(finish.reason) for finish in done],
+    )
+
+
+def _columns(done: Sequence[Finish], config: GenerationConfig, count: int) -> tuple[Tensor, ...]:
+    """Per answer position float32 [batch, vocabulary]."""
+    rows = [finish.logits or () for finish in done]
+    width = next((len(row[0]) for row in rows if row), 0)
+    pad = torch.full((width,), -torch.inf)
+    pad[pad_id(config)] = 0.0
+    return tuple(
+        torch.stack([row[place].float().cpu() if place < len(row) else pad for row in rows]) for place in range(count)
+    )

@@ -1,0 +1,65 @@
+"""The parts of a tri-mode checkpoint that are ours: its config and its denoiser's tensors."""
+
+import torch
+from torch import Tensor
+from torch import nn
+from transformers import LlamaConfig
+
+from dllm_plugins.denoisers.low_rank import LINEARS
+
+MODEL_TYPE = "dllm_tri_mode"
+#: Where the denoiser's tensors stand among those of a checkpoint.
+DENOISER_PREFIX = "denoiser."
+
+
+class TriModeConfig(LlamaConfig):
+    """A Llama with a gated low-rank denoiser; see docs/default-model.md.
+
+    :param denoiser_rank: rank of the low-rank pairs.
+    :param denoiser_chain: width of the chain head.
+    :param denoiser_shortlist: how many token ids drafts are chosen among; 0 for all.
+    """
+
+    model_type = MODEL_TYPE
+    denoiser_rank: int = 32
+    denoiser_chain: int = 640
+    denoiser_shortlist: int = 0
+
+
+class TriModeDenoiser(nn.Module):
+    """The denoiser's tensors, under the names of the shipped safetensors file."""
+
+    def __init__(self, config: TriModeConfig) -> None:
+        super().__init__()
+        hidden, rank, chain = config.hidden_size, config.denoiser_rank, config.denoiser_chain
+        head: int = config.head_dim or hidden // config.num_attention_heads
+        kv_heads = config.num_key_value_heads or config.num_attention_heads
+        attention = config.num_attention_heads * head
+        sizes = {
+            "qkv": (hidden, attention + 2 * kv_heads * head),
+            "out": (attention, hidden),
+            "gate_up": (hidden, 2 * config.intermediate_size),
+            "down": (config.intermediate_size, hidden),
+        }
+        self.mask_embedding = nn.Parameter(torch.zeros(hidden))
+        self.chain = _pair(3 * hidden, chain, hidden)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({name: _pair(sizes[name][0], rank, sizes[name][1]) for name in LINEARS})
+            for _ in range(config.num_hidden_layers)
+        )
+        if config.denoiser_shortlist:
+            self.register_buffer("draft_tokens", torch.zeros(config.denoiser_shortlist, dtype=torch.int32))
+
+
+def _pair(inner: int, rank: int, outer: int) -> nn.ParameterDict:
+    return nn.ParameterDict(
+        {"down": nn.Parameter(torch.zeros(rank, inner)), "up": nn.Parameter(torch.zeros(outer, rank))}
+    )
+
+
+def denoiser_tensors(model: nn.Module) -> dict[str, Tensor] | None:
+    """The denoiser's tensors of a tri-mode model by their shipped names; None for other models."""
+    denoiser = getattr(model, "denoiser", None)
+    if not isinstance(denoiser, TriModeDenoiser):
+        return None
+    return {name: tensor.detach() for name, tensor in denoiser.state_dict().items()}

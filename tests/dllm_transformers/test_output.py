@@ -1,0 +1,120 @@
+"""Dict-like outputs: statistics, scores, and the prefix across turns."""
+
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import pytest
+import torch
+from transformers.generation import GenerateDecoderOnlyOutput
+
+from dllm_transformers import PrefixCache
+
+PROMPT = torch.tensor([[5, 9, 77, 120, 33]])
+BATCH = torch.tensor([[0, 0, 5, 9, 77], [40, 41, 42, 43, 44]])
+MASK = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+OPTIONS: dict[str, Any] = {"max_new_tokens": 24, "pad_token_id": 0, "return_dict_in_generate": True}
+
+
+def test_statistics_of_every_row(model: Any, strategy: partial[Any]) -> None:
+    """Sequences as without the dict, and what they cost."""
+    options = {**OPTIONS, "do_sample": False, "custom_generate": strategy}
+    output = model.generate(BATCH, attention_mask=MASK, **options)
+    plain = model.generate(BATCH, attention_mask=MASK, **{**options, "return_dict_in_generate": False})
+    assert output.sequences.tolist() == plain.tolist()
+    assert output["sequences"] is output.sequences
+    assert output.scores is None
+    assert output.logits is None
+    assert len(output.usage) == len(output.finish_reasons) == 2
+    for row, usage in enumerate(output.usage):
+        assert usage["tokens_per_forward"] == pytest.approx(float(output.tokens_per_forward[row]), abs=1e-4)
+        assert usage["mode"] == "speculative"
+    assert set(output.finish_reasons) <= {"eos", "length"}
+
+
+@pytest.mark.parametrize("mode", ["ar", "speculative"])
+def test_scores_equal_those_of_plain_generate(model: Any, strategy: partial[Any], mode: str) -> None:
+    """Greedy and float32: raw logits and processed scores, position by position."""
+    options = {**OPTIONS, "do_sample": False, "output_scores": True, "output_logits": True}
+    plain = model.generate(PROMPT, **options)
+    ours = model.generate(PROMPT, custom_generate=strategy, mode=mode, **options)
+    assert isinstance(plain, GenerateDecoderOnlyOutput)
+    assert ours.sequences.tolist() == plain.sequences.tolist()
+    assert plain.logits is not None
+    assert len(ours.logits) == len(plain.logits) == len(ours.scores)
+    for found, raw, expected in zip(ours.scores, ours.logits, plain.logits, strict=True):
+        torch.testing.assert_close(raw, expected, rtol=1e-4, atol=1e-4)
+        assert torch.equal(found, raw)
+
+
+def test_processed_scores_of_sampling(model: Any, strategy: partial[Any]) -> None:
+    """Temperature and truncation as the tokens were drawn with; a drawn token is never impossible."""
+    for mode in ("speculative", "diffusion"):
+        ours = model.generate(
+            PROMPT,
+            custom_generate=strategy,
+            mode=mode,
+            do_sample=True,
+            temperature=0.7,
+            top_k=5,
+            seed=3,
+            output_scores=True,
+            **OPTIONS,
+        )
+        assert ours.logits is None
+        for place, column in enumerate(ours.scores):
+            assert int((column > -torch.inf).sum()) == 5
+            assert column[0, ours.sequences[0, 5 + place]] > -torch.inf
+
+
+def test_scores_behind_the_end_of_a_row(model: Any, strategy: partial[Any]) -> None:
+    """The pad token is certain there, so that sums over a batch stay right."""
+    ours = model.generate(BATCH, attention_mask=MASK, custom_generate=strategy, output_scores=True, **OPTIONS)
+    short = model.generate(
+        BATCH,
+        attention_mask=MASK,
+        custom_generate=strategy,
+        output_scores=True,
+        **{**OPTIONS, "eos_token_id": [2, int(ours.sequences[0, 7])]},
+    )
+    length = short.usage[0]["useful_tokens"] + 1
+    for column in short.scores[length:]:
+        assert column[0, 0] == 0
+        assert int((column[0] > -torch.inf).sum()) == 1
+
+
+def cache_name(model: Any) -> str:
+    """What this version of transformers calls a prefix cache."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+
+
+def test_the_second_turn_takes_the_prefix_up(model: Any, strategy: partial[Any]) -> None:
+    """From the output of the first, or from an empty cache handed in; only new rows are forwarded."""
+    options = {**OPTIONS, "do_sample": False, "custom_generate": strategy, "eos_token_id": None}
+    first = model.generate(PROMPT, **options)
+    turn = torch.cat([first.sequences, torch.tensor([[60, 61, 62]])], dim=1)
+    fresh = model.generate(turn, **options)
+    assert fresh.usage[0]["cached_tokens"] == 0
+    own = PrefixCache()
+    model.generate(PROMPT, **{**options, "return_dict_in_generate": False}, **{cache_name(model): own})
+    for cache in (first.past_key_values, own):
+        assert cache.get_seq_length() >= PROMPT.shape[1]
+        second = model.generate(turn, **options, **{cache_name(model): cache})
+        assert second.sequences.tolist() == fresh.sequences.tolist()
+        assert second.usage[0]["cached_tokens"] >= first.sequences.shape[1] - 1
+        assert second.usage[0]["rows"] == fresh.usage[0]["rows"] - second.usage[0]["cached_tokens"]
+        assert second.past_key_values is cache
+
+
+def test_prefixes_of_a_batch_of_unequal_rows(model: Any, strategy: partial[Any]) -> None:
+    """Every row finds its own, whatever the padding of the next turn."""
+    options = {**OPTIONS, "do_sample": False, "custom_generate": strategy, "eos_token_id": None}
+    first = model.generate(BATCH, attention_mask=MASK, **options)
+    pad = torch.zeros(2, 1, dtype=torch.int64)
+    turn = torch.cat([pad, first.sequences, torch.tensor([[60], [61]])], dim=1)
+    mask = torch.ones_like(turn)
+    mask[0, :3] = mask[1, :1] = 0
+    second = model.generate(turn, attention_mask=mask, **options, **{cache_name(model): first.past_key_values})
+    fresh = model.generate(turn, attention_mask=mask, **options)
+    assert second.sequences.tolist() == fresh.sequences.tolist()
+    assert all(usage["cached_tokens"] > 20 for usage in second.usage)
