@@ -32,8 +32,9 @@ lint: $(VENV)/installed  ## ruff
 types: $(VENV)/installed  ## mypy --strict
 	$(BIN)/mypy
 
-docs: $(VENV)/installed  ## check that the docs say what the code says
+docs: $(VENV)/installed  ## check that the docs say what the code says, and build them into site/
 	$(BIN)/python docs/check.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: lint types setup docs  ## all that CI runs
 	$(BIN)/python -m pytest
@@ -45,4 +46,4 @@ train: setup  ## rebuild the shipped denoiser (hours; resumes where it was)
 	$(BIN)/python -m dllm_plugins.training train
 
 clean:  ## remove the environment and what builds leave behind
-	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist runs site .pytest_cache .mypy_cache .ruff_cache
