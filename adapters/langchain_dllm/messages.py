@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessageChunk
 from langchain_core.messages import BaseMessage
 from langchain_core.messages import ChatMessage
 from langchain_core.messages import HumanMessage
 from langchain_core.messages import SystemMessage
+from langchain_core.messages.ai import InputTokenDetails
 from langchain_core.messages.ai import UsageMetadata
 
 from dllm_plugins.errors import RequestError
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 
 
@@ -39,19 +43,49 @@ def _role(message: BaseMessage) -> str:
 def _text(message: BaseMessage) -> str:
     if isinstance(message.content, str):
         return message.content
-    for block in message.content:
-        kind = "text" if isinstance(block, str) else block.get("type")
-        if kind != "text":
-            raise RequestError(f"ChatDLLM reads text only, not a content block of type {kind!r}; leave it out")
-    return "".join(block if isinstance(block, str) else str(block["text"]) for block in message.content)
+    return "".join(_block_text(block) for block in message.content)
+
+
+def _block_text(block: str | dict[str, Any]) -> str:
+    if isinstance(block, str):
+        return block
+    if block.get("type") != "text":
+        raise RequestError(f"ChatDLLM reads text only, not a content block of type {block.get('type')!r}; leave it out")
+    if not isinstance(block.get("text"), str):
+        raise RequestError(f"the text block {block!r} has no text; leave it out")
+    return str(block["text"])
 
 
 def usage_of(finish: Finish) -> UsageMetadata:
-    """Token counts as LangChain wants them."""
-    prompt, answer = finish.usage.prompt_tokens, finish.usage.useful_tokens
-    return UsageMetadata(input_tokens=prompt, output_tokens=answer, total_tokens=prompt + answer)
+    """Token counts as LangChain wants them; `cache_read` came from an earlier answer's prefix."""
+    usage = finish.usage
+    return UsageMetadata(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.useful_tokens,
+        total_tokens=usage.prompt_tokens + usage.useful_tokens,
+        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+    )
 
 
 def metadata_of(finish: Finish, model_name: str) -> dict[str, Any]:
     """The engine's statistics."""
     return {"model_name": model_name, "finish_reason": finish.reason, "statistics": finish.usage.as_dict()}
+
+
+def answer_of(finish: Finish, model_name: str) -> AIMessage:
+    """The whole answer."""
+    return AIMessage(finish.text, usage_metadata=usage_of(finish), response_metadata=metadata_of(finish, model_name))
+
+
+def chunk_of(event: Event, model_name: str) -> AIMessageChunk | None:
+    """What an event adds to a streamed answer: committed text, or the figures at its end."""
+    if isinstance(event, Commit) and event.text:
+        return AIMessageChunk(content=event.text)
+    if isinstance(event, Finish):
+        return AIMessageChunk(
+            content="",
+            usage_metadata=usage_of(event),
+            response_metadata=metadata_of(event, model_name),
+            chunk_position="last",
+        )
+    return None

@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,35 +18,16 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from dllm_plugins import DllmError
 from dllm_plugins import Finish
-from dllm_plugins import Model
-from dllm_plugins import Request
-from dllm_plugins import SamplingConfig
 from langchain_dllm import ChatDLLM
 
 Chat = Callable[..., ChatDLLM]
-
-
-@pytest.fixture
-def chat(tiny_folder: Path) -> Chat:
-    """Make a ChatDLLM of the tiny model."""
-
-    def make(**options: Any) -> ChatDLLM:
-        denoiser = str(tiny_folder.parent / "denoiser.safetensors")
-        return ChatDLLM(base=str(tiny_folder), denoiser=denoiser, dtype="float32", **{"max_tokens": 20, **options})
-
-    return make
-
-
-def engine(tiny: Model, messages: list[tuple[str, str]], **options: Any) -> Finish:
-    """What the engine itself answers."""
-    tokens = tiny.encode_chat([{"role": role, "content": text} for role, text in messages])
-    return tiny.engine().generate([Request(tokens, SamplingConfig(**{"max_new_tokens": 20, **options}))])[0]
+Engine = Callable[..., Finish]
 
 
 @pytest.mark.parametrize("mode", ["speculative", "diffusion", "ar"])
-def test_invoke_and_stream_give_the_engines_answer(chat: Chat, tiny: Model, mode: str) -> None:
+def test_invoke_and_stream_give_the_engines_answer(chat: Chat, engine: Engine, mode: str) -> None:
     """Text, usage and statistics; usage on the last chunk only."""
-    expected = engine(tiny, [("user", "why?")], mode=mode)
+    expected = engine("why?", mode=mode)
     answer = chat(mode=mode).invoke("why?")
     assert answer.content == expected.text
     chunks = list(chat(mode=mode).stream("why?"))
@@ -65,10 +45,10 @@ def test_invoke_and_stream_give_the_engines_answer(chat: Chat, tiny: Model, mode
         assert statistics["tokens_per_forward"] == expected.usage.as_dict()["tokens_per_forward"]
 
 
-def test_history_and_system_message(chat: Chat, tiny: Model) -> None:
+def test_history_and_system_message(chat: Chat, engine: Engine) -> None:
     """Roles reach the chat template; content may be text blocks."""
     history = [("system", "be brief"), ("user", "why?"), ("assistant", "so"), ("user", "and?")]
-    expected = engine(tiny, history).text
+    expected = engine(history).text
     messages = [
         SystemMessage("be brief"),
         HumanMessage([{"type": "text", "text": "why?"}]),
@@ -82,12 +62,12 @@ def test_history_and_system_message(chat: Chat, tiny: Model) -> None:
     assert (template | chat()).invoke({"how": "brief"}).content == expected
 
 
-def test_options_of_the_model_and_of_a_call(chat: Chat, tiny: Model) -> None:
+def test_options_of_the_model_and_of_a_call(chat: Chat, engine: Engine) -> None:
     """A call's option goes before the model's; stop cuts."""
-    sampled = engine(tiny, [("user", "why?")], temperature=0.8, seed=4, top_k=20).text
+    sampled = engine("why?", temperature=0.8, seed=4, top_k=20).text
     assert chat(temperature=0.8, seed=4, top_k=20).invoke("why?").content == sampled
     assert chat(seed=1).bind(temperature=0.8, seed=4, top_k=20).invoke("why?").content == sampled
-    whole = engine(tiny, [("user", "why?")]).text
+    whole = engine("why?").text
     stop = whole[5:7]
     cut = whole[: whole.index(stop)]
     assert chat().invoke("why?", stop=[stop]).content == cut
@@ -97,10 +77,10 @@ def test_options_of_the_model_and_of_a_call(chat: Chat, tiny: Model) -> None:
     assert short.usage_metadata["output_tokens"] == 3
 
 
-def test_batch_and_async(chat: Chat, tiny: Model) -> None:
+def test_batch_and_async(chat: Chat, engine: Engine) -> None:
     """Several callers of one model."""
     questions: list[Any] = ["why?", "how come?", "when exactly?"]
-    expected = [engine(tiny, [("user", question)]).text for question in questions]
+    expected = [engine(question).text for question in questions]
     assert [answer.content for answer in chat().batch(questions)] == expected
 
     async def ask() -> list[Any]:
@@ -112,7 +92,8 @@ def test_batch_and_async(chat: Chat, tiny: Model) -> None:
 def test_cache_key_covers_every_option(chat: Chat) -> None:
     """Two models that differ in one option do not share an answer."""
     fields = set(ChatDLLM.model_fields) - set(BaseChatModel.model_fields)
-    assert set(chat()._identifying_params) == fields
+    same_text = {"timeout", "max_retries", "streaming", "api_key"}
+    assert set(chat()._identifying_params) - {"stop_sequences"} == fields - same_text - {"stop"}
     cache = InMemoryCache()
     first = chat(cache=cache, mode="diffusion", threshold=0.9)
     other = chat(cache=cache, mode="diffusion", threshold=0.02)

@@ -1,0 +1,140 @@
+"""What ChatDLLM and DLLM share: their options, and how those reach the engine."""
+
+import logging
+from functools import cached_property
+from typing import Any
+from typing import ClassVar
+from typing import Literal
+from typing import NoReturn
+from typing import Self
+
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.language_models.base import LangSmithParams
+from pydantic import ConfigDict
+from pydantic import Field
+from pydantic import SecretStr
+from pydantic import model_validator
+
+from dllm_plugins.errors import OptionError
+from dllm_plugins.sharing import SharedModel
+from dllm_plugins.sharing import shared_model
+from langchain_dllm.call import CALL
+from langchain_dllm.call import LOADING
+from langchain_dllm.call import SAMPLING
+from langchain_dllm.call import Call
+from langchain_dllm.call import call_of
+from langchain_dllm.call import changes_of
+
+_log = logging.getLogger(__name__)
+
+
+class EngineModel(BaseLanguageModel[Any]):
+    """A LangChain model that the engine runs.
+
+    Every sampling option is a field and may be overridden in a call, for example
+    `model.invoke(question, seed=3)` or `model.bind(mode="ar")`. An option left out takes
+    the mode's default; see :class:`dllm_plugins.config.SamplingConfig`.
+
+    :raises OptionError: for an option that is unknown, out of range or of another mode.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, extra="forbid")
+
+    model_name: str = Field(default="dllm", alias="model", description="a registered model")
+    mode: str = "speculative"
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    draft_length: int | None = None
+    block_length: int | None = None
+    rule: str | None = None
+    threshold: float | None = None
+    factor: float | None = None
+    steps: int | None = None
+    timeout: float | None = Field(default=None, description="seconds until an answer must be complete")
+    max_retries: int = Field(default=0, description="how often a request starts again after a pass failed")
+    streaming: bool = Field(default=False, description="tell callbacks about tokens and drafts in `invoke` too")
+    base: str | None = Field(default=None, description="folder or hub id of the base weights")
+    denoiser: str | None = Field(default=None, description="file with the denoiser's weights")
+    dtype: str = "auto"
+    device: str = "auto"
+    device_map: str | dict[str, str | int] | None = None
+    backend: str = Field(default="torch", description="a registered denoiser backend")
+    api_key: SecretStr | None = Field(
+        default=None, exclude=True, repr=False, description="not needed; taken because tools give every model one"
+    )
+
+    ls_type: ClassVar[Literal["chat", "llm"]]
+    call_options: ClassVar[tuple[str, ...]] = CALL
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        self._call(None, {})
+        if self.api_key is not None:
+            _log.warning("%s runs on this machine; api_key is not used", type(self).__name__)
+        return self
+
+    @property
+    def _llm_type(self) -> str:
+        return "dllm"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """All that changes the output: the key of LangChain's cache."""
+        named = {name: getattr(self, name) for name in ("model_name", "max_tokens", *SAMPLING, *LOADING)}
+        # LangChain overwrites the key `stop` with the call's own stop strings.
+        return {"stop_sequences" if name == "stop" else name: value for name, value in named.items()}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        found = LangSmithParams(
+            ls_provider="dllm",
+            ls_model_name=str(kwargs.get("model", kwargs.get("model_name", self.model_name))),
+            ls_model_type=self.ls_type,
+            ls_temperature=kwargs.get("temperature", self.temperature),
+            ls_max_tokens=kwargs.get("max_tokens", self.max_tokens),
+        )
+        ends = self.stop if stop is None else stop
+        if ends:
+            found["ls_stop"] = ends
+        return found
+
+    def _call(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
+        """The fields, with the changes of one call."""
+        options = {name: getattr(self, name) for name in self.call_options} | changes_of(given, self.call_options)
+        return call_of(options if stop is None else options | {"stop": stop})
+
+    @cached_property
+    def _loaded(self) -> dict[str, SharedModel]:
+        """Models used so far, kept for as long as this object lives."""
+        return {}
+
+    def _shared(self, name: str) -> SharedModel:
+        """The model of this name, loaded at its first use."""
+        if name not in self._loaded:
+            self._loaded[name] = shared_model(name, **{key: getattr(self, key) for key in LOADING})
+        return self._loaded[name]
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Tokens of a text by the model's own tokenizer, unless `custom_get_token_ids` is set."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        return list(self._shared(self.model_name).model.tokenizer.encode(text, add_special_tokens=False))
+
+    def bind_tools(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not supported yet.
+
+        :raises OptionError: always.
+        """
+        raise OptionError(f"{type(self).__name__} does not call tools; put what the tools return into the prompt")
+
+    def with_structured_output(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not supported yet.
+
+        :raises OptionError: always.
+        """
+        raise OptionError(
+            f"{type(self).__name__} has no structured output; ask for JSON in the prompt and parse the answer"
+        )

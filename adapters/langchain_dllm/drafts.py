@@ -1,0 +1,91 @@
+"""Drafts as LangChain's custom events named `dllm_draft`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+from uuid import uuid4
+
+from langchain_core.callbacks import AsyncCallbackManager
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import CallbackManager
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import ensure_config
+
+from dllm_plugins.events import Draft
+from dllm_plugins.events import Event
+
+EVENT = "dllm_draft"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Who is told about the drafts of a run."""
+
+    handlers: list[BaseCallbackHandler]
+    run_id: UUID
+    tags: list[str]
+    metadata: dict[str, Any]
+
+    def send(self, event: Event) -> None:
+        """Tell the handlers if this is a draft."""
+        if isinstance(event, Draft) and self.handlers:
+            manager = CallbackManager(handlers=self.handlers, tags=self.tags, metadata=self.metadata)
+            manager.on_custom_event(EVENT, _data(event), run_id=self.run_id)
+
+    async def asend(self, event: Event) -> None:
+        """Like :meth:`send`, for handlers that may be coroutines."""
+        if isinstance(event, Draft) and self.handlers:
+            manager = AsyncCallbackManager(handlers=self.handlers, tags=self.tags, metadata=self.metadata)
+            await manager.on_custom_event(EVENT, _data(event), run_id=self.run_id)
+
+
+_current: ContextVar[Run | None] = ContextVar("_current", default=None)
+_nobody = Run([], uuid4(), [], {})
+
+
+def _data(draft: Draft) -> dict[str, Any]:
+    return {"text": draft.text, "tokens": list(draft.tokens), "step": draft.step}
+
+
+def _listening(handlers: list[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
+    return [handler for handler in handlers if not handler.ignore_custom_event]
+
+
+def run_of(manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> Run:
+    """The run of this manager; without one, the run that :func:`current` told of."""
+    if manager is None:
+        return _current.get() or _nobody
+    return Run(_listening(manager.handlers), manager.run_id, manager.tags, manager.metadata)
+
+
+def planned(model: BaseLanguageModel[Any], config: RunnableConfig | None) -> tuple[Run, RunnableConfig]:
+    """The run that `model.stream(..., config)` is about to start, and the config that makes it start so."""
+    known = ensure_config(config)
+    run_id = known.get("run_id") or uuid4()
+    manager = CallbackManager.configure(
+        known.get("callbacks"),
+        model.callbacks,
+        model.verbose,
+        known.get("tags"),
+        model.tags,
+        known.get("metadata"),
+        model.metadata,
+    )
+    run = Run(_listening(manager.handlers), run_id, manager.tags, manager.metadata)
+    return run, {**known, "run_id": run_id}
+
+
+@contextmanager
+def current(run: Run) -> Iterator[None]:
+    """Let a `_stream` that begins meanwhile know its run, which LangChain does not tell it."""
+    token = _current.set(run)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,186 @@
+"""DLLM: the engine as a LangChain text model."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import aclosing
+from contextlib import closing
+from typing import Any
+from typing import ClassVar
+from typing import Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models.llms import BaseLLM
+from langchain_core.outputs import GenerationChunk
+from langchain_core.outputs import LLMResult
+from langchain_core.rate_limiters import BaseRateLimiter
+from pydantic import ConfigDict
+from pydantic import Field
+
+from dllm_plugins.errors import OptionError
+from dllm_plugins.events import Event
+from dllm_plugins.events import Finish
+from langchain_dllm import drafts
+from langchain_dllm.base import EngineModel
+from langchain_dllm.call import CALL
+from langchain_dllm.call import Call
+from langchain_dllm.call import changes_of
+from langchain_dllm.generations import chunk_of
+from langchain_dllm.generations import generation_of
+from langchain_dllm.generations import joined
+from langchain_dllm.generations import request_of
+from langchain_dllm.generations import result_of
+from langchain_dllm.running import arun
+from langchain_dllm.running import run
+
+#: Arguments of `generate` that are LangChain's own.
+_OF_LANGCHAIN = ("tags", "metadata", "run_name", "run_id")
+
+
+class DLLM(EngineModel, BaseLLM):
+    """A diffusion language model that takes and gives text; options: see :class:`EngineModel`.
+
+    The prompt is put to the model as a user's message. With `raw=True` the model goes on
+    from the very text.
+    """
+
+    # Once more, as BaseLLM comes later among the bases and ignores what it does not know.
+    model_config = ConfigDict(extra="forbid")
+
+    raw: bool = Field(default=False, description="send the text without a chat template")
+    rate_limiter: BaseRateLimiter | None = Field(default=None, exclude=True)
+
+    ls_type: ClassVar[Literal["chat", "llm"]] = "llm"
+    call_options: ClassVar[tuple[str, ...]] = (*CALL, "raw")
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return super()._identifying_params | {"raw": self.raw}
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """All prompts in the same passes."""
+        call = self._call(stop, kwargs)
+        if self.streaming:
+            return result_of([joined([*self._stream(_only(prompts), stop, run_manager, **kwargs)])], call)
+        self._acquire(len(prompts))
+        shared = self._shared(call.model_name)
+        requests = [request_of(shared, prompt, call) for prompt in prompts]
+        with closing(run(shared, requests, call)) as source:
+            done = {place: event for place, event in source if isinstance(event, Finish)}
+        return result_of([generation_of(done[place], call) for place in range(len(prompts))], call)
+
+    async def _agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """All prompts at once; if one fails, or the task is cancelled, all rows are freed."""
+        call = self._call(stop, kwargs)
+        if self.streaming:
+            source = self._astream(_only(prompts), stop, run_manager, **kwargs)
+            return result_of([joined([chunk async for chunk in source])], call)
+        tasks = [asyncio.ensure_future(self._afinish(prompt, call)) for prompt in prompts]
+        try:
+            return result_of([generation_of(finish, call) for finish in await asyncio.gather(*tasks)], call)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _afinish(self, prompt: str, call: Call) -> Finish:
+        async with aclosing(self._aevents(prompt, call)) as source:
+            event = [event async for event in source][-1]
+        assert isinstance(event, Finish), "a stream ends with Finish"
+        return event
+
+    async def _aevents(self, prompt: str, call: Call) -> AsyncGenerator[Event, None]:
+        if self.rate_limiter is not None:
+            await self.rate_limiter.aacquire(blocking=True)
+        shared = await asyncio.to_thread(self._shared, call.model_name)
+        request = await asyncio.to_thread(request_of, shared, prompt, call)
+        async with aclosing(arun(shared, request, call)) as source:
+            async for event in source:
+                yield event
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        """Committed text only: a chunk is never taken back."""
+        call, listeners = self._call(stop, kwargs), drafts.run_of(run_manager)
+        self._acquire(1)
+        shared = self._shared(call.model_name)
+        with closing(run(shared, [request_of(shared, prompt, call)], call)) as source:
+            for _, event in source:
+                listeners.send(event)
+                chunk = chunk_of(event, call)
+                if chunk is not None:
+                    if run_manager is not None:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        """See :meth:`_stream`."""
+        call, listeners = self._call(stop, kwargs), drafts.run_of(run_manager)
+        async with aclosing(self._aevents(prompt, call)) as source:
+            async for event in source:
+                await listeners.asend(event)
+                chunk = chunk_of(event, call)
+                if chunk is not None:
+                    if run_manager is not None:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    def generate(
+        self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
+    ) -> LLMResult:
+        """Answers to all prompts; see :class:`BaseLLM`."""
+        model, rest = self._changed(kwargs)
+        return super(DLLM, model).generate(prompts, stop, callbacks, **rest)
+
+    async def agenerate(
+        self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
+    ) -> LLMResult:
+        """See :meth:`generate`."""
+        model, rest = self._changed(kwargs)
+        return await super(DLLM, model).agenerate(prompts, stop, callbacks, **rest)
+
+    def _changed(self, kwargs: dict[str, Any]) -> tuple["DLLM", dict[str, Any]]:
+        """The model with a call's options, and LangChain's own arguments.
+
+        BaseLLM's cache key covers fields, but not the arguments of a call.
+        """
+        rest = {name: kwargs[name] for name in _OF_LANGCHAIN if name in kwargs}
+        given = {name: value for name, value in kwargs.items() if name not in rest}
+        self._call(None, given)
+        return self.model_copy(update=changes_of(given, self.call_options)), rest
+
+    def _acquire(self, times: int) -> None:
+        if self.rate_limiter is not None:
+            for _ in range(times):
+                self.rate_limiter.acquire(blocking=True)
+
+
+def _only(prompts: Sequence[str]) -> str:
+    if len(prompts) != 1:
+        raise OptionError(f"streaming=True streams one prompt, not {len(prompts)}; leave streaming out for a batch")
+    return prompts[0]
