@@ -17,14 +17,18 @@ from dllm_plugins.denoisers.torch import TorchDenoiser
 from langchain_dllm import DLLM
 from langchain_dllm import ChatDLLM
 
-QUESTIONS: list[Any] = ["why?" + " or how?" * number for number in range(8)]
-
 
 @pytest.fixture
 def loading(tiny_folder: Path) -> dict[str, Any]:
     """Options that load the tiny model."""
     denoiser = str(tiny_folder.parent / "denoiser.safetensors")
     return {"base": str(tiny_folder), "denoiser": denoiser, "dtype": "float32", "device": "cpu", "max_tokens": 20}
+
+
+@pytest.fixture
+def questions() -> list[Any]:
+    """Eight of unequal length."""
+    return ["why?" + " or how?" * number for number in range(8)]
 
 
 @pytest.fixture

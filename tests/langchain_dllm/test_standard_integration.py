@@ -4,7 +4,6 @@ What it answers to the suite's prompts is in docs/langchain.md; no test of the s
 applies so far asks for content that 135 M weights cannot give.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,9 +34,8 @@ class OtherPreset:
 
 
 @pytest.fixture(scope="module")
-def models(load_default: Callable[[str], Model]) -> Iterator[None]:
-    """The default model stays loaded between the tests, and a second preset is there."""
-    assert load_default
+def models() -> Iterator[None]:
+    """The default model stays loaded between the tests, and there is a second preset."""
     keeper = ChatDLLM(**PARAMETERS)
     keeper.get_num_tokens("loads the model")
     name = plugins.manager().register(OtherPreset())
@@ -46,7 +44,7 @@ def models(load_default: Callable[[str], Model]) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("load_default", "models")
 class TestChatDLLM(ChatModelIntegrationTests):
     """Stock tests only."""
 
