@@ -61,7 +61,8 @@ def test_round_trip(tri: Any, tmp_path: Path) -> None:
     assert again.state_dict().keys() == tri.state_dict().keys()
     for name, tensor in tri.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
-    assert again.generation_config.mode == "diffusion"
+    options: Any = again.generation_config
+    assert options.mode == "diffusion"
     ours = again.generate(PROMPT, **GREEDY, return_dict_in_generate=True)
     assert ours.sequences.tolist() == tri.generate(PROMPT, **DIFFUSION).sequences.tolist()
     assert ours.usage[0]["mode"] == "diffusion"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.generation import GenerateDecoderOnlyOutput
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from dllm_transformers import PrefixCache
 

@@ -106,6 +106,7 @@ def test_left_padded_batch_equals_rows_alone(model: Any, strategy: partial[Tenso
         ({"prefix_allowed_tokens_fn": print}, "PrefixConstrained|prefix_allowed"),
         ({"synced_gpus": True}, "synced_gpus"),
         ({"output_hidden_states": True}, "output_hidden_states"),
+        ({"inputs": None, "inputs_embeds": torch.zeros(1, 3, 64)}, "inputs_embeds"),
         ({"stop_strings": "x"}, "tokenizer=tokenizer"),
         ({"mode": "telepathy"}, "telepathy"),
         ({"mode": "ar", "threshold": 0.5}, "threshold"),
@@ -117,7 +118,7 @@ def test_what_is_not_honoured_raises(
 ) -> None:
     """Nothing is silently ignored."""
     with pytest.raises(DllmError, match=words):
-        model.generate(PROMPT, max_new_tokens=8, custom_generate=strategy, **options)
+        model.generate(**{"inputs": PROMPT, "max_new_tokens": 8, "custom_generate": strategy, **options})
 
 
 def test_a_kwarg_nobody_knows_raises(model: Any, strategy: partial[Tensor]) -> None:

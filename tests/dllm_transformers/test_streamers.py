@@ -89,7 +89,7 @@ def test_text_streamers(
 ) -> None:
     """transformers' own: printed text, a thread's iterator, drafts in place."""
     answer = model.generate(PROMPT, custom_generate=strategy, **GREEDY)[0, 5:]
-    expected = tokenizer.decode(answer, skip_special_tokens=True)
+    expected = str(tokenizer.decode(answer, skip_special_tokens=True))
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     model.generate(PROMPT, streamer=streamer, custom_generate=strategy, **GREEDY)
     assert capsys.readouterr().out == expected + "\n"
