@@ -36,8 +36,8 @@ from langchain_dllm.messages import answer_of
 from langchain_dllm.messages import chat_of
 from langchain_dllm.messages import chunk_of
 from langchain_dllm.running import arun
-from langchain_dllm.running import in_threads
 from langchain_dllm.running import run
+from langchain_dllm.together import in_threads
 
 
 class ChatDLLM(EngineModel, DraftingChatModel):
@@ -157,7 +157,9 @@ class ChatDLLM(EngineModel, DraftingChatModel):
                     raise
                 return error
 
-        yield from in_threads(answer, len(inputs), configs[0].get("max_concurrency"))
+        # Behind a rate limiter nobody waits for the others, who may be a long time coming.
+        meet = self.rate_limiter is None
+        yield from in_threads(answer, len(inputs), configs[0].get("max_concurrency"), meet)
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Tokens of the prompt these messages make, chat template included.

@@ -3,15 +3,22 @@
 import asyncio
 import itertools
 from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
+from torch import Tensor
 
 from dllm_plugins import DllmError
 from dllm_plugins import Finish
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.torch import TorchDenoiser
 from langchain_dllm import ChatDLLM
 
 Chat = Callable[..., ChatDLLM]
@@ -39,16 +46,16 @@ async def settle(model: ChatDLLM) -> None:
 def test_rows_of_a_batch_share_passes(
     chat: Chat, engine: Engine, questions: list[Any], expected: list[str], rows: list[int]
 ) -> None:
-    """Eight at once, and not many more passes than the longest answer needs alone."""
+    """All eight in the first, and no more passes than the longest answer needs alone."""
     longest = max(engine(question).usage.total_passes for question in questions)
     model = chat()
     rows.clear()
     assert [answer.content for answer in model.batch(questions)] == expected
-    assert max(rows) == 8
-    assert len(rows) <= longest + 8
+    assert rows[0] == 8
+    assert len(rows) == longest
     rows.clear()
     assert sorted(place for place, _ in model.batch_as_completed(questions)) == list(range(8))
-    assert max(rows) == 8
+    assert rows[0] == 8
 
 
 def test_a_chain_batches_its_model(chat: Chat, questions: list[Any], expected: list[str], rows: list[int]) -> None:
@@ -56,7 +63,7 @@ def test_a_chain_batches_its_model(chat: Chat, questions: list[Any], expected: l
     chain = ChatPromptTemplate.from_messages([("human", "{question}")]) | chat() | StrOutputParser()
     rows.clear()
     assert chain.batch([{"question": question} for question in questions]) == expected
-    assert max(rows) == 8
+    assert rows[0] == 8
 
 
 async def test_tasks_share_passes(chat: Chat, questions: list[Any], expected: list[str], rows: list[int]) -> None:
@@ -102,6 +109,53 @@ def test_one_bad_prompt_of_a_batch(chat: Chat, expected: list[str]) -> None:
     assert chat().batch([]) == []
 
 
+def test_calls_that_do_not_reach_the_engine(chat: Chat, questions: list[Any], rows: list[int]) -> None:
+    """Nobody waits for an answer from the cache, nor for a prompt that is refused."""
+    cache = InMemoryCache()
+    model = chat(cache=cache)
+    plain = [model.invoke(question).content for question in questions[:2]]
+    rows.clear()
+    answers = model.batch([*questions[:3], "too long " * 100, " "], return_exceptions=True)
+    assert [answer.content for answer in answers[:2]] == plain
+    assert isinstance(answers[2], AIMessage)
+    assert [isinstance(answer, DllmError) for answer in answers] == [False, False, False, True, True]
+    assert max(rows) == 1
+
+
+def test_calls_of_a_batch_within_a_batch(chat: Chat, engine: Engine) -> None:
+    """A callback that asks the same model, or another one, in the middle of a call."""
+    other = chat(dtype="bfloat16")
+
+    class Asks(BaseCallbackHandler):
+        def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+            self.said = [other.invoke("how?", max_tokens=2), *model.batch(["how?"] * 2, max_tokens=2)]
+
+    model = chat()
+    asks = Asks()
+    answers = model.batch(["why?"] * 3, config={"callbacks": [asks]})
+    assert [answer.content for answer in answers] == [engine("why?").text] * 3
+    assert asks.said[1].content == asks.said[2].content
+
+
+def test_a_failed_pass_reaches_every_call(chat: Chat, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And `max_retries` starts each again."""
+    failures = [MemoryError("too many rows")]
+    forward = TorchDenoiser.forward
+
+    def failing(self: TorchDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+        if failures:
+            raise failures.pop()
+        return forward(self, segments)
+
+    model = chat()
+    model.get_num_tokens("loads")
+    monkeypatch.setattr(TorchDenoiser, "forward", failing)
+    answers = model.batch(["why?"] * 3, return_exceptions=True)
+    assert all(isinstance(answer, MemoryError) for answer in answers)
+    failures.append(MemoryError("too many rows"))
+    assert [a.content for a in model.batch(["why?"] * 3, max_retries=1)] == [expected[0]] * 3
+
+
 def test_a_batch_closed_half_way_frees_its_rows(chat: Chat, questions: list[Any], rows: list[int]) -> None:
     """Rows under way end with their next pass."""
     model = chat(max_tokens=200)
@@ -123,7 +177,7 @@ def test_interrupting_a_chain_of_eight(chat: Chat, questions: list[Any], monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("langchain_dllm.running.as_completed", interrupted)
+        patch.setattr("langchain_dllm.together.as_completed", interrupted)
         with pytest.raises(KeyboardInterrupt):
             chain.batch([{"question": question} for question in questions])
     assert active(model) == ()
@@ -135,8 +189,9 @@ async def test_cancelling_a_chain_of_eight_half_way(
 ) -> None:
     """All of its rows are freed; another request on the same model does not notice."""
     model = chat()
-    chain = ChatPromptTemplate.from_messages([("human", "{question}")]) | model | StrOutputParser()
-    leaving = asyncio.create_task(chain.abatch([{"question": question} for question in questions], max_tokens=400))
+    prompt = ChatPromptTemplate.from_messages([("human", "{question}")])
+    chain = prompt | model.bind(max_tokens=400) | StrOutputParser()
+    leaving = asyncio.create_task(chain.abatch([{"question": question} for question in questions]))
     staying = asyncio.create_task(model.ainvoke(questions[0]))
     while not rows or max(rows) < 8:
         await asyncio.sleep(0.001)
