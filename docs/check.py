@@ -7,6 +7,8 @@ from pathlib import Path
 from dllm_plugins import plugins
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.config import value_range
+from dllm_plugins.families.layouts import LAYOUTS
+from dllm_plugins.families.layouts import REFUSED
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -33,7 +35,31 @@ def rule_table() -> str:
     return "\n".join(lines)
 
 
-GENERATED = {"options": option_table, "rules": rule_table}
+def family_table() -> str:
+    """Every family's checkpoints, and how we know that they load right."""
+    lines = [
+        "| family | checkpoints | licence | class in transformers | attention | shifted | mask id | verified |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, layout in sorted(LAYOUTS.items()):
+        checkpoints = "<br>".join(f"`{checkpoint}`" for checkpoint in layout.checkpoints)
+        mask = "from its files" if layout.mask_id is None else str(layout.mask_id)
+        label = f"`{name}` (name it)" if layout.named_only else f"`{name}`"
+        shifted = "yes" if layout.shifted else "no"
+        lines.append(
+            f"| {label} | {checkpoints} | {layout.licence} | {layout.classes} | {layout.attention} | {shifted} | "
+            f"{mask} | {layout.verified} |"
+        )
+    return "\n".join(lines)
+
+
+def refused_table() -> str:
+    """Architectures that are known and refused."""
+    lines = ["| architecture | reason |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {reason} |" for name, reason in sorted(REFUSED.items()))])
+
+
+GENERATED = {"options": option_table, "rules": rule_table, "families": family_table, "refused": refused_table}
 
 
 def generated(text: str) -> str:

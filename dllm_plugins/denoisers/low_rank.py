@@ -96,7 +96,8 @@ def _check(origin: str, weights: LowRankWeights, shape: LlamaShape) -> None:
                 raise CheckpointError(f"{origin}: {name} expects {down.shape[1]} inputs, the base model has {size}")
     if tuple(weights.mask_embedding.shape) != (shape.hidden,):
         raise CheckpointError(
-            f"{origin}: mask embedding is {tuple(weights.mask_embedding.shape)}, the base model's width is {shape.hidden}"
+            f"{origin}: mask embedding is {tuple(weights.mask_embedding.shape)}, "
+            f"the base model's width is {shape.hidden}"
         )
 
 

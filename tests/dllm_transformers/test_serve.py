@@ -65,7 +65,7 @@ def test_chat_completions(server: str, checkpoint: Path, tokenizer: PreTrainedTo
     model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     ids: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**ids, max_new_tokens=16, do_sample=False)[0, ids["input_ids"].shape[1] :]
-    expected = tokenizer.decode(answer, skip_special_tokens=True)
+    expected = str(tokenizer.decode(answer, skip_special_tokens=True))
     body = {"model": str(checkpoint), "messages": chat, "max_tokens": 16, "temperature": 0}
     with httpx.Client(base_url=server, timeout=120) as client:
         whole = client.post("/v1/chat/completions", json=body).raise_for_status().json()

@@ -1,0 +1,175 @@
+"""Checkpoints in their original on-disk format, loaded into transformers' own classes.
+
+Only JSON and safetensors files are read and nothing from a checkpoint is run. Names and
+shapes are compared with what the class expects before a single weight is loaded.
+"""
+
+import json
+from collections.abc import Container
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layouts import layout_of
+
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder that was checked: its config, its layout and its weight files."""
+
+    folder: Path
+    config: dict[str, Any]
+    layout: Layout
+    files: tuple[Path, ...]
+
+
+def open_checkpoint(folder: str | Path, family: str | None = None) -> Checkpoint:
+    """Read a folder's config and find its weight files.
+
+    :param family: for checkpoints that look like ordinary models.
+    :raises CheckpointError: for a folder without config or safetensors files, an index
+        that names files elsewhere, and a checkpoint no family knows or whose config it refuses.
+    """
+    place = Path(folder)
+    config = read_config(place)
+    layout = layout_of(config, str(place), family)
+    return Checkpoint(place, config, layout, _weight_files(place))
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    index = folder / INDEX
+    names = _indexed(index) if index.exists() else {path.name for path in folder.glob("*.safetensors")}
+    if not names:
+        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        found = f"; {pickles[0]} is a pickle, which may run code and is never read: convert it first" if pickles else ""
+        raise CheckpointError(f"no *.safetensors in {folder}{found}")
+    for name in sorted(names):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{INDEX} names {name}, which is not in {folder}; download the checkpoint again")
+    return tuple(folder / name for name in sorted(names))
+
+
+def _indexed(index: Path) -> set[str]:
+    """The file names of a sharded checkpoint's index."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"cannot read {index}: {error!r}; download the checkpoint again") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index} names {name!r}, which is not a safetensors file of this folder")
+    return names
+
+
+def read_mapped(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """All tensors by their original names; they are views of the files, not copies.
+
+    :raises CheckpointError: for a damaged file, or a tensor that two files hold.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in checkpoint.files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in list(file.keys()):
+                    if name in tensors:
+                        raise CheckpointError(f"{path} holds {name!r} again; remove the file that does not belong here")
+                    tensors[name] = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}); download it again") from error
+    return tensors
+
+
+def load_checkpoint(
+    folder: str | Path,
+    dtype: torch.dtype | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    offload_folder: str | Path | None = None,
+    family: str | None = None,
+) -> tuple[PreTrainedModel, Checkpoint]:
+    """A checkpoint in transformers' own class, in evaluation mode.
+
+    :param dtype: of the weights; None for the checkpoint's own.
+    :param device_map: as in `from_pretrained`, for models larger than one device.
+    :param offload_folder: where weights go that the device map puts on disk.
+    :param family: for checkpoints that look like ordinary models.
+    :raises CheckpointError: for anything that does not fit; there is no partial model then.
+    """
+    checkpoint = open_checkpoint(folder, family)
+    # transformers types neither its config classes nor its loading reports.
+    native: Any = checkpoint.layout.native(checkpoint.config)
+    config = native.config_class(**checkpoint.layout.config(checkpoint.config))
+    tensors = checkpoint.layout.tensors(read_mapped(checkpoint), checkpoint.config)
+    _compare(tensors, expected_tensors(native, config, tensors), checkpoint)
+    stored = next(iter(tensors.values())).dtype
+    model, report = native.from_pretrained(
+        None,
+        config=config,
+        state_dict=tensors,
+        dtype=stored if dtype is None else dtype,
+        device_map=device_map,
+        offload_folder=offload_folder,
+        output_loading_info=True,
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report.get(kind):
+            raise CheckpointError(f"{checkpoint.folder}: {kind.replace('_', ' ')} {sorted(report[kind])[:3]}")
+    loaded: PreTrainedModel = model.eval()
+    return loaded, checkpoint
+
+
+def expected_tensors(native: type[PreTrainedModel], config: Any, stored: Container[str]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes a checkpoint of this class holds; tied tensors once.
+
+    :param stored: the names that are there: experts may be stored stacked or one by one.
+    """
+    with torch.device("meta"):
+        skeleton = native(config)
+    tied = set(getattr(skeleton, "all_tied_weights_keys", None) or ())
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, tensor in skeleton.state_dict().items():
+        if name in tied:
+            continue
+        if name in stored:
+            expected[name] = tuple(tensor.shape)
+            continue
+        prefix, _, last = name.rpartition(".experts.")
+        if last == "gate_up_proj":
+            for expert in range(tensor.shape[0]):
+                half = (tensor.shape[1] // 2, tensor.shape[2])
+                expected[f"{prefix}.experts.{expert}.gate_proj.weight"] = half
+                expected[f"{prefix}.experts.{expert}.up_proj.weight"] = half
+        elif last == "down_proj":
+            for expert in range(tensor.shape[0]):
+                expected[f"{prefix}.experts.{expert}.down_proj.weight"] = tuple(tensor.shape[1:])
+        else:
+            expected[name] = tuple(tensor.shape)
+    return expected
+
+
+def _compare(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint) -> None:
+    """Refuse weights that contradict the config.
+
+    :raises CheckpointError: naming a tensor that is missing, surplus or misshapen.
+    """
+    where = f"{checkpoint.folder} ({checkpoint.layout.name})"
+    missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing:
+        raise CheckpointError(f"{where} has no tensor {missing[0]!r} ({len(missing)} missing in all)")
+    if surplus:
+        raise CheckpointError(f"{where} holds {surplus[0]!r}, which its config does not account for")
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise CheckpointError(f"{where}: {name} is {tuple(tensors[name].shape)}, config.json says {shape}")

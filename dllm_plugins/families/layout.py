@@ -1,0 +1,134 @@
+"""How a family's checkpoints are laid out on disk, as data and two pure functions.
+
+A layout says which class of transformers computes the same function, how `config.json`
+translates into that class's config, and which stored name is which parameter. Facts and
+how each was verified: the family's own file.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Literal
+
+from dllm_plugins.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+Config = Mapping[str, Any]
+Tensors = dict[str, "Tensor"]
+Attention = Literal["bidirectional", "block-causal", "causal, reordered", "causal context, bidirectional block", "own"]
+
+
+def _same_tensors(tensors: Tensors, _config: Config) -> Tensors:
+    return tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One family's checkpoints.
+
+    :param name: what users call the family.
+    :param architectures: values of config.json's `architectures` that belong to it.
+    :param native: the transformers class for a config; imported when called.
+    :param classes: their names, for people.
+    :param config: config.json as keyword arguments of the class's config; raises
+        CheckpointError for switches that the class does not have.
+    :param tensors: stored tensors under the class's names; experts stay one by one.
+    :param attention: who sees whom while a canvas is denoised.
+    :param shifted: whether the row at p - 1 predicts position p.
+    :param mask_id: of the published checkpoints, where their config does not say it.
+    :param named_only: its checkpoints look like ordinary models; users must name the family.
+    :param verified: how we know that the class computes the same.
+    """
+
+    name: str
+    architectures: frozenset[str]
+    native: "Callable[[Config], type[PreTrainedModel]]"
+    classes: str
+    config: Callable[[Config], dict[str, Any]]
+    attention: Attention
+    shifted: bool
+    checkpoints: tuple[str, ...]
+    licence: str
+    verified: str
+    tensors: Callable[[Tensors, Config], Tensors] = _same_tensors
+    mask_id: int | None = None
+    named_only: bool = False
+
+
+#: Keys that Llama, Qwen2, Qwen3 and their MoE relatives share with the originals.
+COMMON = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope_parameters",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
+#: What the Qwen3-MoE layout adds.
+EXPERTS = (
+    "num_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "norm_topk_prob",
+    "decoder_sparse_step",
+    "mlp_only_layers",
+)
+
+
+def pick(config: Config, names: Iterable[str]) -> dict[str, Any]:
+    """The entries of these names that are there and not null."""
+    return {name: config[name] for name in names if config.get(name) is not None}
+
+
+def require(config: Config, family: str, **wanted: tuple[Any, ...]) -> None:
+    """Refuse a config in which a switch that changes the maths has another value.
+
+    :param wanted: per key the values that are right; a missing key counts as None.
+    :raises CheckpointError: naming the key, its value and the ones that are known to be right.
+    """
+    for name, values in wanted.items():
+        if config.get(name) not in values:
+            known = " or ".join(repr(value) for value in values)
+            raise CheckpointError(
+                f"config.json says {name}={config.get(name)!r}; this package computes {family} with {name}={known} only"
+            )
+
+
+def common_config(config: Config, family: str, *more: str) -> dict[str, Any]:
+    """Config of a family that keeps the names of Llama or Qwen.
+
+    :raises CheckpointError: for sliding windows and scaled rotary embeddings, which no
+        checkpoint of these families was seen with.
+    """
+    require(config, family, use_sliding_window=(False, None), rope_scaling=(None, False))
+    missing = [name for name in ("vocab_size", "hidden_size", "num_hidden_layers") if name not in config]
+    if missing:
+        raise CheckpointError(f"config.json has no {missing[0]!r}; {family} needs it")
+    return pick(config, (*COMMON, *more))
+
+
+def renamed(tensors: Tensors, *prefixes: tuple[str, str]) -> Tensors:
+    """Tensors with the first matching prefix of each name replaced."""
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        old, new = next(((old, new) for old, new in prefixes if name.startswith(old)), ("", ""))
+        found[new + name[len(old) :]] = tensor
+    return found

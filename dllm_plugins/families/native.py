@@ -1,0 +1,44 @@
+"""Families whose class is in transformers under its own name: BERT-chat and DiffusionGemma."""
+
+from typing import Any
+
+from transformers import DiffusionGemmaForBlockDiffusion
+from transformers import ModernBertForMaskedLM
+
+from dllm_plugins.families.layout import Config
+from dllm_plugins.families.layout import Layout
+
+
+def _config(original: Config) -> dict[str, Any]:
+    """All of it: the class reads it itself."""
+    unread = ("architectures", "model_type", "auto_map", "transformers_version", "torch_dtype", "dtype")
+    return {name: value for name, value in original.items() if name not in unread}
+
+
+#: ZHZisZZ/dllm ca176752; two of three layers see a local window, so no 4-D mask of one's own.
+BERT_CHAT = Layout(
+    name="bert_chat",
+    architectures=frozenset({"ModernBertForMaskedLM"}),
+    native=lambda _: ModernBertForMaskedLM,
+    classes="ModernBert",
+    config=_config,
+    attention="own",
+    shifted=False,
+    checkpoints=("dllm-hub/ModernBERT-base-chat-v0.1", "dllm-hub/ModernBERT-large-chat-v0.1"),
+    licence="see the checkpoint's page",
+    verified="logits equal the reference's bit for bit",
+)
+#: transformers' own; uniform noise, self-conditioning, causal encoder and bidirectional decoder.
+DIFFUSION_GEMMA = Layout(
+    name="diffusion_gemma",
+    architectures=frozenset({"DiffusionGemmaForBlockDiffusion"}),
+    native=lambda _: DiffusionGemmaForBlockDiffusion,
+    classes="DiffusionGemma",
+    config=_config,
+    attention="own",
+    shifted=False,
+    checkpoints=("google/diffusiongemma-26B-A4B-it",),
+    licence="see the checkpoint's page",
+    verified="transformers' own class",
+)
+LAYOUTS = (BERT_CHAT, DIFFUSION_GEMMA)

@@ -1,0 +1,142 @@
+"""Families that keep Qwen's names and layers: SDAR, WeDLM, RND1, Fast-dLLM v2, Tiny-A2D, Open-dCoder.
+
+What differs between them is who sees whom, the shift and the sampler; the weights load as
+they are. Each one's source stands beside it.
+"""
+
+from functools import partial
+from typing import Any
+
+from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
+from transformers import Qwen2ForCausalLM
+from transformers import Qwen3ForCausalLM
+from transformers import Qwen3MoeForCausalLM
+
+from dllm_plugins.families.layout import EXPERTS
+from dllm_plugins.families.layout import Config
+from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layout import common_config
+from dllm_plugins.families.layout import require
+
+BIT_EQUAL = "logits equal the reference's bit for bit"
+CLOSE = "logits equal the reference's within 1e-4"
+
+
+def _config(name: str, more: tuple[str, ...], original: Config) -> dict[str, Any]:
+    require(original, name, hidden_act=("silu",))
+    return common_config(original, name, *more)
+
+
+def _wedlm(original: Config) -> type[PreTrainedModel]:
+    return Qwen3ForCausalLM if original.get("qk_norm") else Qwen2ForCausalLM
+
+
+def _a2d(original: Config) -> type[PreTrainedModel]:
+    known: dict[str, type[PreTrainedModel]] = {
+        "a2d-qwen2": Qwen2ForCausalLM,
+        "a2d-qwen3": Qwen3ForCausalLM,
+        "a2d-llama": LlamaForCausalLM,
+    }
+    require(original, "a2d", model_type=tuple(known))
+    return known[original["model_type"]]
+
+
+#: JetAstra/SDAR c2041a8 (`generate.py` and the training copy of the modelling file).
+SDAR = Layout(
+    name="sdar",
+    architectures=frozenset({"SDARForCausalLM"}),
+    native=lambda _: Qwen3ForCausalLM,
+    classes="Qwen3",
+    config=partial(_config, "sdar", ()),
+    attention="block-causal",
+    shifted=False,
+    checkpoints=("JetLM/SDAR-1.7B-Chat", "JetLM/SDAR-4B-Chat", "JetLM/SDAR-8B-Chat", "Gen-Verse/TraDo-8B-Instruct"),
+    licence="Apache-2.0 by the model card, MIT by the repository",
+    verified=CLOSE,
+    mask_id=151669,
+)
+#: PKU-SEC-Lab/TEAM-MoE-dLLM e9c502e, a modified copy of the checkpoint's modelling file.
+SDAR_MOE = Layout(
+    name="sdar_moe",
+    architectures=frozenset({"SDARMoeForCausalLM"}),
+    native=lambda _: Qwen3MoeForCausalLM,
+    classes="Qwen3Moe",
+    config=partial(_config, "sdar_moe", EXPERTS),
+    attention="block-causal",
+    shifted=False,
+    checkpoints=("JetLM/SDAR-30B-A3B-Chat", "JetLM/SDAR-30B-A3B-Sci"),
+    licence="Apache-2.0 by the model card, MIT by the repository",
+    verified=CLOSE,
+    mask_id=151669,
+)
+#: Tencent/WeDLM 0216110 `hf_compat/modeling_wedlm.py`; arXiv 2512.22737.
+WEDLM = Layout(
+    name="wedlm",
+    architectures=frozenset({"WeDLMForCausalLM"}),
+    native=_wedlm,
+    classes="Qwen2 or Qwen3",
+    config=partial(_config, "wedlm", ()),
+    attention="causal, reordered",
+    shifted=False,
+    checkpoints=("tencent/WeDLM-7B-Instruct", "tencent/WeDLM-8B-Instruct"),
+    licence="Apache-2.0",
+    verified=BIT_EQUAL,
+    mask_id=151665,
+)
+#: RadicalNumerics/RND1 87d5f46 `rnd/`.
+RND1 = Layout(
+    name="rnd1",
+    architectures=frozenset({"RND1LM"}),
+    native=lambda _: Qwen3MoeForCausalLM,
+    classes="Qwen3Moe",
+    config=partial(_config, "rnd1", EXPERTS),
+    attention="bidirectional",
+    shifted=True,
+    checkpoints=("radicalnumerics/RND1-Base-0910",),
+    licence="Apache-2.0",
+    verified=CLOSE,
+    mask_id=151669,
+)
+#: A copy of the checkpoints' modelling file (Satgoy152/DualDiffusion 189fa7a); arXiv 2509.26328.
+FAST_DLLM_V2 = Layout(
+    name="fast_dllm_v2",
+    architectures=frozenset({"Fast_dLLM_QwenForCausalLM"}),
+    native=lambda _: Qwen2ForCausalLM,
+    classes="Qwen2",
+    config=partial(_config, "fast_dllm_v2", ()),
+    attention="block-causal",
+    shifted=True,
+    checkpoints=("Efficient-Large-Model/Fast_dLLM_v2_1.5B", "Efficient-Large-Model/Fast_dLLM_v2_7B"),
+    licence="see the checkpoint's page",
+    verified=BIT_EQUAL,
+    mask_id=151665,
+)
+#: ZHZisZZ/dllm ca176752 `dllm/pipelines/a2d`; the mask token is in the tokenizer's files.
+A2D = Layout(
+    name="a2d",
+    architectures=frozenset({"A2DQwen3LMHeadModel", "A2DQwen2LMHeadModel", "A2DLlamaLMHeadModel"}),
+    native=_a2d,
+    classes="Qwen2, Qwen3 or Llama",
+    config=partial(_config, "a2d", ()),
+    attention="bidirectional",
+    shifted=False,
+    checkpoints=("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", "dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1"),
+    licence="see the checkpoint's page",
+    verified=BIT_EQUAL,
+)
+#: pengzhangzhi/Open-dLLM 8b38787; its config is an ordinary Qwen2's.
+OPEN_DCODER = Layout(
+    name="open_dcoder",
+    architectures=frozenset({"Qwen2ForCausalLM"}),
+    native=lambda _: Qwen2ForCausalLM,
+    classes="Qwen2",
+    config=partial(_config, "open_dcoder", ()),
+    attention="bidirectional",
+    shifted=True,
+    checkpoints=("fredzzp/open-dcoder-0.5B",),
+    licence="Apache-2.0 by the repository",
+    verified=BIT_EQUAL,
+    named_only=True,
+)
+LAYOUTS = (SDAR, SDAR_MOE, WEDLM, RND1, FAST_DLLM_V2, A2D, OPEN_DCODER)

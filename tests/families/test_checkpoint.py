@@ -1,0 +1,199 @@
+"""Loading: what is refused, shards, dtypes, device maps, memory."""
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save_file
+
+from dllm_plugins.checkpoint import load_checkpoint
+from dllm_plugins.checkpoint import open_checkpoint
+from dllm_plugins.errors import CheckpointError
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def llada(tmp_path: Path) -> Path:
+    """A copy of a tiny LLaDA checkpoint, to be damaged."""
+    return Path(shutil.copytree(GOLDEN / "llada_dense" / "checkpoint", tmp_path / "llada"))
+
+
+def change(folder: Path, **values: Any) -> None:
+    """Set keys of a folder's config.json."""
+    place = folder / "config.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), **values}))
+
+
+def rewrite(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change a folder's tensors."""
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def shard(folder: Path) -> dict[str, str]:
+    """Split a folder's weights in two; returns the weight map."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    parts = {"part-1.safetensors": names[::2], "part-2.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: tensors[name] for name in part}, folder / file)
+    found = {name: file for file, part in parts.items() for name in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": found}))
+    return found
+
+
+def test_shards_and_dtypes(llada: Path) -> None:
+    """The same model from two files, in the checkpoint's dtype or another."""
+    whole, checkpoint = load_checkpoint(llada)
+    assert checkpoint.layout.name == "llada"
+    shard(llada)
+    parts, _ = load_checkpoint(llada)
+    assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), parts.parameters(), strict=True))
+    half, _ = load_checkpoint(llada, dtype=torch.bfloat16)
+    assert {weight.dtype for weight in half.parameters()} == {torch.bfloat16}
+    assert not half.training
+
+
+def test_split_over_cpu_and_disk(llada: Path, tmp_path: Path) -> None:
+    """accelerate keeps some layers on disk; the logits are the same."""
+    ids = torch.arange(5, 15)[None]
+    whole, _ = load_checkpoint(llada)
+    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu"}
+    places |= {"lm_head": "cpu", "model.rotary_emb": "cpu"}
+    spread, _ = load_checkpoint(llada, device_map=places, offload_folder=tmp_path / "offload")
+    assert any(weight.is_meta for weight in spread.parameters())
+    with torch.inference_mode():
+        assert torch.equal(whole(ids).logits, spread(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: change(folder, architectures=["GPT5"]), r"GPT5.*known families"),
+        (lambda folder: change(folder, architectures=["DreamForCausalLM"]), "refused: DreamReasoner"),
+        (lambda folder: change(folder, architectures=None), "no family knows"),
+        (lambda folder: change(folder, alibi=True), "alibi=True"),
+        (lambda folder: change(folder, block_type="sequential"), "block_type='sequential'"),
+        (lambda folder: change(folder, n_layers=3), "no tensor"),
+        (lambda folder: change(folder, n_layers=1), "does not account for"),
+        (lambda folder: change(folder, mlp_hidden_size=80), "config.json says"),
+        (lambda folder: change(folder, weight_tying=True), "does not account for"),
+        (lambda folder: (folder / "config.json").unlink(), "cannot read"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot read"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"no \*.safetensors"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "is a pickle"),
+        (lambda folder: rewrite(folder, lambda t: t.pop("model.transformer.ln_f.weight")), "no tensor 'model.norm"),
+        (lambda folder: rewrite(folder, lambda t: t.update(more=torch.ones(1))), "holds 'more'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(llada: Path, damage: Callable[[Path], Any], words: str) -> None:
+    """With the value and what is wrong about it; there is no partial model."""
+    damage(llada)
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(llada)
+
+
+def test_a_truncated_file(llada: Path) -> None:
+    """Cut anywhere: in the header, behind it, in the data."""
+    place = llada / "model.safetensors"
+    data = place.read_bytes()
+    header = struct.unpack("<Q", data[:8])[0]
+    for length in (4, 8 + header // 2, 8 + header, len(data) - 1):
+        place.write_bytes(data[:length])
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_checkpoint(llada)
+
+
+@pytest.mark.parametrize("name", ["../evil.safetensors", "/etc/passwd", "sub/part.safetensors", "part.bin", 7])
+def test_an_index_that_leaves_the_folder(llada: Path, name: Any) -> None:
+    """Only safetensors files of the folder itself."""
+    found = shard(llada)
+    found[next(iter(found))] = name
+    (llada / "model.safetensors.index.json").write_text(json.dumps({"weight_map": found}))
+    with pytest.raises(CheckpointError, match="not a safetensors file of this folder"):
+        open_checkpoint(llada)
+
+
+def test_other_damage_of_an_index(llada: Path) -> None:
+    """A file that is missing, a map that is none, a tensor in two files."""
+    shard(llada)
+    both = load_file(llada / "part-2.safetensors") | load_file(llada / "part-1.safetensors")
+    save_file(both, llada / "part-2.safetensors")
+    with pytest.raises(CheckpointError, match="again"):
+        load_checkpoint(llada)
+    (llada / "part-2.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"part-2.safetensors, which is not in"):
+        open_checkpoint(llada)
+    (llada / "model.safetensors.index.json").write_text('{"weight_map": 3}')
+    with pytest.raises(CheckpointError, match="cannot read"):
+        open_checkpoint(llada)
+
+
+def test_families_that_look_like_ordinary_models(llada: Path) -> None:
+    """They load only under their name, and a name that contradicts the config is refused."""
+    change(llada, architectures=["Qwen2ForCausalLM"], model_type="qwen2")
+    with pytest.raises(CheckpointError, match="family='open_dcoder'"):
+        open_checkpoint(llada)
+    assert open_checkpoint(llada, "open_dcoder").layout.shifted
+    with pytest.raises(CheckpointError, match="but family 'sdar' has"):
+        open_checkpoint(llada, "sdar")
+    with pytest.raises(CheckpointError, match="unknown family 'nonesuch'"):
+        open_checkpoint(llada, "nonesuch")
+
+
+PEAK = """
+import json, sys, threading, time
+import torch
+from dllm_plugins.checkpoint import load_checkpoint
+
+def anonymous():
+    with open("/proc/self/status") as file:
+        return int(next(line for line in file if line.startswith("RssAnon")).split()[1]) * 1024
+
+load_checkpoint(sys.argv[1])
+before, peak, going = anonymous(), [0], [True]
+
+def watch():
+    while going[0]:
+        peak[0] = max(peak[0], anonymous())
+        time.sleep(0.0005)
+
+thread = threading.Thread(target=watch)
+thread.start()
+model, _ = load_checkpoint(sys.argv[2], dtype=torch.bfloat16)
+going[0] = False
+thread.join()
+size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+print(json.dumps({"peak": peak[0] - before, "size": size}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+def test_no_second_copy_of_the_weights(llada: Path, tmp_path: Path, stored: torch.dtype) -> None:
+    """Peak anonymous memory stays below 1.15 times the weights, converted or not."""
+    large = Path(shutil.copytree(llada, tmp_path / "large"))
+    change(large, d_model=1024, n_heads=8, n_kv_heads=8, mlp_hidden_size=4096, n_layers=12, embedding_size=8000)
+    inside = {"attn_norm": (1024,), "ff_norm": (1024,), "ff_proj": (4096, 1024), "up_proj": (4096, 1024)}
+    inside |= {"ff_out": (1024, 4096), **dict.fromkeys(("q_proj", "k_proj", "v_proj", "attn_out"), (1024, 1024))}
+    shapes: dict[str, tuple[int, ...]] = {"wte": (8000, 1024), "ln_f": (1024,), "ff_out": (8000, 1024)}
+    shapes |= {f"blocks.{layer}.{name}": shape for layer in range(12) for name, shape in inside.items()}
+    tensors = {f"model.transformer.{name}.weight": torch.ones(shape, dtype=stored) for name, shape in shapes.items()}
+    save_file(tensors, large / "model.safetensors")
+    command = [sys.executable, "-c", PEAK, str(llada), str(large)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(result.stdout)
+    assert found["size"] > 350e6
+    assert found["peak"] <= 1.15 * found["size"], found
