@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
+from dllm_plugins.fair import FairLock
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
@@ -36,7 +37,7 @@ class SharedModel:
         self.model = model
         self.prefixes = KeptPrefixes(model.denoiser.spec.context)
         self._engine = model.engine(self.prefixes)
-        self._lock = threading.Lock()
+        self._lock = FairLock()
         self._events: dict[int, deque[Event | Exception]] = {}
         self._leaving: deque[int] = deque()
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
@@ -156,7 +157,7 @@ class SharedModel:
         Whoever holds the engine then looks again when done.
         """
         self._leaving.extend(numbers)
-        while self._leaving and self._lock.acquire(blocking=False):
+        while self._leaving and self._lock.try_acquire():
             try:
                 self._drop()
             finally:
