@@ -16,6 +16,7 @@ from dllm_plugins.rules import RandomRule
 from dllm_plugins.rules import ThresholdRule
 from dllm_plugins.strategies import AutoregressiveStrategy
 from dllm_plugins.strategies import BlockStrategy
+from dllm_plugins.strategies import CanvasStrategy
 from dllm_plugins.strategies import SpeculativeStrategy
 from dllm_plugins.strategies import Strategy
 
@@ -40,9 +41,14 @@ def register_rules() -> list[CommitRule]:
 
 @hookimpl
 def register_strategies(rules: Mapping[str, CommitRule], processes: Mapping[str, MaskedProcess]) -> list[Strategy]:
-    """The three modes of the default model."""
+    """The three modes of the default model, and the canvas of bidirectional ones."""
     masked = processes["masked"]
-    return [SpeculativeStrategy(masked), BlockStrategy(rules, masked), AutoregressiveStrategy()]
+    return [
+        SpeculativeStrategy(masked),
+        BlockStrategy(rules, masked),
+        CanvasStrategy(rules, masked),
+        AutoregressiveStrategy(),
+    ]
 
 
 @hookimpl

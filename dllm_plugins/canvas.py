@@ -38,6 +38,8 @@ class Row:
     :param evidence: what the tokens in `settled` were settled by, where that is kept.
     :param drafts: tokens to verify in the next pass (speculative).
     :param cached: prompt tokens whose prefix was taken over from an earlier row.
+    :param block_start: where the block begins that is denoised now (whole-canvas decoding), and
+        `block_step`, the step it was begun in.
     :param logits: what each generated token was drawn from, by position, if asked for.
     """
 
@@ -57,6 +59,8 @@ class Row:
     drafts: list[int] = field(default_factory=list)
     cached: int = 0
     logits: dict[int, Tensor] | None = None
+    block_start: int = -1
+    block_step: int = 0
 
     @property
     def remaining(self) -> int:

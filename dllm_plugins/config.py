@@ -28,9 +28,10 @@ class SamplingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
-    mode: str = Field(
-        default="speculative",
-        description="speculative (lossless: same text as ar, fewer passes), diffusion, or ar",
+    mode: str | None = Field(
+        default=None,
+        description="speculative (lossless: same text as ar, fewer passes), diffusion, or ar; "
+        "the model's first if not given",
     )
     max_new_tokens: int = Field(default=256, ge=1, description="most tokens to generate")
     temperature: float = Field(
@@ -48,7 +49,7 @@ class SamplingConfig(BaseModel):
         default=None, ge=1, le=16, description="speculative: most draft tokens verified in one pass"
     )
     block_length: int | None = Field(
-        default=None, ge=1, le=64, description="diffusion: open positions denoised together"
+        default=None, ge=1, le=1024, description="diffusion: open positions denoised together"
     )
     rule: str | None = Field(default=None, description="diffusion: commit rule: threshold, factor, quota or random")
     threshold: float | None = Field(
@@ -57,8 +58,11 @@ class SamplingConfig(BaseModel):
     factor: float | None = Field(
         default=None, gt=0.0, le=64.0, description="diffusion: larger settles more tokens a pass (rule factor)"
     )
+    guidance: float | None = Field(
+        default=None, gt=0.0, le=64.0, description="diffusion: classifier-free guidance; doubles the rows"
+    )
     steps: int | None = Field(
-        default=None, ge=1, le=64, description="diffusion: passes a block is spread over (rules quota and random)"
+        default=None, ge=1, le=1024, description="diffusion: passes a block is spread over (rules quota and random)"
     )
 
     def __init__(self, **options: Any) -> None:

@@ -77,10 +77,9 @@ class Engine:
         :raises RequestError: for a prompt that is empty, too long, or holds a mask id.
         """
         spec, config = self.denoiser.spec, request.config
-        strategy = self.strategies.get(config.mode)
-        if strategy is None or config.mode not in spec.modes:
-            known = ", ".join(mode for mode in spec.modes if mode in self.strategies)
-            raise OptionError(f"unknown mode {config.mode!r}; modes of {spec.name}: {known}")
+        if config.mode is None:
+            config = config.model_copy(update={"mode": spec.modes[0]})
+        strategy = self._strategy(config.mode)
         strategy.check(config, spec)
         tokens = self._check_prompt(request)
         room = spec.context - len(tokens)
@@ -106,6 +105,15 @@ class Engine:
         text = AnswerText(self.tokenizer, config.stop)
         self._jobs[row.number] = _Job(row, strategy, text, kept, time.perf_counter())
         return row.number
+
+    def _strategy(self, mode: str | None) -> Strategy:
+        spec = self.denoiser.spec
+        known = {name: spec.strategies.get(name, name) for name in spec.modes}
+        strategy = self.strategies.get(known.get(mode or "", ""))
+        if strategy is None:
+            served = ", ".join(name for name, strategy in known.items() if strategy in self.strategies)
+            raise OptionError(f"unknown mode {mode!r}; modes of {spec.name}: {served}")
+        return strategy
 
     def _check_prompt(self, request: Request) -> list[int]:
         spec, tokens = self.denoiser.spec, [int(token) for token in request.tokens]
@@ -203,7 +211,7 @@ class Engine:
         row, spec = job.row, self.denoiser.spec
         del self._jobs[row.number]
         state = self.denoiser.close_row(row.handle)
-        if job.kept is not None:
+        if job.kept is not None and row.frozen:
             job.kept.keep(row.tokens[: row.frozen], state)
         usage = Usage(
             prompt_tokens=row.prompt,
@@ -214,7 +222,7 @@ class Engine:
             rows=job.forwarded,
             seconds=time.perf_counter() - job.began,
             prefill_seconds=job.prefill,
-            mode=row.config.mode,
+            mode=str(row.config.mode),
             cache=spec.cache,
             numerics=spec.numerics,
             seed=row.noise.seed if row.config.temperature > 0 else row.config.seed,

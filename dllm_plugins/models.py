@@ -59,6 +59,8 @@ class Model:
         """
         if not messages or not messages[-1]["content"].strip():
             raise RequestError("the prompt is empty; write a question")
+        if not self.tokenizer.chat_template:
+            raise RequestError(f"{self.name} has no chat template; give it token ids, or use an instruct checkpoint")
         encoded = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
 
@@ -101,8 +103,10 @@ class Adapter:
 
 
 def load_model(name: str = "dllm", **options: Any) -> Model:
-    """Load a registered model; `options` are the fields of :class:`LoadOptions`.
+    """Load a registered model, or a checkpoint by its folder or hub id.
 
+    :param name: a name such as `dllm`, a folder in the hub's format, or OWNER/NAME.
+    :param options: the fields of :class:`LoadOptions`.
     :raises PluginError: for an unknown name.
     :raises OptionError: for an unknown option.
     :raises CheckpointError: if its weights are missing or damaged.
@@ -113,4 +117,9 @@ def load_model(name: str = "dllm", **options: Any) -> Model:
             raise OptionError(
                 f"unknown option {option}={value!r} of load_model; known options: {', '.join(sorted(known))}"
             )
-    return plugins.find("model", name, plugins.presets()).load(LoadOptions(**options))
+    presets = plugins.presets()
+    if name not in presets and ("/" in name or Path(name).is_dir()):
+        from dllm_plugins.families import hub
+
+        return hub.load(name, LoadOptions(**options))
+    return plugins.find("model", name, presets).load(LoadOptions(**options))

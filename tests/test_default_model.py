@@ -13,6 +13,7 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.base_model import require_base
+from dllm_plugins.sharing import SharedModel
 
 pytestmark = pytest.mark.slow
 
@@ -103,3 +104,17 @@ def test_diffusion_writes_english(default_model: Model) -> None:
         assert not [first for first, second in pairwise(words) if first == second and first.isalpha()]
         english = [word for word in words if WORD.fullmatch(word)]
         assert len(english) > 0.8 * len(words), finish.text
+
+
+def test_the_second_turn_in_bfloat16(default_model: Model) -> None:
+    """A kept prefix gives the very text that forwarding everything again gives."""
+    shared = SharedModel(default_model)
+    chat = [{"role": "user", "content": PROMPTS[1]}]
+    for follow_up in ("Say that in one sentence.", "And in French?"):
+        config = SamplingConfig(max_new_tokens=32)
+        request = Request(default_model.encode_chat(chat), config)
+        found, fresh = shared.generate([request])[0], default_model.engine().generate([request])[0]
+        assert found.tokens == fresh.tokens
+        assert found.usage.rows == fresh.usage.rows - found.usage.cached_tokens
+        chat += [{"role": "assistant", "content": found.text}, {"role": "user", "content": follow_up}]
+    assert found.usage.cached_tokens > 60

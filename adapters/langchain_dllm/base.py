@@ -41,7 +41,7 @@ class EngineModel(BaseLanguageModel[Any]):
     model_config = ConfigDict(populate_by_name=True, extra="forbid")
 
     model_name: str = Field(default="dllm", alias="model", description="a registered model")
-    mode: str = "speculative"
+    mode: str | None = None
     max_tokens: int = 256
     temperature: float = 0.0
     top_k: int | None = None

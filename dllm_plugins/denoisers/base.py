@@ -1,5 +1,6 @@
 """The contract of a denoiser: (prefix, canvas) -> what it says at each wanted position."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -19,9 +20,11 @@ class ModelSpec:
     :param stop_ids: ids that end an answer, unless the request names others.
     :param block_length: default number of open positions.
     :param draft_length: default number of drafts a speculative pass verifies.
-    :param modes: strategies the model can serve.
+    :param modes: what the model can serve, its default first.
+    :param strategies: the strategy behind a mode, where it has another name.
+    :param shifted: whether the row at p - 1 predicts position p while a canvas is denoised.
     :param chain: whether :meth:`Denoiser.logits` uses known tokens on the left.
-    :param cache: "exact" or "approximate".
+    :param cache: "exact", "approximate", or "none" if every pass forwards the whole sequence.
     :param numerics: "row-invariant" if a position's result cannot depend on the rest of the pass.
     """
 
@@ -34,8 +37,10 @@ class ModelSpec:
     draft_length: int
     modes: tuple[str, ...]
     chain: bool
-    cache: Literal["exact", "approximate"]
+    cache: Literal["exact", "approximate", "none"]
     numerics: Literal["row-invariant", "approximate"]
+    strategies: Mapping[str, str] = field(default_factory=dict)
+    shifted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class Layout:
     :param attention: who sees whom while a canvas is denoised.
     :param shifted: whether the row at p - 1 predicts position p.
     :param mask_id: of the published checkpoints, where their config does not say it.
+    :param stop_ids: of the published checkpoints, beside those their configs name.
+    :param chat_template: replaces the checkpoints' own where that is known to be wrong.
     :param named_only: its checkpoints look like ordinary models; users must name the family.
     :param verified: how we know that the class computes the same.
     """
@@ -58,6 +60,8 @@ class Layout:
     verified: str
     tensors: Callable[[Tensors, Config], Tensors] = _same_tensors
     mask_id: int | None = None
+    stop_ids: frozenset[int] = frozenset()
+    chat_template: str | None = None
     named_only: bool = False
 
 

@@ -31,6 +31,14 @@ _INSIDE = {
 _OUTSIDE = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
 
 
+#: What ZHZisZZ/dllm (`dllm/utils/models.py`) and NeMo Automodel put in place of the shipped template.
+TEMPLATE = (
+    "<|startoftext|>{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n"
+    "{{ message.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+
+
 def config(original: Config) -> dict[str, Any]:
     """OLMo's names to Llama's."""
     require(
@@ -96,4 +104,6 @@ LAYOUT = Layout(
     licence="MIT (1.5: see its page)",
     verified="logits equal the reference's bit for bit",
     mask_id=126336,
+    stop_ids=frozenset({126081, 126348}),
+    chat_template=TEMPLATE,
 )

@@ -8,9 +8,6 @@ row for position p sits at rotary position p - 1. Facts and figures: docs/defaul
 from importlib.resources import files
 from pathlib import Path
 
-from transformers import AutoTokenizer
-from transformers import PreTrainedTokenizerBase
-
 from dllm_plugins import plugins
 from dllm_plugins.base_model import require_base
 from dllm_plugins.denoisers.base import ModelSpec
@@ -24,6 +21,8 @@ from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.denoisers.weights import load_llama
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.files import hub_folder
+from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.models import Backend
 from dllm_plugins.models import Family
 from dllm_plugins.models import LoadOptions
@@ -49,22 +48,7 @@ def base_place(base: str | Path | None) -> Path:
     """
     if base is None:
         return require_base()
-    folder = Path(base).expanduser()
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        wanted = ["*.json", "model*.safetensors", "*.jinja", "*.txt"]
-        return Path(snapshot_download(str(base), allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"base={str(base)!r} is neither a folder here nor a hub id that can be fetched ({error}); "
-            f"check the name and the network, or run `llm dllm setup` and leave base out"
-        ) from error
+    return hub_folder(base)
 
 
 def make_spec(base: LlamaWeights, stop_ids: frozenset[int], row_invariant: bool) -> ModelSpec:
@@ -93,14 +77,6 @@ def _stop_ids(folder: Path) -> frozenset[int]:
     return frozenset(ids)
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no usable tokenizer in {folder}: {error}") from error
-    return tokenizer
-
-
 def load(options: LoadOptions) -> Model:
     """Load base and denoiser; see :class:`~dllm_plugins.models.LoadOptions`.
 
@@ -115,7 +91,7 @@ def load(options: LoadOptions) -> Model:
     low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), base.shape, dtype)
     spec = make_spec(base, _stop_ids(folder), row_invariant=device.type == "cpu" and options.device_map is None)
     denoiser = backend.build(*place(folder, base, low_rank, device, options.device_map), spec)
-    return Model(NAME, denoiser, _tokenizer(folder))
+    return Model(NAME, denoiser, load_tokenizer(folder))
 
 
 def build_torch(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> TorchDenoiser:

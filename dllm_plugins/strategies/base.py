@@ -1,6 +1,7 @@
 """The contract of a strategy: what the next pass holds, and what it meant."""
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,7 @@ from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
+from dllm_plugins.rules.base import CommitRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,19 @@ def check_options(name: str, config: SamplingConfig, honoured: frozenset[str]) -
                 f"leave it out or choose another mode"
             )
     config.check_sampling()
+
+
+def choose_rule(config: SamplingConfig, rules: Mapping[str, CommitRule]) -> CommitRule:
+    """The rule asked for by name, or by the only rule option given; else the threshold rule.
+
+    :raises OptionError: for an unknown rule.
+    """
+    name = config.rule
+    if name is None:
+        name = "quota" if config.steps is not None else "factor" if config.factor is not None else "threshold"
+    if name not in rules:
+        raise OptionError(f"unknown rule {name!r}; known rules: {', '.join(sorted(rules))}")
+    return rules[name]
 
 
 def stack(parts: Iterable[Tensor]) -> Tensor:

@@ -19,13 +19,13 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import predict
 from dllm_plugins.processes.masked import MaskedProcess
 from dllm_plugins.rules.base import CanvasView
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import check_options
+from dllm_plugins.strategies.base import choose_rule
 from dllm_plugins.strategies.base import stack
 
 
@@ -70,21 +70,9 @@ class BlockStrategy:
         self.process = process
         self.options = frozenset({"block_length", "rule"}).union(*(rule.options for rule in rules.values()))
 
-    def rule(self, config: SamplingConfig) -> CommitRule:
-        """The rule asked for by name, or by the only rule option given; else the threshold rule.
-
-        :raises OptionError: for an unknown rule.
-        """
-        name = config.rule
-        if name is None:
-            name = "quota" if config.steps is not None else "factor" if config.factor is not None else "threshold"
-        if name not in self.rules:
-            raise OptionError(f"unknown rule {name!r}; known rules: {', '.join(sorted(self.rules))}")
-        return self.rules[name]
-
     def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
         """See :class:`~dllm_plugins.strategies.base.Strategy`."""
-        rule = self.rule(config)
+        rule = choose_rule(config, self.rules)
         check_options(f"{self.name}, rule {rule.name}", config, rule.options | {"block_length", "rule"})
 
     def _window(self, row: Row, spec: ModelSpec) -> range:
@@ -204,7 +192,7 @@ class BlockStrategy:
 
     def _decide(self, canvas: _Canvas, denoiser: Denoiser) -> list[int]:
         """Settle what the rule accepts; returns the indices to predict again."""
-        row, rule, spec = canvas.row, self.rule(canvas.row.config), denoiser.spec
+        row, rule, spec = canvas.row, choose_rule(canvas.row.config, self.rules), denoiser.spec
         is_open = [canvas.known(place) < 0 for place in canvas.places]
         width = row.config.block_length or spec.block_length
         padding = width - len(canvas.places)

@@ -18,13 +18,13 @@ from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import CheckpointError
 
-GOLDEN = Path(__file__).parent / "golden"
+from .golden_data import PART
 
 
 @pytest.fixture
 def llada(tmp_path: Path) -> Path:
     """A copy of a tiny LLaDA checkpoint, to be damaged."""
-    return Path(shutil.copytree(GOLDEN / "llada_dense" / "checkpoint", tmp_path / "llada"))
+    return Path(shutil.copytree(PART / "llada_dense" / "checkpoint", tmp_path / "llada"))
 
 
 def change(folder: Path, **values: Any) -> None:

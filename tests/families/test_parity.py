@@ -1,7 +1,6 @@
 """Every family's weights in transformers' own class give the logits of the original implementation."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from dllm_plugins.checkpoint import load_checkpoint
 
-HERE = Path(__file__).parent
-#: The whole golden data lies beside a developer's clone; a part of it is in every clone.
-WHOLE = Path(os.environ.get("DLLM_ORACLE", HERE.parents[2] / "shared" / "oracle"))
-FOLDER = WHOLE if WHOLE.is_dir() else HERE / "golden"
+from .golden_data import FOLDER
+from .golden_data import PART
+from .golden_data import WHOLE
+
 CASES = sorted(path.parent for path in FOLDER.glob("*/case.json"))
 NAMED = {"open_dcoder": "open_dcoder"}
 
@@ -69,6 +68,6 @@ def test_logits_of_the_reference(folder: Path) -> None:
 
 def test_a_clone_always_tests_parity() -> None:
     """The part in this repository is there, whatever lies beside it."""
-    assert {path.parent.name for path in (HERE / "golden").glob("*/case.json")} == {"llada_dense", "sdar"}
+    assert {path.parent.name for path in PART.glob("*/case.json")} == {"llada_dense", "sdar"}
     if WHOLE.is_dir():
         assert len(CASES) >= 21

@@ -1,0 +1,51 @@
+"""Folders of checkpoints: from a place or a hub id, and their tokenizers."""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerBase
+
+from dllm_plugins.errors import CheckpointError
+
+#: What is fetched from a hub repository: nothing that runs.
+WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+
+
+def hub_folder(name: str | Path) -> Path:
+    """A folder, or the local copy of a hub repository, fetched if it is not there yet.
+
+    `HF_HUB_OFFLINE` is honoured.
+
+    :raises CheckpointError: if it is neither a folder nor a hub id that can be had.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=list(WANTED)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{str(name)!r} is neither a folder here nor a hub id that can be fetched ({error}); "
+            f"check the name and the network, or run `llm dllm setup` for the default model"
+        ) from error
+
+
+def load_tokenizer(
+    folder: Path, kind: type[AutoTokenizer] | type[PreTrainedTokenizerBase] = AutoTokenizer
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint.
+
+    :param kind: the class to use. AutoTokenizer asks config.json, and so refuses folders whose
+        model type transformers does not know or that name code of their own.
+    :raises CheckpointError: if the folder has none.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"no usable tokenizer in {folder}: {error}") from error
+    return tokenizer

@@ -1,0 +1,189 @@
+"""The samplers of bidirectional families against their references: canvas after canvas, pass by pass."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from dllm_plugins import DllmError
+from dllm_plugins import Engine
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins import load_model
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.native import NativeDenoiser
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import RequestError
+
+from .golden_data import FOLDER
+
+#: Switches of LLaDA's sampler that the engine does not have yet.
+NOT_YET = ("logits_eos_inf", "confidence_eos_eot_inf")
+SETTINGS = [
+    pytest.param(folder, number, id=f"{folder.name}-{setting['name']}")
+    for folder in sorted(FOLDER.glob("*"))
+    if folder.name in ("llada_dense", "illada", "llada_moe")
+    for number, setting in enumerate(json.loads((folder / "case.json").read_text())["settings"])
+    if not setting.get("quirk") and not any(setting["params"].get(name) for name in NOT_YET)
+]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Any:
+    """A case as a folder users would have: with its mask id in the config, and a tokenizer."""
+    loaded: dict[str, Model] = {}
+
+    def made(folder: Path) -> Model:
+        if folder.name not in loaded:
+            place = tmp_path_factory.mktemp("hub") / folder.name
+            shutil.copytree(folder / "checkpoint", place)
+            case = json.loads((folder / "case.json").read_text())
+            config = json.loads((place / "config.json").read_text()) | {"mask_token_id": case["mask_id"]}
+            (place / "config.json").write_text(json.dumps(config))
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                shutil.copy(tiny_folder / name, place)
+            loaded[folder.name] = load_model(str(place), dtype="float32", device="cpu")
+        return loaded[folder.name]
+
+    return made
+
+
+def options_of(params: dict[str, Any]) -> dict[str, Any]:
+    """LLaDA's arguments as the engine's: its `steps` are spread over all blocks."""
+    blocks = params["gen_length"] // params["block_length"]
+    found = {"max_new_tokens": params["gen_length"], "block_length": params["block_length"]}
+    found["steps"] = params["steps"] // blocks
+    return found | ({"guidance": params["cfg_scale"]} if params.get("cfg_scale") else {})
+
+
+def distinct(canvases: Sequence[list[int]]) -> list[list[int]]:
+    """Without the repetitions of passes that settled nothing."""
+    return [canvas for canvas, _ in groupby(canvases)]
+
+
+@pytest.mark.parametrize(("folder", "number"), SETTINGS)
+def test_every_setting_reproduces(load: Any, folder: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output, canvases and number of passes; a batch of unequal prompts without padding."""
+    setting = json.loads((folder / "case.json").read_text())["settings"][number]
+    model, prompts, params = load(folder), setting["inputs"]["prompts"], setting["params"]
+    canvases: dict[int, list[list[int]]] = {}
+    forward = NativeDenoiser.forward
+
+    def recorded(self: NativeDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+        for row, own in groupby(segments, lambda segment: segment.row):
+            canvases.setdefault(row, []).append(list(next(iter(own)).tokens))
+        return forward(self, segments)
+
+    monkeypatch.setattr(NativeDenoiser, "forward", recorded)
+    options = options_of(params)
+    requests = [Request(prompt, SamplingConfig(**options), stop_ids=frozenset()) for prompt in prompts]
+    done = model.engine().generate(requests)
+    for place, (prompt, finish) in enumerate(zip(prompts, done, strict=True)):
+        length = len(prompt) + params["gen_length"]
+        expected = [canvas[place][-length:] for canvas in setting["canvases"]]
+        found = [*canvases[sorted(canvases)[place]], [*prompt, *finish.tokens]]
+        assert distinct(found) == distinct(expected)
+        assert [*prompt, *finish.tokens] == setting["output"][place][-length:]
+    enough = len(distinct(setting["canvases"])) - 1
+    assert done[0].usage.total_passes == min(setting["forwards"], enough)
+
+
+def test_batches_equal_rows_alone(load: Any) -> None:
+    """Unequal prompts, options and seeds, sampled; bit for bit, since sequences are forwarded one by one."""
+    model = load(FOLDER / "llada_dense")
+    requests = [
+        Request(
+            [5 + number] * (3 + 4 * number),
+            SamplingConfig(max_new_tokens=9 + number, block_length=4, temperature=0.7 * (number % 2), seed=number),
+        )
+        for number in range(5)
+    ]
+    alone = [model.engine().generate([request])[0].tokens for request in requests]
+    assert [finish.tokens for finish in model.engine().generate(requests)] == alone
+
+
+def test_stop_ids_end_the_work_early(load: Any) -> None:
+    """The answer is what stands before the first end-of-text, in fewer passes."""
+    model = load(FOLDER / "llada_dense")
+    options: dict[str, Any] = {"max_new_tokens": 32, "block_length": 8, "steps": 4}
+    whole = model.engine().generate([Request([5, 6, 7], SamplingConfig(**options), stop_ids=frozenset())])[0]
+    stop = whole.tokens[9]
+    cut = model.engine().generate([Request([5, 6, 7], SamplingConfig(**options), stop_ids=frozenset({stop}))])[0]
+    assert cut.tokens == whole.tokens[: whole.tokens.index(stop)]
+    assert cut.reason == "eos"
+    assert cut.usage.total_passes < whole.usage.total_passes
+    assert (cut.usage.cache, cut.usage.mode) == ("none", "diffusion")
+
+
+@pytest.mark.parametrize("options", [{"threshold": 0.01}, {"factor": 40.0}, {"rule": "random", "steps": 3}])
+def test_other_rules(load: Any, options: dict[str, Any]) -> None:
+    """No mask is left, and the budget is kept exactly, whatever the block length."""
+    model = load(FOLDER / "llada_dense")
+    config = SamplingConfig(max_new_tokens=11, block_length=4, seed=1, **options)
+    finish = model.engine().generate([Request([5, 6, 7], config, stop_ids=frozenset())])[0]
+    assert len(finish.tokens) == 11
+    assert model.denoiser.spec.mask_id not in finish.tokens
+    assert finish.usage.total_passes <= 11
+
+
+def test_drafts_show_the_canvas(load: Any) -> None:
+    """Settled tokens behind a gap are tentative until it is closed; commits come in order."""
+    model = load(FOLDER / "llada_dense")
+    engine: Engine = model.engine()
+    events = list(engine.stream(Request([5, 6, 7], SamplingConfig(max_new_tokens=16, block_length=16, steps=16))))
+    drafts = [event.tokens for event in events if type(event).__name__ == "Draft"]
+    assert any(None in draft and any(token is not None for token in draft) for draft in drafts)
+    committed = [token for event in events if type(event).__name__ == "Commit" for token in event.tokens]
+    assert tuple(committed) == events[-1].tokens
+
+
+def test_a_mask_in_the_prompt_is_refused(load: Any) -> None:
+    """The reference takes it for an open position and may leave masks in its output."""
+    model = load(FOLDER / "llada_dense")
+    with pytest.raises(RequestError, match="mask id"):
+        model.engine().admit(Request([5, model.denoiser.spec.mask_id], SamplingConfig()))
+
+
+def test_what_a_checkpoint_does_not_serve(load: Any, tmp_path: Path) -> None:
+    """Other modes and options, families that are not decoded yet, options of the default model."""
+    model = load(FOLDER / "llada_dense")
+    for options in ({"mode": "ar"}, {"mode": "speculative"}, {"draft_length": 3}, {"steps": 3, "threshold": 0.5}):
+        with pytest.raises(DllmError):
+            model.engine().admit(Request([5], SamplingConfig(**options)))
+    shutil.copytree(FOLDER / "sdar" / "checkpoint", tmp_path / "sdar")
+    with pytest.raises(CheckpointError, match="not decoded yet"):
+        load_model(str(tmp_path / "sdar"))
+    with pytest.raises(DllmError, match="denoiser="):
+        load_model(str(tmp_path / "sdar"), denoiser="x")
+    with pytest.raises(CheckpointError, match="neither a folder"):
+        load_model(str(tmp_path / "nothing"))
+
+
+def test_chat_templates(load: Any, tiny_folder: Path) -> None:
+    """LLaDA's shipped template is replaced; a model without any says so."""
+    model = load(FOLDER / "llada_dense")
+    tokenizer: PreTrainedTokenizerBase = model.tokenizer
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": " Hi "}], tokenize=False, add_generation_prompt=True
+    )
+    assert text == (
+        "<|startoftext|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def test_any_dtype(load: Any, tmp_path: Path) -> None:
+    """bfloat16 decodes too."""
+    place = Path(load(FOLDER / "llada_dense").name)
+    model = load_model(str(place), dtype="bfloat16")
+    finish = model.engine().generate([Request([5, 6, 7], SamplingConfig(max_new_tokens=8, block_length=8, steps=4))])[0]
+    assert model.denoiser.model.dtype == torch.bfloat16  # type: ignore[attr-defined]
+    assert finish.usage.total_passes <= 4
