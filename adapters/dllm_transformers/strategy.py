@@ -48,6 +48,7 @@ def block_diffusion(
     rule: str | None = None,
     threshold: float | None = None,
     factor: float | None = None,
+    guidance: float | None = None,
     steps: int | None = None,
     seed: int | None = None,
     denoiser: str | Path | None = None,
@@ -85,6 +86,7 @@ def block_diffusion(
         "rule": rule,
         "threshold": threshold,
         "factor": factor,
+        "guidance": guidance,
         "steps": steps,
     }
     first = int(torch.randint(LARGEST_SEED, ())) if seed is None else seed

@@ -53,6 +53,7 @@ class EngineModel(BaseLanguageModel[Any]):
     rule: str | None = None
     threshold: float | None = None
     factor: float | None = None
+    guidance: float | None = None
     steps: int | None = None
     timeout: float | None = Field(default=None, description="seconds until an answer must be complete")
     max_retries: int = Field(default=0, description="how often a request starts again after a pass failed")

@@ -35,6 +35,7 @@ class Options(llm.Options):
     rule: str | None = _option("rule")
     threshold: float | None = _option("threshold")
     factor: float | None = _option("factor")
+    guidance: float | None = _option("guidance")
     steps: int | None = _option("steps")
 
     @field_validator("stop", mode="before")
