@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import ExitStack
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 from weakref import WeakKeyDictionary
 from weakref import WeakValueDictionary
@@ -21,6 +22,7 @@ from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.fair import FairLock
+from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
@@ -217,8 +219,9 @@ def shared_model(name: str = "dllm", **options: Any) -> SharedModel:
 
     :param options: see :func:`dllm_plugins.models.load_model`.
     """
-    given = {"name": name} | {key: str(value) for key, value in options.items() if value is not None}
-    key = tuple(sorted(given.items()))
+    defaults = asdict(LoadOptions())
+    given = {option: str(value) for option, value in options.items() if value != defaults.get(option)}
+    key = tuple(sorted({"name": name, **given}.items()))
     with _loading:
         found = _models.get(key)
         if found is None:
