@@ -228,5 +228,5 @@ def test_importing_the_plugin_imports_nothing_heavy() -> None:
 def test_help_shows_options_with_ranges(run: Run) -> None:
     """`llm models --options`."""
     shown = " ".join(run("models", "--options", "-m", "dllm").stdout.split())
-    for words in ("above 0.0, at most 1.0", "at least 1, at most 64", "speculative (lossless"):
+    for words in ("above 0.0, at most 1.0", "at least 1, at most 1024", "speculative (lossless"):
         assert words in shown
