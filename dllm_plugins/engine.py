@@ -87,8 +87,10 @@ class Engine:
             config = config.model_copy(update={"max_new_tokens": room})
         seed = config.seed if config.seed is not None else secrets.randbelow(LARGEST_SEED)
         self._admitted += 1
-        kept = self.prefixes if request.prefixes is None else request.prefixes
-        state, cached = (None, 0) if kept is None else kept.find(tokens)
+        kept, state, cached = self.prefixes if request.prefixes is None else request.prefixes, None, 0
+        if kept is not None:
+            kept.bind(self.denoiser)
+            state, cached = kept.find(tokens)
         row = Row(
             number=self._admitted,
             handle=self.denoiser.open_row(state, cached),

@@ -8,8 +8,12 @@ to their right, so any first part of a prefix is a prefix too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import ReferenceType
+from weakref import ref
 
+from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import PrefixState
+from dllm_plugins.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,19 @@ class KeptPrefixes:
     def __init__(self, positions: int) -> None:
         self.positions = positions
         self._kept: list[Kept] = []
+        self._owner: ReferenceType[Denoiser] | None = None
+
+    def bind(self, denoiser: Denoiser) -> None:
+        """Serve this denoiser, and no other from now on.
+
+        :raises RequestError: if the prefixes were made by another one.
+        """
+        if self._owner is None:
+            self._owner = ref(denoiser)
+        elif self._owner() is not denoiser:
+            raise RequestError(
+                "the prefix cache was filled by another model, or before its weights changed; start with a new one"
+            )
 
     def __len__(self) -> int:
         """How many prefixes are held."""

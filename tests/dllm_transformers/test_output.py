@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from dllm_plugins import DllmError
 from dllm_transformers import PrefixCache
 
 PROMPT = torch.tensor([[5, 9, 77, 120, 33]])
@@ -104,6 +105,16 @@ def test_the_second_turn_takes_the_prefix_up(model: Any, strategy: partial[Any])
         assert second.usage[0]["cached_tokens"] >= first.sequences.shape[1] - 1
         assert second.usage[0]["rows"] == fresh.usage[0]["rows"] - second.usage[0]["cached_tokens"]
         assert second.past_key_values is cache
+
+
+def test_a_prefix_of_other_weights_is_refused(model: Any, strategy: partial[Any]) -> None:
+    """It would be stale: the keys and values are those of the weights before."""
+    options = {**OPTIONS, "do_sample": False, "custom_generate": strategy}
+    first = model.generate(PROMPT, **options)
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.mlp.down_proj.weight").mul_(-3.0)
+    with pytest.raises(DllmError, match="before its weights changed"):
+        model.generate(first.sequences, **options, **{cache_name(model): first.cache})
 
 
 def test_prefixes_of_a_batch_of_unequal_rows(model: Any, strategy: partial[Any]) -> None:
