@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
@@ -81,33 +80,27 @@ def read_mapped(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for path in checkpoint.files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in list(file.keys()):
-                    if name in tensors:
-                        raise CheckpointError(f"{path} holds {name!r} again; remove the file that does not belong here")
-                    tensors[name] = file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}); download it again") from error
+        found = read_file(path, "download it again")
+        twice = sorted(tensors.keys() & found.keys())
+        if twice:
+            raise CheckpointError(f"{path} holds {twice[0]!r} again; remove the file that does not belong here")
+        tensors |= found
     return tensors
 
 
 def load_checkpoint(
-    folder: str | Path,
+    checkpoint: Checkpoint,
     dtype: torch.dtype | None = None,
     device_map: str | dict[str, Any] | None = None,
     offload_folder: str | Path | None = None,
-    family: str | None = None,
-) -> tuple[PreTrainedModel, Checkpoint]:
+) -> PreTrainedModel:
     """A checkpoint in transformers' own class, in evaluation mode.
 
     :param dtype: of the weights; None for the checkpoint's own.
     :param device_map: as in `from_pretrained`, for models larger than one device.
     :param offload_folder: where weights go that the device map puts on disk.
-    :param family: for checkpoints that look like ordinary models.
     :raises CheckpointError: for anything that does not fit; there is no partial model then.
     """
-    checkpoint = open_checkpoint(folder, family)
     # transformers types neither its config classes nor its loading reports.
     native: Any = checkpoint.layout.native(checkpoint.config)
     config = native.config_class(**checkpoint.layout.config(checkpoint.config))
@@ -127,7 +120,7 @@ def load_checkpoint(
         if report.get(kind):
             raise CheckpointError(f"{checkpoint.folder}: {kind.replace('_', ' ')} {sorted(report[kind])[:3]}")
     loaded: PreTrainedModel = model.eval()
-    return loaded, checkpoint
+    return loaded
 
 
 def expected_tensors(native: type[PreTrainedModel], config: Any, stored: Container[str]) -> dict[str, tuple[int, ...]]:

@@ -67,10 +67,11 @@ def tri_mode_model(base: Path, denoiser: dict[str, Tensor], dtype: torch.dtype) 
     )
     model = TriModeForCausalLM(config)
     nn.Module.to(model, dtype)
+    weights = read_tensors(base)
     model.load_state_dict(
         {
-            "lm_head.weight": read_tensors(base)["model.embed_tokens.weight"],
-            **read_tensors(base),
+            "lm_head.weight": weights["model.embed_tokens.weight"],
+            **weights,
             **{DENOISER_PREFIX + name: tensor for name, tensor in denoiser.items()},
         }
     )

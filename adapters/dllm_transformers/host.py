@@ -46,18 +46,20 @@ def given_to_generate(strategy: FrameType | None) -> Given:
     found = caller.f_locals
     refused = {name: found.get(name) for name in REFUSED}
     # `tokenizer` and `assistant_tokenizer` are popped from generate()'s own kwargs; its decorators still hold theirs.
-    wrappers = _kwargs_of_wrappers(caller)
-    refused["assistant_tokenizer"] = wrappers.get("assistant_tokenizer")
-    return Given(found.get("streamer"), wrappers.get("tokenizer"), refused)
+    outer = _kwargs_of_decorators(caller)
+    refused["assistant_tokenizer"] = outer.get("assistant_tokenizer")
+    return Given(found.get("streamer"), outer.get("tokenizer"), refused)
 
 
-def _kwargs_of_wrappers(generate: FrameType) -> dict[str, Any]:
+def _kwargs_of_decorators(generate: FrameType) -> dict[str, Any]:
     """Keyword arguments as the decorators of generate() got them."""
-    wrapped, frame = GenerationMixin.generate, generate.f_back
+    codes, function = set(), GenerationMixin.generate
+    while hasattr(function, "__wrapped__"):
+        codes.add(function.__code__)
+        function = function.__wrapped__
     found: dict[str, Any] = {}
-    while hasattr(wrapped, "__wrapped__") and frame is not None:
-        if frame.f_code is not wrapped.__code__ and not isinstance(frame.f_locals.get("kwargs"), dict):
-            break
+    frame = generate.f_back
+    while frame is not None and frame.f_code in codes:
         found = {**frame.f_locals.get("kwargs", {}), **found}
-        wrapped, frame = wrapped.__wrapped__, frame.f_back
+        frame = frame.f_back
     return found

@@ -4,8 +4,11 @@ import torch
 from torch import Tensor
 from torch import nn
 from transformers import LlamaConfig
+from transformers import PreTrainedConfig
 
 from dllm_plugins.denoisers.low_rank import LINEARS
+from dllm_plugins.denoisers.low_rank import low_rank_sizes
+from dllm_plugins.denoisers.weights import LlamaShape
 
 MODEL_TYPE = "dllm_tri_mode"
 #: Where the denoiser's tensors stand among those of a checkpoint.
@@ -26,21 +29,23 @@ class TriModeConfig(LlamaConfig):
     denoiser_shortlist: int = 0
 
 
+def shape_of(config: PreTrainedConfig) -> LlamaShape:
+    """The base's numbers; that of a tri-mode model is a Llama.
+
+    :raises CheckpointError: if the base is nothing that the engine's forward does.
+    """
+    found = config.to_dict()
+    return LlamaShape.from_config(found | ({"model_type": "llama"} if found["model_type"] == MODEL_TYPE else {}))
+
+
 class TriModeDenoiser(nn.Module):
     """The denoiser's tensors, under the names of the shipped safetensors file."""
 
     def __init__(self, config: TriModeConfig) -> None:
         super().__init__()
-        hidden, rank, chain = config.hidden_size, config.denoiser_rank, config.denoiser_chain
-        head: int = config.head_dim or hidden // config.num_attention_heads
-        kv_heads = config.num_key_value_heads or config.num_attention_heads
-        attention = config.num_attention_heads * head
-        sizes = {
-            "qkv": (hidden, attention + 2 * kv_heads * head),
-            "out": (attention, hidden),
-            "gate_up": (hidden, 2 * config.intermediate_size),
-            "down": (config.intermediate_size, hidden),
-        }
+        shape = shape_of(config)
+        hidden, rank, chain = shape.hidden, config.denoiser_rank, config.denoiser_chain
+        sizes = low_rank_sizes(shape)
         self.mask_embedding = nn.Parameter(torch.zeros(hidden))
         self.chain = _pair(3 * hidden, chain, hidden)
         self.layers = nn.ModuleList(

@@ -11,7 +11,6 @@ from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.low_rank import low_rank_from
 from dllm_plugins.denoisers.low_rank import spread
 from dllm_plugins.denoisers.torch import TorchDenoiser
-from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.smollm2 import make_spec
@@ -19,8 +18,8 @@ from dllm_plugins.families.smollm2 import shipped_denoiser
 from dllm_plugins.models import Model
 from dllm_plugins.sharing import SharedModel
 from dllm_transformers.tri_mode import DENOISER_PREFIX
-from dllm_transformers.tri_mode import MODEL_TYPE
 from dllm_transformers.tri_mode import denoiser_tensors
+from dllm_transformers.tri_mode import shape_of
 
 _Print = tuple[object, ...]
 _made: WeakKeyDictionary[PreTrainedModel, tuple[_Print, SharedModel]] = WeakKeyDictionary()
@@ -60,7 +59,7 @@ def shared_model_of(model: PreTrainedModel, denoiser: str | Path | None) -> Shar
 
 def _make(model: PreTrainedModel, path: Path | None) -> SharedModel:
     name = type(model).__name__
-    shape = LlamaShape.from_config({**model.config.to_dict(), "model_type": _base_type(model)})
+    shape = shape_of(model.config)
     tensors = {
         key: tensor.detach() for key, tensor in model.state_dict().items() if not key.startswith(DENOISER_PREFIX)
     }
@@ -81,9 +80,3 @@ def _make(model: PreTrainedModel, path: Path | None) -> SharedModel:
     on_cpu = all(layer.qkv.device.type == "cpu" for layer in base.layers)
     spec = replace(make_spec(base, frozenset(), row_invariant=on_cpu), name=name)
     return SharedModel(Model(name, TorchDenoiser(base, low_rank, spec), _NoText()))
-
-
-def _base_type(model: PreTrainedModel) -> str:
-    """What the base is: a tri-mode model's is a Llama."""
-    found = str(model.config.model_type)
-    return "llama" if found == MODEL_TYPE else found

@@ -63,9 +63,9 @@ class KeptPrefixes:
 
         The prompt's last token is never among them: its row predicts the answer's first.
         """
-        best, length = None, 0
+        best, length, usable = None, 0, tokens[:-1]
         for kept in self._kept:
-            shared = common(kept.tokens, tokens[:-1])
+            shared = common(kept.tokens, usable)
             if shared > length:
                 best, length = kept, shared
         if best is None:

@@ -35,6 +35,18 @@ class LowRankWeights:
     metadata: dict[str, str]
 
 
+def low_rank_sizes(shape: LlamaShape) -> dict[str, tuple[int, int]]:
+    """(in, out) of the four linear layers that carry a low-rank pair."""
+    attention = shape.heads * shape.head_dim
+    qkv = attention + 2 * shape.kv_heads * shape.head_dim
+    return {
+        "qkv": (shape.hidden, qkv),
+        "out": (attention, shape.hidden),
+        "gate_up": (shape.hidden, 2 * shape.intermediate),
+        "down": (shape.intermediate, shape.hidden),
+    }
+
+
 def read_low_rank(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a denoiser file.
 
@@ -89,9 +101,10 @@ def low_rank_from(
 
 
 def _check(origin: str, weights: LowRankWeights, shape: LlamaShape) -> None:
-    inner = (shape.hidden, shape.heads * shape.head_dim, shape.hidden, shape.intermediate)
+    sizes = low_rank_sizes(shape)
     for layer in weights.pairs:
-        for name, size, (down, _) in zip(LINEARS, inner, layer, strict=True):
+        for name, (down, _) in zip(LINEARS, layer, strict=True):
+            size = sizes[name][0]
             if down.shape[1] != size:
                 raise CheckpointError(f"{origin}: {name} expects {down.shape[1]} inputs, the base model has {size}")
     if tuple(weights.mask_embedding.shape) != (shape.hidden,):

@@ -120,16 +120,22 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         )
     tensors: dict[str, Tensor] = {}
     for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()
-                for name in names:
-                    tensors[name] = file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path} is damaged ({error}); run `llm dllm setup --force` to fetch the base model again"
-            ) from error
+        tensors |= read_file(path, "run `llm dllm setup --force` to fetch the base model again")
     return tensors
+
+
+def read_file(path: Path, remedy: str) -> dict[str, Tensor]:
+    """All tensors of one safetensors file, by name; they are views of the file, not copies.
+
+    :param remedy: what to do about a damaged file, for the error.
+    :raises CheckpointError: if it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); {remedy}") from error
 
 
 def _layer(tensors: dict[str, Tensor], index: int) -> LayerWeights:

@@ -42,15 +42,15 @@ def load(name: str, options: LoadOptions) -> Model:
     if options.backend != LoadOptions().backend:
         raise OptionError(f"backend={options.backend!r} cannot run {name}; leave it out")
     folder = hub_folder(name)
-    found = open_checkpoint(folder)
-    if found.layout.name not in DECODED:
+    checkpoint = open_checkpoint(folder)
+    if checkpoint.layout.name not in DECODED:
         raise CheckpointError(
-            f"{folder} is of family {found.layout.name!r}, which loads but is not decoded yet; "
+            f"{folder} is of family {checkpoint.layout.name!r}, which loads but is not decoded yet; "
             f"families that are: {', '.join(sorted(DECODED))}"
         )
     device = best_device(options.device)
     places = {"": str(device)} if options.device_map is None else options.device_map
-    model, checkpoint = load_checkpoint(folder, choose_dtype(options.dtype, device), places)
+    model = load_checkpoint(checkpoint, choose_dtype(options.dtype, device), places)
     tokenizer = load_tokenizer(folder, PreTrainedTokenizerFast)
     if checkpoint.layout.chat_template is not None:
         tokenizer.chat_template = checkpoint.layout.chat_template

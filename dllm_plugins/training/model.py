@@ -14,23 +14,12 @@ from torch import Tensor
 from torch import nn
 
 from dllm_plugins.denoisers.low_rank import LINEARS
+from dllm_plugins.denoisers.low_rank import low_rank_sizes
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.denoisers.weights import rotary_table
 
 KeyValues = list[tuple[Tensor, Tensor]]
-
-
-def low_rank_sizes(shape: LlamaShape) -> dict[str, tuple[int, int]]:
-    """(in, out) of the four linear layers that carry a low-rank pair."""
-    attention = shape.heads * shape.head_dim
-    qkv = attention + 2 * shape.kv_heads * shape.head_dim
-    return {
-        "qkv": (shape.hidden, qkv),
-        "out": (attention, shape.hidden),
-        "gate_up": (shape.hidden, 2 * shape.intermediate),
-        "down": (shape.intermediate, shape.hidden),
-    }
 
 
 class LowRankDenoiser(nn.Module):

@@ -55,12 +55,12 @@ def shard(folder: Path) -> dict[str, str]:
 
 def test_shards_and_dtypes(llada: Path) -> None:
     """The same model from two files, in the checkpoint's dtype or another."""
-    whole, checkpoint = load_checkpoint(llada)
-    assert checkpoint.layout.name == "llada"
+    assert open_checkpoint(llada).layout.name == "llada"
+    whole = load_checkpoint(open_checkpoint(llada))
     shard(llada)
-    parts, _ = load_checkpoint(llada)
+    parts = load_checkpoint(open_checkpoint(llada))
     assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), parts.parameters(), strict=True))
-    half, _ = load_checkpoint(llada, dtype=torch.bfloat16)
+    half = load_checkpoint(open_checkpoint(llada), dtype=torch.bfloat16)
     assert {weight.dtype for weight in half.parameters()} == {torch.bfloat16}
     assert not half.training
 
@@ -68,10 +68,10 @@ def test_shards_and_dtypes(llada: Path) -> None:
 def test_split_over_cpu_and_disk(llada: Path, tmp_path: Path) -> None:
     """accelerate keeps some layers on disk; the logits are the same."""
     ids = torch.arange(5, 15)[None]
-    whole, _ = load_checkpoint(llada)
+    whole = load_checkpoint(open_checkpoint(llada))
     places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu"}
     places |= {"lm_head": "cpu", "model.rotary_emb": "cpu"}
-    spread, _ = load_checkpoint(llada, device_map=places, offload_folder=tmp_path / "offload")
+    spread = load_checkpoint(open_checkpoint(llada), device_map=places, offload_folder=tmp_path / "offload")
     assert any(weight.is_meta for weight in spread.parameters())
     with torch.inference_mode():
         assert torch.equal(whole(ids).logits, spread(ids).logits)
@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_refused(llada: Path, damage: Callable[[Path], Any]
     """With the value and what is wrong about it; there is no partial model."""
     damage(llada)
     with pytest.raises(CheckpointError, match=words):
-        load_checkpoint(llada)
+        load_checkpoint(open_checkpoint(llada))
 
 
 def test_a_truncated_file(llada: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_truncated_file(llada: Path) -> None:
     for length in (4, 8 + header // 2, 8 + header, len(data) - 1):
         place.write_bytes(data[:length])
         with pytest.raises(CheckpointError, match="damaged"):
-            load_checkpoint(llada)
+            load_checkpoint(open_checkpoint(llada))
 
 
 @pytest.mark.parametrize("name", ["../evil.safetensors", "/etc/passwd", "sub/part.safetensors", "part.bin", 7])
@@ -131,7 +131,7 @@ def test_other_damage_of_an_index(llada: Path) -> None:
     both = load_file(llada / "part-2.safetensors") | load_file(llada / "part-1.safetensors")
     save_file(both, llada / "part-2.safetensors")
     with pytest.raises(CheckpointError, match="again"):
-        load_checkpoint(llada)
+        load_checkpoint(open_checkpoint(llada))
     (llada / "part-2.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"part-2.safetensors, which is not in"):
         open_checkpoint(llada)
@@ -155,13 +155,13 @@ def test_families_that_look_like_ordinary_models(llada: Path) -> None:
 PEAK = """
 import json, sys, threading, time
 import torch
-from dllm_plugins.checkpoint import load_checkpoint
+from dllm_plugins.checkpoint import load_checkpoint, open_checkpoint
 
 def anonymous():
     with open("/proc/self/status") as file:
         return int(next(line for line in file if line.startswith("RssAnon")).split()[1]) * 1024
 
-load_checkpoint(sys.argv[1])
+load_checkpoint(open_checkpoint(sys.argv[1]))
 before, peak, going = anonymous(), [0], [True]
 
 def watch():
@@ -171,7 +171,7 @@ def watch():
 
 thread = threading.Thread(target=watch)
 thread.start()
-model, _ = load_checkpoint(sys.argv[2], dtype=torch.bfloat16)
+model = load_checkpoint(open_checkpoint(sys.argv[2]), dtype=torch.bfloat16)
 going[0] = False
 thread.join()
 size = sum(weight.numel() * weight.element_size() for weight in model.parameters())

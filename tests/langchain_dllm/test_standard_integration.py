@@ -18,6 +18,8 @@ from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Preset
 from langchain_dllm import ChatDLLM
 
+from .plain_text import PlainText
+
 OTHER = "dllm-by-another-name"
 PARAMETERS: dict[str, Any] = {"model": "dllm", "dtype": "bfloat16", "device": "cpu", "max_tokens": 12}
 
@@ -45,28 +47,12 @@ def models() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("load_default", "models")
-class TestChatDLLM(ChatModelIntegrationTests):
+class TestChatDLLM(PlainText, ChatModelIntegrationTests):
     """Stock tests only."""
-
-    @property
-    def chat_model_class(self) -> type[ChatDLLM]:
-        return ChatDLLM
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return PARAMETERS
-
-    @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_tool_choice(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
 
     @property
     def supported_usage_metadata_details(self) -> dict[Any, Any]:
