@@ -14,9 +14,10 @@ from dllm_plugins.rules import FactorRule
 from dllm_plugins.rules import QuotaRule
 from dllm_plugins.rules import RandomRule
 from dllm_plugins.rules import ThresholdRule
+from dllm_plugins.samplers.registry import samplers
 from dllm_plugins.strategies import AutoregressiveStrategy
 from dllm_plugins.strategies import BlockStrategy
-from dllm_plugins.strategies import CanvasStrategy
+from dllm_plugins.strategies import SampledStrategy
 from dllm_plugins.strategies import SpeculativeStrategy
 from dllm_plugins.strategies import Strategy
 
@@ -41,13 +42,13 @@ def register_rules() -> list[CommitRule]:
 
 @hookimpl
 def register_strategies(rules: Mapping[str, CommitRule], processes: Mapping[str, MaskedProcess]) -> list[Strategy]:
-    """The three modes of the default model, and the canvas of bidirectional ones."""
+    """The three modes of the default model, and every family's own sampler."""
     masked = processes["masked"]
     return [
         SpeculativeStrategy(masked),
         BlockStrategy(rules, masked),
-        CanvasStrategy(rules, masked),
         AutoregressiveStrategy(),
+        *(SampledStrategy(sampler) for sampler in samplers(rules)),
     ]
 
 

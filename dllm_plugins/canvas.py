@@ -38,8 +38,10 @@ class Row:
     :param evidence: what the tokens in `settled` were settled by, where that is kept.
     :param drafts: tokens to verify in the next pass (speculative).
     :param cached: prompt tokens whose prefix was taken over from an earlier row.
-    :param block_start: where the block begins that is denoised now (whole-canvas decoding), and
-        `block_step`, the step it was begun in.
+    :param given: what the answer begins with, if the prompt has holes; the mask id where open.
+    :param suffix: given tokens behind the answer (infilling).
+    :param done: the sampler has ended the answer, whatever its length.
+    :param approximate: keys have been held that a full pass would have computed anew.
     :param logits: what each generated token was drawn from, by position, if asked for.
     """
 
@@ -59,8 +61,10 @@ class Row:
     drafts: list[int] = field(default_factory=list)
     cached: int = 0
     logits: dict[int, Tensor] | None = None
-    block_start: int = -1
-    block_step: int = 0
+    given: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+    done: bool = False
+    approximate: bool = False
 
     @property
     def remaining(self) -> int:

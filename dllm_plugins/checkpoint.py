@@ -8,6 +8,7 @@ import json
 from collections.abc import Container
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Checkpoint:
     """A folder that was checked: its config, its layout and its weight files."""
 
@@ -33,6 +34,12 @@ class Checkpoint:
     config: dict[str, Any]
     layout: Layout
     files: tuple[Path, ...]
+
+    @cached_property
+    def native_config(self) -> Any:
+        """The config of transformers' own class; its type is not known before the checkpoint is."""
+        native: Any = self.layout.native(self.config)
+        return native.config_class(**self.layout.config(self.config))
 
 
 def open_checkpoint(folder: str | Path, family: str | None = None) -> Checkpoint:
@@ -103,7 +110,7 @@ def load_checkpoint(
     """
     # transformers types neither its config classes nor its loading reports.
     native: Any = checkpoint.layout.native(checkpoint.config)
-    config = native.config_class(**checkpoint.layout.config(checkpoint.config))
+    config = checkpoint.native_config
     tensors = checkpoint.layout.tensors(read_mapped(checkpoint), checkpoint.config)
     _compare(tensors, expected_tensors(native, config, tensors), checkpoint)
     stored = next(iter(tensors.values())).dtype

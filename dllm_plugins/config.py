@@ -1,6 +1,7 @@
 """SamplingConfig: every option of a request, validated and documented in one place."""
 
 from typing import Any
+from typing import Literal
 from typing import Self
 
 from pydantic import BaseModel
@@ -65,11 +66,21 @@ class SamplingConfig(BaseModel):
         default=None, ge=1, le=1024, description="diffusion: passes a block is spread over (rules quota and random)"
     )
 
+    approximate_cache: Literal["prefix", "dual"] | None = Field(
+        default=None, description="bidirectional models: prefix or dual; whole passes, which are exact, if not given"
+    )
+    refresh: int | None = Field(
+        default=None, ge=1, description="with an approximate cache: forward the whole canvas again every n passes"
+    )
+    preset_options: dict[str, Any] | None = Field(
+        default=None, description="options of the model's own sampler by their names; see docs/families.md"
+    )
+
     def __init__(self, **options: Any) -> None:
         try:
             super().__init__(**options)
         except ValidationError as error:
-            raise OptionError(_explain(error)) from None
+            raise OptionError(explain(error)) from None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -118,7 +129,8 @@ def value_range(option: str) -> str:
     return ", ".join(f"{words} {found[name]}" for name, words in _LIMITS.items() if name in found)
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """A validation error in one line that names each option, its value and what is known."""
     lines = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"]) or "options"

@@ -81,13 +81,19 @@ class Engine:
             config = config.model_copy(update={"mode": spec.modes[0]})
         strategy = self._strategy(config.mode)
         strategy.check(config, spec)
-        tokens = self._check_prompt(request)
-        room = spec.context - len(tokens)
+        tokens = self._check_prompt(request, strategy)
+        room = spec.context - len(tokens) - len(request.suffix)
         if config.max_new_tokens > room:
             config = config.model_copy(update={"max_new_tokens": room})
+        prompt = tokens.index(spec.mask_id) if spec.mask_id in tokens else len(tokens)
+        tokens, given = tokens[:prompt], tokens[prompt:]
+        if given:
+            config = config.model_copy(update={"max_new_tokens": config.max_new_tokens + len(given)})
         seed = config.seed if config.seed is not None else secrets.randbelow(LARGEST_SEED)
         self._admitted += 1
         kept, state, cached = self.prefixes if request.prefixes is None else request.prefixes, None, 0
+        if not strategy.keeps_prefix:
+            kept = None
         if kept is not None:
             kept.bind(self.denoiser)
             state, cached = kept.find(tokens)
@@ -100,9 +106,11 @@ class Engine:
             noise=RowNoise(seed),
             vocabulary=spec.vocabulary,
             stop_ids=spec.stop_ids if request.stop_ids is None else request.stop_ids,
+            given=tuple(given),
             frozen=cached,
             cached=cached,
             logits={} if request.logits else None,
+            suffix=tuple(request.suffix),
         )
         text = AnswerText(self.tokenizer, config.stop)
         self._jobs[row.number] = _Job(row, strategy, text, kept, time.perf_counter())
@@ -117,18 +125,24 @@ class Engine:
             raise OptionError(f"unknown mode {mode!r}; modes of {spec.name}: {served}")
         return strategy
 
-    def _check_prompt(self, request: Request) -> list[int]:
+    def _check_prompt(self, request: Request, strategy: Strategy) -> list[int]:
         spec, tokens = self.denoiser.spec, [int(token) for token in request.tokens]
         if not tokens:
             raise RequestError("the prompt is empty; give at least one token")
-        if len(tokens) >= spec.context:
-            raise RequestError(
-                f"the prompt has {len(tokens)} tokens, but {spec.name} holds {spec.context} with its answer; shorten it"
+        if request.suffix and not strategy.suffix:
+            raise OptionError(
+                f"mode {strategy.name!r} writes to the end of the text; leave the suffix of {len(request.suffix)} "
+                f"tokens out, or choose a model that fills gaps"
             )
-        for place, token in enumerate(tokens):
-            if token == spec.mask_id:
+        if len(tokens) + len(request.suffix) >= spec.context:
+            raise RequestError(
+                f"the prompt has {len(tokens) + len(request.suffix)} tokens, but {spec.name} holds {spec.context} "
+                f"with its answer; shorten it"
+            )
+        for place, token in enumerate([*tokens, *request.suffix]):
+            if token == spec.mask_id and not (strategy.holes and 0 < place < len(tokens)):
                 raise RequestError(f"the prompt holds the mask id {token} at position {place}; remove it")
-            if not 0 <= token < spec.vocabulary:
+            if not 0 <= token < spec.vocabulary and token != spec.mask_id:
                 raise RequestError(
                     f"the prompt holds id {token} at position {place}, outside 0 to {spec.vocabulary - 1}"
                 )
@@ -163,6 +177,9 @@ class Engine:
         if not jobs:
             return []
         plans = [job.strategy.plan(job.row, self.denoiser.spec) for job in jobs]
+        for job, plan in zip(jobs, plans, strict=True):
+            if plan.release:
+                self.denoiser.release(job.row.handle)
         hidden = iter(self.denoiser.forward([segment for plan in plans for segment in plan.segments]))
         parts = [[next(hidden) for _ in plan.segments] for plan in plans]
         for strategy in {id(job.strategy): job.strategy for job in jobs}.values():
@@ -207,7 +224,9 @@ class Engine:
         for place, token in enumerate(answer):
             if token in row.stop_ids:
                 return answer[:place], "eos"
-        return answer, "length" if len(answer) == row.config.max_new_tokens else None
+        if len(answer) == row.config.max_new_tokens:
+            return answer, "length"
+        return answer, "eos" if row.done else None
 
     def _finish(self, job: _Job, answer: Sequence[int], reason: FinishReason) -> Finish:
         row, spec = job.row, self.denoiser.spec
@@ -215,26 +234,28 @@ class Engine:
         state = self.denoiser.close_row(row.handle)
         if job.kept is not None and row.frozen:
             job.kept.keep(row.tokens[: row.frozen], state)
+        tentative = job.strategy.tentative(row, spec)
         usage = Usage(
             prompt_tokens=row.prompt,
             cached_tokens=row.cached,
             useful_tokens=len(answer),
-            canvas_tokens=len(row.generated) + len(row.settled),
+            canvas_tokens=len(row.generated) + sum(token is not None for token in tentative),
             passes=job.passes,
             rows=job.forwarded,
             seconds=time.perf_counter() - job.began,
             prefill_seconds=job.prefill,
             mode=str(row.config.mode),
-            cache=spec.cache,
+            cache="approximate" if row.approximate else spec.cache,
             numerics=spec.numerics,
             seed=row.noise.seed if row.config.temperature > 0 else row.config.seed,
         )
-        stop_token = row.generated[len(answer)] if reason == "eos" else None
+        stop_token = row.generated[len(answer)] if reason == "eos" and len(answer) < len(row.generated) else None
         logits = None
         if row.logits is not None:
             length = len(answer) + (stop_token is not None)
             logits = tuple(row.logits[row.prompt + place] for place in range(length))
-        return Finish(row.number, row.step, reason, tuple(answer), job.text.text, usage, stop_token, logits)
+        rest = (*row.generated[len(answer) :], *tentative)
+        return Finish(row.number, row.step, reason, tuple(answer), job.text.text, usage, stop_token, logits, rest)
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """Events of one request until it finishes. Closing the iterator frees its row at once.

@@ -99,6 +99,7 @@ class Finish:
     """The row is done. `tokens` and `text` are the whole answer, cut where it ends.
 
     `stop_token` is the end-of-text token behind the answer if `reason` is "eos".
+    `rest` is what stood on the canvas behind the answer when it ended, None where open.
     `logits`, if the request asked for them, holds for each token (the stop token
     included) what it was drawn from: float [V], before temperature and truncation.
     """
@@ -111,6 +112,7 @@ class Finish:
     usage: Usage
     stop_token: int | None = None
     logits: "tuple[Tensor, ...] | None" = field(default=None, compare=False, repr=False)
+    rest: tuple[int | None, ...] = field(default=(), compare=False, repr=False)
 
     def cut(self, length: int, text: str) -> "Finish":
         """The same answer ended earlier: its first `length` tokens, which read `text`."""

@@ -26,6 +26,9 @@ class LoadOptions:
     :param device_map: accelerate's "auto" or a mapping from module name to device, for
         models larger than one device; excludes `device`.
     :param backend: name of a registered denoiser backend.
+    :param family: of a checkpoint that looks like an ordinary model.
+    :param preset: the sampler behind mode `diffusion`, where the checkpoint does not say it.
+    :param mask_id: the mask token, where neither the checkpoint nor its family says it.
     """
 
     base: str | Path | None = None
@@ -34,6 +37,9 @@ class LoadOptions:
     device: str = "auto"
     device_map: "str | dict[str, str | int] | None" = None
     backend: str = "torch"
+    family: str | None = None
+    preset: str | None = None
+    mask_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ from dllm_plugins.config import SamplingConfig
 class Request:
     """One prompt and how to continue it.
 
-    :param tokens: prompt token ids, chat template included.
+    :param tokens: prompt token ids, chat template included. Some samplers fill mask ids inside
+        it; the answer then begins at the first one and includes what stands between them.
     :param config: sampling options.
+    :param suffix: tokens behind the gap that `max_new_tokens` opens, for models that can fill it in.
     :param stop_ids: token ids that end the answer; None for the model's own.
     :param prefixes: where the row looks for a cached prefix and leaves its own; None for the engine's.
     :param logits: hand out the logits each token of the answer was drawn from.
@@ -24,3 +26,4 @@ class Request:
     stop_ids: frozenset[int] | None = None
     prefixes: KeptPrefixes | None = None
     logits: bool = False
+    suffix: Sequence[int] = ()

@@ -23,6 +23,7 @@ class ModelSpec:
     :param modes: what the model can serve, its default first.
     :param strategies: the strategy behind a mode, where it has another name.
     :param shifted: whether the row at p - 1 predicts position p while a canvas is denoised.
+    :param holds: whether an approximate cache can be asked for.
     :param chain: whether :meth:`Denoiser.logits` uses known tokens on the left.
     :param cache: "exact", "approximate", or "none" if every pass forwards the whole sequence.
     :param numerics: "row-invariant" if a position's result cannot depend on the rest of the pass.
@@ -41,6 +42,7 @@ class ModelSpec:
     numerics: Literal["row-invariant", "approximate"]
     strategies: Mapping[str, str] = field(default_factory=dict)
     shifted: bool = False
+    holds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ class Segment:
     :param positions: rotary positions, one per token.
     :param noisy: open positions; the others run the unchanged base.
     :param wanted: indices into `tokens` whose hidden states the pass returns.
+    :param groups: block numbers of the tokens; a token then sees those of its own and of
+        smaller numbers, in place of `causal`.
+    :param conditioning: float [len(tokens), V], the last pass's logits, for models that read them.
     """
 
     row: int
@@ -65,12 +70,16 @@ class Segment:
     causal: bool = True
     behind: tuple[tuple[int, int], ...] = ()
     wanted: Sequence[int] = field(default=())
+    groups: Sequence[int] | None = None
+    conditioning: "Tensor | None" = None
 
 
 class PrefixState(Protocol):
     """The cached prefix of a row that has ended, `length` positions; a backend reads only its own."""
 
-    length: int
+    @property
+    def length(self) -> int:
+        """How many positions it holds."""
 
 
 class Denoiser(Protocol):
@@ -96,6 +105,17 @@ class Denoiser(Protocol):
 
     def freeze(self, row: int, count: int) -> None:
         """The first `count` tokens of the row's first segment of the last pass join the prefix."""
+
+    def hold(self, row: int, indices: Sequence[int]) -> None:
+        """Keep these keys of the row's first segment of the last pass, in place of those held so far.
+
+        They stand where a full pass would compute them anew: approximate.
+
+        :raises OptionError: if this backend only has exact caches.
+        """
+
+    def release(self, row: int) -> None:
+        """Forget the held keys."""
 
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:
         """Logits [N, vocabulary] for hidden states [N, hidden] of wanted positions.

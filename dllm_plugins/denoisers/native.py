@@ -1,54 +1,63 @@
-"""transformers' own classes as denoisers: bidirectional models, the whole sequence in every pass.
+"""transformers' own classes as denoisers, whatever their attention.
 
 Sequences of a pass are forwarded one by one: padding would change how products are
-tiled, and with that the last bits of a row's logits (docs/design.md, Numerics).
+tiled, and with that the last bits of a row's logits (docs/design.md, Numerics). Who sees
+whom is a mask of our own, so a causal class serves bidirectional, block-causal and
+reordered models alike.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from dllm_plugins.caches.native import NativeCache
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 
 
-@dataclass(slots=True)
-class NoPrefix:
-    """What is kept of a row without a cache."""
-
-    length: int = 0
-
-
 class NativeDenoiser:
-    """See :class:`~dllm_plugins.denoisers.base.Denoiser`. A causal class run with a mask that hides nothing.
+    """See :class:`~dllm_plugins.denoisers.base.Denoiser`.
 
     :param model: with a body in `model.base_model` and its head in `get_output_embeddings()`.
+    :param own_mask: the class hides what it must by itself (local windows): whole sequences
+        only, without a cache.
     """
 
-    def __init__(self, model: PreTrainedModel, spec: ModelSpec) -> None:
+    def __init__(self, model: PreTrainedModel, spec: ModelSpec, *, own_mask: bool = False) -> None:
         self.spec = spec
         self.model = model
+        self.own_mask = own_mask
         self._body: Any = model.base_model
-        self._head: Any = model.get_output_embeddings()
-        self._rows: set[int] = set()
+        self._head = self._find_head(model)
+        # transformers renamed the argument in 5.24.
+        self._cache_name = "cache" if "cache" in signature(self._body.forward).parameters else "past_key_values"
+        self._rows: dict[int, NativeCache] = {}
         self._opened = 0
 
+    @staticmethod
+    def _find_head(model: PreTrainedModel) -> Any:
+        """From hidden states to logits; masked language models have a transform before the last product."""
+        head: Any = model.get_output_embeddings()
+        transform: Any = getattr(model, "head", None)
+        if transform is None or transform is head:
+            return head
+        return lambda hidden: head(transform(hidden))
+
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
-        """A handle; nothing is cached."""
+        """A handle with an empty prefix, or with the first `length` positions of a kept one."""
         self._opened += 1
-        self._rows.add(self._opened)
+        self._rows[self._opened] = NativeCache() if not isinstance(prefix, NativeCache) else prefix.first(length)
         return self._opened
 
-    def close_row(self, row: int) -> NoPrefix:
-        """Forget the handle."""
-        self._rows.remove(row)
-        return NoPrefix()
+    def close_row(self, row: int) -> NativeCache:
+        """End the row; its cache is the caller's."""
+        return self._rows.pop(row)
 
     @property
     def open_rows(self) -> int:
@@ -56,29 +65,53 @@ class NativeDenoiser:
         return len(self._rows)
 
     def freeze(self, row: int, count: int) -> None:
-        """Nothing can be frozen.
+        """The first `count` tokens of the row's first segment of the last pass join the prefix."""
+        self._rows[row].freeze(count)
 
-        :raises OptionError: always: a strategy with a cache does not fit this model.
-        """
-        raise OptionError(f"{self.spec.name} has no prefix cache; choose a mode among {', '.join(self.spec.modes)}")
+    def hold(self, row: int, indices: Sequence[int]) -> None:
+        """Keep these keys of the row's first segment of the last pass; see the protocol."""
+        if self.own_mask:
+            raise OptionError(f"{self.spec.name} can only forward whole canvases; leave approximate_cache out")
+        self._rows[row].hold(indices)
+
+    def release(self, row: int) -> None:
+        """Forget the held keys."""
+        self._rows[row].release()
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
         """One pass; see :meth:`~dllm_plugins.denoisers.base.Denoiser.forward`."""
-        return [self._one(segment) for segment in segments]
+        found: list[Tensor] = []
+        first: int | None = None
+        for call in _calls(segments):
+            hidden, cache = self._one(call)
+            if call[0].row != first:
+                first = call[0].row
+                self._rows[first].pend(cache, len(call[0].tokens))
+            begin = 0
+            for segment in call:
+                found.append(hidden[[begin + index for index in segment.wanted]])
+                begin += len(segment.tokens)
+        return found
 
-    def _one(self, segment: Segment) -> Tensor:
-        assert not (segment.causal or segment.behind), "only whole canvases can be forwarded without a cache"
+    def _one(self, call: Sequence[Segment]) -> tuple[Tensor, Any]:
+        """Hidden states [tokens, hidden] of linked segments in one call, and the cache behind it."""
         device = self._body.get_input_embeddings().weight.device
-        tokens = torch.tensor([list(segment.tokens)], device=device)
-        positions = torch.tensor([list(segment.positions)], device=device)
-        length = tokens.shape[1]
-        # transformers passes a mask of four dimensions on as it is; zeros hide nothing.
-        mask = torch.zeros(1, 1, length, length, dtype=self.model.dtype, device=device)
+        tokens = torch.tensor([[token for segment in call for token in segment.tokens]], device=device)
+        if self.own_mask:
+            assert len(call) == 1, "only whole sequences can be forwarded without a mask of one's own"
+            return self._body(input_ids=tokens).last_hidden_state[0], None
+        positions = torch.tensor([[place for segment in call for place in segment.positions]], device=device)
+        kept = self._rows[call[0].row]
+        seen = visible(call, len(kept))
+        # transformers passes a mask of four dimensions on as it is.
+        mask = torch.zeros(1, 1, *seen.shape, dtype=self.model.dtype, device=device)
+        mask.masked_fill_(~seen.to(device), torch.finfo(self.model.dtype).min)
+        cache = kept.opened()
         hidden: Tensor = self._body(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False
+            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=True, **{self._cache_name: cache}
         ).last_hidden_state[0]
-        return hidden[list(segment.wanted)]
+        return hidden, cache
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:
@@ -89,3 +122,35 @@ class NativeDenoiser:
     def draft_logits(self, hidden: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same: there is no shortlist."""
         return self.logits(hidden), None
+
+
+def _calls(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Segments that are forwarded together: one, and those that look at it."""
+    calls: list[list[Segment]] = []
+    for segment in segments:
+        if segment.behind:
+            calls[-1].append(segment)
+        else:
+            calls.append([segment])
+    return calls
+
+
+def visible(call: Sequence[Segment], kept: int) -> Tensor:
+    """Which keys each token of a call sees: bool [tokens, kept + tokens]."""
+    begins = [0]
+    for segment in call:
+        begins.append(begins[-1] + len(segment.tokens))
+    seen = torch.zeros(begins[-1], kept + begins[-1], dtype=torch.bool)
+    seen[:, :kept] = True
+    for segment, begin in zip(call, begins, strict=False):
+        length = len(segment.tokens)
+        rows, own = slice(begin, begin + length), slice(kept + begin, kept + begin + length)
+        if segment.groups is not None:
+            groups = torch.tensor(list(segment.groups))
+            seen[rows, own] = groups[None, :] <= groups[:, None]
+        else:
+            inside = torch.ones(length, length, dtype=torch.bool)
+            seen[rows, own] = inside.tril() if segment.causal else inside
+        for index, count in segment.behind:
+            seen[rows, kept + begins[index] : kept + begins[index] + count] = True
+    return seen

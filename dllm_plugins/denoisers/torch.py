@@ -20,6 +20,7 @@ from dllm_plugins.denoisers.low_rank import SCALE
 from dllm_plugins.denoisers.low_rank import LowRankWeights
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.denoisers.weights import rotary_table
+from dllm_plugins.errors import OptionError
 
 
 @dataclass(slots=True)
@@ -92,6 +93,16 @@ class TorchDenoiser:
     def freeze(self, row: int, count: int) -> None:
         """The first `count` tokens of the row's first segment of the last pass join the prefix."""
         self._rows[row].freeze(count)
+
+    def hold(self, row: int, indices: Sequence[int]) -> None:
+        """Refused: the cache of this backend is exact.
+
+        :raises OptionError: always.
+        """
+        raise OptionError(f"{self.spec.name} has an exact cache only; leave approximate_cache out")
+
+    def release(self, row: int) -> None:
+        """Nothing is held."""
 
     def _parts(self, segments: Sequence[Segment]) -> list[_Part]:
         parts: list[_Part] = []

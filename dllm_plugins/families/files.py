@@ -1,5 +1,6 @@
 """Folders of checkpoints: from a place or a hub id, and their tokenizers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -33,6 +34,32 @@ def hub_folder(name: str | Path) -> Path:
             f"{str(name)!r} is neither a folder here nor a hub id that can be fetched ({error}); "
             f"check the name and the network, or run `llm dllm setup` for the default model"
         ) from error
+
+
+class TokenIds:
+    """Stands in for the tokenizer of a folder that has none: ids go in and come out."""
+
+    chat_template = None
+    mask_token_id = None
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """No text."""
+        return ""
+
+    def encode(self, text: str, **_options: object) -> list[int]:
+        """Refused.
+
+        :raises CheckpointError: always.
+        """
+        raise CheckpointError(f"{self.folder} has no tokenizer.json; add the tokenizer's files, or give token ids")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether there is anything to make a tokenizer of."""
+    return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
 
 
 def load_tokenizer(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
@@ -41,6 +42,11 @@ class Layout:
     :param tensors: stored tensors under the class's names; experts stay one by one.
     :param attention: who sees whom while a canvas is denoised.
     :param shifted: whether the row at p - 1 predicts position p.
+    :param modes: what it decodes with: the sampler or strategy behind each mode, the default first.
+    :param samplers: others that fit it, by name.
+    :param hints: parts of a checkpoint's name that tell which sampler it was made for; where
+        `modes` has no `diffusion`, one of them or the user must say it.
+    :param block_length: of the published checkpoints, where their config does not say it.
     :param mask_id: of the published checkpoints, where their config does not say it.
     :param stop_ids: of the published checkpoints, beside those their configs name.
     :param chat_template: replaces the checkpoints' own where that is known to be wrong.
@@ -59,6 +65,10 @@ class Layout:
     licence: str
     verified: str
     tensors: Callable[[Tensors, Config], Tensors] = _same_tensors
+    modes: Mapping[str, str] = field(default_factory=dict)
+    samplers: tuple[str, ...] = ()
+    hints: Mapping[str, str] = field(default_factory=dict)
+    block_length: int = 32
     mask_id: int | None = None
     stop_ids: frozenset[int] = frozenset()
     chat_template: str | None = None

@@ -4,7 +4,7 @@ from dllm_plugins.strategies.ar import AutoregressiveStrategy
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import Strategy
 from dllm_plugins.strategies.block import BlockStrategy
-from dllm_plugins.strategies.canvas import CanvasStrategy
+from dllm_plugins.strategies.sampled import SampledStrategy
 from dllm_plugins.strategies.speculative import SpeculativeStrategy
 
-__all__ = ["AutoregressiveStrategy", "BlockStrategy", "CanvasStrategy", "Plan", "SpeculativeStrategy", "Strategy"]
+__all__ = ["AutoregressiveStrategy", "BlockStrategy", "Plan", "SampledStrategy", "SpeculativeStrategy", "Strategy"]

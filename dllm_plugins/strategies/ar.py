@@ -19,6 +19,9 @@ class AutoregressiveStrategy:
     """The base model as it is: every other mode is measured against this one."""
 
     name = "ar"
+    keeps_prefix = True
+    holes = False
+    suffix = False
     options: frozenset[str] = frozenset()
 
     def check(self, config: SamplingConfig, spec: ModelSpec) -> None:

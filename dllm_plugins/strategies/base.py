@@ -21,21 +21,27 @@ from dllm_plugins.rules.base import CommitRule
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The segments of one row for the next pass, and the kind the pass counts as."""
+    """The segments of one row for the next pass, the kind it counts as, and whether held keys go first."""
 
     segments: tuple[Segment, ...]
     kind: str
+    release: bool = False
 
 
 class Strategy(Protocol):
     """One decoding method. Holds no state: everything is in the rows.
 
     `name` is the mode users ask for; `options` are the SamplingConfig fields it honours
-    beside the common ones.
+    beside the common ones. `keeps_prefix`: any first part of its rows' prefix serves later
+    rows; `holes`, `suffix`: whether it fills open positions inside a prompt, and a gap
+    before given tokens.
     """
 
     name: str
     options: frozenset[str]
+    keeps_prefix: bool
+    holes: bool
+    suffix: bool
 
     def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
         """Refuse options that this mode would not honour.

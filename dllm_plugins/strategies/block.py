@@ -64,6 +64,9 @@ class BlockStrategy:
     """Mode `diffusion`: block sampling with an exact prefix cache and a commit rule."""
 
     name = "diffusion"
+    keeps_prefix = True
+    holes = False
+    suffix = False
 
     def __init__(self, rules: Mapping[str, CommitRule], process: MaskedProcess) -> None:
         self.rules = rules

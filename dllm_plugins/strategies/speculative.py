@@ -28,6 +28,9 @@ class SpeculativeStrategy:
     """Draft with open rows, verify with clean rows, both in every pass."""
 
     name = "speculative"
+    keeps_prefix = True
+    holes = False
+    suffix = False
     options = frozenset({"draft_length"})
 
     def __init__(self, process: MaskedProcess) -> None:

@@ -1,0 +1,54 @@
+"""`python -m dllm_plugins.conformance FOLDER...`: run golden cases, print a table, exit 1 on a miss."""
+
+from pathlib import Path
+
+import click
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dllm_plugins.conformance.case import find_cases
+from dllm_plugins.conformance.check import check
+from dllm_plugins.conformance.compare import Result
+from dllm_plugins.errors import DllmError
+
+COLOURS = {"REPRODUCED": "green", "CORRECTED": "cyan", "REFUSED": "yellow", "MISSED": "bold red"}
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--produce", type=click.Path(file_okay=False, path_type=Path), help="Write what we produce; compare nothing."
+)
+def main(folders: tuple[Path, ...], produce: Path | None) -> None:
+    """Run every case in FOLDERS through the public API and compare with what was recorded."""
+    torch.set_num_threads(1)
+    try:
+        cases = find_cases(folders)
+        if produce is not None:
+            from dllm_plugins.conformance.produce import write
+
+            for case in cases:
+                click.echo(f"{write(case, produce)}")
+            return
+        results: list[Result] = []
+        for case in cases:
+            found = list(check(case))
+            _show(found)
+            results += found
+    except DllmError as error:
+        raise click.ClickException(str(error)) from error
+    missed = sum(result.verdict == "MISSED" for result in results)
+    click.echo(f"{len(results)} checks in {len(cases)} cases, {missed} missed")
+    raise SystemExit(1 if missed else 0)
+
+
+def _show(results: list[Result]) -> None:
+    table = Table("case", "setting", "verdict", "detail")
+    for result in results:
+        table.add_row(result.case, result.setting, f"[{COLOURS[result.verdict]}]{result.verdict}[/]", result.detail)
+    Console(width=None if Console().is_terminal else 160).print(table)
+
+
+if __name__ == "__main__":
+    main()

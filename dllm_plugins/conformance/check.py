@@ -1,0 +1,95 @@
+"""Check whole cases: logits first, then every setting."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from dllm_plugins.conformance.case import Case
+from dllm_plugins.conformance.case import Setting
+from dllm_plugins.conformance.compare import Result
+from dllm_plugins.conformance.compare import Verdict
+from dllm_plugins.conformance.compare import compare
+from dllm_plugins.conformance.logits import TOLERANCE
+from dllm_plugins.conformance.logits import recorded
+from dllm_plugins.conformance.logits import worst
+from dllm_plugins.conformance.play import Play
+from dllm_plugins.conformance.plays import PLAYS
+from dllm_plugins.conformance.run import run
+from dllm_plugins.errors import DllmError
+from dllm_plugins.models import Model
+from dllm_plugins.models import load_model
+
+#: Cases whose config is an ordinary model's, by a word of their family's name.
+NAMED = {"Open-dLLM": "open_dcoder", "Open-dCoder": "open_dcoder"}
+
+
+class Models:
+    """The models of one case, one per set of load options."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self._loaded: dict[str, Model] = {}
+
+    def get(self, **load: Any) -> Model:
+        """Loaded as a user would, with the ids that the tiny checkpoint's config has no field for."""
+        about = self.case.about
+        options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "mask_id": about.get("mask_id"), **load}
+        options["family"] = next((name for word, name in NAMED.items() if word in about["family"]), None)
+        key = repr(sorted(options.items()))
+        if key not in self._loaded:
+            self._loaded[key] = load_model(str(self.case.folder / "checkpoint"), **options)
+        return self._loaded[key]
+
+
+def translate(case: Case, setting: Setting) -> Play:
+    """A setting as requests.
+
+    :raises DllmError: if its sampler is unknown, or our options refuse it.
+    """
+    if setting.sampler not in PLAYS:
+        raise DllmError(f"no sampler here is {setting.sampler!r}; known: {', '.join(sorted(PLAYS))}")
+    return PLAYS[setting.sampler](case, setting)
+
+
+def first_load(case: Case) -> dict[str, Any]:
+    """Load options under which the case's logits can be had: any setting's will do."""
+    return next((translate(case, setting).load for setting in case.settings if not setting.quirk), {})
+
+
+def check_setting(case: Case, setting: Setting, models: Models) -> Result:
+    """Run one setting and judge it; settings that record a defect may be refused or corrected."""
+    try:
+        play = translate(case, setting)
+        model = models.get(**play.load)
+        traces = run(model, play)
+    except DllmError as error:
+        verdict: Verdict = "REFUSED" if setting.quirk else "MISSED"
+        return Result(case.name, setting.name, verdict, str(error))
+    wrong = compare(setting, play, traces, case.about.get("mask_id"))
+    passes = f"{max(trace.passes for trace in traces)} passes"
+    if not wrong:
+        return Result(case.name, setting.name, "REPRODUCED", f"{passes}{'; ' if play.note else ''}{play.note}")
+    if setting.quirk:
+        return Result(case.name, setting.name, "CORRECTED", f"{setting.quirk}: {wrong}")
+    return Result(case.name, setting.name, "MISSED", wrong)
+
+
+def check_logits(case: Case, models: Models, load: dict[str, Any]) -> Iterator[Result]:
+    """Every recorded sequence."""
+    for key in recorded(case):
+        difference = worst(case, models.get(**load), key)
+        verdict: Verdict = "REPRODUCED" if difference <= TOLERANCE else "MISSED"
+        yield Result(case.name, f"logits {key}", verdict, f"largest difference {difference:.1e}")
+
+
+def check(case: Case) -> Iterator[Result]:
+    """All results of a case, as they come.
+
+    :raises CheckpointError: if the case cannot be read.
+    """
+    models = Models(case)
+    try:
+        yield from check_logits(case, models, first_load(case))
+    except DllmError as error:
+        yield Result(case.name, "logits", "MISSED", str(error))
+    for setting in case.settings:
+        yield check_setting(case, setting, models)

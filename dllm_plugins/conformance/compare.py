@@ -1,0 +1,80 @@
+"""What we produced beside what was recorded. The only place that reads expected values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from dllm_plugins.conformance.case import Setting
+from dllm_plugins.conformance.play import Play
+from dllm_plugins.conformance.run import Trace
+
+Verdict = Literal["REPRODUCED", "CORRECTED", "REFUSED", "MISSED"]
+#: Kinds of the references' passes that only fill a cache; ours do that in passing.
+CACHE_ONLY = frozenset({"store", "prefill", "prefix", "commit"})
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the report."""
+
+    case: str
+    setting: str
+    verdict: Verdict
+    detail: str
+
+
+def strip(canvas: Sequence[int], mask: int | None) -> tuple[int, ...]:
+    """Without the open positions at its end: references differ in how many they append when."""
+    end = len(canvas)
+    while end and canvas[end - 1] == mask:
+        end -= 1
+    return tuple(canvas[:end])
+
+
+def distinct(canvases: Sequence[Sequence[int]], mask: int | None) -> list[tuple[int, ...]]:
+    """Without passes that changed nothing."""
+    return [canvas for canvas, _ in groupby(strip(canvas, mask) for canvas in canvases)]
+
+
+def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | None) -> str:
+    """What is wrong, in words; empty if everything reproduces."""
+    for row, trace in enumerate(traces):
+        expected = list(setting.raw["output"][row])
+        if play.lay_out(row, trace.text, whole=False) != expected:
+            return f"row {row}: output differs: {play.lay_out(row, trace.text, whole=False)} for {expected}"
+        recorded = [play.own(row, canvas[row]) for canvas in setting.raw["canvases"]]
+        length = min(max(map(len, trace.canvases)), max(map(len, recorded)))
+        wrong = _first_difference(
+            distinct([canvas[:length] for canvas in trace.canvases], mask),
+            distinct([canvas[:length] for canvas in recorded], mask),
+        )
+        if wrong is not None:
+            return f"row {row}: canvas {wrong} of {len(recorded)} differs"
+    return _passes(setting, max(trace.passes for trace in traces), len(distinct_steps(setting, play, mask)) - 1)
+
+
+def _first_difference(ours: list[tuple[int, ...]], theirs: list[tuple[int, ...]]) -> int | None:
+    """Where two runs part, if they do."""
+    for number, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+        if mine != other:
+            return number
+    return None if len(ours) == len(theirs) else min(len(ours), len(theirs))
+
+
+def distinct_steps(setting: Setting, play: Play, mask: int | None) -> list[list[tuple[int, ...]]]:
+    """The recorded canvases of all rows together, without passes that changed nothing in any."""
+    steps = [
+        [strip(play.own(row, canvas), mask) for row, canvas in enumerate(step)] for step in setting.raw["canvases"]
+    ]
+    return [step for step, _ in groupby(steps)]
+
+
+def _passes(setting: Setting, ours: int, needed: int) -> str:
+    """As many as the reference; without those that only fill a cache; or one per change."""
+    theirs = int(setting.raw["forwards"])
+    kinds = setting.raw.get("forward_kinds") or []
+    only_cache = sum(kind in CACHE_ONLY for kind in kinds)
+    if ours in (theirs, theirs - only_cache) or (ours < theirs and ours == needed):
+        return ""
+    return f"{ours} passes for {theirs} ({only_cache} of them only fill the cache, {needed} change the canvas)"

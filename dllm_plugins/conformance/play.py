@@ -1,0 +1,60 @@
+"""A setting of a reference sampler as requests to our public API."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+from typing import TypeAlias
+
+from dllm_plugins.conformance.case import Case
+from dllm_plugins.conformance.case import Setting
+from dllm_plugins.request import Request
+
+
+@dataclass(frozen=True)
+class Play:
+    """How to run a setting, and how the reference lays out what comes out.
+
+    :param requests: one per row.
+    :param load: options of `load_model` beside those every case needs.
+    :param left: tokens the reference puts in front of each row, its padding.
+    :param width: how long the reference makes every row, with `rest` behind what was generated.
+    :param untrimmed: the reference returns what stands behind the end of the text, too.
+    :param answer_only: the reference returns new tokens only.
+    :param note: what differs on purpose, for the report.
+    """
+
+    requests: Sequence[Request]
+    load: dict[str, Any] = field(default_factory=dict)
+    left: Sequence[Sequence[int]] = ()
+    width: int | None = None
+    rest: int | None = None
+    untrimmed: bool = False
+    answer_only: bool = False
+    note: str = ""
+
+    def lay_out(self, row: int, text: Sequence[int], *, whole: bool) -> list[int]:
+        """One row as the reference writes it.
+
+        :param text: prompt and answer.
+        :param whole: a canvas, which always holds the prompt.
+        """
+        prompt = 0 if whole or not self.answer_only else len(self.requests[row].tokens)
+        found = [*(self.left[row] if self.left else ()), *text[prompt:]]
+        if self.width is not None and self.rest is not None:
+            found += [self.rest] * (self.width - len(found))
+        return found
+
+    def own(self, row: int, canvas: Sequence[int]) -> list[int]:
+        """A row of the reference's canvas without its padding on the left."""
+        return list(canvas[len(self.left[row]) if self.left else 0 :])
+
+
+Translate: TypeAlias = Callable[[Case, Setting], Play]
+
+
+def left_padding(setting: Setting) -> list[list[int]]:
+    """What the reference received in front of each prompt."""
+    padded = setting.inputs.get("input_ids") or setting.prompts
+    return [list(row[: len(row) - len(prompt)]) for row, prompt in zip(padded, setting.prompts, strict=True)]

@@ -1,0 +1,8 @@
+"""Translations of the references' arguments, one module per group of samplers."""
+
+from dllm_plugins.conformance.play import Translate
+from dllm_plugins.conformance.plays import llada
+from dllm_plugins.conformance.plays import sdar
+
+#: By the reference's own name for its sampler.
+PLAYS: dict[str, Translate] = {**llada.PLAYS, **sdar.PLAYS}

@@ -1,0 +1,56 @@
+"""LLaDA's `generate` and Fast-dLLM's three on top of it."""
+
+from typing import Any
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.conformance.case import Case
+from dllm_plugins.conformance.case import Setting
+from dllm_plugins.conformance.play import Play
+from dllm_plugins.conformance.play import left_padding
+from dllm_plugins.request import Request
+
+
+def llada(case: Case, setting: Setting) -> Play:
+    """The reference spreads `steps` over all blocks, we count them per block."""
+    params = setting.params
+    own: dict[str, Any] = {}
+    if params.get("logits_eos_inf"):
+        own["suppress_tokens"] = [case.about["eos_id"]]
+    if params.get("confidence_eos_eot_inf"):
+        own["late_tokens"] = [case.about["eos_id"], case.about["eot_id"]]
+    options = common(params) | ({"guidance": params["cfg_scale"]} if params.get("cfg_scale") else {})
+    options |= {"rule": "random"} if params.get("remasking") == "random" else {}
+    return play(setting, {"mode": "llada", **options, "preset_options": own or None})
+
+
+def fast_dllm(_case: Case, setting: Setting) -> Play:
+    """With a threshold or a factor the reference ignores `steps`."""
+    params = setting.params
+    cache = params["cache"]
+    options = {"mode": "fast_dllm", **common(params), "approximate_cache": None if cache == "none" else cache}
+    own = {"last_candidate": True} if params.get("factor") is not None and not setting.quirk else None
+    return play(setting, options | {"preset_options": own})
+
+
+def common(params: dict[str, Any]) -> dict[str, Any]:
+    """Lengths, and the one rule the reference goes by."""
+    found = {"block_length": params["block_length"], "max_new_tokens": params["gen_length"]}
+    for rule in ("factor", "threshold"):
+        if params.get(rule) is not None:
+            return found | {rule: params[rule]}
+    return found | {"steps": params["steps"] // (params["gen_length"] // params["block_length"])}
+
+
+def play(setting: Setting, options: dict[str, Any]) -> Play:
+    """The references run all steps: end-of-text ids do not stop them."""
+    config = SamplingConfig(**options)
+    requests = [Request(prompt, config, stop_ids=frozenset()) for prompt in setting.prompts]
+    return Play(requests, left=left_padding(setting))
+
+
+PLAYS = {
+    "LLaDA generate": llada,
+    "Fast-dLLM v1 generate": fast_dllm,
+    "Fast-dLLM v1 generate_with_prefix_cache": fast_dllm,
+    "Fast-dLLM v1 generate_with_dual_cache": fast_dllm,
+}

@@ -1,0 +1,57 @@
+"""Run a play and write down what happened, pass by pass, from the engine's events alone."""
+
+from dataclasses import dataclass
+from dataclasses import field
+
+from dllm_plugins.conformance.play import Play
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Draft
+from dllm_plugins.events import Finish
+from dllm_plugins.models import Model
+
+
+@dataclass
+class Trace:
+    """One row: its canvas before the first pass and after every pass, and how it ended.
+
+    :param text: prompt and answer, the end-of-text token included.
+    :param passes: of all kinds.
+    """
+
+    canvases: list[list[int]]
+    text: list[int] = field(default_factory=list)
+    passes: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+
+
+def run(model: Model, play: Play) -> list[Trace]:
+    """Decode all rows together.
+
+    :raises DllmError: if a request is refused.
+    """
+    engine, mask = model.engine(), model.denoiser.spec.mask_id
+    traces: dict[int, Trace] = {}
+    final: dict[int, list[int]] = {}
+    for request in play.requests:
+        number = engine.admit(request)
+        final[number] = list(request.tokens)
+        traces[number] = Trace([[*request.tokens, *[mask] * request.config.max_new_tokens, *request.suffix]])
+        if mask in request.tokens:
+            del final[number][request.tokens.index(mask) :]
+    while engine.active:
+        for event in engine.step():
+            trace, known = traces[event.row], final[event.row]
+            if isinstance(event, Commit):
+                known += event.tokens
+            elif isinstance(event, Draft):
+                trace.canvases.append([*known, *(mask if token is None else token for token in event.tokens)])
+            elif isinstance(event, Finish):
+                _finish(trace, known, event, play.untrimmed, mask)
+    return [traces[number] for number in sorted(traces)]
+
+
+def _finish(trace: Trace, known: list[int], event: Finish, untrimmed: bool, mask: int) -> None:
+    canvas = [*known, *(mask if token is None else token for token in event.rest)]
+    trace.canvases.append(canvas)
+    trace.text = canvas if untrimmed else canvas[: len(known) + (event.stop_token is not None)]
+    trace.passes, trace.kinds = event.usage.total_passes, dict(event.usage.passes)

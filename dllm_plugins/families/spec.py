@@ -1,0 +1,102 @@
+"""What the engine must know of a checkpoint, from its config, its tokenizer and its family."""
+
+import json
+from typing import Any
+from typing import Literal
+
+from dllm_plugins.checkpoint import Checkpoint
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
+from dllm_plugins.models import LoadOptions
+
+#: Where configs say how long a block is.
+BLOCK_KEYS = ("block_size", "bd_size", "wedlm_window_size")
+
+
+def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOptions) -> ModelSpec:
+    """A checkpoint as the engine sees it.
+
+    :raises CheckpointError: if nothing says which id is the mask, or which sampler is meant.
+    :raises OptionError: for a preset that does not fit the family.
+    """
+    layout, native = checkpoint.layout, checkpoint.native_config
+    vocabulary: int = native.vocab_size
+    modes = modes_of(name, checkpoint, options.preset)
+    cache: Literal["exact", "none"] = "none" if layout.attention in ("bidirectional", "own") else "exact"
+    return ModelSpec(
+        name=name,
+        vocabulary=vocabulary,
+        mask_id=mask_of(checkpoint, tokenizer, options.mask_id, vocabulary),
+        context=native.max_position_embeddings,
+        stop_ids=stop_ids(checkpoint) | {item for item in layout.stop_ids if item < vocabulary},
+        block_length=block_length(checkpoint),
+        draft_length=0,
+        modes=tuple(modes),
+        chain=False,
+        cache=cache,
+        numerics="approximate",
+        strategies=modes,
+        shifted=layout.shifted,
+        holds=layout.attention == "bidirectional",
+    )
+
+
+def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str, str]:
+    """The sampler or strategy behind each mode, the default first; every sampler is a mode of its own name too.
+
+    :raises OptionError: for a preset that does not fit the family.
+    :raises CheckpointError: if it is unclear which sampler the checkpoint was made for.
+    """
+    layout = checkpoint.layout
+    known = dict.fromkeys((*layout.modes.values(), *layout.samplers))
+    if preset is not None and preset not in known:
+        raise OptionError(f"preset={preset!r} does not fit {name}; presets of {layout.name}: {', '.join(known)}")
+    hinted = (sampler for part, sampler in layout.hints.items() if part in name.lower())
+    chosen = preset or next(hinted, None) or layout.modes.get("diffusion")
+    if chosen is None:
+        raise CheckpointError(
+            f"{checkpoint.folder} is of family {layout.name!r}, whose config does not tell which sampler it was made "
+            f"for; say preset={' or '.join(map(repr, known))}"
+        )
+    return {"diffusion": chosen} | dict(layout.modes) | {"diffusion": chosen} | {item: item for item in known}
+
+
+def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabulary: int) -> int:
+    """The id of an open position: as given, of the config, the tokenizer, or the published checkpoints.
+
+    :raises CheckpointError: if nothing says it.
+    """
+    found = (
+        given,
+        checkpoint.config.get("mask_token_id"),
+        getattr(tokenizer, "mask_token_id", None),
+        checkpoint.layout.mask_id,
+    )
+    mask_id = next((item for item in found if item is not None), None)
+    if not isinstance(mask_id, int) or not 0 <= mask_id < vocabulary:
+        raise CheckpointError(
+            f"{checkpoint.folder} says mask_token_id={mask_id!r}; set it in config.json or say mask_id=..., "
+            f"an id below {vocabulary}"
+        )
+    return mask_id
+
+
+def block_length(checkpoint: Checkpoint) -> int:
+    """Positions denoised together, unless a request says otherwise."""
+    found = next((checkpoint.config[key] for key in BLOCK_KEYS if checkpoint.config.get(key)), None)
+    return checkpoint.layout.block_length if found is None else int(found)
+
+
+def stop_ids(checkpoint: Checkpoint) -> frozenset[int]:
+    """End-of-text ids of generation_config.json, else of config.json; none if neither has any."""
+    place = checkpoint.folder / "generation_config.json"
+    generation: dict[str, Any] = {}
+    if place.exists():
+        try:
+            generation = json.loads(place.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {place}: {error}") from error
+    found = generation.get("eos_token_id", checkpoint.config.get("eos_token_id"))
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    return frozenset(int(item) for item in ids)

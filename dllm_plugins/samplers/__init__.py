@@ -1,0 +1,1 @@
+"""Reference samplers: each family's own way of decoding, as a program. One family a file."""

@@ -1,0 +1,114 @@
+"""The contract of a reference sampler: a program that asks for passes and writes on a canvas.
+
+A program is a generator. It yields a :class:`Pass`, is sent the logits of the positions
+it wanted, writes tokens on its :class:`~dllm_plugins.samplers.canvas.Canvas` and says
+which of them are final. So each family's sampler reads like the loop of its paper, while
+the engine runs any number of them together, one pass at a time.
+"""
+
+from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from typing import TypeAlias
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import ValidationError
+from torch import Tensor
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.config import explain
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.errors import OptionError
+from dllm_plugins.samplers.canvas import Canvas
+
+
+class Settings(BaseModel):
+    """What a sampler can be told beside the common options; subclasses name and describe each.
+
+    A field with the name of a SamplingConfig option is taken from there; the others are
+    given in `preset_options`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass over one row.
+
+    :param segments: what is forwarded; each is a call of its own unless it names an
+        earlier one in `behind`.
+    :param kind: what the pass counts as in the statistics.
+    :param release: forget the held keys first.
+    :param freeze: how many tokens of the first segment join the prefix afterwards.
+    :param hold: indices into the first segment whose keys are held afterwards in place of
+        those held so far; this is what makes a cache approximate.
+    """
+
+    segments: tuple[Segment, ...]
+    kind: str = "predict"
+    release: bool = False
+    freeze: int = 0
+    hold: Sequence[int] | None = None
+
+
+#: Yields passes; is sent, per segment, the logits [len(wanted), V].
+Program: TypeAlias = Generator[Pass, list[Tensor], None]
+
+
+def _no_check(config: SamplingConfig) -> None:
+    """Nothing to add."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """One family's way of decoding, as data and a program.
+
+    :param name: what users ask for, as a mode of a request or a preset of a checkpoint.
+    :param summary: one line for people.
+    :param source: the code or paper it follows.
+    :param settings: what it can be told.
+    :param start: the program for one canvas.
+    :param holes: whether open positions inside the prompt are filled.
+    :param suffix: whether tokens behind the gap are used.
+    :param check: refuses, with OptionError, what the settings cannot tell by themselves.
+    """
+
+    name: str
+    summary: str
+    source: str
+    settings: type[Settings]
+    start: Callable[[Canvas, Any, ModelSpec], Program]
+    holes: bool = False
+    suffix: bool = False
+    check: Callable[[SamplingConfig], None] = _no_check
+
+    @property
+    def options(self) -> frozenset[str]:
+        """The SamplingConfig options it honours beside the common ones."""
+        return frozenset(self.settings.model_fields).intersection(SamplingConfig.model_fields) | {"preset_options"}
+
+    def read(self, config: SamplingConfig) -> Settings:
+        """The settings of a request.
+
+        :raises OptionError: for an option this sampler does not know, or a value out of range.
+        """
+        self.check(config)
+        own = self.settings.model_fields
+        values = {name: value for name, value in config.given().items() if name in own}
+        for name, value in (config.preset_options or {}).items():
+            if name not in own or name in SamplingConfig.model_fields:
+                known = ", ".join(sorted(own.keys() - SamplingConfig.model_fields.keys())) or "none"
+                raise OptionError(
+                    f"preset_options has {name}={value!r}, which sampler {self.name!r} does not take there; "
+                    f"it takes: {known}"
+                )
+            values[name] = value
+        try:
+            return self.settings(**values)
+        except ValidationError as error:
+            raise OptionError(f"sampler {self.name!r}: {explain(error)}") from None

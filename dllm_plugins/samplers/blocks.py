@@ -1,0 +1,64 @@
+"""Cached-prefix block sampling for models whose finished blocks never change.
+
+Only the newest block is denoised. A finished block, and the prompt before the first one,
+freezes in the same pass that denoises the next block for the first time, so no pass is
+spent on the cache alone. Exact: under a block-causal or causal mask nothing frozen sees
+anything behind it.
+"""
+
+from collections.abc import Generator
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from dllm_plugins.samplers.base import Pass
+from dllm_plugins.samplers.canvas import Canvas
+
+
+class Blocks:
+    """One canvas in blocks of `length` positions.
+
+    :param anchor: a position where a block begins; blocks are aligned to it both ways.
+    :param context: what finished text sees: its own and earlier blocks, or what is left of it.
+    """
+
+    def __init__(
+        self, canvas: Canvas, length: int, *, anchor: int = 0, context: Literal["blocks", "causal"] = "blocks"
+    ) -> None:
+        self.canvas = canvas
+        self.length = length
+        self.anchor = anchor
+        self.context = context
+        self.frozen = 0
+
+    def number(self, place: int) -> int:
+        """The block of a position."""
+        return (place - self.anchor) // self.length
+
+    def answer(self) -> list[range]:
+        """The blocks that hold the answer; the first may begin in the prompt, the last is filled up."""
+        first, last = self.number(self.canvas.prompt), self.number(self.canvas.end - 1)
+        begins = [self.anchor + number * self.length for number in range(first, last + 1)]
+        self.canvas.tokens += [self.canvas.mask] * (begins[-1] + self.length - len(self.canvas.tokens))
+        return [range(max(begin, 0), begin + self.length) for begin in begins]
+
+    def look(self, block: range, places: Sequence[int], kind: str = "predict") -> Generator[Pass, list[Tensor], Tensor]:
+        """Logits [len(places), V] at positions of `block`; everything before it is frozen by the way."""
+        count = block.start - self.frozen
+        if not count:
+            return (yield Pass((self.canvas.part(block, places),), kind))[0]
+        before = range(self.frozen, block.start)
+        context = self.canvas.part(
+            before, causal=True, groups=None if self.context == "causal" else [self.number(place) for place in before]
+        )
+        newest = self.canvas.part(block, places, behind=((0, count),))
+        kind = kind if self.frozen else "prefill"
+        self.frozen = block.start
+        return (yield Pass((context, newest), kind, freeze=count))[1]
+
+
+def quotas(length: int, steps: int) -> list[int]:
+    """How many positions each of `steps` passes settles, the remainder first (LLaDA's schedule)."""
+    share, rest = divmod(length, steps)
+    return [share + (step < rest) for step in range(steps)]

@@ -1,0 +1,88 @@
+"""The canvas a sampler writes on: one row's whole sequence, with the mask id where it is open."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from dllm_plugins.canvas import Row
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import Segment
+
+
+class Canvas:
+    """Prompt, answer and suffix of one row.
+
+    :param tokens: all of it; open positions hold `mask`.
+    :param prompt: where the answer begins.
+    :param end: the first position the answer may not use.
+    """
+
+    def __init__(self, row: Row, spec: ModelSpec) -> None:
+        self.row = row
+        self.mask = spec.mask_id
+        self.prompt = row.prompt
+        self.end = row.end
+        self.tokens = [*row.tokens, *row.given]
+        self.tokens += [*[self.mask] * (row.end - len(self.tokens)), *row.suffix]
+
+    def open(self, places: Iterable[int]) -> list[int]:
+        """Those of `places` that are open."""
+        return [place for place in places if self.tokens[place] == self.mask]
+
+    def write(self, place: int, token: int, logits: Tensor | None = None) -> None:
+        """Settle a position, or write over a settled one; `logits` [V] is what the token was drawn from."""
+        assert place >= self.prompt, "the prompt never changes"
+        self.tokens[place] = token
+        if logits is not None:
+            self.row.note(place, logits)
+
+    def release(self, end: int) -> None:
+        """Everything before `end` is final, up to the answer's own end."""
+        final = self.tokens[: min(end, self.end)]
+        assert self.mask not in final[self.prompt :], "a final position is open"
+        self.row.tokens[:] = final
+
+    def release_settled(self) -> None:
+        """Everything before the first open position is final."""
+        end = len(self.row.tokens)
+        while end < self.end and self.tokens[end] != self.mask:
+            end += 1
+        self.release(end)
+
+    def finish(self) -> None:
+        """The answer ends here, whatever its length."""
+        self.row.done = True
+
+    def whole(self, wanted: Sequence[int]) -> Segment:
+        """All of it in one segment that sees itself both ways."""
+        return self.part(range(len(self.tokens)), wanted)
+
+    def part(
+        self,
+        places: Sequence[int],
+        wanted: Sequence[int] = (),
+        *,
+        causal: bool = False,
+        behind: tuple[tuple[int, int], ...] = (),
+        groups: Sequence[int] | None = None,
+    ) -> Segment:
+        """A segment of these positions.
+
+        :param wanted: positions, not indices, whose logits the pass returns.
+        """
+        index = {place: number for number, place in enumerate(places)}
+        return Segment(
+            self.row.handle,
+            [self.tokens[place] for place in places],
+            list(places),
+            noisy=True,
+            causal=causal,
+            behind=behind,
+            wanted=[index[place] for place in wanted],
+            groups=groups,
+        )
+
+    def tentative(self) -> tuple[int | None, ...]:
+        """What stands behind the final tokens, None where open."""
+        return tuple(None if token == self.mask else token for token in self.tokens[len(self.row.tokens) :])

@@ -1,0 +1,13 @@
+"""All reference samplers."""
+
+from collections.abc import Mapping
+
+from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.samplers import llada
+from dllm_plugins.samplers import sdar
+from dllm_plugins.samplers.base import Sampler
+
+
+def samplers(rules: Mapping[str, CommitRule]) -> list[Sampler]:
+    """Every sampler of this package; some ask a commit rule what to settle."""
+    return [*llada.samplers(rules), sdar.SAMPLER]

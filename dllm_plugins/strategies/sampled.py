@@ -1,0 +1,84 @@
+"""The strategy behind every reference sampler: it runs their programs, row by row."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from dllm_plugins.canvas import Row
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import OptionError
+from dllm_plugins.samplers.base import Pass
+from dllm_plugins.samplers.base import Program
+from dllm_plugins.samplers.base import Sampler
+from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.strategies.base import Plan
+from dllm_plugins.strategies.base import check_options
+
+
+class Running:
+    """A program under way: its canvas and the pass it asked for."""
+
+    def __init__(self, sampler: Sampler, row: Row, spec: ModelSpec) -> None:
+        self.canvas = Canvas(row, spec)
+        self._program: Program = sampler.start(self.canvas, sampler.read(row.config), spec)
+        self.wanted: Pass = next(self._program)
+
+    def tell(self, logits: list[Tensor]) -> None:
+        """Hand the pass's logits over; the row is done if the program ends."""
+        try:
+            self.wanted = self._program.send(logits)
+        except StopIteration:
+            self.canvas.finish()
+
+
+class SampledStrategy:
+    """A mode that follows one :class:`~dllm_plugins.samplers.base.Sampler`."""
+
+    keeps_prefix = False
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+        self.name = sampler.name
+        self.options = sampler.options
+        self.holes = sampler.holes
+        self.suffix = sampler.suffix
+
+    def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
+        """See :class:`~dllm_plugins.strategies.base.Strategy`."""
+        check_options(f"{config.mode}, sampler {self.name}", config, self.options)
+        settings = self.sampler.read(config)
+        cache = getattr(settings, "approximate_cache", None)
+        if cache is not None and not spec.holds:
+            raise OptionError(f"approximate_cache={cache!r} does not fit {spec.name}; leave it out")
+
+    def _running(self, row: Row, spec: ModelSpec) -> Running:
+        if row.rule_state is None:
+            row.rule_state = Running(self.sampler, row, spec)
+        running: Running = row.rule_state
+        return running
+
+    def plan(self, row: Row, spec: ModelSpec) -> Plan:
+        """What the program asked for."""
+        wanted = self._running(row, spec).wanted
+        return Plan(wanted.segments, wanted.kind, wanted.release)
+
+    def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
+        """Move each row's keys, then let its program go on to the next pass.
+
+        Heads run row by row: a shared product would tie a row's last bits to its company.
+        """
+        for row, parts in zip(rows, hidden, strict=True):
+            running = self._running(row, denoiser.spec)
+            wanted = running.wanted
+            if wanted.freeze:
+                denoiser.freeze(row.handle, wanted.freeze)
+            if wanted.hold is not None:
+                denoiser.hold(row.handle, wanted.hold)
+                row.approximate = True
+            running.tell([denoiser.logits(part) for part in parts])
+
+    def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
+        """The canvas behind the final text, None where open."""
+        return self._running(row, spec).canvas.tentative()
