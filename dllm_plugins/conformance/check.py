@@ -52,7 +52,8 @@ def translate(case: Case, setting: Setting) -> Play:
 
 def first_load(case: Case) -> dict[str, Any]:
     """Load options under which the case's logits can be had: any setting's will do."""
-    return next((translate(case, setting).load for setting in case.settings if not setting.quirk), {})
+    known = (setting for setting in case.settings if not setting.quirk and setting.sampler in PLAYS)
+    return next((translate(case, setting).load for setting in known), {})
 
 
 def check_setting(case: Case, setting: Setting, models: Models) -> Result:
