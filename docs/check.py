@@ -3,6 +3,13 @@
 import re
 import sys
 from pathlib import Path
+from types import NoneType
+from types import UnionType
+from typing import Any
+from typing import Literal
+from typing import Union
+from typing import get_args
+from typing import get_origin
 
 from dllm_plugins import plugins
 from dllm_plugins.config import SamplingConfig
@@ -15,11 +22,20 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 LONGEST_FILE = 400
 
 
+def kind_of(annotation: Any) -> str:
+    """A type in words, None left out."""
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(kind_of(kind) for kind in get_args(annotation) if kind is not NoneType)
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(str, get_args(annotation)))
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
 def option_table() -> str:
     """Every option with its range and what it does."""
     lines = ["| option | values | meaning |", "|---|---|---|"]
     for name, field in SamplingConfig.model_fields.items():
-        kind = str(field.annotation).replace("<class '", "").replace("'>", "").replace(" | None", "")
+        kind = kind_of(field.annotation)
         default = "" if field.default in (None, ()) else f"default {field.default}"
         values = "; ".join(part for part in (kind, value_range(name), default) if part)
         lines.append(f"| `{name}` | {values} | {field.description} |")

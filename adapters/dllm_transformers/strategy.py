@@ -50,6 +50,9 @@ def block_diffusion(
     factor: float | None = None,
     guidance: float | None = None,
     steps: int | None = None,
+    approximate_cache: str | None = None,
+    refresh: int | None = None,
+    preset_options: dict[str, Any] | None = None,
     seed: int | None = None,
     denoiser: str | Path | None = None,
     stop_strings: str | list[str] | None = None,
@@ -88,6 +91,9 @@ def block_diffusion(
         "factor": factor,
         "guidance": guidance,
         "steps": steps,
+        "approximate_cache": approximate_cache,
+        "refresh": refresh,
+        "preset_options": preset_options,
     }
     first = int(torch.randint(LARGEST_SEED, ())) if seed is None else seed
     cache = users_cache(model_kwargs)

@@ -40,7 +40,7 @@ class EngineModel(BaseLanguageModel[Any]):
 
     model_config = ConfigDict(populate_by_name=True, extra="forbid")
 
-    model_name: str = Field(default="dllm", alias="model", description="a registered model")
+    model_name: str = Field(default="dllm", alias="model", description="a registered model, or a checkpoint: a folder or a hub id")
     mode: str | None = None
     max_tokens: int = 256
     temperature: float = 0.0
@@ -55,6 +55,11 @@ class EngineModel(BaseLanguageModel[Any]):
     factor: float | None = None
     guidance: float | None = None
     steps: int | None = None
+    approximate_cache: Literal["prefix", "dual"] | None = None
+    refresh: int | None = None
+    preset_options: dict[str, Any] | None = Field(
+        default=None, description="options of the model's own sampler; see docs/families.md"
+    )
     timeout: float | None = Field(default=None, description="seconds until an answer must be complete")
     max_retries: int = Field(default=0, description="how often a request starts again after a pass failed")
     streaming: bool = Field(default=False, description="tell callbacks about tokens and drafts in `invoke` too")
@@ -64,6 +69,9 @@ class EngineModel(BaseLanguageModel[Any]):
     device: str = "auto"
     device_map: str | dict[str, str | int] | None = None
     backend: str = Field(default="torch", description="a registered denoiser backend")
+    family: str | None = Field(default=None, description="of a checkpoint that looks like an ordinary model")
+    preset: str | None = Field(default=None, description="the checkpoint's sampler, where its config does not say it")
+    mask_id: int | None = Field(default=None, description="the mask token, where nothing in the checkpoint says it")
     api_key: SecretStr | None = Field(
         default=None, exclude=True, repr=False, description="not needed; taken because tools give every model one"
     )

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
+from dllm_plugins.models import LoadOptions
 
 #: Sampling options under the engine's names; LangChain says `max_tokens` for `max_new_tokens`.
 SAMPLING = tuple(name for name in SamplingConfig.model_fields if name != "max_new_tokens")
-LOADING = ("base", "denoiser", "dtype", "device", "device_map", "backend")
+LOADING = tuple(option.name for option in fields(LoadOptions))
 #: What may change from call to call, besides what a class adds itself.
 CALL = ("model_name", "max_tokens", *SAMPLING, "timeout", "max_retries")
 

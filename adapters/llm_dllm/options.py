@@ -37,6 +37,11 @@ class Options(llm.Options):
     factor: float | None = _option("factor")
     guidance: float | None = _option("guidance")
     steps: int | None = _option("steps")
+    approximate_cache: str | None = _option("approximate_cache")
+    refresh: int | None = _option("refresh")
+    preset_options: dict[str, Any] | None = Field(
+        default=None, description="options of the model's own sampler, as a JSON object; see docs/families.md"
+    )
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -49,6 +54,19 @@ class Options(llm.Options):
             except ValueError:
                 return [value]
         return [value]
+
+    @field_validator("preset_options", mode="before")
+    @classmethod
+    def _from_json(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            found = json.loads(value)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError('write a JSON object, for example {"remasking": "sequential"}')
+        return found
 
 
 def to_config(options: llm.Options) -> SamplingConfig:
