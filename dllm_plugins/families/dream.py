@@ -26,6 +26,7 @@ def config(original: Config) -> dict[str, Any]:
 LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"DreamModel"}),
+    model_types=frozenset({"Dream"}),
     native=lambda _: Qwen2ForCausalLM,
     classes="Qwen2",
     config=config,

@@ -12,11 +12,12 @@ from dllm_plugins.errors import CheckpointError
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 
 
-def hub_folder(name: str | Path) -> Path:
+def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED) -> Path:
     """A folder, or the local copy of a hub repository, fetched if it is not there yet.
 
     `HF_HUB_OFFLINE` is honoured.
 
+    :param wanted: patterns of the files to fetch.
     :raises CheckpointError: if it is neither a folder nor a hub id that can be had.
     """
     folder = Path(name).expanduser()
@@ -28,7 +29,7 @@ def hub_folder(name: str | Path) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(name), allow_patterns=list(WANTED)))
+        return Path(snapshot_download(str(name), allow_patterns=list(wanted)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{str(name)!r} is neither a folder here nor a hub id that can be fetched ({error}); "

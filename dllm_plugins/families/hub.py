@@ -38,18 +38,23 @@ def load(name: str, options: LoadOptions) -> Model:
     for option in (item.name for item in fields(LoadOptions) if item.name in FOREIGN):
         if getattr(options, option) != getattr(default, option):
             raise OptionError(f"{option}={str(getattr(options, option))!r} is of no use to {name}; leave it out")
-    folder = hub_folder(name)
-    checkpoint = open_checkpoint(folder, options.family)
-    tokenizer: PreTrainedTokenizerBase | TokenIds = TokenIds(folder)
-    if has_tokenizer(folder):
-        tokenizer = load_tokenizer(folder, PreTrainedTokenizerFast)
-        if checkpoint.layout.chat_template is not None:
-            tokenizer.chat_template = checkpoint.layout.chat_template
+    checkpoint = open_checkpoint(hub_folder(name), options.family)
+    tokenizer = tokenizer_of(checkpoint)
     spec = make_spec(name, checkpoint, tokenizer, options)
     device = best_device(options.device)
     places = {"": str(device)} if options.device_map is None else options.device_map
     model = load_checkpoint(checkpoint, choose_dtype(options.dtype, device), places)
     return Model(name, denoiser_of(model, checkpoint, spec), tokenizer)
+
+
+def tokenizer_of(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | TokenIds:
+    """The tokenizer with the chat template its family is known to need; a stand-in if there is none."""
+    if not has_tokenizer(checkpoint.folder):
+        return TokenIds(checkpoint.folder)
+    tokenizer = load_tokenizer(checkpoint.folder, PreTrainedTokenizerFast)
+    if checkpoint.layout.chat_template is not None:
+        tokenizer.chat_template = checkpoint.layout.chat_template
+    return tokenizer
 
 
 def denoiser_of(model: PreTrainedModel, checkpoint: Checkpoint, spec: Any) -> Denoiser:

@@ -25,6 +25,7 @@ def config(original: Config) -> dict[str, Any]:
 LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"ILLaDAForCausalLM"}),
+    model_types=frozenset({"illada"}),
     native=lambda _: LlamaForCausalLM,
     classes="Llama",
     config=config,

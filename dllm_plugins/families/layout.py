@@ -35,6 +35,7 @@ class Layout:
 
     :param name: what users call the family.
     :param architectures: values of config.json's `architectures` that belong to it.
+    :param model_types: values of config.json's `model_type` that its checkpoints were seen with.
     :param native: the transformers class for a config; imported when called.
     :param classes: their names, for people.
     :param config: config.json as keyword arguments of the class's config; raises
@@ -64,6 +65,7 @@ class Layout:
     checkpoints: tuple[str, ...]
     licence: str
     verified: str
+    model_types: frozenset[str] = frozenset()
     tensors: Callable[[Tensors, Config], Tensors] = _same_tensors
     modes: Mapping[str, str] = field(default_factory=dict)
     samplers: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """All layouts, and the one a config belongs to."""
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families import diffullama
 from dllm_plugins.families import dream
 from dllm_plugins.families import illada
 from dllm_plugins.families import llada
@@ -9,6 +10,7 @@ from dllm_plugins.families import llada_moe
 from dllm_plugins.families import native
 from dllm_plugins.families import nemotron
 from dllm_plugins.families import qwen
+from dllm_plugins.families import stable_diffcoder
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 
@@ -23,13 +25,26 @@ LAYOUTS = {
         *qwen.LAYOUTS,
         nemotron.LAYOUT,
         *native.LAYOUTS,
+        stable_diffcoder.LAYOUT,
+        diffullama.LAYOUT,
     )
 }
 
 #: Architectures we know of and refuse, with the reason.
 REFUSED = {
-    "DreamForCausalLM": "DreamReasoner has query and key norms and block-causal attention, and no case verifies it",
+    "DreamForCausalLM": "DreamReasoner has query and key norms and block-causal attention, and its own code could "
+    "not be had to verify them",
+    "SumiForMaskGeneration": "Sumi adds a zero logit to every attention softmax, which no class of transformers does",
     "TridaForDLM": "nothing about it could be verified",
+}
+#: Checkpoints that call themselves another family's, by parts of their name.
+IMPOSTORS = {
+    "i-dlm": "I-DLM calls itself SDAR but is strictly causal and shifted; decoded as SDAR it writes garbage",
+    "uno-qwen3": "UNO calls itself SDAR, but was trained for another sampler",
+}
+#: Families users may name that cannot be loaded.
+REFUSED_FAMILIES = {
+    "diffugpt": "the tensor names of its checkpoints could not be confirmed",
 }
 
 
@@ -41,6 +56,11 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
     :raises CheckpointError: for an unknown architecture, or a family that contradicts it.
     """
     found = config.get("architectures") or []
+    for part, reason in IMPOSTORS.items():
+        if part in f"{origin} {config.get('_name_or_path')}".lower():
+            raise CheckpointError(f"{origin} is refused: {reason}")
+    if name in REFUSED_FAMILIES:
+        raise CheckpointError(f"family {name!r} is refused: {REFUSED_FAMILIES[name]}")
     if name is not None:
         return _named(found, origin, name)
     for architecture in found:

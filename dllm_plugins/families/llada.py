@@ -94,6 +94,7 @@ def tensors(stored: Tensors, _original: Config) -> Tensors:
 LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"LLaDAModelLM"}),
+    model_types=frozenset({"llada"}),
     native=lambda _: LlamaForCausalLM,
     classes="Llama",
     config=config,

@@ -85,6 +85,7 @@ def _renamed(name: str) -> str:
 LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"LLaDA2MoeModelLM"}),
+    model_types=frozenset({"llada2_moe", "llada2_moe_veomni"}),
     native=lambda _: Glm4MoeForCausalLM,
     classes="Glm4Moe",
     config=config,

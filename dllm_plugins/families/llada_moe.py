@@ -51,6 +51,7 @@ def config(original: Config) -> dict[str, Any]:
 LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"LLaDAMoEModelLM"}),
+    model_types=frozenset({"llada", "lladamoe"}),
     native=lambda _: Qwen3MoeForCausalLM,
     classes="Qwen3Moe",
     config=config,

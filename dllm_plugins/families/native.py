@@ -19,6 +19,7 @@ def _config(original: Config) -> dict[str, Any]:
 BERT_CHAT = Layout(
     name="bert_chat",
     architectures=frozenset({"ModernBertForMaskedLM"}),
+    model_types=frozenset({"modernbert"}),
     native=lambda _: ModernBertForMaskedLM,
     classes="ModernBert",
     config=_config,
@@ -32,6 +33,7 @@ BERT_CHAT = Layout(
 DIFFUSION_GEMMA = Layout(
     name="diffusion_gemma",
     architectures=frozenset({"DiffusionGemmaForBlockDiffusion"}),
+    model_types=frozenset({"diffusion_gemma"}),
     native=lambda _: DiffusionGemmaForBlockDiffusion,
     classes="DiffusionGemma",
     config=_config,

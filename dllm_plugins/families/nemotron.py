@@ -45,6 +45,7 @@ def tensors(stored: Tensors, _original: Config) -> Tensors:
 LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"NemotronLabsDiffusionModel"}),
+    model_types=frozenset({"nemotron_labs_diffusion"}),
     native=lambda _: Ministral3ForCausalLM,
     classes="Ministral3",
     config=config,

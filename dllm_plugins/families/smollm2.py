@@ -21,6 +21,7 @@ from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.denoisers.weights import load_llama
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.models import Backend
@@ -82,7 +83,11 @@ def load(options: LoadOptions) -> Model:
 
     :raises DownloadError: if the default base was never set up.
     :raises CheckpointError: if a file is missing, damaged or of another model.
+    :raises OptionError: for options of other checkpoints.
     """
+    for option in ("family", "preset", "mask_id"):
+        if getattr(options, option) is not None:
+            raise OptionError(f"{option}={getattr(options, option)!r} is of no use to {NAME}; leave it out")
     backend = plugins.find("backend", options.backend, plugins.backends())
     folder = base_place(options.base)
     device = best_device(options.device)
