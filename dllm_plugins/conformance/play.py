@@ -20,6 +20,7 @@ class Play:
     :param load: options of `load_model` beside those every case needs.
     :param left: tokens the reference puts in front of each row, its padding.
     :param width: how long the reference makes every row, with `rest` behind what was generated.
+    :param multiple: rows that ended early are filled up to a multiple of this only.
     :param untrimmed: the reference returns what stands behind the end of the text, too.
     :param answer_only: the reference returns new tokens only.
     :param note: what differs on purpose, for the report.
@@ -30,6 +31,7 @@ class Play:
     left: Sequence[Sequence[int]] = ()
     width: int | None = None
     rest: int | None = None
+    multiple: int | None = None
     untrimmed: bool = False
     answer_only: bool = False
     note: str = ""
@@ -43,7 +45,8 @@ class Play:
         prompt = 0 if whole or not self.answer_only else len(self.requests[row].tokens)
         found = [*(self.left[row] if self.left else ()), *text[prompt:]]
         if self.width is not None and self.rest is not None:
-            found += [self.rest] * (self.width - len(found))
+            width = self.width if self.multiple is None else -(-len(found) // self.multiple) * self.multiple
+            found += [self.rest] * (min(width, self.width) - len(found))
         return found
 
     def own(self, row: int, canvas: Sequence[int]) -> list[int]:

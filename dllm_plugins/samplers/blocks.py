@@ -36,12 +36,13 @@ class Blocks:
         """The block of a position."""
         return (place - self.anchor) // self.length
 
-    def answer(self) -> list[range]:
-        """The blocks that hold the answer; the first may begin in the prompt, the last is filled up."""
+    def answer(self, *, whole: bool = True) -> list[range]:
+        """The blocks that hold the answer; the first may begin in the prompt, the last is filled up if `whole`."""
         first, last = self.number(self.canvas.prompt), self.number(self.canvas.end - 1)
         begins = [self.anchor + number * self.length for number in range(first, last + 1)]
-        self.canvas.tokens += [self.canvas.mask] * (begins[-1] + self.length - len(self.canvas.tokens))
-        return [range(max(begin, 0), begin + self.length) for begin in begins]
+        if whole:
+            self.canvas.tokens += [self.canvas.mask] * (begins[-1] + self.length - len(self.canvas.tokens))
+        return [range(max(begin, 0), min(begin + self.length, len(self.canvas.tokens))) for begin in begins]
 
     def look(self, block: range, places: Sequence[int], kind: str = "predict") -> Generator[Pass, list[Tensor], Tensor]:
         """Logits [len(places), V] at positions of `block`; everything before it is frozen by the way."""

@@ -12,9 +12,9 @@ from dllm_plugins.conformance.check import check_setting
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.conformance.plays import PLAYS
 
-from .golden_data import FOLDER
+from .golden_data import case_folders
 
-CASES = {case.name: case for case in (Case(path.parent) for path in sorted(FOLDER.glob("*/case.json")))}
+CASES = {folder.name: Case(folder) for folder in case_folders()}
 SETTINGS = [
     pytest.param(case, setting, id=f"{case.name}-{setting.name}")
     for case in CASES.values()
@@ -53,7 +53,7 @@ def test_every_reference_has_a_translation() -> None:
     """No sampler of the golden data is unknown, and none is translated in vain when all of it is here."""
     named = {setting.sampler for case in CASES.values() for setting in case.settings}
     assert named <= PLAYS.keys()
-    if len(CASES) > 2:
+    if "dream" in CASES:
         assert named == PLAYS.keys()
 
 

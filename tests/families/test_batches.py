@@ -1,0 +1,68 @@
+"""Every family, mode and cache: a batch of unequal prompts equals its rows alone, and answers are whole."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dllm_plugins import Finish
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins.conformance.case import Case
+from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import first_load
+
+from .golden_data import case_folders
+
+CASES = {folder.name: Case(folder) for folder in case_folders()}
+
+
+def ways(model: Model) -> Iterator[tuple[str, str | None, float]]:
+    """Each sampler once, with each approximate cache it can have, greedy and sampled."""
+    spec, strategies = model.denoiser.spec, model.engine().strategies
+    for mode in dict.fromkeys(spec.strategies.values()):
+        holds = spec.holds and "approximate_cache" in strategies[mode].options
+        for kind in (None, "prefix", "dual") if holds else (None,):
+            for temperature in (0.0, 0.8):
+                yield mode, kind, temperature
+
+
+def requests_of(model: Model, mode: str, kind: str | None, temperature: float) -> list[Request]:
+    """Unequal prompts and budgets; prompts of whole blocks and of less than one among them."""
+    spec = model.denoiser.spec
+    ids = [token for token in range(20, spec.vocabulary) if token not in (*spec.stop_ids, spec.mask_id)]
+    found = []
+    for number, length in enumerate((3, 16, 11)):
+        options: dict[str, Any] = {
+            "mode": mode,
+            "temperature": temperature,
+            "seed": number,
+            "max_new_tokens": 9 + number,
+        }
+        if kind is not None:
+            options["approximate_cache"] = kind
+        prompt = [ids[(7 * number + 3 * place) % len(ids)] for place in range(length)]
+        found.append(Request(prompt, SamplingConfig(**options), stop_ids=frozenset()))
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_batch_equals_its_rows_alone(name: str) -> None:
+    """Tokens, passes and statistics; the budget is kept and no open position leaks."""
+    model = Models(CASES[name]).get(**first_load(CASES[name]))
+    for mode, kind, temperature in ways(model):
+        requests = requests_of(model, mode, kind, temperature)
+        together = model.engine().generate(requests)
+        alone = [model.engine().generate([request])[0] for request in requests]
+        assert [told(finish) for finish in together] == [told(finish) for finish in alone], (mode, kind, temperature)
+        for request, finish in zip(requests, together, strict=True):
+            assert 0 < len(finish.tokens) <= request.config.max_new_tokens
+            assert model.denoiser.spec.mask_id not in finish.tokens
+            assert finish.usage.cache == ("approximate" if kind else model.denoiser.spec.cache)
+        assert model.denoiser.open_rows == 0  # type: ignore[attr-defined]
+
+
+def told(finish: Finish) -> tuple[Any, ...]:
+    """What must not depend on a row's company."""
+    return finish.tokens, finish.reason, finish.usage.passes, finish.usage.rows
