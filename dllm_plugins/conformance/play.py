@@ -23,6 +23,8 @@ class Play:
     :param multiple: rows that ended early are filled up to a multiple of this only.
     :param untrimmed: the reference returns what stands behind the end of the text, too.
     :param answer_only: the reference returns new tokens only.
+    :param initial: each row's canvas before the first pass, where the sampler lays it out by itself.
+    :param stored: a kind of our passes; behind such a one the reference may make another that only fills a cache.
     :param note: what differs on purpose, for the report.
     """
 
@@ -34,6 +36,8 @@ class Play:
     multiple: int | None = None
     untrimmed: bool = False
     answer_only: bool = False
+    stored: str | None = None
+    initial: Sequence[Sequence[int]] = ()
     note: str = ""
 
     def lay_out(self, row: int, text: Sequence[int], *, whole: bool) -> list[int]:

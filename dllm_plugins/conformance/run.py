@@ -32,10 +32,11 @@ def run(model: Model, play: Play) -> list[Trace]:
     engine, mask = model.engine(), model.denoiser.spec.mask_id
     traces: dict[int, Trace] = {}
     final: dict[int, list[int]] = {}
-    for request in play.requests:
+    for row, request in enumerate(play.requests):
         number = engine.admit(request)
         final[number] = list(request.tokens)
-        traces[number] = Trace([[*request.tokens, *[mask] * request.config.max_new_tokens, *request.suffix]])
+        initial = [*request.tokens, *[mask] * request.config.max_new_tokens, *request.suffix]
+        traces[number] = Trace([list(play.initial[row]) if play.initial else initial])
         if mask in request.tokens:
             del final[number][request.tokens.index(mask) :]
     while engine.active:

@@ -24,7 +24,11 @@ class ModelSpec:
     :param strategies: the strategy behind a mode, where it has another name.
     :param shifted: whether the row at p - 1 predicts position p while a canvas is denoised.
     :param holds: whether an approximate cache can be asked for.
+    :param eos_id: the id of the end of text, where the checkpoint names one.
+    :param pad_id: the id of padding, where the checkpoint names one.
     :param chain: whether :meth:`Denoiser.logits` uses known tokens on the left.
+    :param ids: token ids its config names, such as `delete_token_id`, by their keys.
+    :param stops: strings that end an answer, unless the request names stop ids of its own.
     :param cache: "exact", "approximate", or "none" if every pass forwards the whole sequence.
     :param numerics: "row-invariant" if a position's result cannot depend on the rest of the pass.
     """
@@ -43,6 +47,10 @@ class ModelSpec:
     strategies: Mapping[str, str] = field(default_factory=dict)
     shifted: bool = False
     holds: bool = False
+    ids: Mapping[str, int] = field(default_factory=dict)
+    stops: tuple[str, ...] = ()
+    eos_id: int | None = None
+    pad_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

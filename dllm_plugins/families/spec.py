@@ -39,6 +39,8 @@ def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOp
         strategies=modes,
         shifted=layout.shifted,
         holds=layout.attention == "bidirectional",
+        eos_id=token_id(checkpoint, "eos_token_id"),
+        pad_id=token_id(checkpoint, "pad_token_id"),
     )
 
 
@@ -86,6 +88,13 @@ def block_length(checkpoint: Checkpoint) -> int:
     """Positions denoised together, unless a request says otherwise."""
     found = next((checkpoint.config[key] for key in BLOCK_KEYS if checkpoint.config.get(key)), None)
     return checkpoint.layout.block_length if found is None else int(found)
+
+
+def token_id(checkpoint: Checkpoint, key: str) -> int | None:
+    """The one id, or the first of several, that config.json gives under `key`; None if it gives none."""
+    found = checkpoint.config.get(key)
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    return int(ids[0]) if ids else None
 
 
 def stop_ids(checkpoint: Checkpoint) -> frozenset[int]:

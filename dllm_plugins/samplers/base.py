@@ -64,6 +64,10 @@ def _no_check(config: SamplingConfig) -> None:
     """Nothing to add."""
 
 
+def _fits(settings: Any, config: SamplingConfig, spec: ModelSpec) -> None:
+    """Any model will do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampler:
     """One family's way of decoding, as data and a program.
@@ -75,7 +79,10 @@ class Sampler:
     :param start: the program for one canvas.
     :param holes: whether open positions inside the prompt are filled.
     :param suffix: whether tokens behind the gap are used.
+    :param truncates_greedy: top_k and top_p matter at temperature 0, too: they act on confidences.
+    :param needs: keys of config.json that must name a token id.
     :param check: refuses, with OptionError, what the settings cannot tell by themselves.
+    :param fit: refuses, with OptionError, settings that do not fit the rest of the request or the model.
     """
 
     name: str
@@ -85,7 +92,9 @@ class Sampler:
     start: Callable[[Canvas, Any, ModelSpec], Program]
     holes: bool = False
     suffix: bool = False
+    truncates_greedy: bool = False
     check: Callable[[SamplingConfig], None] = _no_check
+    fit: Callable[[Any, SamplingConfig, ModelSpec], None] = _fits
 
     @property
     def options(self) -> frozenset[str]:

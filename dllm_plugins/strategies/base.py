@@ -62,9 +62,12 @@ class Strategy(Protocol):
         """Tokens to show behind the final ones; None where open."""
 
 
-def check_options(name: str, config: SamplingConfig, honoured: frozenset[str]) -> None:
+def check_options(
+    name: str, config: SamplingConfig, honoured: frozenset[str], *, truncates_greedy: bool = False
+) -> None:
     """Refuse options that neither every mode nor this one honours.
 
+    :param truncates_greedy: top_k and top_p matter at temperature 0, too.
     :raises OptionError: naming the option and the remedy.
     """
     for option, value in config.given().items():
@@ -74,7 +77,8 @@ def check_options(name: str, config: SamplingConfig, honoured: frozenset[str]) -
                 f"option {option}={value!r} has no effect in mode {name!r} (options of this mode: {also}); "
                 f"leave it out or choose another mode"
             )
-    config.check_sampling()
+    if not truncates_greedy:
+        config.check_sampling()
 
 
 def choose_rule(config: SamplingConfig, rules: Mapping[str, CommitRule]) -> CommitRule:

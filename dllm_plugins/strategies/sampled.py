@@ -47,8 +47,16 @@ class SampledStrategy:
 
     def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
         """See :class:`~dllm_plugins.strategies.base.Strategy`."""
-        check_options(f"{config.mode}, sampler {self.name}", config, self.options)
-        settings = self.sampler.read(config)
+        sampler = self.sampler
+        name = f"{config.mode}, sampler {self.name}"
+        check_options(name, config, self.options, truncates_greedy=sampler.truncates_greedy)
+        settings = sampler.read(config)
+        sampler.fit(settings, config, spec)
+        for key in self.sampler.needs:
+            if key not in spec.ids:
+                raise OptionError(
+                    f"mode {config.mode!r} needs {key}, which config.json of {spec.name} does not say; choose another mode"
+                )
         cache = getattr(settings, "approximate_cache", None)
         if cache is not None and not spec.holds:
             raise OptionError(f"approximate_cache={cache!r} does not fit {spec.name}; leave it out")
