@@ -41,6 +41,7 @@ check: lint types setup docs  ## all that CI runs
 
 bench: setup  ## benchmarks, each beside its baselines
 	$(BIN)/python benchmarks/default_model.py
+	$(BIN)/python benchmarks/families.py
 
 train: setup  ## rebuild the shipped denoiser (hours; resumes where it was)
 	$(BIN)/python -m dllm_plugins.training train

@@ -30,6 +30,10 @@ class Canvas:
         """Those of `places` that are open."""
         return [place for place in places if self.tokens[place] == self.mask]
 
+    def wanting(self, block: range) -> bool:
+        """Whether the answer still has open positions in this block."""
+        return bool(self.open(range(block.start, min(block.stop, self.end))))
+
     def write(self, place: int, token: int, logits: Tensor | None = None) -> None:
         """Settle a position, or write over a settled one; `logits` [V] is what the token was drawn from."""
         assert place >= self.prompt, "the prompt never changes"

@@ -51,9 +51,9 @@ def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
     schedule = quotas(blocks.length, settings.steps or blocks.length)
     for block in blocks.answer():
         for quota in schedule:
-            places = canvas.open(block)
-            if not places:
+            if not canvas.wanting(block):
                 break
+            places = canvas.open(block)
             logits = yield from blocks.look(block, places)
             drawn = predict(logits, [canvas.row.canvas_draw(place) for place in places])
             sure = torch.softmax(logits, dim=-1).gather(1, drawn.token[:, None])[:, 0]

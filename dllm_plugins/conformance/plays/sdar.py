@@ -8,7 +8,10 @@ from dllm_plugins.request import Request
 
 
 def sdar(case: Case, setting: Setting) -> Play:
-    """The reference fills whole blocks and leaves masks behind a block that holds a stop id."""
+    """The reference fills whole blocks and leaves masks behind a block that holds a stop id.
+
+    With top_k 1, every token has confidence 1, which is above any threshold.
+    """
     params, length = setting.params, setting.params["block_length"]
     stops = frozenset(params.get("stopping_criteria_idx") or ())
     totals = [-(-(len(prompt) + params["gen_length"]) // length) * length for prompt in setting.prompts]
@@ -20,7 +23,7 @@ def sdar(case: Case, setting: Setting) -> Play:
                 max_new_tokens=total - len(prompt),
                 block_length=length,
                 steps=params["denoising_steps"],
-                threshold=params.get("confidence_threshold"),
+                threshold=1e-9 if params.get("top_k") == 1 else params.get("confidence_threshold"),
                 preset_options={"remasking": params["remasking_strategy"]},
             ),
             stop_ids=stops,
