@@ -73,6 +73,17 @@ def _draw_one(logits: Tensor, draw: Draw, ids: Tensor | None) -> Tensor:
     return index
 
 
+def distribution(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """What each of N positions is drawn from, [N, V]: tempered and cut as its draw says, greedy ones untouched."""
+    rows = [
+        torch.softmax(_truncate(row.double() / draw.temperature, draw), dim=-1).to(row.dtype)
+        if draw.temperature > 0
+        else torch.softmax(row, dim=-1)
+        for row, draw in zip(logits, draws, strict=True)
+    ]
+    return torch.stack(rows)
+
+
 def predict(logits: Tensor, draws: Sequence[Draw], ids: Tensor | None = None) -> Prediction:
     """Draw one token at each of N positions.
 

@@ -51,7 +51,8 @@ def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | N
         )
         if wrong is not None:
             return f"row {row}: canvas {wrong} of {len(recorded)} differs"
-    return _passes(setting, max(trace.passes for trace in traces), len(distinct_steps(setting, play, mask)) - 1)
+    saved = max(trace.kinds.get(play.stored or "", 0) for trace in traces)
+    return _passes(setting, max(trace.passes for trace in traces), len(distinct_steps(setting, play, mask)) - 1, saved)
 
 
 def _first_difference(ours: list[tuple[int, ...]], theirs: list[tuple[int, ...]]) -> int | None:
@@ -70,11 +71,13 @@ def distinct_steps(setting: Setting, play: Play, mask: int | None) -> list[list[
     return [step for step, _ in groupby(steps)]
 
 
-def _passes(setting: Setting, ours: int, needed: int) -> str:
-    """As many as the reference; without those that only fill a cache; or one per change."""
+def _passes(setting: Setting, ours: int, needed: int, saved: int) -> str:
+    """As many as the reference; without those that only fill a cache, `saved` at most; or one per change."""
     theirs = int(setting.raw["forwards"])
     kinds = setting.raw.get("forward_kinds") or []
     only_cache = sum(kind in CACHE_ONLY for kind in kinds)
+    if ours <= theirs <= ours + saved:
+        return ""
     if ours in (theirs, theirs - only_cache) or (ours < theirs and ours == needed):
         return ""
     return f"{ours} passes for {theirs} ({only_cache} of them only fill the cache, {needed} change the canvas)"

@@ -100,5 +100,8 @@ LAYOUT = Layout(
     ),
     licence="Apache-2.0",
     verified="logits equal the reference's within 1e-4",
+    samplers=("llada2.0", "llada2.1", "llada2.2"),
+    hints={"llada2.0": "llada2.0", "llada2.1": "llada2.1", "llada2.2": "llada2.2"},
     mask_id=156895,
+    stop_ids=frozenset({156892}),
 )

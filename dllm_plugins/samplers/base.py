@@ -80,7 +80,6 @@ class Sampler:
     :param holes: whether open positions inside the prompt are filled.
     :param suffix: whether tokens behind the gap are used.
     :param truncates_greedy: top_k and top_p matter at temperature 0, too: they act on confidences.
-    :param needs: keys of config.json that must name a token id.
     :param check: refuses, with OptionError, what the settings cannot tell by themselves.
     :param fit: refuses, with OptionError, settings that do not fit the rest of the request or the model.
     """

@@ -2,8 +2,9 @@
 
 from dllm_plugins.conformance.play import Translate
 from dllm_plugins.conformance.plays import llada
+from dllm_plugins.conformance.plays import llada2
 from dllm_plugins.conformance.plays import sdar
 from dllm_plugins.conformance.plays import stable_diffcoder
 
 #: By the reference's own name for its sampler.
-PLAYS: dict[str, Translate] = {**llada.PLAYS, **sdar.PLAYS, **stable_diffcoder.PLAYS}
+PLAYS: dict[str, Translate] = {**llada.PLAYS, **llada2.PLAYS, **sdar.PLAYS, **stable_diffcoder.PLAYS}

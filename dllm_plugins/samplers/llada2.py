@@ -1,0 +1,98 @@
+"""LLaDA2.0's sampler (arXiv 2512.15745): blocks of 32 from position 0, a threshold with a floor.
+
+Source: `LLaDA2MoeModelLM.generate` of the 2.0 checkpoints (copy in ZHZisZZ/dllm ca176752).
+The floor of a pass comes from the block length, not from what is open. The reference
+forwards everything in every pass; under its block-causal mask a cached prefix is the same.
+
+Its early stop looks for the end of text from position 0 on, so a prompt that holds one
+gives it an empty answer; ours looks at the answer only. `minimal_topk` above the answer's
+length leaves it no pass at all; ours makes one.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.prediction import distribution
+from dllm_plugins.prediction import predict
+from dllm_plugins.samplers.base import Program
+from dllm_plugins.samplers.base import Sampler
+from dllm_plugins.samplers.base import Settings
+from dllm_plugins.samplers.blocks import Blocks
+from dllm_plugins.samplers.blocks import quotas
+from dllm_plugins.samplers.canvas import Canvas
+
+EARLY = "stop as soon as nothing before the end of text is open; the answer is the same"
+
+
+class Llada2Settings(Settings):
+    """Options of LLaDA2.0's sampler."""
+
+    block_length: int | None = Field(None, description="positions denoised together")
+    steps: int = Field(32, description="passes a block is spread over at most")
+    threshold: float = Field(0.95, description="settle all that are more probable")
+    minimal_topk: int = Field(1, ge=1, description="no more passes a block than the answer's length divided by this")
+    eos_early_stop: bool = Field(default=True, description=EARLY)
+
+
+def draw(canvas: Canvas, places: Sequence[int], logits: Tensor, *, rounded: bool = False) -> tuple[Tensor, Tensor]:
+    """Tokens [N] and the probability [N] each was drawn with; never the mask. Logits [N, V].
+
+    :param rounded: greedy tokens have the largest probability: two logits may round to one.
+    """
+    draws = [canvas.row.canvas_draw(place) for place in places]
+    odds = distribution(logits, draws)
+    source = odds if rounded and canvas.row.config.temperature == 0 else logits
+    mask = torch.tensor([canvas.mask], device=logits.device)
+    token = predict(source.index_fill(-1, mask, -torch.inf), draws).token
+    return token, odds.gather(1, token[:, None])[:, 0]
+
+
+def chosen(sure: Tensor, quota: int, threshold: float) -> list[int]:
+    """All above the threshold, or else the `quota` most probable; indices into `sure` [N]."""
+    high: list[int] = (sure > threshold).nonzero()[:, 0].tolist()
+    if len(high) >= quota:
+        return high
+    best: list[int] = torch.topk(sure, min(quota, len(sure))).indices.tolist()
+    return best
+
+
+def first_stop(canvas: Canvas) -> int | None:
+    """Where the answer holds its first end of text, whatever is open before it."""
+    answer = enumerate(canvas.tokens[canvas.prompt :], canvas.prompt)
+    return next((place for place, token in answer if token in canvas.row.stop_ids), None)
+
+
+def start(canvas: Canvas, settings: Llada2Settings, spec: ModelSpec) -> Program:
+    """Block after block; the engine ends the row behind one that holds an end of text."""
+    blocks = Blocks(canvas, settings.block_length or spec.block_length)
+    most = max(1, canvas.row.config.max_new_tokens // settings.minimal_topk)
+    schedule = quotas(blocks.length, min(settings.steps, most))
+    for block in blocks.answer():
+        for quota in schedule:
+            places = canvas.open(block)
+            if not places:
+                break
+            logits = yield from blocks.look(block, places)
+            token, sure = draw(canvas, places, logits, rounded=True)
+            written = chosen(sure, quota, settings.threshold)
+            for index in written:
+                canvas.write(places[index], int(token[index]), logits[index])
+            ended = any(int(token[index]) in canvas.row.stop_ids for index in written)
+            stop = first_stop(canvas) if ended and settings.eos_early_stop else None
+            if stop is not None and not canvas.open(range(canvas.prompt, stop)):
+                canvas.release(stop + 1)
+                return
+        canvas.release(block.stop)
+
+
+SAMPLER = Sampler(
+    name="llada2.0",
+    summary="blocks aligned to position 0, a threshold with a floor a pass",
+    source="LLaDA2MoeModelLM.generate of the 2.0 checkpoints, in ZHZisZZ/dllm ca176752 (arXiv 2512.15745)",
+    settings=Llada2Settings,
+    start=start,
+)
