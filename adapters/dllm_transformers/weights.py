@@ -13,6 +13,7 @@ from dllm_plugins.denoisers.low_rank import spread
 from dllm_plugins.denoisers.torch import TorchDenoiser
 from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.families.smollm2 import make_spec
 from dllm_plugins.families.smollm2 import shipped_denoiser
 from dllm_plugins.models import Model
@@ -25,7 +26,7 @@ _Print = tuple[object, ...]
 _made: WeakKeyDictionary[PreTrainedModel, tuple[_Print, SharedModel]] = WeakKeyDictionary()
 
 
-class _NoText:
+class NoText:
     """generate() deals in ids: there is no text to make."""
 
     def decode(self, token_ids: object, *, skip_special_tokens: bool = True) -> str:
@@ -59,6 +60,11 @@ def shared_model_of(model: PreTrainedModel, denoiser: str | Path | None) -> Shar
 
 def _make(model: PreTrainedModel, path: Path | None) -> SharedModel:
     name = type(model).__name__
+    own = getattr(model, "engine_model", None)
+    if own is not None:
+        if path is not None:
+            raise OptionError(f"denoiser={str(path)!r} is of no use to {name}; leave it out")
+        return SharedModel(own())
     shape = shape_of(model.config)
     tensors = {
         key: tensor.detach() for key, tensor in model.state_dict().items() if not key.startswith(DENOISER_PREFIX)
@@ -71,12 +77,12 @@ def _make(model: PreTrainedModel, path: Path | None) -> SharedModel:
             )
     base = llama_from(tensors, shape, name)
     dtype = base.embedding.dtype
-    own = denoiser_tensors(model)
-    if path is not None or own is None:
+    shipped = denoiser_tensors(model)
+    if path is not None or shipped is None:
         weights = load_low_rank(path or shipped_denoiser(), shape, dtype)
     else:
-        weights = low_rank_from(own, {}, shape, dtype, name)
+        weights = low_rank_from(shipped, {}, shape, dtype, name)
     low_rank = spread(weights, [layer.qkv.device for layer in base.layers], base.norm.device)
     on_cpu = all(layer.qkv.device.type == "cpu" for layer in base.layers)
     spec = replace(make_spec(base, frozenset(), row_invariant=on_cpu), name=name)
-    return SharedModel(Model(name, TorchDenoiser(base, low_rank, spec), _NoText()))
+    return SharedModel(Model(name, TorchDenoiser(base, low_rank, spec), NoText()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerBase
@@ -12,12 +13,13 @@ from dllm_plugins.errors import CheckpointError
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 
 
-def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED) -> Path:
+def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED, **options: Any) -> Path:
     """A folder, or the local copy of a hub repository, fetched if it is not there yet.
 
     `HF_HUB_OFFLINE` is honoured.
 
     :param wanted: patterns of the files to fetch.
+    :param options: of `snapshot_download`, such as `revision`.
     :raises CheckpointError: if it is neither a folder nor a hub id that can be had.
     """
     folder = Path(name).expanduser()
@@ -29,7 +31,7 @@ def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(name), allow_patterns=list(wanted)))
+        return Path(snapshot_download(str(name), allow_patterns=list(wanted), **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{str(name)!r} is neither a folder here nor a hub id that can be fetched ({error}); "

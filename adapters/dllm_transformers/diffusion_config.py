@@ -1,0 +1,95 @@
+"""config.json of a diffusion checkpoint, word for word, as transformers' config object."""
+
+import copy
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layouts import layout_of
+
+#: Choices of the class that computes, not of the checkpoint; recipes leave them in their configs.
+IMPLEMENTATION = ("attn_implementation", "experts_implementation")
+#: Keys that PreTrainedConfig would act on: the family's class gets its own config from the layout.
+_KEPT_BACK = (*IMPLEMENTATION, "output_attentions", "per_layer_config", "quantization_config", "rope_scaling")
+#: What a model is loaded in says nothing of its checkpoint; saving writes what is saved.
+DTYPE_KEYS = ("dtype", "torch_dtype")
+
+
+class DiffusionConfig(PreTrainedConfig):
+    """The original config of a diffusion checkpoint; every key is an attribute too.
+
+    :param original: config.json's entries; what is written back by `save_pretrained`, with
+        the attributes that were changed meanwhile.
+    """
+
+    def __init__(self, **original: Any) -> None:
+        # transformers validates, and so asks for sizes, before its __init__ is through.
+        self._original: dict[str, Any] = {}
+        self._first: dict[str, Any] = {}
+        super().__init__(**{name: value for name, value in original.items() if name not in _KEPT_BACK})
+        original.pop("name_or_path", None)
+        self._original = copy.deepcopy(original)
+        self._first = {name: copy.deepcopy(getattr(self, name, None)) for name in original if name not in DTYPE_KEYS}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; the implementation of attention is left to the model."""
+        original = copy.deepcopy(config_dict)
+        chosen = {name: kwargs.pop(name) for name in IMPLEMENTATION if name in kwargs}
+        found: Any = super().from_dict(dict(config_dict), **kwargs)
+        config = found[0] if kwargs.get("return_unused_kwargs") else found
+        config._original = original
+        if kwargs.get("return_unused_kwargs"):
+            return config, {**found[1], **chosen}
+        return config
+
+    def original(self) -> dict[str, Any]:
+        """config.json's entries as they are now."""
+        found = copy.deepcopy(self._original)
+        for name, before in self._first.items():
+            now = getattr(self, name, None)
+            if now != before:
+                found[name] = copy.deepcopy(now)
+        self.dict_dtype_to_str(found)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The original format."""
+        return self.original()
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The original format: nothing in it is a default of ours."""
+        return self.original()
+
+    def layout(self, family: str | None = None) -> Layout:
+        """The family's layout.
+
+        :raises CheckpointError: for an architecture that no family knows, or that is refused.
+        """
+        return layout_of(self.original(), self.name_or_path or "this config", family)
+
+    def native(self, family: str | None = None) -> Any:
+        """The config of the class that computes.
+
+        :raises CheckpointError: for a config that the family refuses.
+        """
+        layout, original = self.layout(family), self.original()
+        return layout.native(original).config_class(**layout.config(original))
+
+    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> Any:
+        """Sizes under transformers' usual names, whatever the original calls them."""
+        try:
+            return self.native().get_text_config()
+        except (CheckpointError, KeyError):
+            return self
+
+
+def config_class(model_type: str) -> type[DiffusionConfig]:
+    """The config class of an original model type."""
+    name = "".join(part[:1].upper() + part[1:] for part in model_type.replace("-", "_").split("_"))
+    space: dict[str, Any] = {"model_type": model_type, "__module__": __name__}
+    # transformers gives subclasses without an __init__ of their own one that knows nothing of the parent's.
+    space["__init__"] = DiffusionConfig.__init__
+    return type(f"{name}DiffusionConfig", (DiffusionConfig,), space)

@@ -1,0 +1,193 @@
+"""Diffusion checkpoints in their original format as a transformers class, for every family.
+
+The weights live once, in the class of transformers that computes the same function;
+`forward` gives its logits under the family's attention, `generate` is the engine's.
+"""
+
+from functools import cached_property
+from typing import Any
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch import nn
+from transformers import GenerationMixin
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import MaskedLMOutput
+
+from dllm_plugins.checkpoint import Checkpoint
+from dllm_plugins.checkpoint import load_checkpoint
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import OptionError
+from dllm_plugins.families.hub import denoiser_of
+from dllm_plugins.families.hub import tokenizer_of
+from dllm_plugins.families.spec import block_length as own_block_length
+from dllm_plugins.families.spec import make_spec
+from dllm_plugins.models import LoadOptions
+from dllm_plugins.models import Model
+from dllm_transformers import opening
+from dllm_transformers import saving
+from dllm_transformers.diffusion_config import DiffusionConfig
+from dllm_transformers.generate import generate
+from dllm_transformers.visibility import additive
+from dllm_transformers.visibility import counted
+from dllm_transformers.visibility import visible
+from dllm_transformers.weights import NoText
+
+
+class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
+    """A diffusion language model of any family; made by `from_pretrained`.
+
+    :param native: the loaded class that computes.
+    """
+
+    config_class = DiffusionConfig
+    base_model_prefix = "native"
+    _supports_sdpa = True
+
+    def __init__(self, config: DiffusionConfig, native: PreTrainedModel, opened: opening.Opened) -> None:
+        super().__init__(config)
+        self.native = native
+        self.opened = opened
+        self.generation_config = opening.generation_config(self.checkpoint)
+        self._stored = saving.shapes(self.checkpoint)
+        if hasattr(native, "hf_device_map"):
+            self.hf_device_map = native.hf_device_map
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Folder, original config and layout."""
+        return self.opened.checkpoint
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *model_args: Any,
+        config: Any = None,
+        dtype: Any = None,
+        device_map: Any = None,
+        offload_folder: Any = None,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load a checkpoint in its original format: a folder or a hub id. Nothing in it is run.
+
+        :param config: in place of the checkpoint's own.
+        :param dtype: of the weights; the checkpoint's own if not given.
+        :param device_map: as in transformers, by the names of the class that computes.
+        :param attn_implementation: "sdpa" (default) or "eager".
+        :param options: `family` for checkpoints that look like ordinary models, `preset` for the
+            sampler, `mask_id` where neither checkpoint nor family says it; and those of the hub.
+        :raises CheckpointError: for a checkpoint that is missing, damaged, unknown or refused.
+        :raises OptionError: for an option that cannot be honoured.
+        """
+        torch_dtype = options.pop("torch_dtype", None)
+        given = config if isinstance(config, DiffusionConfig) else None
+        opened = opening.opened(
+            pretrained_model_name_or_path, given, torch_dtype if dtype is None else dtype, options
+        )
+        opening.refuse_rest(options)
+        if attn_implementation not in (None, *opening.ATTENTION):
+            raise OptionError(
+                f"attn_implementation={attn_implementation!r} takes no masks of four dimensions, which say who sees "
+                f"whom here; use {' or '.join(map(repr, opening.ATTENTION))}"
+            )
+        native = load_checkpoint(opened.checkpoint, opened.dtype, device_map, offload_folder)
+        if attn_implementation is not None:
+            native.set_attn_implementation(attn_implementation)
+        if given is None:
+            given = cls.config_class(**opened.checkpoint.config)
+            given.name_or_path = opened.name
+        given.dtype = native.dtype
+        return cls(given, native, opened).eval()
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """What the engine must know of the model."""
+        return make_spec(self.opened.name, self.checkpoint, tokenizer_of(self.checkpoint), self.opened.options)
+
+    def engine_model(self) -> Model:
+        """The model as the engine decodes it, on these very weights."""
+        return Model(self.opened.name, denoiser_of(self.native, self.checkpoint, self.spec), NoText())
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        *,
+        block_length: int | None = None,
+        causal: bool = False,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Logits of a whole sequence, as the original class returns them: never shifted.
+
+        :param input_ids: int64 [batch, length], the mask id where open.
+        :param attention_mask: [batch, length], 0 at padding; rows then equal themselves alone. One
+            of four dimensions is used as it is.
+        :param position_ids: rotary positions [batch, length]; counted without the padding if not given.
+        :param decoder_input_ids: the canvas [batch, canvas length], for models that encode the prompt apart.
+        :param block_length: of block-causal attention; the checkpoint's own if not given.
+        :param causal: look leftwards only, for families that know both (Nemotron-Labs).
+        :returns: `logits` float [batch, length, vocabulary].
+        :raises OptionError: for what has no effect on this family.
+        """
+        layout = self.checkpoint.layout
+        if block_length is not None and layout.attention != "block-causal":
+            raise OptionError(
+                f"block_length={block_length}: attention of {layout.name} is {layout.attention}; leave it out"
+            )
+        more = {} if decoder_input_ids is None else {"decoder_input_ids": decoder_input_ids}
+        if layout.attention == "own":
+            if causal or position_ids is not None:
+                raise OptionError(f"{layout.name} has masks and positions of its own; leave causal and position_ids out")
+            found = self.native(input_ids=input_ids, attention_mask=attention_mask, **more)
+        elif more:
+            raise OptionError(f"{layout.name} has no decoder of its own; leave decoder_input_ids out")
+        else:
+            length = own_block_length(self.checkpoint) if block_length is None else block_length
+            found = self._masked(input_ids, attention_mask, position_ids, length, causal)
+        return MaskedLMOutput(logits=found.logits) if return_dict is not False else (found.logits,)
+
+    def _masked(
+        self, input_ids: Tensor, mask: Tensor | None, position_ids: Tensor | None, block_length: int, causal: bool
+    ) -> Any:
+        real = torch.ones_like(input_ids) if mask is None or mask.dim() != 2 else mask
+        positions = counted(real.bool()) if position_ids is None else position_ids.expand_as(input_ids)
+        if mask is None or mask.dim() == 2:
+            seen = visible(self.checkpoint.layout, real.bool(), positions, block_length, causal)
+            mask = additive(seen, self.native.dtype)
+        return self.native(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """See :func:`dllm_transformers.generate`; `custom_generate="..."` still loads another strategy."""
+        if kwargs.get("custom_generate") is not None:
+            return super().generate(*args, **kwargs)
+        kwargs.pop("custom_generate", None)
+        return generate(self, *args, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Write the checkpoint in its original format, with the weights as they are now.
+
+        :param kwargs: `max_shard_size`.
+        :raises OptionError: for anything else that is asked for.
+        :raises CheckpointError: for weights that are not in memory, or cannot be written back.
+        """
+        saving.save(self, save_directory, self._stored, *args, **kwargs)
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        """The engine keeps its own."""
+        return False
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Of the class that computes."""
+        found: nn.Module = self.native.get_input_embeddings()
+        return found
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Of the class that computes."""
+        found: nn.Module = self.native.get_output_embeddings()
+        return found

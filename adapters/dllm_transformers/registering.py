@@ -1,0 +1,43 @@
+"""Teaching the Auto classes: our tri-mode model, and every original model type of the families.
+
+transformers prefers a registered type to the code a repository brings, so nothing is
+asked and nothing of a repository runs. Types that transformers itself has (llama, qwen2,
+modernbert, diffusion_gemma) stay its own; `DiffusionModelForCausalLM` loads those.
+"""
+
+from transformers import AutoConfig
+from transformers import AutoModel
+from transformers import AutoModelForCausalLM
+from transformers import AutoModelForMaskedLM
+from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from dllm_plugins.families.layouts import LAYOUTS
+from dllm_transformers import modeling
+from dllm_transformers.diffusion_config import config_class
+from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
+
+#: Model cards use any of these for diffusion models.
+_AUTO = (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM)
+
+
+def own_model_types() -> list[str]:
+    """The original model types that transformers does not have."""
+    known = frozenset[str]().union(*(layout.model_types for layout in LAYOUTS.values()))
+    return sorted(known - CONFIG_MAPPING_NAMES.keys())
+
+
+def register() -> None:
+    """Done when `dllm_transformers` is imported."""
+    modeling.register()
+    for model_type in own_model_types():
+        config = config_class(model_type)
+        name = config.__name__.replace("DiffusionConfig", "DiffusionModelForCausalLM")
+        # One class serves all; transformers wants one for each config.
+        model = type(name, (DiffusionModelForCausalLM,), {"config_class": config, "__module__": __name__})
+        AutoConfig.register(model_type, config, exist_ok=True)
+        for auto in _AUTO:
+            auto.register(config, model, exist_ok=True)
+        # A known type keeps the code of a repository's tokenizer from being asked for.
+        AutoTokenizer.register(config, fast_tokenizer_class=PreTrainedTokenizerFast, exist_ok=True)
