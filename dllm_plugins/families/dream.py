@@ -41,5 +41,8 @@ LAYOUT = Layout(
     ),
     licence="Apache-2.0 (DiffuCoder: apple-amlr)",
     verified="logits equal the reference's bit for bit",
+    modes={"diffusion": "dream"},
+    samplers=("dreamon",),
+    hints={"dreamon": "dreamon"},
     mask_id=151666,
 )

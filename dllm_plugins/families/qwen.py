@@ -102,6 +102,7 @@ RND1 = Layout(
     attention="bidirectional",
     shifted=True,
     checkpoints=("radicalnumerics/RND1-Base-0910",),
+    modes={"diffusion": "rnd1"},
     licence="Apache-2.0",
     verified=CLOSE,
     mask_id=151669,
@@ -146,8 +147,27 @@ OPEN_DCODER = Layout(
     attention="bidirectional",
     shifted=True,
     checkpoints=("fredzzp/open-dcoder-0.5B",),
+    modes={"diffusion": "open_dcoder"},
     licence="Apache-2.0 by the repository",
     verified=BIT_EQUAL,
     named_only=True,
 )
-LAYOUTS = (SDAR, SDAR_MOE, WEDLM, RND1, FAST_DLLM_V2, A2D, OPEN_DCODER)
+#: NVIDIA-NeMo/Automodel `examples/dllm_generate`; its config calls itself SDAR.
+IDLM = Layout(
+    name="idlm",
+    architectures=frozenset({"SDARForCausalLM"}),
+    model_types=frozenset({"sdar"}),
+    native=lambda _: Qwen3ForCausalLM,
+    classes="Qwen3",
+    config=partial(_config, "idlm", ()),
+    attention="causal",
+    shifted=True,
+    checkpoints=("yifanyu/I-DLM-8B",),
+    modes={"diffusion": "idlm"},
+    block_length=4,
+    licence="see the checkpoint's page",
+    verified="the class is the one Automodel loads; its sampler was read and compared with an uncached loop",
+    mask_id=151669,
+    named_only=True,
+)
+LAYOUTS = (SDAR, SDAR_MOE, WEDLM, RND1, FAST_DLLM_V2, A2D, OPEN_DCODER, IDLM)
