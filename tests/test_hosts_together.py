@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from langchain_dllm import ChatDLLM
-from llm_dllm import model as llm_model
+from llm_dllm import loading as llm_loading
 
 
 def test_llm_and_langchain_share_a_model(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,11 +16,11 @@ def test_llm_and_langchain_share_a_model(tiny_folder: Path, monkeypatch: pytest.
     monkeypatch.setenv("DLLM_BASE", str(tiny_folder))
     monkeypatch.setenv("DLLM_DENOISER", str(denoiser))
     monkeypatch.setenv("DLLM_DTYPE", "float16")
-    shared = llm_model.loaded_model()
+    shared = llm_loading.loaded_model()
     chat = ChatDLLM(base=str(tiny_folder), denoiser=str(denoiser), dtype="float16")
     assert chat._shared("dllm") is shared
     gone = weakref.ref(shared)
-    llm_model._held.clear()
+    llm_loading._held.clear()
     del shared
     gc.collect()
     assert gone() is not None

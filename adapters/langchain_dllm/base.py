@@ -40,7 +40,9 @@ class EngineModel(BaseLanguageModel[Any]):
 
     model_config = ConfigDict(populate_by_name=True, extra="forbid")
 
-    model_name: str = Field(default="dllm", alias="model", description="a registered model, or a checkpoint: a folder or a hub id")
+    model_name: str = Field(
+        default="dllm", alias="model", description="a registered model, or a checkpoint: a folder or a hub id"
+    )
     mode: str | None = None
     max_tokens: int = 256
     temperature: float = 0.0

@@ -1,28 +1,55 @@
-"""The `llm` plug-in: model `dllm` and the commands `llm dllm ...`.
+"""The `llm` plug-in: model `dllm`, registered checkpoints, and the commands `llm dllm ...`.
 
 llm imports this on every call, so nothing here may import torch or transformers.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import click
 import llm
 
+from dllm_plugins.errors import DllmError
 from llm_dllm.commands import dllm
+from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM
 from llm_dllm.model import AsyncDLLM
+from llm_dllm.registry import entries
+from llm_dllm.registry_commands import add
+from llm_dllm.registry_commands import models
+from llm_dllm.registry_commands import remove
 
 __all__ = ["DLLM", "AsyncDLLM"]
+
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
 
 
 @llm.hookimpl
 def register_models(register: Callable[..., Any]) -> None:
-    """Register the default model, sync and async."""
+    """Register the default model and what `llm dllm add` registered, sync and async."""
     register(DLLM(), AsyncDLLM())
+    for name, entry in _registered().items():
+        choice = Choice(name, entry)
+        register(DLLM(choice), AsyncDLLM(choice))
+
+
+def _registered() -> Any:
+    """The registered checkpoints; a damaged file must not keep llm from other models."""
+    try:
+        return entries()
+    except DllmError as error:
+        # llm asks several times in one call.
+        if str(error) not in _said:
+            _said.add(str(error))
+            _log.warning("dllm: %s", error)
+        return {}
 
 
 @llm.hookimpl
 def register_commands(cli: click.Group) -> None:
     """Register `llm dllm`."""
+    for command in (add, models, remove):
+        dllm.add_command(command)
     cli.add_command(dllm)

@@ -1,4 +1,4 @@
-"""The commands `llm dllm setup`, `watch` and `info`."""
+"""The commands `llm dllm setup`, `watch` and `info`; those for checkpoints: `registry_commands`."""
 
 import sys
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 
 import click
+import llm
 from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
@@ -15,20 +16,25 @@ from rich.text import Text
 from dllm_plugins import base_model
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import PluginError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
-from llm_dllm.model import ENVIRONMENT
+from llm_dllm.loading import DEFAULT
+from llm_dllm.loading import ENVIRONMENT
+from llm_dllm.loading import Choice
+from llm_dllm.model import DLLM
 from llm_dllm.model import events
-from llm_dllm.model import load_options
 from llm_dllm.options import Options
 from llm_dllm.options import to_config
+from llm_dllm.registry import registry_file
 
 STAGES = {"download": "Downloading", "check": "Checking", "convert": "Converting"}
 
 
 @contextmanager
-def _clean_errors() -> Iterator[None]:
+def clean_errors() -> Iterator[None]:
+    """Show our errors as click shows its own: one line, no traceback."""
     try:
         yield
     except DllmError as error:
@@ -49,7 +55,7 @@ def dllm() -> None:
 @click.option("--hub", is_flag=True, help=f"Fetch {base_model.HUB_ID} from the hub instead.")
 def setup(force: bool, hub: bool) -> None:
     """Fetch the base weights of the default model once; later runs are offline."""
-    with _clean_errors():
+    with clean_errors():
         if hub:
             from dllm_plugins.families.smollm2 import base_place
 
@@ -88,7 +94,8 @@ def _setup_with_progress(force: bool) -> None:
 @click.argument("prompt")
 @click.option("-o", "--option", "options", type=(str, str), multiple=True, help="Option of the model: NAME VALUE.")
 @click.option("-s", "--system", help="System prompt.")
-def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None) -> None:
+@click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
+def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None, model: str) -> None:
     """Show an answer while it is denoised, then one line of statistics."""
     try:
         chosen = Options(**dict(options))  # type: ignore[arg-type]
@@ -101,15 +108,32 @@ def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None)
     if system:
         chat.insert(0, {"role": "system", "content": system})
     console = Console(file=sys.stdout)
-    with _clean_errors():
-        config = to_config(chosen)
-        finish = _watch_live(chat, config, console) if console.is_terminal else _watch_plain(chat, config)
+    with clean_errors():
+        choice, config = choice_of(model), to_config(chosen)
+        if console.is_terminal:
+            finish = _watch_live(chat, config, console, choice)
+        else:
+            finish = _watch_plain(chat, config, choice)
     click.echo(finish.usage.summary())
 
 
-def _watch_plain(chat: list[dict[str, str]], config: SamplingConfig) -> Finish:
+def choice_of(name: str) -> Choice:
+    """What a model loads, by its name in llm or an alias.
+
+    :raises PluginError: if it is not one of ours.
+    """
+    try:
+        model = llm.get_model(name)
+    except llm.UnknownModelError as error:
+        raise PluginError(f"unknown model {name!r}; `llm dllm models` lists what there is") from error
+    if not isinstance(model, DLLM):
+        raise PluginError(f"{name!r} is not a diffusion model; `llm dllm models` lists those")
+    return model.choice
+
+
+def _watch_plain(chat: list[dict[str, str]], config: SamplingConfig, choice: Choice) -> Finish:
     """A plain stream of final text."""
-    for event in events(chat, config):
+    for event in events(chat, config, choice):
         if isinstance(event, Commit):
             click.echo(event.text, nl=False)
         elif isinstance(event, Finish):
@@ -118,11 +142,13 @@ def _watch_plain(chat: list[dict[str, str]], config: SamplingConfig) -> Finish:
     raise AssertionError("a stream ends with Finish")
 
 
-def _watch_live(chat: list[dict[str, str]], config: SamplingConfig, console: Console) -> Finish:
+def _watch_live(
+    chat: list[dict[str, str]], config: SamplingConfig, console: Console, choice: Choice = DEFAULT
+) -> Finish:
     """The canvas in place: final text, drafts in colour, open positions as dots."""
     final = ""
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-        for event in events(chat, config):
+        for event in events(chat, config, choice):
             draft = ""
             if isinstance(event, Commit):
                 final += event.text
@@ -143,14 +169,15 @@ def info() -> None:
     from dllm_plugins.denoisers.placement import choose_dtype
     from dllm_plugins.families.smollm2 import shipped_denoiser
 
-    with _clean_errors():
-        options = load_options()
+    with clean_errors():
+        options = DEFAULT.load_options()
         device = best_device(options.get("device", "auto"))
         dtype = choose_dtype(options.get("dtype", "auto"), device)
         ready = "ready" if base_model.is_ready() else "missing: run `llm dllm setup`"
         click.echo(f"base      {options.get('base') or f'{base_model.base_folder()} ({ready})'}")
         click.echo(f"denoiser  {options.get('denoiser') or shipped_denoiser()}")
         click.echo(f"device    {device}, {str(dtype).removeprefix('torch.')}")
+        click.echo(f"registry  {registry_file()}")
         click.echo(f"variables {', '.join(ENVIRONMENT.values())}, DLLM_CACHE")
         registered: dict[str, Mapping[str, object]] = {
             "models": plugins.presets(),

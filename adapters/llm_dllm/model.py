@@ -1,7 +1,6 @@
 """The llm model classes."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from collections.abc import Generator
 from collections.abc import Iterator
@@ -18,21 +17,15 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
+from llm_dllm.loading import DEFAULT
+from llm_dllm.loading import Choice
+from llm_dllm.loading import loaded_model
 from llm_dllm.options import Options
 from llm_dllm.options import to_config
 
 if TYPE_CHECKING:
     from dllm_plugins.config import SamplingConfig
-    from dllm_plugins.sharing import SharedModel
-
-#: Environment variables that choose what is loaded.
-ENVIRONMENT = {
-    "base": "DLLM_BASE",
-    "denoiser": "DLLM_DENOISER",
-    "dtype": "DLLM_DTYPE",
-    "device": "DLLM_DEVICE",
-}
-_held: "list[SharedModel]" = []
+    from dllm_plugins.models import Model
 
 
 @contextmanager
@@ -44,20 +37,6 @@ def clean_errors() -> Iterator[None]:
         raise llm.ModelError(str(error)) from error
 
 
-def load_options() -> dict[str, str]:
-    """Arguments of `load_model` that the environment gives."""
-    return {name: os.environ[variable] for name, variable in ENVIRONMENT.items() if os.environ.get(variable)}
-
-
-def loaded_model() -> "SharedModel":
-    """The model, kept until the process ends or the environment asks for another one."""
-    from dllm_plugins.sharing import shared_model
-
-    found = shared_model("dllm", **load_options())
-    _held[:] = [found]
-    return found
-
-
 def chat_of(prompt: llm.Prompt) -> list[dict[str, str]]:
     """The whole conversation, system prompt and history included, as role and content.
 
@@ -67,26 +46,44 @@ def chat_of(prompt: llm.Prompt) -> list[dict[str, str]]:
     for message in prompt.messages:
         for part in message.parts:
             if not isinstance(part, TextPart):
-                raise RequestError(f"the default model reads text only, not {type(part).__name__}; leave it out")
+                raise RequestError(f"this model reads text only, not {type(part).__name__}; leave it out")
         text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
         chat.append({"role": str(message.role), "content": text})
     return chat
 
 
-def events(chat: list[dict[str, str]], config: "SamplingConfig") -> Generator[Event, None, None]:
+def tokens_of(model: "Model", chat: list[dict[str, str]], name: str) -> list[int]:
+    """Prompt ids: by the chat template, or of the plain text if a base checkpoint has none.
+
+    :param name: what llm calls the model.
+    :raises RequestError: for an empty prompt, and for a conversation that needs a template.
+    """
+    if model.tokenizer.chat_template or not chat or not chat[-1]["content"].strip():
+        return model.encode_chat(chat)
+    if [message["role"] for message in chat] != ["user"]:
+        raise RequestError(
+            f"{name} has no chat template: it goes on from one text, without system prompt or history; start a new "
+            f"conversation without them, or use an instruct checkpoint"
+        )
+    return list(model.tokenizer.encode(chat[0]["content"]))
+
+
+def events(
+    chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice = DEFAULT
+) -> Generator[Event, None, None]:
     """Events of one answer; closing the generator frees its row at once."""
     from dllm_plugins.request import Request
 
-    shared = loaded_model()
-    yield from shared.stream(Request(shared.model.encode_chat(chat), config))
+    shared = loaded_model(choice)
+    yield from shared.stream(Request(tokens_of(shared.model, chat, choice.model_id), config))
 
 
-async def _aevents(chat: list[dict[str, str]], config: "SamplingConfig") -> AsyncGenerator[Event, None]:
+async def _aevents(chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice) -> AsyncGenerator[Event, None]:
     """Like :func:`events`, with loading, tokenising and passes in threads."""
     from dllm_plugins.request import Request
 
-    shared = await asyncio.to_thread(loaded_model)
-    tokens = await asyncio.to_thread(shared.model.encode_chat, chat)
+    shared = await asyncio.to_thread(loaded_model, choice)
+    tokens = await asyncio.to_thread(tokens_of, shared.model, chat, choice.model_id)
     async with aclosing(shared.astream(Request(tokens, config))) as source:
         async for event in source:
             yield event
@@ -102,18 +99,24 @@ def _report(response: Any, finish: Finish) -> None:
 
 
 class DLLM(llm.Model):
-    """The default model of dllm-plugins."""
+    """A model of dllm-plugins.
 
-    model_id = "dllm"
+    :param choice: what it loads at its first prompt; the default model if not given.
+    """
+
     can_stream = True
     Options = Options  # type: ignore[assignment]  # llm declares a class where subclasses put their own
+
+    def __init__(self, choice: Choice = DEFAULT) -> None:
+        self.choice = choice
+        self.model_id = choice.model_id
 
     def execute(
         self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
     ) -> Iterator[str]:
         """Yield committed text; drafts are shown by `llm dllm watch` only."""
         with clean_errors():
-            for event in events(chat_of(prompt), to_config(prompt.options)):
+            for event in events(chat_of(prompt), to_config(prompt.options), self.choice):
                 if isinstance(event, Commit) and stream and event.text:
                     yield event.text
                 elif isinstance(event, Finish):
@@ -125,9 +128,12 @@ class DLLM(llm.Model):
 class AsyncDLLM(llm.AsyncModel):
     """The same model for asyncio: every pass runs in a thread, the event loop goes on."""
 
-    model_id = "dllm"
     can_stream = True
     Options = Options  # type: ignore[assignment]  # llm declares a class where subclasses put their own
+
+    def __init__(self, choice: Choice = DEFAULT) -> None:
+        self.choice = choice
+        self.model_id = choice.model_id
 
     async def execute(
         self,
@@ -138,7 +144,7 @@ class AsyncDLLM(llm.AsyncModel):
     ) -> AsyncGenerator[str, None]:
         """See :meth:`DLLM.execute`."""
         with clean_errors():
-            async with aclosing(_aevents(chat_of(prompt), to_config(prompt.options))) as source:
+            async with aclosing(_aevents(chat_of(prompt), to_config(prompt.options), self.choice)) as source:
                 async for event in source:
                     if isinstance(event, Commit) and stream and event.text:
                         yield event.text

@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
+from transformers import DiffusionGemmaForBlockDiffusion
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase
 from transformers import PreTrainedTokenizerFast
@@ -11,6 +12,7 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.gemma import GemmaDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
@@ -59,4 +61,6 @@ def tokenizer_of(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | TokenIds:
 
 def denoiser_of(model: PreTrainedModel, checkpoint: Checkpoint, spec: Any) -> Denoiser:
     """The denoiser around a loaded class."""
+    if isinstance(model, DiffusionGemmaForBlockDiffusion):
+        return GemmaDenoiser(model, spec)
     return NativeDenoiser(model, spec, own_mask=checkpoint.layout.attention == "own")

@@ -1,5 +1,7 @@
 """The `llm` program with the tiny model behind it."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from click.testing import CliRunner
 from click.testing import Result
 from llm.cli import cli
 
-from llm_dllm.model import loaded_model
+from llm_dllm.loading import loaded_model
+
+GOLDEN = Path(__file__).parents[1] / "families" / "golden"
 
 Run = Callable[..., Result]
 
@@ -54,3 +58,21 @@ def answer() -> Callable[..., str]:
 def dllm() -> llm.Model:
     """The registered model."""
     return llm.get_model("dllm")
+
+
+@pytest.fixture
+def checkpoint(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A tiny checkpoint of a family as users would have it; `without` leaves files or config keys out."""
+
+    def make(case: str, *without: str) -> Path:
+        place = tmp_path / case
+        shutil.copytree(GOLDEN / case / "checkpoint", place)
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            if name not in without:
+                shutil.copy(tiny_folder / name, place)
+        config = json.loads((place / "config.json").read_text())
+        kept = {name: value for name, value in config.items() if name not in without}
+        (place / "config.json").write_text(json.dumps(kept))
+        return place
+
+    return make

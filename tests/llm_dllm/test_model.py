@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 
 from dllm_plugins import SamplingConfig
-from llm_dllm.model import loaded_model
+from llm_dllm.loading import loaded_model
 from llm_dllm.options import Options
 from llm_dllm.options import to_config
 

@@ -11,7 +11,7 @@ from click.testing import Result
 from dllm_plugins import Finish
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from llm_dllm.model import loaded_model
+from llm_dllm.loading import loaded_model
 
 Run = Callable[..., Result]
 OPTIONS = [{}, {"mode": "ar"}, {"mode": "diffusion"}, {"temperature": 0.9, "seed": 3}]

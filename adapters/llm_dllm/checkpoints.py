@@ -1,0 +1,101 @@
+"""What a checkpoint is, found out without loading its weights: for `llm dllm add` and `models`.
+
+Imports torch and transformers: only for commands that need them.
+"""
+
+import re
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors import safe_open
+
+from dllm_plugins.checkpoint import open_checkpoint
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.files import WANTED
+from dllm_plugins.families.files import has_tokenizer
+from dllm_plugins.families.files import hub_folder
+from dllm_plugins.families.hub import tokenizer_of
+from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layouts import layout_of
+from dllm_plugins.families.spec import make_spec
+from dllm_plugins.models import LoadOptions
+from llm_dllm.registry import Entry
+from llm_dllm.registry import Facts
+
+#: The small files of a repository, which tell whether the large ones are worth fetching.
+SMALL = (*(pattern for pattern in WANTED if pattern != "*.safetensors"), "README.md")
+
+
+def entry_of(source: str, options: LoadOptions) -> Entry:
+    """Check a checkpoint, fetching it first if `source` is a hub id, and describe it.
+
+    :param source: a folder in the hub's format, or a hub id.
+    :raises CheckpointError: for anything that could not be loaded later.
+    :raises OptionError: for a preset that does not fit.
+    """
+    place = Path(source).expanduser()
+    if place.is_dir():
+        source = str(place.resolve())
+        folder = Path(source)
+    else:
+        small = hub_folder(source, SMALL)
+        layout_of(read_config(small), source, options.family)
+        folder = hub_folder(source)
+    checkpoint = open_checkpoint(folder, options.family)
+    if not has_tokenizer(folder):
+        raise CheckpointError(f"{folder} has no tokenizer.json; llm deals in text, so add the tokenizer's files")
+    spec = make_spec(source, checkpoint, tokenizer_of(checkpoint), options)
+    return Entry(
+        source=source,
+        folder=str(folder),
+        family=options.family,
+        # The hub id may tell the sampler; the folder, which is loaded later, need not.
+        preset=spec.strategies["diffusion"],
+        mask_id=options.mask_id,
+        facts=facts_of(checkpoint.layout, spec, folder, checkpoint.files),
+    )
+
+
+def facts_of(layout: Layout, spec: ModelSpec, folder: Path, files: Iterable[Path]) -> Facts:
+    """What people want to know before they use it."""
+    parameters, size = weigh(files)
+    return Facts(
+        family=layout.name,
+        parameters=parameters,
+        size=size,
+        licence=licence_of(folder) or layout.licence,
+        attention=layout.attention,
+        cache=f"{spec.cache}; approximate if asked for" if spec.holds else spec.cache,
+        sampler=spec.strategies["diffusion"],
+    )
+
+
+def weigh(files: Iterable[Path]) -> tuple[int, int]:
+    """How many parameters safetensors files hold, and in how many bytes; only headers are read.
+
+    :raises CheckpointError: for a damaged file.
+    """
+    parameters = size = 0
+    for path in files:
+        size += path.stat().st_size
+        try:
+            with safe_open(path, framework="np") as file:
+                names = file.keys()
+                parameters += sum(prod(file.get_slice(name).get_shape()) for name in names)
+        except SafetensorError as error:
+            raise CheckpointError(f"cannot read {path}: {error}; download it again") from error
+    return parameters, size
+
+
+def licence_of(folder: Path) -> str | None:
+    """The licence a model card's front matter names."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    lines = dict(re.findall(r"^(license|license_name): *['\"]?([^'\"\n]+?)['\"]? *$", front[1], re.M)) if front else {}
+    return lines.get("license_name") if lines.get("license") == "other" else lines.get("license")

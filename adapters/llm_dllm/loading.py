@@ -1,0 +1,64 @@
+"""What each llm model loads, and the loaded models of this process."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+from llm_dllm.registry import Entry
+
+if TYPE_CHECKING:
+    from dllm_plugins.sharing import SharedModel
+
+#: Environment variables that choose what is loaded.
+ENVIRONMENT = {
+    "base": "DLLM_BASE",
+    "denoiser": "DLLM_DENOISER",
+    "dtype": "DLLM_DTYPE",
+    "device": "DLLM_DEVICE",
+}
+#: Those that hold for checkpoints too.
+EVERYWHERE = ("dtype", "device")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a model of llm loads.
+
+    :param model_id: what llm calls it.
+    :param entry: the registered checkpoint; None for the default model.
+    """
+
+    model_id: str = "dllm"
+    entry: Entry | None = None
+
+    @property
+    def place(self) -> str:
+        """What `load_model` is asked for: the files as they were when added, or else where they came from."""
+        if self.entry is None:
+            return "dllm"
+        return self.entry.folder if Path(self.entry.folder).is_dir() else self.entry.source
+
+    def load_options(self) -> dict[str, Any]:
+        """Arguments of `load_model`: the environment's and the checkpoint's own."""
+        given: dict[str, Any] = {
+            name: os.environ[variable] for name, variable in ENVIRONMENT.items() if os.environ.get(variable)
+        }
+        if self.entry is None:
+            return given
+        own = {name: getattr(self.entry, name) for name in ("family", "preset", "mask_id")}
+        return {name: value for name, value in given.items() if name in EVERYWHERE} | own
+
+
+DEFAULT = Choice()
+_held: "dict[str, SharedModel]" = {}
+
+
+def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
+    """The model, kept until the process ends or the environment asks for another one in its place."""
+    from dllm_plugins.sharing import shared_model
+
+    found = shared_model(choice.place, **choice.load_options())
+    _held[choice.model_id] = found
+    return found

@@ -1,0 +1,141 @@
+"""The commands `llm dllm add`, `models` and `remove`."""
+
+import re
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import llm
+
+from dllm_plugins import base_model
+from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import OptionError
+from llm_dllm import registry
+from llm_dllm.commands import clean_errors
+from llm_dllm.loading import DEFAULT
+from llm_dllm.registry import Facts
+
+#: How errors of the engine call these arguments, and what they are called here.
+_FLAGS = {"family": "--family ", "preset": "--preset ", "mask_id": "--mask-id "}
+
+
+@click.command()
+@click.argument("place", metavar="HUB_ID_OR_FOLDER")
+@click.option("--name", help="What llm shall call it; the last part of the hub id or folder if not given.")
+@click.option("--preset", help="The sampler, where the checkpoint does not say for which it was made.")
+@click.option("--family", help="The family, of a checkpoint that looks like an ordinary model.")
+@click.option("--mask-id", type=int, help="The mask token, where nothing in the checkpoint says it.")
+def add(place: str, name: str | None, preset: str | None, family: str | None, mask_id: int | None) -> None:
+    """Register a checkpoint, so that `llm -m NAME` uses it.
+
+    A hub repository is fetched first. Everything but the weights themselves is checked.
+    """
+    with clean_errors():
+        chosen = place.rstrip("/").rpartition("/")[2] if name is None else name
+        _check_free(chosen)
+        from dllm_plugins.models import LoadOptions
+        from llm_dllm.checkpoints import entry_of
+
+        try:
+            entry = entry_of(place, LoadOptions(preset=preset, family=family, mask_id=mask_id))
+        except DllmError as error:
+            raise click.ClickException(_with_flags(str(error))) from error
+        registry.add(chosen, entry)
+    click.echo(f"Registered {entry.source} as {chosen}: {_summary(entry.facts)}")
+    click.echo(f"Try: llm -m {chosen} 'Why is the sky blue?' -o max_tokens 64")
+
+
+def _check_free(name: str) -> None:
+    """Refuse a name that cannot be asked for, or means something else already.
+
+    :raises OptionError: naming it and the remedy.
+    """
+    if not re.fullmatch(r"[^\s-]\S*", name) or name in (".", "..", "~"):
+        raise OptionError(f"{name!r} cannot be a model's name; give one without spaces as --name NAME")
+    # A damaged file registers nothing, so that its names would look free.
+    registry.entries()
+    taken = {**llm.get_async_model_aliases(), **llm.get_model_aliases()}
+    if name in taken:
+        raise OptionError(f"the name {name!r} is taken by {taken[name]}; give another one as --name NAME")
+
+
+def _with_flags(text: str) -> str:
+    for argument, flag in _FLAGS.items():
+        text = re.sub(rf"\b{argument}=", flag, text)
+    return text
+
+
+@click.command()
+def models() -> None:
+    """List the default model and the registered checkpoints."""
+    with clean_errors():
+        _show(f"{DEFAULT.model_id} (default)", _default_lines())
+        for name, entry in sorted(registry.entries().items()):
+            facts = entry.facts
+            _show(
+                name,
+                {
+                    "place": entry.source if entry.source == entry.folder else f"{entry.source}, in {entry.folder}",
+                    "family": facts.family,
+                    "size": _size(facts.parameters, facts.size),
+                    "licence": facts.licence,
+                    "attention": facts.attention,
+                    "cache": facts.cache,
+                    "sampler": facts.sampler,
+                },
+            )
+
+
+def _show(title: str, lines: Mapping[str, Any]) -> None:
+    click.echo(title)
+    for name, value in lines.items():
+        click.echo(f"  {name:9}  {value}")
+
+
+def _default_lines() -> dict[str, str]:
+    """The default model under the names that checkpoints have."""
+    from dllm_plugins.families.smollm2 import MODES
+    from dllm_plugins.families.smollm2 import shipped_denoiser
+    from llm_dllm.checkpoints import weigh
+
+    chosen = DEFAULT.load_options()
+    base = chosen.get("base") or str(base_model.base_folder())
+    files = [*Path(base).glob("*.safetensors"), Path(chosen.get("denoiser") or shipped_denoiser())]
+    ready = "base" in chosen or base_model.is_ready()
+    return {
+        "place": base,
+        "family": "smollm2-tri-mode",
+        "size": _size(*weigh(files)) if ready else "missing: run `llm dllm setup`",
+        "licence": "apache-2.0",
+        "attention": "causal; open positions see the whole canvas",
+        "cache": "exact",
+        "sampler": ", ".join(MODES),
+    }
+
+
+def _summary(facts: Facts) -> str:
+    return f"{facts.family}, {_size(facts.parameters, facts.size)}, sampler {facts.sampler}"
+
+
+def _size(parameters: int, size: int) -> str:
+    counted = _short(parameters, ("", "K", "M", "B", "T"))
+    return f"{counted.rstrip()} parameters, {_short(size, ('B', 'kB', 'MB', 'GB', 'TB'))} on disk"
+
+
+def _short(number: float, units: Sequence[str]) -> str:
+    """A number with its unit, such as 134.5 M."""
+    power = 0
+    while number >= 1000 and power < len(units) - 1:
+        number, power = number / 1000, power + 1
+    return f"{number:.4g} {units[power]}"
+
+
+@click.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Forget a registered checkpoint; its files stay where they are."""
+    with clean_errors():
+        entry = registry.remove(name)
+    click.echo(f"{name} is no longer registered; its files are still in {entry.folder}")
