@@ -8,7 +8,9 @@ from dllm_plugins.models import Adapter
 from dllm_plugins.models import Backend
 from dllm_plugins.models import Family
 from dllm_plugins.models import Preset
+from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.processes.masked import MaskedProcess
+from dllm_plugins.processes.uniform import UniformProcess
 from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import FactorRule
 from dllm_plugins.rules import QuotaRule
@@ -29,9 +31,9 @@ def register_families() -> list[Family]:
 
 
 @hookimpl
-def register_processes() -> list[MaskedProcess]:
-    """Masked noise."""
-    return [MaskedProcess()]
+def register_processes() -> list[NoiseProcess]:
+    """Masked and uniform noise."""
+    return [MaskedProcess(), UniformProcess()]
 
 
 @hookimpl
@@ -41,14 +43,14 @@ def register_rules() -> list[CommitRule]:
 
 
 @hookimpl
-def register_strategies(rules: Mapping[str, CommitRule], processes: Mapping[str, MaskedProcess]) -> list[Strategy]:
+def register_strategies(rules: Mapping[str, CommitRule], processes: Mapping[str, NoiseProcess]) -> list[Strategy]:
     """The three modes of the default model, and every family's own sampler."""
     masked = processes["masked"]
     return [
         SpeculativeStrategy(masked),
         BlockStrategy(rules, masked),
         AutoregressiveStrategy(),
-        *(SampledStrategy(sampler) for sampler in samplers(rules)),
+        *(SampledStrategy(sampler) for sampler in samplers(rules, processes)),
     ]
 
 

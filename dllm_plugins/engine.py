@@ -89,6 +89,8 @@ class Engine:
         tokens, given = tokens[:prompt], tokens[prompt:]
         if given:
             config = config.model_copy(update={"max_new_tokens": config.max_new_tokens + len(given)})
+        if request.noise is not None and config.seed is not None:
+            raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
         seed = config.seed if config.seed is not None else secrets.randbelow(LARGEST_SEED)
         self._admitted += 1
         kept, state, cached = self.prefixes if request.prefixes is None else request.prefixes, None, 0
@@ -103,7 +105,7 @@ class Engine:
             tokens=tokens,
             prompt=len(tokens),
             config=config,
-            noise=RowNoise(seed),
+            noise=RowNoise(seed) if request.noise is None else request.noise,
             vocabulary=spec.vocabulary,
             stop_ids=spec.stop_ids if request.stop_ids is None else request.stop_ids,
             given=tuple(given),
@@ -112,7 +114,8 @@ class Engine:
             logits={} if request.logits else None,
             suffix=tuple(request.suffix),
         )
-        text = AnswerText(self.tokenizer, config.stop)
+        stops = config.stop if request.stop_ids is not None else (*config.stop, *spec.stops)
+        text = AnswerText(self.tokenizer, stops)
         self._jobs[row.number] = _Job(row, strategy, text, kept, time.perf_counter())
         return row.number
 
@@ -247,7 +250,7 @@ class Engine:
             mode=str(row.config.mode),
             cache="approximate" if row.approximate else spec.cache,
             numerics=spec.numerics,
-            seed=row.noise.seed if row.config.temperature > 0 else row.config.seed,
+            seed=row.noise.seed if row.config.temperature > 0 or row.noise.drawn else row.config.seed,
         )
         stop_token = row.generated[len(answer)] if reason == "eos" and len(answer) < len(row.generated) else None
         logits = None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dllm_plugins.models import Backend
     from dllm_plugins.models import Family
     from dllm_plugins.models import Preset
-    from dllm_plugins.processes.masked import MaskedProcess
+    from dllm_plugins.processes.base import NoiseProcess
     from dllm_plugins.rules.base import CommitRule
     from dllm_plugins.strategies.base import Strategy
 
@@ -28,7 +28,7 @@ def register_families() -> Iterable[Family]:
 
 
 @hookspec
-def register_processes() -> Iterable[MaskedProcess]:
+def register_processes() -> Iterable[NoiseProcess]:
     """Noise processes."""
     return ()
 
@@ -40,7 +40,7 @@ def register_rules() -> Iterable[CommitRule]:
 
 
 @hookspec
-def register_strategies(rules: Mapping[str, CommitRule], processes: Mapping[str, MaskedProcess]) -> Iterable[Strategy]:
+def register_strategies(rules: Mapping[str, CommitRule], processes: Mapping[str, NoiseProcess]) -> Iterable[Strategy]:
     """Decoding modes."""
     return ()
 

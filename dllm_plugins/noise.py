@@ -14,14 +14,19 @@ _SMALLEST = np.finfo(np.float64).tiny
 
 
 class RowNoise:
-    """Random numbers of one request."""
+    """Random numbers of one request.
+
+    `drawn` tells whether any have been asked for, so that the answer depends on the seed.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.drawn = False
         self._recent: dict[tuple[int, ...], Tensor] = {}
 
     def uniform(self, key: tuple[int, ...], count: int) -> Tensor:
         """`count` float64 numbers in (0, 1) for a key of up to four non-negative integers."""
+        self.drawn = True
         counter = np.zeros(4, dtype=np.uint64)
         counter[0] = 0
         words = [*key, 0, 0, 0][:3]
@@ -38,3 +43,20 @@ class RowNoise:
                 self._recent.pop(next(iter(self._recent)))
             cached = self._recent[key] = -torch.log(-torch.log(self.uniform(key, count)))
         return cached
+
+    def tokens(self, key: tuple[int, ...], count: int, vocabulary: int) -> Tensor:
+        """`count` ids below `vocabulary`, each equally likely; int64."""
+        return (self.uniform(key, count) * vocabulary).long().clamp_(max=vocabulary - 1)
+
+    def categorical(self, key: tuple[int, ...], probabilities: Tensor) -> Tensor:
+        """One id per row of probabilities [N, V], by inverting its distribution function; int64 [N] on the CPU.
+
+        One number decides a position, so a row costs no V draws.
+        """
+        picks = self.uniform(key, len(probabilities)).to(probabilities.device)
+        found = []
+        for row, pick in zip(probabilities, picks, strict=True):
+            mass = row.double().cumsum(0)
+            # The first id whose mass reaches the pick, which is above 0: never one without mass of its own.
+            found.append(torch.searchsorted(mass, pick[None] * mass[-1]))
+        return torch.cat(found).cpu()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dllm_plugins.models import Backend
     from dllm_plugins.models import Family
     from dllm_plugins.models import Preset
-    from dllm_plugins.processes.masked import MaskedProcess
+    from dllm_plugins.processes.base import NoiseProcess
     from dllm_plugins.rules.base import CommitRule
     from dllm_plugins.strategies.base import Strategy
 
@@ -95,7 +95,7 @@ def rules() -> "dict[str, CommitRule]":
     return _collect("register_rules", _name)
 
 
-def processes() -> "dict[str, MaskedProcess]":
+def processes() -> "dict[str, NoiseProcess]":
     """Noise processes by name."""
     return _collect("register_processes", _name)
 

@@ -6,6 +6,7 @@ from dataclasses import field
 
 from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.noise import RowNoise
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Request:
     :param suffix: tokens behind the gap that `max_new_tokens` opens, for models that can fill it in.
     :param stop_ids: token ids that end the answer; None for the model's own.
     :param prefixes: where the row looks for a cached prefix and leaves its own; None for the engine's.
+    :param noise: the random numbers to use in place of those a seed gives, for example recorded ones.
     :param logits: hand out the logits each token of the answer was drawn from.
     """
 
@@ -27,3 +29,4 @@ class Request:
     prefixes: KeptPrefixes | None = None
     logits: bool = False
     suffix: Sequence[int] = ()
+    noise: RowNoise | None = None

@@ -41,13 +41,7 @@ class NativeCache:
 
     def opened(self) -> Any:
         """A transformers cache that begins with what is kept; a pass may append to it freely."""
-        cache = DynamicCache()
-        for keys, values in _join(self.prefix, self.held):
-            layer = DynamicLayer()
-            layer.lazy_initialization(keys, values)
-            layer.keys, layer.values = keys, values
-            cache.layers.append(layer)
-        return cache
+        return as_cache(_join(self.prefix, self.held))
 
     def pend(self, cache: Any, count: int) -> None:
         """Take the keys of a pass's first `count` tokens; :meth:`freeze` or :meth:`hold` decides about them."""
@@ -71,6 +65,17 @@ class NativeCache:
     def release(self) -> None:
         """Forget what is held."""
         self.held = []
+
+
+def as_cache(layers: Layers) -> Any:
+    """A transformers cache that begins with these keys and values, one pair per layer."""
+    cache = DynamicCache()
+    for keys, values in layers:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
 
 
 def _length(layers: Layers) -> int:

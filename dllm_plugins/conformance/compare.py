@@ -45,12 +45,13 @@ def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | N
             return f"row {row}: output differs: {play.lay_out(row, trace.text, whole=False)} for {expected}"
         recorded = [play.own(row, canvas[row]) for canvas in setting.raw["canvases"]]
         length = min(max(map(len, trace.canvases)), max(map(len, recorded)))
-        wrong = _first_difference(
-            distinct([canvas[:length] for canvas in trace.canvases], mask),
-            distinct([canvas[:length] for canvas in recorded], mask),
-        )
+        ours = distinct([canvas[:length] for canvas in trace.canvases], mask)
+        theirs = distinct([canvas[:length] for canvas in recorded], mask)
+        wrong = _first_difference(ours, theirs[: len(ours)] if play.rows_go_on else theirs)
         if wrong is not None:
             return f"row {row}: canvas {wrong} of {len(recorded)} differs"
+    if "tokens_per_forward" in setting.raw:
+        return _passes_of_rows(setting, play, traces)
     saved = max(trace.kinds.get(play.stored or "", 0) for trace in traces)
     return _passes(setting, max(trace.passes for trace in traces), len(distinct_steps(setting, play, mask)) - 1, saved)
 
@@ -69,6 +70,16 @@ def distinct_steps(setting: Setting, play: Play, mask: int | None) -> list[list[
         [strip(play.own(row, canvas), mask) for row, canvas in enumerate(step)] for step in setting.raw["canvases"]
     ]
     return [step for step, _ in groupby(steps)]
+
+
+def _passes_of_rows(setting: Setting, play: Play, traces: Sequence[Trace]) -> str:
+    """Each row's own passes, where the reference counts them: as new tokens, padding left out, per pass."""
+    prompt = len(setting.inputs["input_ids"][0])
+    for row, (trace, rate) in enumerate(zip(traces, setting.raw["tokens_per_forward"], strict=True)):
+        tokens = sum(token != play.rest for token in setting.raw["output"][row][prompt:])
+        if trace.passes != round(tokens / rate):
+            return f"row {row}: {trace.passes} passes for {round(tokens / rate)}"
+    return ""
 
 
 def _passes(setting: Setting, ours: int, needed: int, saved: int) -> str:

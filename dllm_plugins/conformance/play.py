@@ -4,12 +4,16 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
 from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.case import Setting
 from dllm_plugins.request import Request
+
+if TYPE_CHECKING:
+    from dllm_plugins.conformance.run import Trace
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Play:
     :param answer_only: the reference returns new tokens only.
     :param initial: each row's canvas before the first pass, where the sampler lays it out by itself.
     :param stored: a kind of our passes; behind such a one the reference may make another that only fills a cache.
+    :param arrange: lays out the traces of all rows as the reference does, where one row alone does not tell.
+    :param rows_go_on: the reference goes on with rows that have ended, and throws that away.
     :param note: what differs on purpose, for the report.
     """
 
@@ -38,6 +44,8 @@ class Play:
     answer_only: bool = False
     stored: str | None = None
     initial: Sequence[Sequence[int]] = ()
+    arrange: "Callable[[Sequence[Trace]], list[Trace]] | None" = None
+    rows_go_on: bool = False
     note: str = ""
 
     def lay_out(self, row: int, text: Sequence[int], *, whole: bool) -> list[int]:

@@ -48,7 +48,8 @@ def run(model: Model, play: Play) -> list[Trace]:
                 trace.canvases.append([*known, *(mask if token is None else token for token in event.tokens)])
             elif isinstance(event, Finish):
                 _finish(trace, known, event, play.untrimmed, mask)
-    return [traces[number] for number in sorted(traces)]
+    found = [traces[number] for number in sorted(traces)]
+    return found if play.arrange is None else play.arrange(found)
 
 
 def _finish(trace: Trace, known: list[int], event: Finish, untrimmed: bool, mask: int) -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 Config = Mapping[str, Any]
 Tensors = dict[str, "Tensor"]
-Attention = Literal["bidirectional", "block-causal", "causal, reordered", "causal context, bidirectional block", "own"]
+Attention = Literal[
+    "bidirectional", "block-causal", "causal", "causal, reordered", "causal context, bidirectional block", "own"
+]
 
 
 def _same_tensors(tensors: Tensors, _config: Config) -> Tensors:
@@ -50,7 +52,9 @@ class Layout:
     :param block_length: of the published checkpoints, where their config does not say it.
     :param mask_id: of the published checkpoints, where their config does not say it.
     :param stop_ids: of the published checkpoints, beside those their configs name.
+    :param stops: strings that end an answer, where no single id does.
     :param chat_template: replaces the checkpoints' own where that is known to be wrong.
+    :param noise: what open positions hold: the mask token, or any token.
     :param named_only: its checkpoints look like ordinary models; users must name the family.
     :param verified: how we know that the class computes the same.
     """
@@ -73,8 +77,10 @@ class Layout:
     block_length: int = 32
     mask_id: int | None = None
     stop_ids: frozenset[int] = frozenset()
+    stops: tuple[str, ...] = ()
     chat_template: str | None = None
     named_only: bool = False
+    noise: Literal["masked", "uniform"] = "masked"
 
 
 #: Keys that Llama, Qwen2, Qwen3 and their MoE relatives share with the originals.

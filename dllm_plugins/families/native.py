@@ -7,12 +7,19 @@ from transformers import ModernBertForMaskedLM
 
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layout import require
 
 
 def _config(original: Config) -> dict[str, Any]:
     """All of it: the class reads it itself."""
     unread = ("architectures", "model_type", "auto_map", "transformers_version", "torch_dtype", "dtype")
     return {name: value for name, value in original.items() if name not in unread}
+
+
+def _gemma_config(original: Config) -> dict[str, Any]:
+    """All of it, if its encoder is causal."""
+    require(original.get("text_config") or {}, "diffusion_gemma", use_bidirectional_attention=(None, "vision"))
+    return _config(original)
 
 
 #: ZHZisZZ/dllm ca176752; two of three layers see a local window, so no 4-D mask of one's own.
@@ -29,18 +36,21 @@ BERT_CHAT = Layout(
     licence="see the checkpoint's page",
     verified="logits equal the reference's bit for bit",
 )
-#: transformers' own; uniform noise, self-conditioning, causal encoder and bidirectional decoder.
+#: transformers' own; uniform noise, self-conditioning, causal encoder and bidirectional decoder. Text only.
 DIFFUSION_GEMMA = Layout(
     name="diffusion_gemma",
     architectures=frozenset({"DiffusionGemmaForBlockDiffusion"}),
     model_types=frozenset({"diffusion_gemma"}),
     native=lambda _: DiffusionGemmaForBlockDiffusion,
     classes="DiffusionGemma",
-    config=_config,
-    attention="own",
+    config=_gemma_config,
+    attention="causal context, bidirectional block",
     shifted=False,
     checkpoints=("google/diffusiongemma-26B-A4B-it",),
     licence="see the checkpoint's page",
     verified="transformers' own class",
+    modes={"diffusion": "diffusion_gemma"},
+    block_length=256,
+    noise="uniform",
 )
 LAYOUTS = (BERT_CHAT, DIFFUSION_GEMMA)

@@ -11,7 +11,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.models import LoadOptions
 
 #: Where configs say how long a block is.
-BLOCK_KEYS = ("block_size", "bd_size", "wedlm_window_size")
+BLOCK_KEYS = ("block_size", "bd_size", "wedlm_window_size", "canvas_length")
 
 
 def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOptions) -> ModelSpec:
@@ -20,7 +20,7 @@ def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOp
     :raises CheckpointError: if nothing says which id is the mask, or which sampler is meant.
     :raises OptionError: for a preset that does not fit the family.
     """
-    layout, native = checkpoint.layout, checkpoint.native_config
+    layout, native = checkpoint.layout, checkpoint.native_config.get_text_config()
     vocabulary: int = native.vocab_size
     modes = modes_of(name, checkpoint, options.preset)
     cache: Literal["exact", "none"] = "none" if layout.attention in ("bidirectional", "own") else "exact"
@@ -39,6 +39,8 @@ def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOp
         strategies=modes,
         shifted=layout.shifted,
         holds=layout.attention == "bidirectional",
+        ids={key: item for key, item in checkpoint.config.items() if key.endswith("_token_id") and type(item) is int},
+        stops=layout.stops,
         eos_id=token_id(checkpoint, "eos_token_id"),
         pad_id=token_id(checkpoint, "pad_token_id"),
     )
@@ -67,13 +69,21 @@ def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str,
 def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabulary: int) -> int:
     """The id of an open position: as given, of the config, the tokenizer, or the published checkpoints.
 
+    Where noise is uniform no token means "open", and the id is one outside the vocabulary.
+
     :raises CheckpointError: if nothing says it.
+    :raises OptionError: if one is given for a family that has none.
     """
+    layout = checkpoint.layout
+    if layout.noise == "uniform":
+        if given is not None:
+            raise OptionError(f"mask_id={given} has no effect on {layout.name}, which has no mask; leave it out")
+        return vocabulary
     found = (
         given,
         checkpoint.config.get("mask_token_id"),
         getattr(tokenizer, "mask_token_id", None),
-        checkpoint.layout.mask_id,
+        layout.mask_id,
     )
     mask_id = next((item for item in found if item is not None), None)
     if not isinstance(mask_id, int) or not 0 <= mask_id < vocabulary:
@@ -99,6 +109,7 @@ def token_id(checkpoint: Checkpoint, key: str) -> int | None:
 
 def stop_ids(checkpoint: Checkpoint) -> frozenset[int]:
     """End-of-text ids of generation_config.json, else of config.json; none if neither has any."""
+    text = {**(checkpoint.config.get("text_config") or {}), **checkpoint.config}
     place = checkpoint.folder / "generation_config.json"
     generation: dict[str, Any] = {}
     if place.exists():
@@ -106,6 +117,6 @@ def stop_ids(checkpoint: Checkpoint) -> frozenset[int]:
             generation = json.loads(place.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read {place}: {error}") from error
-    found = generation.get("eos_token_id", checkpoint.config.get("eos_token_id"))
+    found = generation.get("eos_token_id", text.get("eos_token_id"))
     ids = found if isinstance(found, list) else [] if found is None else [found]
     return frozenset(int(item) for item in ids)

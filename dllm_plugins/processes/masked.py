@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.noise import RowNoise
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,8 @@ class MaskedProcess:
 
     name: str = "masked"
 
-    def noised(self, count: int, spec: ModelSpec) -> tuple[int, ...]:
-        """`count` token ids of open positions."""
+    def noised(
+        self, count: int, spec: ModelSpec, noise: RowNoise | None = None, key: tuple[int, ...] = ()
+    ) -> tuple[int, ...]:
+        """`count` times the mask id; nothing is drawn."""
         return (spec.mask_id,) * count

@@ -2,14 +2,38 @@
 
 from collections.abc import Mapping
 
+from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.samplers import diffullama
+from dllm_plugins.samplers import diffusion_gemma
+from dllm_plugins.samplers import dream
+from dllm_plugins.samplers import dreamon
+from dllm_plugins.samplers import idlm
 from dllm_plugins.samplers import llada
+from dllm_plugins.samplers import llada2
+from dllm_plugins.samplers import llada2_edit
+from dllm_plugins.samplers import llada2_indel
+from dllm_plugins.samplers import open_dcoder
+from dllm_plugins.samplers import rnd1
 from dllm_plugins.samplers import sdar
 from dllm_plugins.samplers import stable_diffcoder
 from dllm_plugins.samplers.base import Sampler
 
 
-def samplers(rules: Mapping[str, CommitRule]) -> list[Sampler]:
-    """Every sampler of this package; some ask a commit rule what to settle."""
-    return [*llada.samplers(rules), sdar.SAMPLER, stable_diffcoder.SAMPLER, diffullama.SAMPLER]
+def samplers(rules: Mapping[str, CommitRule], processes: Mapping[str, NoiseProcess]) -> list[Sampler]:
+    """Every sampler of this package; some ask a commit rule what to settle, or a process what is open."""
+    return [
+        *llada.samplers(rules),
+        sdar.SAMPLER,
+        dream.SAMPLER,
+        dreamon.SAMPLER,
+        open_dcoder.SAMPLER,
+        rnd1.SAMPLER,
+        llada2.SAMPLER,
+        llada2_edit.SAMPLER,
+        llada2_indel.SAMPLER,
+        stable_diffcoder.SAMPLER,
+        idlm.SAMPLER,
+        diffullama.SAMPLER,
+        diffusion_gemma.sampler(processes["uniform"]),
+    ]

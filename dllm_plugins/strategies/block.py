@@ -20,7 +20,7 @@ from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.prediction import predict
-from dllm_plugins.processes.masked import MaskedProcess
+from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.rules.base import CanvasView
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.strategies.base import Plan
@@ -68,7 +68,7 @@ class BlockStrategy:
     holes = False
     suffix = False
 
-    def __init__(self, rules: Mapping[str, CommitRule], process: MaskedProcess) -> None:
+    def __init__(self, rules: Mapping[str, CommitRule], process: NoiseProcess) -> None:
         self.rules = rules
         self.process = process
         self.options = frozenset({"block_length", "rule"}).union(*(rule.options for rule in rules.values()))

@@ -18,7 +18,7 @@ from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.prediction import predict
-from dllm_plugins.processes.masked import MaskedProcess
+from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import check_options
 from dllm_plugins.strategies.base import stack
@@ -33,7 +33,7 @@ class SpeculativeStrategy:
     suffix = False
     options = frozenset({"draft_length"})
 
-    def __init__(self, process: MaskedProcess) -> None:
+    def __init__(self, process: NoiseProcess) -> None:
         self.process = process
 
     def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
