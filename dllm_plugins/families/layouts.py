@@ -39,7 +39,7 @@ REFUSED = {
 }
 #: Checkpoints that call themselves another family's, by parts of their name.
 IMPOSTORS = {
-    "i-dlm": "I-DLM calls itself SDAR but is strictly causal and shifted; decoded as SDAR it writes garbage",
+    "i-dlm": "I-DLM calls itself SDAR but is strictly causal and shifted; say family='idlm'",
     "uno-qwen3": "UNO calls itself SDAR, but was trained for another sampler",
 }
 #: Families users may name that cannot be loaded.
@@ -57,7 +57,7 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
     """
     found = config.get("architectures") or []
     for part, reason in IMPOSTORS.items():
-        if part in f"{origin} {config.get('_name_or_path')}".lower():
+        if name is None and part in f"{origin} {config.get('_name_or_path')}".lower():
             raise CheckpointError(f"{origin} is refused: {reason}")
     if name in REFUSED_FAMILIES:
         raise CheckpointError(f"family {name!r} is refused: {REFUSED_FAMILIES[name]}")

@@ -25,6 +25,7 @@ def config(original: Config) -> dict[str, Any]:
 LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"StableDiffcoderForCausalLM"}),
+    model_types=frozenset({"llama"}),
     native=lambda _: LlamaForCausalLM,
     classes="Llama",
     config=config,
