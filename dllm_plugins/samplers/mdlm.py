@@ -1,0 +1,165 @@
+"""dllm's sampler for masked diffusion models (MDLM): Tiny-A2D and BERT-chat.
+
+Source: ZHZisZZ/dllm ca176752 `dllm/core/samplers/mdlm.py` and `core/schedulers/alpha.py`.
+Like LLaDA's, but how many positions a pass settles follows a noise schedule alpha: at
+time t a token is open with probability 1 - alpha(t), so of those open at t a share of
+1 - (1 - alpha(s)) / (1 - alpha(t)) is settled on the way to s < t. Passes that would
+settle nothing are left out.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+from pydantic import model_validator
+from torch import Tensor
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.errors import OptionError
+from dllm_plugins.prediction import predict
+from dllm_plugins.samplers.base import Program
+from dllm_plugins.samplers.base import Sampler
+from dllm_plugins.samplers.base import Settings
+from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.llada import blocks_of
+from dllm_plugins.samplers.llada import confidence
+from dllm_plugins.samplers.view import View
+from dllm_plugins.samplers.view import ViewSettings
+
+#: What a draw of the row's noise is for; others are in rules/ and canvas.py.
+_ORDER, _COUNT = 6, 7
+_ALPHA: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda time: 1 - time,
+    "cosine": lambda time: 1 - torch.cos((math.pi / 2) * (1 - time)),
+}
+
+
+class TransferSettings(Settings):
+    """Options that dllm's two samplers share."""
+
+    block_length: int | None = Field(None, description="positions denoised together")
+    steps: int | None = Field(None, description="passes a block is spread over at most; its length if not given")
+    guidance: float | None = Field(None, gt=0.0, description="classifier-free guidance; doubles the rows")
+    cfg_keep_tokens: tuple[int, ...] = Field((), description="prompt ids that guidance does not hide")
+    remasking: Literal["low_confidence", "random"] = Field(
+        "low_confidence", description="which open positions a pass settles"
+    )
+    scheduler: Literal["linear", "cosine"] = Field("linear", description="noise schedule, which says how many")
+    stochastic_transfer: bool = Field(default=False, description="draw how many from a binomial distribution")
+    right_shift_logits: bool = Field(default=False, description="the row at p - 1 predicts position p")
+
+    @model_validator(mode="after")
+    def _kept_is_used(self) -> "TransferSettings":
+        if self.cfg_keep_tokens and self.guidance is None:
+            raise ValueError(f"cfg_keep_tokens={self.cfg_keep_tokens} has no effect without guidance; set it")
+        return self
+
+
+class MdlmSettings(TransferSettings, ViewSettings):
+    """Options of the MDLM sampler."""
+
+    suppress_tokens: tuple[int, ...] = Field((), description="ids never drawn")
+    begin_suppress_tokens: tuple[int, ...] = Field((), description="ids settled last: they have no confidence")
+
+    @model_validator(mode="after")
+    def _confidence_is_used(self) -> "MdlmSettings":
+        if self.begin_suppress_tokens and self.remasking == "random":
+            raise ValueError(
+                f"begin_suppress_tokens={self.begin_suppress_tokens} does nothing with remasking='random'; drop one"
+            )
+        return self
+
+
+def fit(settings: TransferSettings, _config: SamplingConfig, spec: ModelSpec) -> None:
+    """Refuse ids that are none.
+
+    :raises OptionError: naming the option and the id.
+    """
+    for option in ("cfg_keep_tokens", "suppress_tokens", "begin_suppress_tokens"):
+        for token in getattr(settings, option, ()):
+            if not 0 <= token < spec.vocabulary:
+                raise OptionError(f"{option} has id {token}, outside 0 to {spec.vocabulary - 1}; leave it out")
+
+
+def share(scheduler: str, step: int, steps: int) -> float:
+    """The share of what is open that a step settles; the schedule is float32, the rest float64."""
+    alpha = _ALPHA[scheduler]
+    before, after = (torch.tensor((steps - done) / steps, dtype=torch.float32) for done in (step, step + 1))
+    return 1 - float((1 - alpha(after)) / (1 - alpha(before)))
+
+
+def transfers(canvas: Canvas, block: range, steps: int, settings: TransferSettings) -> list[int]:
+    """How many open positions of the block each pass settles, rounded half to even, at least one."""
+    left, found = len(canvas.open(block)), []
+    for step in range(steps):
+        part = share(settings.scheduler, step, steps)
+        if settings.stochastic_transfer:
+            luck = canvas.row.noise.uniform((block.start, step, _COUNT), left)
+            count = int((luck < part).sum())
+        else:
+            count = min(round(left * part), left)
+        left -= count
+        found.append(count)
+    return [count for count in found if count]
+
+
+def settle(canvas: Canvas, places: list[int], logits: Tensor, count: int, settings: TransferSettings) -> None:
+    """Draw a token at each open place, never the mask, and write the `count` best; logits [len(places), V]."""
+    row = canvas.row
+    never = torch.tensor([canvas.mask], device=logits.device)
+    token = predict(logits.index_fill(-1, never, -torch.inf), [row.canvas_draw(place) for place in places]).token
+    if settings.remasking == "random":
+        sure = torch.cat([row.noise.uniform((place, row.step, _ORDER), 1) for place in places])
+    else:
+        sure = confidence(logits, token, getattr(settings, "begin_suppress_tokens", ()), logits.dtype)
+    for index in torch.topk(sure, count).indices.tolist():
+        canvas.write(places[index], int(token[index]), logits[index])
+
+
+def blind(canvas: Canvas, segment: Segment, keep: tuple[int, ...]) -> Segment:
+    """The same without what was given: the prompt and what lies behind the gap."""
+    hidden = [
+        canvas.mask if not canvas.prompt <= place < canvas.end and token not in keep else token
+        for place, token in zip(segment.positions, segment.tokens, strict=True)
+    ]
+    return replace(segment, tokens=hidden)
+
+
+class _MdlmView(View):
+    def __init__(self, canvas: Canvas, spec: ModelSpec, settings: MdlmSettings) -> None:
+        super().__init__(canvas, spec, settings)
+        self.shift = int(spec.shifted or settings.right_shift_logits)
+        self._keep = settings.cfg_keep_tokens
+
+    def _blind(self, whole: Segment) -> Segment:
+        return blind(self.canvas, whole, self._keep)
+
+
+def start(canvas: Canvas, settings: MdlmSettings, spec: ModelSpec) -> Program:
+    """Block after block, each in as many passes as its schedule has."""
+    view, length = _MdlmView(canvas, spec, settings), settings.block_length or spec.block_length
+    for block in blocks_of(canvas, length):
+        for count in transfers(canvas, block, settings.steps or length, settings):
+            places = canvas.open(block)
+            logits = yield from view.look(places, block)
+            if settings.suppress_tokens:
+                suppressed = torch.tensor(settings.suppress_tokens, device=logits.device)
+                logits = logits.index_fill(-1, suppressed, -torch.inf)
+            settle(canvas, places, logits, count, settings)
+            canvas.release_settled()
+
+
+SAMPLER = Sampler(
+    name="mdlm",
+    summary="semi-autoregressive blocks, as many positions a pass as a noise schedule says",
+    source="ZHZisZZ/dllm ca176752 dllm/core/samplers/mdlm.py (arXiv 2406.07524)",
+    settings=MdlmSettings,
+    start=start,
+    suffix=True,
+    fit=fit,
+)
