@@ -24,7 +24,8 @@ class LoadOptions:
     :param dtype: "auto", "bfloat16", "float16" or "float32".
     :param device: a torch device, or "auto" for an accelerator if there is one.
     :param device_map: accelerate's "auto" or a mapping from module name to device, for
-        models larger than one device; excludes `device`.
+        models larger than one device; excludes `device`. Weights that it puts on disk are
+        written where temporary files go (TMPDIR) and removed with the model.
     :param backend: name of a registered denoiser backend.
     :param family: of a checkpoint that looks like an ordinary model.
     :param preset: the sampler behind mode `diffusion`, where the checkpoint does not say it.

@@ -11,11 +11,17 @@ from typing import Union
 from typing import get_args
 from typing import get_origin
 
+from pydantic.fields import FieldInfo
+
 from dllm_plugins import plugins
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.config import value_range
+from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layouts import IMPOSTORS
 from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.families.layouts import REFUSED
+from dllm_plugins.families.layouts import REFUSED_FAMILIES
+from dllm_plugins.strategies import SampledStrategy
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -52,30 +58,74 @@ def rule_table() -> str:
 
 
 def family_table() -> str:
-    """Every family's checkpoints, and how we know that they load right."""
+    """Every family in one line: what it is, how it decodes, how we know."""
     lines = [
-        "| family | checkpoints | licence | class in transformers | attention | shifted | mask id | verified |",
-        "|---|---|---|---|---|---|---|---|",
+        "| family | checkpoints | licence | attention | cache | shift | decodes with | block | mask id | verified |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, layout in sorted(LAYOUTS.items()):
         checkpoints = "<br>".join(f"`{checkpoint}`" for checkpoint in layout.checkpoints)
-        mask = "from its files" if layout.mask_id is None else str(layout.mask_id)
-        label = f"`{name}` (name it)" if layout.named_only else f"`{name}`"
-        shifted = "yes" if layout.shifted else "no"
+        mask = "none" if layout.noise == "uniform" else layout.mask_id or "from its files"
+        label = f"`{name}`<br>say `family`" if layout.named_only else f"`{name}`"
         lines.append(
-            f"| {label} | {checkpoints} | {layout.licence} | {layout.classes} | {layout.attention} | {shifted} | "
-            f"{mask} | {layout.verified} |"
+            f"| {label} | {checkpoints} | {layout.licence} | {layout.attention}, as {layout.classes} | "
+            f"{cache_of(layout)} | {'by one' if layout.shifted else 'none'} | {samplers_of(layout)} | "
+            f"{layout.block_length} | {mask} | {layout.verified} |"
         )
     return "\n".join(lines)
 
 
+def cache_of(layout: Layout) -> str:
+    """What of the sequence is forwarded once only."""
+    if layout.attention == "bidirectional":
+        return "none; prefix or dual on request, approximate"
+    return "none" if layout.attention == "own" and layout.noise == "masked" else "exact"
+
+
+def samplers_of(layout: Layout) -> str:
+    """The sampler behind each mode, and those a user can choose."""
+    modes = [f"{mode}: `{sampler}`" for mode, sampler in layout.modes.items()]
+    chosen = layout.modes.get("diffusion")
+    if chosen is None:
+        return "<br>".join([*modes, "say `preset`: " + ", ".join(f"`{name}`" for name in layout.samplers)])
+    others = [f"`{name}`" for name in layout.samplers if name not in layout.modes.values()]
+    return "<br>".join(modes + ([f"or {', '.join(others)}"] if others else []))
+
+
+def sampler_table() -> str:
+    """Every reference sampler with what it can be told."""
+    lines = ["| sampler | does | options | `preset_options` | after |", "|---|---|---|---|---|"]
+    for name, strategy in sorted(plugins.strategies().items()):
+        if not isinstance(strategy, SampledStrategy):
+            continue
+        fields = strategy.sampler.settings.model_fields
+        shared = [told(option, field) for option, field in fields.items() if option in SamplingConfig.model_fields]
+        own = [told(option, field) for option, field in fields.items() if option not in SamplingConfig.model_fields]
+        lines.append(
+            f"| `{name}` | {strategy.sampler.summary} | {', '.join(shared) or 'none'} | {', '.join(own) or 'none'} | "
+            f"{strategy.sampler.source} |"
+        )
+    return "\n".join(lines)
+
+
+def told(option: str, field: FieldInfo) -> str:
+    """An option and its default."""
+    return f"`{option}`" if field.default in (None, ()) else f"`{option}={field.default}`"
+
+
 def refused_table() -> str:
-    """Architectures that are known and refused."""
-    lines = ["| architecture | reason |", "|---|---|"]
-    return "\n".join([*lines, *(f"| `{name}` | {reason} |" for name, reason in sorted(REFUSED.items()))])
+    """What is known and refused: architectures, names and families."""
+    known = {**REFUSED, **IMPOSTORS, **REFUSED_FAMILIES}
+    return "\n".join(["| what | why |", "|---|---|", *(f"| `{name}` | {why} |" for name, why in sorted(known.items()))])
 
 
-GENERATED = {"options": option_table, "rules": rule_table, "families": family_table, "refused": refused_table}
+GENERATED = {
+    "options": option_table,
+    "rules": rule_table,
+    "families": family_table,
+    "samplers": sampler_table,
+    "refused": refused_table,
+}
 
 
 def generated(text: str) -> str:

@@ -96,7 +96,7 @@ class NativeDenoiser:
 
     def _one(self, call: Sequence[Segment]) -> tuple[Tensor, Any]:
         """Hidden states [tokens, hidden] of linked segments in one call, and the cache behind it."""
-        device = self._body.get_input_embeddings().weight.device
+        device = self._device()
         tokens = torch.tensor([[token for segment in call for token in segment.tokens]], device=device)
         if self.own_mask:
             assert len(call) == 1, "only whole sequences can be forwarded without a mask of one's own"
@@ -112,6 +112,14 @@ class NativeDenoiser:
             input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=True, **{self._cache_name: cache}
         ).last_hidden_state[0]
         return hidden, cache
+
+    def _device(self) -> torch.device:
+        """Where tokens go: to the embedding, or where its weights come when they are elsewhere (accelerate)."""
+        embedding = self._body.get_input_embeddings()
+        hook = getattr(embedding, "_hf_hook", None)
+        device = embedding.weight.device if hook is None else torch.device(hook.execution_device)
+        found: torch.device = device
+        return found
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:

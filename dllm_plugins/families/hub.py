@@ -1,12 +1,13 @@
 """Any checkpoint we know, from a folder or a hub id, as a model the engine decodes."""
 
+import weakref
 from dataclasses import fields
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import DiffusionGemmaForBlockDiffusion
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase
-from transformers import PreTrainedTokenizerFast
 
 from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import load_checkpoint
@@ -21,6 +22,7 @@ from dllm_plugins.families.files import TokenIds
 from dllm_plugins.families.files import has_tokenizer
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import load_tokenizer
+from dllm_plugins.families.files import tokenizer_class
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
@@ -44,8 +46,13 @@ def load(name: str, options: LoadOptions) -> Model:
     tokenizer = tokenizer_of(checkpoint)
     spec = make_spec(name, checkpoint, tokenizer, options)
     device = best_device(options.device)
-    places = {"": str(device)} if options.device_map is None else options.device_map
-    model = load_checkpoint(checkpoint, choose_dtype(options.dtype, device), places)
+    dtype = choose_dtype(options.dtype, device)
+    if options.device_map is None:
+        model = load_checkpoint(checkpoint, dtype, {"": str(device)})
+    else:
+        offload = TemporaryDirectory(prefix="dllm-offload-")
+        model = load_checkpoint(checkpoint, dtype, options.device_map, offload.name)
+        weakref.finalize(model, offload.cleanup)
     return Model(name, denoiser_of(model, checkpoint, spec), tokenizer)
 
 
@@ -53,7 +60,7 @@ def tokenizer_of(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | TokenIds:
     """The tokenizer with the chat template its family is known to need; a stand-in if there is none."""
     if not has_tokenizer(checkpoint.folder):
         return TokenIds(checkpoint.folder)
-    tokenizer = load_tokenizer(checkpoint.folder, PreTrainedTokenizerFast)
+    tokenizer = load_tokenizer(checkpoint.folder, tokenizer_class(checkpoint.folder))
     if checkpoint.layout.chat_template is not None:
         tokenizer.chat_template = checkpoint.layout.chat_template
     return tokenizer

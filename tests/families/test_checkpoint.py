@@ -1,5 +1,6 @@
 """Loading: what is refused, shards, dtypes, device maps, memory."""
 
+import gc
 import json
 import shutil
 import struct
@@ -14,6 +15,9 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins import load_model
 from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import CheckpointError
@@ -75,6 +79,24 @@ def test_split_over_cpu_and_disk(llada: Path, tmp_path: Path) -> None:
     assert any(weight.is_meta for weight in spread.parameters())
     with torch.inference_mode():
         assert torch.equal(whole(ids).logits, spread(ids).logits)
+
+
+@pytest.mark.parametrize("on_disk", ["model.layers.1", "model.embed_tokens", "lm_head"])
+def test_decoding_from_cpu_and_disk(llada: Path, tmp_path: Path, on_disk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever part is on disk, `load_model` decodes the same, and leaves no file behind."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    places = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm"), "cpu")
+    places |= {"lm_head": "cpu", "model.rotary_emb": "cpu", on_disk: "disk"}
+    request = Request([5, 6, 7], SamplingConfig(max_new_tokens=8, block_length=4, steps=2), stop_ids=frozenset())
+    whole = load_model(str(llada), mask_id=236, dtype="float32", device="cpu")
+    spread = load_model(str(llada), mask_id=236, dtype="float32", device_map=places)
+    network: Any = spread.denoiser.model  # type: ignore[attr-defined]
+    assert any(weight.is_meta for weight in network.parameters())
+    assert spread.engine().generate([request])[0].tokens == whole.engine().generate([request])[0].tokens
+    (folder,) = tmp_path.glob("dllm-offload-*")
+    del spread, network
+    gc.collect()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
