@@ -76,7 +76,8 @@ class DiffusionConfig(PreTrainedConfig):
         :raises CheckpointError: for a config that the family refuses.
         """
         layout, original = self.layout(family), self.original()
-        return layout.native(original).config_class(**layout.config(original))
+        native: Any = layout.native(original)
+        return native.config_class(**layout.config(original))
 
     def get_text_config(self, decoder: Any = None, encoder: Any = None) -> Any:
         """Sizes under transformers' usual names, whatever the original calls them."""

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 from typing import Self
 
-import torch
 from torch import Tensor
 from torch import nn
 from transformers import GenerationMixin
@@ -21,17 +20,13 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.hub import denoiser_of
 from dllm_plugins.families.hub import tokenizer_of
-from dllm_plugins.families.spec import block_length as own_block_length
 from dllm_plugins.families.spec import make_spec
-from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_transformers import opening
 from dllm_transformers import saving
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.generate import generate
-from dllm_transformers.visibility import additive
-from dllm_transformers.visibility import counted
-from dllm_transformers.visibility import visible
+from dllm_transformers.visibility import whole_sequence
 from dllm_transformers.weights import NoText
 
 
@@ -63,7 +58,7 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: Any,
-        *model_args: Any,
+        *_model_args: Any,
         config: Any = None,
         dtype: Any = None,
         device_map: Any = None,
@@ -84,9 +79,7 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         """
         torch_dtype = options.pop("torch_dtype", None)
         given = config if isinstance(config, DiffusionConfig) else None
-        opened = opening.opened(
-            pretrained_model_name_or_path, given, torch_dtype if dtype is None else dtype, options
-        )
+        opened = opening.opened(pretrained_model_name_or_path, given, torch_dtype if dtype is None else dtype, options)
         opening.refuse_rest(options)
         if attn_implementation not in (None, *opening.ATTENTION):
             raise OptionError(
@@ -100,7 +93,17 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
             given = cls.config_class(**opened.checkpoint.config)
             given.name_or_path = opened.name
         given.dtype = native.dtype
-        return cls(given, native, opened).eval()
+        made = cls(given, native, opened)
+        made.train(mode=False)
+        return made
+
+    @classmethod
+    def _from_config(cls, *_args: Any, **_kwargs: Any) -> Self:
+        """What `from_config` calls.
+
+        :raises OptionError: always.
+        """
+        raise OptionError(f"{cls.__name__} has no random weights; load a checkpoint with from_pretrained")
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -134,32 +137,17 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         :returns: `logits` float [batch, length, vocabulary].
         :raises OptionError: for what has no effect on this family.
         """
-        layout = self.checkpoint.layout
-        if block_length is not None and layout.attention != "block-causal":
-            raise OptionError(
-                f"block_length={block_length}: attention of {layout.name} is {layout.attention}; leave it out"
-            )
-        more = {} if decoder_input_ids is None else {"decoder_input_ids": decoder_input_ids}
-        if layout.attention == "own":
-            if causal or position_ids is not None:
-                raise OptionError(f"{layout.name} has masks and positions of its own; leave causal and position_ids out")
-            found = self.native(input_ids=input_ids, attention_mask=attention_mask, **more)
-        elif more:
-            raise OptionError(f"{layout.name} has no decoder of its own; leave decoder_input_ids out")
-        else:
-            length = own_block_length(self.checkpoint) if block_length is None else block_length
-            found = self._masked(input_ids, attention_mask, position_ids, length, causal)
-        return MaskedLMOutput(logits=found.logits) if return_dict is not False else (found.logits,)
-
-    def _masked(
-        self, input_ids: Tensor, mask: Tensor | None, position_ids: Tensor | None, block_length: int, causal: bool
-    ) -> Any:
-        real = torch.ones_like(input_ids) if mask is None or mask.dim() != 2 else mask
-        positions = counted(real.bool()) if position_ids is None else position_ids.expand_as(input_ids)
-        if mask is None or mask.dim() == 2:
-            seen = visible(self.checkpoint.layout, real.bool(), positions, block_length, causal)
-            mask = additive(seen, self.native.dtype)
-        return self.native(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)
+        found = whole_sequence(
+            self.native,
+            self.checkpoint,
+            input_ids,
+            attention_mask,
+            position_ids,
+            decoder_input_ids,
+            block_length,
+            causal,
+        )
+        return MaskedLMOutput(logits=found) if return_dict is not False else (found,)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """See :func:`dllm_transformers.generate`; `custom_generate="..."` still loads another strategy."""

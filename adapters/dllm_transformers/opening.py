@@ -98,7 +98,7 @@ def generation_config(checkpoint: Checkpoint) -> GenerationConfig:
             setattr(found, name, checkpoint.config.get(name))
     vocabulary = checkpoint.native_config.get_text_config().vocab_size
     ends = sorted(stop_ids(checkpoint) | {item for item in checkpoint.layout.stop_ids if item < vocabulary})
-    found.eos_token_id = ends or None
+    found.eos_token_id = ends[0] if len(ends) == 1 else ends or None
     if found.pad_token_id is None and ends:
         found.pad_token_id = ends[0]
     # Configs say whether their own code cached; the engine decides that by the family.

@@ -72,7 +72,7 @@ def _refuse_kwargs(input_ids: Tensor, model_kwargs: dict[str, Any]) -> None:
         if name not in _KNOWN and value is not None and value is not False:
             raise OptionError(f"{name} is not supported by block diffusion; leave it out")
     if model_kwargs.get("use_cache") is False:
-        raise OptionError("use_cache=False: block diffusion always caches its prefix; leave use_cache out")
+        raise OptionError("use_cache=False: the engine caches what the model's attention allows; leave use_cache out")
     if model_kwargs.get("logits_to_keep", 1) != 1:
         raise OptionError(
             f"logits_to_keep={model_kwargs['logits_to_keep']}: use output_logits=True with "

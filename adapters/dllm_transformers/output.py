@@ -26,8 +26,8 @@ class DiffusionOutput(ModelOutput):
         temperature and truncation; in mode `diffusion`, of the pass that settled the token.
         Behind a row's end the pad token is certain.
     :param logits: with `output_logits`, the same before temperature and truncation.
-    :param cache: hand it to the next call; see :class:`PrefixCache`. Also known by the name it
-        had before transformers 5.24, `past_key_values`.
+    :param cache: hand it to the next call; see :class:`PrefixCache`. None in modes that keep no
+        prefix. Also known by the name it had before transformers 5.24, `past_key_values`.
     :param tokens_per_forward: float32 [batch], useful tokens per pass.
     :param usage: per row, the engine's statistics.
     :param finish_reasons: per row "eos", "length" or "stop".
@@ -68,7 +68,7 @@ def output_of(
     done: Sequence[Finish],
     config: GenerationConfig,
     processors: LogitsProcessorList | None,
-    cache: PrefixCache,
+    cache: PrefixCache | None,
 ) -> DiffusionOutput:
     """Everything that was asked for.
 

@@ -2,7 +2,10 @@
 
 from transformers import Cache
 
+from dllm_plugins import plugins
 from dllm_plugins.caches.kept import KeptPrefixes
+from dllm_plugins.errors import OptionError
+from dllm_plugins.sharing import SharedModel
 
 #: Enough for a long conversation of a few rows; the least recently used go first.
 POSITIONS = 32768
@@ -25,3 +28,19 @@ class PrefixCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Positions of the longest prefix held."""
         return self.prefixes.longest
+
+
+def prefix_cache(given: PrefixCache | None, shared: SharedModel, mode: str | None, wanted: bool) -> PrefixCache | None:
+    """The cache a call fills: the one handed in, or a new one if the caller gets to see it.
+
+    :param mode: as asked for; None for the model's first.
+    :raises OptionError: for one handed in where nothing would be kept.
+    """
+    spec = shared.model.denoiser.spec
+    name = mode or spec.modes[0]
+    strategy = plugins.strategies().get(spec.strategies.get(name, name))
+    if strategy is None or strategy.keeps_prefix:
+        return PrefixCache() if given is None and wanted else given
+    if given is not None:
+        raise OptionError(f"mode {name!r} of {spec.name} keeps no prefix between calls; leave the PrefixCache out")
+    return None

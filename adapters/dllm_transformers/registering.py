@@ -5,13 +5,16 @@ asked and nothing of a repository runs. Types that transformers itself has (llam
 modernbert, diffusion_gemma) stay its own; `DiffusionModelForCausalLM` loads those.
 """
 
+from typing import Any
+
 from transformers import AutoConfig
 from transformers import AutoModel
 from transformers import AutoModelForCausalLM
 from transformers import AutoModelForMaskedLM
 from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerFast
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers import Qwen2Tokenizer
+from transformers.models.auto import configuration_auto
 
 from dllm_plugins.families.layouts import LAYOUTS
 from dllm_transformers import modeling
@@ -22,10 +25,15 @@ from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
 _AUTO = (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM)
 
 
+class DreamTokenizer(Qwen2Tokenizer):
+    """What Dream's tokenizer_config.json calls the tokenizer that its repository brings as code."""
+
+
 def own_model_types() -> list[str]:
     """The original model types that transformers does not have."""
     known = frozenset[str]().union(*(layout.model_types for layout in LAYOUTS.values()))
-    return sorted(known - CONFIG_MAPPING_NAMES.keys())
+    transformers_auto: Any = configuration_auto
+    return sorted(known - transformers_auto.CONFIG_MAPPING_NAMES.keys())
 
 
 def register() -> None:
@@ -40,4 +48,5 @@ def register() -> None:
         for auto in _AUTO:
             auto.register(config, model, exist_ok=True)
         # A known type keeps the code of a repository's tokenizer from being asked for.
-        AutoTokenizer.register(config, fast_tokenizer_class=PreTrainedTokenizerFast, exist_ok=True)
+        tokenizer = DreamTokenizer if model_type == "Dream" else PreTrainedTokenizerFast
+        AutoTokenizer.register(config, fast_tokenizer_class=tokenizer, exist_ok=True)

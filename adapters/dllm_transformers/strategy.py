@@ -30,7 +30,7 @@ from dllm_transformers.options import users_cache
 from dllm_transformers.output import DiffusionOutput
 from dllm_transformers.output import output_of
 from dllm_transformers.output import sequences_of
-from dllm_transformers.prefix import PrefixCache
+from dllm_transformers.prefix import prefix_cache
 from dllm_transformers.streamers import delivery
 from dllm_transformers.weights import shared_model_of
 
@@ -60,11 +60,11 @@ def block_diffusion(
     tokenizer: PreTrainedTokenizerBase | None = None,
     **model_kwargs: Any,
 ) -> Tensor | DiffusionOutput:
-    """Pass as `model.generate(**inputs, custom_generate=block_diffusion, ...)`.
+    """Pass as `model.generate(**inputs, custom_generate=block_diffusion, ...)`; diffusion models do so themselves.
 
     What is honoured and what raises: docs/transformers.md.
 
-    :param model: a SmolLM2-135M-Instruct in any float dtype, or a tri-mode model.
+    :param model: a SmolLM2-135M-Instruct in any float dtype, a tri-mode or a diffusion model.
     :param input_ids: int64 [batch, length].
     :param mode: see :class:`~dllm_plugins.config.SamplingConfig`, as for the options after it.
     :param seed: row i of the batch samples with seed + i; drawn from torch's generator if not given.
@@ -96,9 +96,9 @@ def block_diffusion(
         "preset_options": preset_options,
     }
     first = int(torch.randint(LARGEST_SEED, ())) if seed is None else seed
-    cache = users_cache(model_kwargs)
-    if cache is None and config.return_dict_in_generate:
-        cache = PrefixCache()
+    shared = shared_model_of(model, denoiser)
+    asked = mode or getattr(config, "mode", None)
+    cache = prefix_cache(users_cache(model_kwargs), shared, asked, bool(config.return_dict_in_generate))
     scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
     requests = [
         Request(
@@ -114,9 +114,9 @@ def block_diffusion(
         # generate() shows the prompt to the streamers it is given itself, and skip_prompt counts on it.
         streamer.put(input_ids.cpu())
     target = delivery(streamer or given.streamer, len(requests), pad_id(config))
-    done = decode(shared_model_of(model, denoiser), requests, input_ids.cpu(), criteria, target)
+    done = decode(shared, requests, input_ids.cpu(), criteria, target)
     sequences = sequences_of(input_ids, done, config)
-    if cache is None or not config.return_dict_in_generate:
+    if not config.return_dict_in_generate:
         return sequences
     return output_of(sequences, input_ids.shape[1], done, config, logits_processor, cache)
 

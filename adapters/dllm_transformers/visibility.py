@@ -1,10 +1,15 @@
-"""Who sees whom in a whole sequence, by the family's attention: the mask of `forward`."""
+"""Logits of a whole sequence: who sees whom by the family's attention, as a mask for the class that computes."""
+
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.spec import block_length as own_block_length
 
 #: Attention of families that may also be forwarded causally, on the same weights.
 TWO_MASKS = "causal context, bidirectional block"
@@ -26,10 +31,7 @@ def visible(layout: Layout, real: Tensor, positions: Tensor, block_length: int, 
     :param real: bool [batch, length], false at padding.
     :param positions: int64 [batch, length]; blocks of `block_length` are aligned to 0.
     :param causal: look leftwards only, where the family knows both.
-    :raises OptionError: for `causal` where it has no effect.
     """
-    if causal and layout.attention != TWO_MASKS:
-        raise OptionError(f"causal=True: attention of {layout.name} is {layout.attention}; leave causal out")
     length = real.shape[1]
     seen = torch.ones(length, length, dtype=torch.bool, device=real.device)[None]
     if causal or layout.attention == "causal, reordered":
@@ -45,3 +47,45 @@ def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """As the classes of transformers take it: [batch, 1, length, length]."""
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def whole_sequence(
+    native: Any,
+    checkpoint: Checkpoint,
+    input_ids: Tensor,
+    mask: Tensor | None,
+    position_ids: Tensor | None,
+    canvas: Tensor | None,
+    block_length: int | None,
+    causal: bool,
+) -> Tensor:
+    """See :meth:`~dllm_transformers.DiffusionModelForCausalLM.forward`.
+
+    :param canvas: its `decoder_input_ids`.
+    :returns: float [batch, length, vocabulary].
+    :raises OptionError: for what has no effect on this family.
+    """
+    layout = checkpoint.layout
+    apart = "decoder_input_ids" in signature(native.forward).parameters
+    own = apart or layout.attention == "own"
+    for name, value, fits in (
+        ("decoder_input_ids", canvas, apart),
+        ("position_ids", position_ids, not own),
+        ("block_length", block_length, layout.attention == "block-causal"),
+        ("causal", causal or None, layout.attention == TWO_MASKS and not own),
+    ):
+        if value is not None and not fits:
+            raise OptionError(
+                f"{name} has no effect on {layout.name}, whose attention is {layout.attention}; leave it out"
+            )
+    if own:
+        more = {"decoder_input_ids": canvas} if apart else {}
+        found: Tensor = native(input_ids=input_ids, attention_mask=mask, **more).logits
+        return found
+    real = torch.ones_like(input_ids) if mask is None or mask.dim() != 2 else mask
+    positions = counted(real.bool()) if position_ids is None else position_ids.expand_as(input_ids)
+    if mask is None or mask.dim() == 2:
+        length = own_block_length(checkpoint) if block_length is None else block_length
+        mask = additive(visible(layout, real.bool(), positions, length, causal), native.dtype)
+    found = native(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    return found

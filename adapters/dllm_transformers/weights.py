@@ -30,6 +30,7 @@ class NoText:
     """generate() deals in ids: there is no text to make."""
 
     def decode(self, token_ids: object, *, skip_special_tokens: bool = True) -> str:
+        """No text."""
         return ""
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
+from transformers import Qwen2Tokenizer
 
 from dllm_plugins.errors import CheckpointError
 
@@ -63,6 +65,12 @@ class TokenIds:
 def has_tokenizer(folder: Path) -> bool:
     """Whether there is anything to make a tokenizer of."""
     return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
+
+
+def tokenizer_class(folder: Path) -> type[PreTrainedTokenizerBase]:
+    """The class that reads a folder's tokenizer; Dream's come as the two files of Qwen2's byte pairs."""
+    pairs = all((folder / name).exists() for name in ("vocab.json", "merges.txt"))
+    return Qwen2Tokenizer if pairs and not (folder / "tokenizer.json").exists() else PreTrainedTokenizerFast
 
 
 def load_tokenizer(
