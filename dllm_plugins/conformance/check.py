@@ -63,7 +63,7 @@ def check_setting(case: Case, setting: Setting, models: Models) -> Result:
         model = models.get(**play.load)
         traces = run(model, play)
     except DllmError as error:
-        verdict: Verdict = "REFUSED" if setting.quirk else "MISSED"
+        verdict: Verdict = "REFUSED" if setting.quirk and setting.sampler in PLAYS else "MISSED"
         return Result(case.name, setting.name, verdict, str(error))
     wrong = compare(setting, play, traces, case.about.get("mask_id"))
     passes = f"{max(trace.passes for trace in traces)} passes"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from dllm_plugins.caches.kept import common
 from dllm_plugins.conformance.case import Setting
 from dllm_plugins.conformance.play import Play
 from dllm_plugins.conformance.run import Trace
@@ -41,8 +42,9 @@ def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | N
     """What is wrong, in words; empty if everything reproduces."""
     for row, trace in enumerate(traces):
         expected = list(setting.raw["output"][row])
-        if play.lay_out(row, trace.text, whole=False) != expected:
-            return f"row {row}: output differs: {play.lay_out(row, trace.text, whole=False)} for {expected}"
+        found = play.lay_out(row, trace.text, whole=False)
+        if found != expected:
+            return f"row {row}: output differs from position {common(found, expected)}"
         recorded = [play.own(row, canvas[row]) for canvas in setting.raw["canvases"]]
         length = min(max(map(len, trace.canvases)), max(map(len, recorded)))
         ours = distinct([canvas[:length] for canvas in trace.canvases], mask)

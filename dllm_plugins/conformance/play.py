@@ -31,6 +31,7 @@ class Play:
     :param stored: a kind of our passes; behind such a one the reference may make another that only fills a cache.
     :param arrange: lays out the traces of all rows as the reference does, where one row alone does not tell.
     :param rows_go_on: the reference goes on with rows that have ended, and throws that away.
+    :param together: the reference goes on with every row until the last one has ended.
     :param note: what differs on purpose, for the report.
     """
 
@@ -43,6 +44,7 @@ class Play:
     untrimmed: bool = False
     answer_only: bool = False
     stored: str | None = None
+    together: bool = False
     initial: Sequence[Sequence[int]] = ()
     arrange: "Callable[[Sequence[Trace]], list[Trace]] | None" = None
     rows_go_on: bool = False

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 
 from dllm_plugins.conformance.play import Play
 from dllm_plugins.events import Commit
@@ -25,10 +26,24 @@ class Trace:
 
 
 def run(model: Model, play: Play) -> list[Trace]:
-    """Decode all rows together.
+    """Decode all rows together, twice if the length of one depends on the others.
 
     :raises DllmError: if a request is refused.
     """
+    found = _decode(model, play)
+    if play.together:
+        mask, longest = model.denoiser.spec.mask_id, 1
+        for request, trace in zip(play.requests, found, strict=True):
+            longest = max(longest, sum(token != mask for token in trace.canvases[-1]) - len(request.tokens))
+        requests = [
+            replace(request, stop_ids=frozenset(), config=request.config.with_options(max_new_tokens=longest))
+            for request in play.requests
+        ]
+        found = _decode(model, replace(play, requests=requests))
+    return found if play.arrange is None else play.arrange(found)
+
+
+def _decode(model: Model, play: Play) -> list[Trace]:
     engine, mask = model.engine(), model.denoiser.spec.mask_id
     traces: dict[int, Trace] = {}
     final: dict[int, list[int]] = {}
@@ -48,8 +63,7 @@ def run(model: Model, play: Play) -> list[Trace]:
                 trace.canvases.append([*known, *(mask if token is None else token for token in event.tokens)])
             elif isinstance(event, Finish):
                 _finish(trace, known, event, play.untrimmed, mask)
-    found = [traces[number] for number in sorted(traces)]
-    return found if play.arrange is None else play.arrange(found)
+    return [traces[number] for number in sorted(traces)]
 
 
 def _finish(trace: Trace, known: list[int], event: Finish, untrimmed: bool, mask: int) -> None:

@@ -1,10 +1,12 @@
 """Translations of the references' arguments, one module per group of samplers."""
 
 from dllm_plugins.conformance.play import Translate
+from dllm_plugins.conformance.plays import dllm
 from dllm_plugins.conformance.plays import gemma
 from dllm_plugins.conformance.plays import llada
 from dllm_plugins.conformance.plays import llada2
 from dllm_plugins.conformance.plays import sdar
+from dllm_plugins.conformance.plays import seeded
 from dllm_plugins.conformance.plays import shifted
 from dllm_plugins.conformance.plays import stable_diffcoder
 
@@ -13,7 +15,9 @@ PLAYS: dict[str, Translate] = {
     **gemma.PLAYS,
     **llada.PLAYS,
     **llada2.PLAYS,
+    **dllm.PLAYS,
     **sdar.PLAYS,
+    **seeded.PLAYS,
     **shifted.PLAYS,
     **stable_diffcoder.PLAYS,
 }
