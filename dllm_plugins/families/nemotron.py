@@ -57,6 +57,7 @@ LAYOUT = Layout(
         "nvidia/Nemotron-Labs-Diffusion-8B",
         "nvidia/Nemotron-Labs-Diffusion-14B",
     ),
+    modes={"diffusion": "nemotron", "speculative": "nemotron_speculative", "ar": "nemotron_ar"},
     licence="NVIDIA Nemotron Open Model License",
     verified="logits equal the reference's within 1e-4, both masks",
     mask_id=100,

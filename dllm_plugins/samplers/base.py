@@ -47,6 +47,8 @@ class Pass:
     :param freeze: how many tokens of the first segment join the prefix afterwards.
     :param hold: indices into the first segment whose keys are held afterwards in place of
         those held so far; this is what makes a cache approximate.
+    :param keep: how many tokens of the first segment of the pass before this one join the
+        prefix first: for programs that know it only once they have read its logits.
     """
 
     segments: tuple[Segment, ...]
@@ -54,6 +56,7 @@ class Pass:
     release: bool = False
     freeze: int = 0
     hold: Sequence[int] | None = None
+    keep: int = 0
 
 
 #: Yields passes; is sent, per segment, the logits [len(wanted), V].

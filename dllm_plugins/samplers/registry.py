@@ -4,19 +4,26 @@ from collections.abc import Mapping
 
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.samplers import bd3lm
 from dllm_plugins.samplers import diffullama
 from dllm_plugins.samplers import diffusion_gemma
 from dllm_plugins.samplers import dream
 from dllm_plugins.samplers import dreamon
+from dllm_plugins.samplers import fast_dllm_v2
 from dllm_plugins.samplers import idlm
 from dllm_plugins.samplers import llada
 from dllm_plugins.samplers import llada2
 from dllm_plugins.samplers import llada2_edit
 from dllm_plugins.samplers import llada2_indel
+from dllm_plugins.samplers import mdlm
+from dllm_plugins.samplers import nemotron
+from dllm_plugins.samplers import nemotron_linear
 from dllm_plugins.samplers import open_dcoder
 from dllm_plugins.samplers import rnd1
 from dllm_plugins.samplers import sdar
 from dllm_plugins.samplers import stable_diffcoder
+from dllm_plugins.samplers import wedlm
+from dllm_plugins.samplers import wedlm_block
 from dllm_plugins.samplers.base import Sampler
 
 
@@ -32,6 +39,14 @@ def samplers(rules: Mapping[str, CommitRule], processes: Mapping[str, NoiseProce
         llada2.SAMPLER,
         llada2_edit.SAMPLER,
         llada2_indel.SAMPLER,
+        mdlm.SAMPLER,
+        bd3lm.SAMPLER,
+        fast_dllm_v2.SAMPLER,
+        wedlm.SAMPLER,
+        wedlm_block.SAMPLER,
+        nemotron.SAMPLER,
+        nemotron_linear.SAMPLER,
+        nemotron.AR,
         stable_diffcoder.SAMPLER,
         idlm.SAMPLER,
         diffullama.SAMPLER,

@@ -52,11 +52,6 @@ class SampledStrategy:
         check_options(name, config, self.options, truncates_greedy=sampler.truncates_greedy)
         settings = sampler.read(config)
         sampler.fit(settings, config, spec)
-        for key in self.sampler.needs:
-            if key not in spec.ids:
-                raise OptionError(
-                    f"mode {config.mode!r} needs {key}, which config.json of {spec.name} does not say; choose another mode"
-                )
         cache = getattr(settings, "approximate_cache", None)
         if cache is not None and not spec.holds:
             raise OptionError(f"approximate_cache={cache!r} does not fit {spec.name}; leave it out")
@@ -86,6 +81,8 @@ class SampledStrategy:
                 denoiser.hold(row.handle, wanted.hold)
                 row.approximate = True
             running.tell([denoiser.logits(part) for part in parts])
+            if running.wanted.keep and running.wanted is not wanted:
+                denoiser.freeze(row.handle, running.wanted.keep)
 
     def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
         """The canvas behind the final text, None where open."""

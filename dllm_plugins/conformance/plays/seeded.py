@@ -1,0 +1,205 @@
+"""Fast-dLLM v2, WeDLM and Nemotron-Labs-Diffusion: samplers with an autoregressive element."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.conformance.case import Case
+from dllm_plugins.conformance.case import Setting
+from dllm_plugins.conformance.play import Play
+from dllm_plugins.conformance.run import Trace
+from dllm_plugins.request import Request
+
+#: What a threshold of 0 means to a reference, as the smallest one that we take.
+ALWAYS = 1e-30
+ROWS = "rows are independent here: none waits for another, or stops with it"
+
+
+def given(params: dict[str, Any], **names: str) -> dict[str, Any]:
+    """The reference's arguments under our names, those that were given."""
+    return {ours: params[theirs] for ours, theirs in names.items() if theirs in params}
+
+
+def sampling(params: dict[str, Any]) -> dict[str, Any]:
+    """Temperature and its cuts, which no reference reads at temperature 0."""
+    if not params.get("temperature"):
+        return {}
+    found = given(params, temperature="temperature", top_p="top_p", top_k="top_k")
+    return {name: value for name, value in found.items() if value} | {"seed": 0}
+
+
+def limit(value: float | None) -> float | None:
+    """A threshold in our range."""
+    return None if value is None else max(value, ALWAYS)
+
+
+def load(params: dict[str, Any], name: str = "mask_token_id") -> dict[str, Any]:
+    """The mask id, where it is an argument."""
+    return {} if params.get(name) is None else {"mask_id": params[name]}
+
+
+def fast_dllm_v2(case: Case, setting: Setting) -> Play:
+    """The reference counts whole blocks, the prompt's last one among them, and adds one token behind the last."""
+    params, prompts = setting.params, setting.prompts
+    batch, length = setting.sampler.endswith("batch_sample"), params.get("block_size", 32)
+    blocks = [params["max_new_tokens"] // length + len(prompt) // length for prompt in prompts]
+    ends = [(max(blocks) if batch else own) * length + 1 for own in blocks]
+    own = given(params, small_block_size="small_block_size", use_block_cache="use_block_cache")
+    common = {
+        "mode": "fast_dllm_v2",
+        "block_length": length,
+        "threshold": limit(params.get("threshold", 0.95 if batch else 1)),
+        "preset_options": own | {"fill_block": batch},
+        **sampling(params),
+    }
+    stops = frozenset({params.get("stop_token", case.about["eos_id"])})
+    requests = [
+        Request(prompt, SamplingConfig(max_new_tokens=end - len(prompt), **common), stop_ids=stops)
+        for prompt, end in zip(prompts, ends, strict=True)
+    ]
+    pad = params.get("pad_token_id", case.about["pad_id"])
+    return Play(
+        requests,
+        load=load(params, "mask_id"),
+        arrange=partial(arrange_blocks, [len(prompt) for prompt in prompts], ends, length, pad if batch else None),
+        stored="prefill",
+        rows_wait=len(prompts) > 1,
+        note=ROWS if len(prompts) > 1 else "",
+    )
+
+
+def arrange_blocks(
+    prompts: Sequence[int], ends: Sequence[int], length: int, pad: int | None, traces: Sequence[Trace]
+) -> list[Trace]:
+    """No canvas before a prefill that gives the first token; in batches, padding behind the end of a text.
+
+    :param prompts: their lengths.
+    :param ends: where each row ends if no stop id ends it.
+    :param pad: None outside of batches.
+    """
+    full = [
+        len(trace.text) if len(trace.text) == end else -(-len(trace.text) // length) * length
+        for trace, end in zip(traces, ends, strict=True)
+    ]
+    found = []
+    for trace, prompt, end, own in zip(traces, prompts, ends, full, strict=True):
+        canvases, text = trace.canvases[prompt % length == 0 :], trace.text
+        if pad is not None and len(text) != end:
+            # A row that ends while others go on gets one token of padding behind its block.
+            text = [*text, *[pad] * (own + (own < max(full)) - len(text))]
+            canvases = [*canvases[:-1], text]
+        found.append(replace(trace, text=text, canvases=canvases))
+    return found
+
+
+def wedlm(case: Case, setting: Setting) -> Play:
+    """The engine's prefill, which the reference does not count, is part of our first pass."""
+    params = setting.params
+    own = given(
+        params,
+        entropy_threshold="entropy_threshold",
+        pos_penalty_factor="pos_penalty_factor",
+    )
+    config = SamplingConfig(
+        mode="wedlm",
+        max_new_tokens=params.get("max_tokens", 64),
+        block_length=params.get("window_size", 16),
+        preset_options=own,
+        **sampling(params),
+    )
+    stops = frozenset(params.get("stop_token_ids") or ())
+    requests = [Request(prompt, config, stop_ids=stops) for prompt in setting.prompts]
+    return Play(requests, load=load(params))
+
+
+def wedlm_block(case: Case, setting: Setting) -> Play:
+    """The reference takes the argmax at any temperature, and neither top_p nor top_k matters."""
+    params = setting.params
+    pad = params.get("pad_token_id", case.about["pad_id"])
+    prompts = setting.prompts if pad is not None else setting.inputs.get("input_ids") or setting.prompts
+    config = SamplingConfig(
+        mode="wedlm_block",
+        max_new_tokens=params["max_new_tokens"],
+        block_length=params["block_size"],
+        threshold=params.get("confidence_threshold") or None,
+        preset_options=given(params, confidence_temperature="temperature"),
+    )
+    requests = [Request(prompt, config, stop_ids=frozenset()) for prompt in prompts]
+    width = max(map(len, prompts)) + params["max_new_tokens"]
+    return Play(requests, load=load(params), width=width, rest=pad or 0)
+
+
+def nemotron(case: Case, setting: Setting) -> Play:
+    """Stop ids end a row; the reference goes on until all rows have one, leaving masks in the others' blocks."""
+    params = setting.params
+    own = given(params, causal_context="causal_context") | thinking(params)
+    config = SamplingConfig(
+        mode="nemotron",
+        max_new_tokens=params["max_new_tokens"],
+        block_length=params["block_length"],
+        threshold=limit(params.get("threshold")),
+        preset_options=own,
+        **sampling(params),
+    )
+    requests = [Request(prompt, config, stop_ids=stop_ids(case, params)) for prompt in setting.prompts]
+    batch = len(requests) > 1
+    return Play(requests, arrange=arrange_cut, stored="prefill", rows_wait=batch, note=ROWS if batch else "")
+
+
+def arrange_cut(traces: Sequence[Trace]) -> list[Trace]:
+    """The reference commits the last block, which serves nobody, before it cuts it at the end of the text."""
+    return [replace(trace, canvases=[*trace.canvases, trace.text]) for trace in traces]
+
+
+def nemotron_ar(case: Case, setting: Setting) -> Play:
+    """Rows of a batch stop only where all draw the end of text in the same pass: here they go on to the limit."""
+    params, alone = setting.params, len(setting.prompts) == 1
+    config = SamplingConfig(
+        mode="ar",
+        max_new_tokens=params.get("max_new_tokens", 128),
+        preset_options=thinking(params),
+        **sampling(params),
+    )
+    stops = stop_ids(case, params) if alone else frozenset[int]()
+    return Play([Request(prompt, config, stop_ids=stops) for prompt in setting.prompts], note="" if alone else ROWS)
+
+
+def nemotron_speculative(case: Case, setting: Setting) -> Play:
+    """The reference returns all of its last round, ours stands in the rest of the answer."""
+    params = setting.params
+    own = thinking(params) | ({"show_replaced": True} if thinking(params) else {})
+    config = SamplingConfig(
+        mode="speculative",
+        max_new_tokens=params.get("max_new_tokens", 128),
+        block_length=params.get("block_length", 32),
+        threshold=params.get("threshold") or None,
+        preset_options=own,
+        **sampling(params),
+    )
+    requests = [Request(prompt, config, stop_ids=stop_ids(case, params)) for prompt in setting.prompts]
+    return Play(requests, load=load(params), untrimmed=True)
+
+
+def thinking(params: dict[str, Any]) -> dict[str, Any]:
+    """The budget, which works only with both of its arguments."""
+    names = ("max_thinking_tokens", "end_think_token_id")
+    return {name: params[name] for name in names} if all(params.get(name) is not None for name in names) else {}
+
+
+def stop_ids(case: Case, params: dict[str, Any]) -> frozenset[int]:
+    """The end of text, as given or of the config."""
+    found = case.about["eos_id"] if params.get("eos_token_id") is None else params["eos_token_id"]
+    return frozenset() if found is None else frozenset({found})
+
+
+PLAYS = {
+    "Fast-dLLM v2 generate": fast_dllm_v2,
+    "Fast-dLLM v2 batch_sample": fast_dllm_v2,
+    "WeDLM generate_wedlm": wedlm_block,
+    "WeDLM streaming engine": wedlm,
+    "Nemotron generate": nemotron,
+    "Nemotron ar_generate": nemotron_ar,
+    "Nemotron linear_spec_generate": nemotron_speculative,
+}
