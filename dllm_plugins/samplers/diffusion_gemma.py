@@ -147,6 +147,8 @@ def start(process: NoiseProcess, canvas: Canvas, settings: DiffusionGemmaSetting
             if denoising.read(logits, step, settings):
                 break
         canvas.release(begin + length)
+        if canvas.row.stop_ids.intersection(canvas.tokens[begin : canvas.end]):
+            break
 
 
 def _fit(settings: DiffusionGemmaSettings, _config: SamplingConfig, spec: ModelSpec) -> None:
