@@ -140,10 +140,10 @@ def sampling(config: GenerationConfig, new_tokens: int, seed: int, **options: An
     :param options: arguments of the strategy; None for not given.
     :raises OptionError: for a value out of range.
     """
-    given: dict[str, Any] = {"max_new_tokens": new_tokens}
+    # Greedy decoding may need noise too: commit rules at random, canvases that begin with random tokens.
+    given: dict[str, Any] = {"max_new_tokens": new_tokens, "seed": seed % (LARGEST_SEED + 1)}
     if config.do_sample:
         given["temperature"] = 1.0 if config.temperature is None else config.temperature
-        given["seed"] = seed % (LARGEST_SEED + 1)
         if config.top_k:
             given["top_k"] = config.top_k
         if config.top_p is not None and config.top_p < 1:

@@ -1,0 +1,60 @@
+"""Golden checkpoints as folders users would have: with a mask id where the config has none, and a tokenizer."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+HERE = Path(__file__).parent
+WHOLE = Path(os.environ.get("DLLM_ORACLE", HERE.parents[2] / "shared" / "oracle"))
+FOLDER = WHOLE if WHOLE.is_dir() else HERE.parent / "families" / "golden"
+CASES = {path.parent.name: path.parent for path in sorted(FOLDER.glob("*/case.json"))}
+#: Model types of transformers itself: the Auto classes load them as what they say they are.
+NOT_AUTO = ("open_dcoder", "bert_chat", "diffusion_gemma")
+#: What users must say because the configs do not.
+NEEDED = {
+    "open_dcoder": {"family": "open_dcoder"},
+    "llada2_0": {"preset": "llada2.0"},
+    "llada2_1": {"preset": "llada2.1"},
+    "llada2_2_indel": {"preset": "llada2.2"},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case of the golden data."""
+
+    name: str
+    folder: Path
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """case.json."""
+        found: dict[str, Any] = json.loads((self.folder / "case.json").read_text())
+        return found
+
+    @property
+    def logits(self) -> dict[str, Tensor]:
+        """The reference's logits and what they are of."""
+        return load_file(self.folder / "logits.safetensors")
+
+
+def copy_of(name: str, target: Path, tokenizer: Path) -> Path:
+    """A folder with the checkpoint, its mask id and a tokenizer."""
+    shutil.copytree(CASES[name] / "checkpoint", target)
+    mask = Case(name, CASES[name]).about.get("mask_id")
+    change(target, **({} if mask is None else {"mask_token_id": mask}))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer / file, target)
+    return target
+
+
+def change(folder: Path, **values: Any) -> None:
+    """Set keys of a folder's config.json."""
+    place = folder / "config.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), **values}))
