@@ -7,6 +7,7 @@ from langchain_core.outputs import Generation
 from langchain_core.outputs import GenerationChunk
 from langchain_core.outputs import LLMResult
 
+from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
@@ -20,10 +21,12 @@ from langchain_dllm.messages import usage_of
 def request_of(shared: SharedModel, prompt: str, call: Call) -> Request:
     """The text as a user's message, or as it is if the call says `raw`.
 
-    :raises RequestError: if the text is empty.
+    :raises RequestError: if the text is empty, or must be made a message and the model has no chat template.
     """
     if call.raw:
         return Request(shared.model.tokenizer.encode(prompt, add_special_tokens=False), call.config)
+    if not shared.model.tokenizer.chat_template:
+        raise RequestError(f"{shared.model.name} has no chat template; say raw=True to go on from the very text")
     return Request(shared.model.encode_chat([{"role": "user", "content": prompt}]), call.config)
 
 

@@ -103,11 +103,15 @@ def _default_lines() -> dict[str, str]:
     chosen = DEFAULT.load_options()
     base = chosen.get("base") or str(base_model.base_folder())
     files = [*Path(base).glob("*.safetensors"), Path(chosen.get("denoiser") or shipped_denoiser())]
-    ready = "base" in chosen or base_model.is_ready()
+    if "base" in chosen:
+        missing = "not known: its base is fetched at the first prompt"
+        ready = Path(base).is_dir()
+    else:
+        missing, ready = "missing: run `llm dllm setup`", base_model.is_ready()
     return {
         "place": base,
         "family": "smollm2-tri-mode",
-        "size": _size(*weigh(files)) if ready else "missing: run `llm dllm setup`",
+        "size": _size(*weigh(files)) if ready else missing,
         "licence": "apache-2.0",
         "attention": "causal; open positions see the whole canvas",
         "cache": "exact",

@@ -17,6 +17,7 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
+from llm_dllm import DLLM
 from llm_dllm.loading import DEFAULT
 from llm_dllm.registry import entries
 from llm_dllm.registry import registry_file
@@ -112,7 +113,7 @@ def test_a_base_checkpoint_goes_on_from_plain_text(run: Run, checkpoint: Make) -
     assert "empty" in run("-m", "sdar", " ", code=1).output
 
 
-def test_models_shows_what_is_known(run: Run, checkpoint: Make) -> None:
+def test_models_shows_what_is_known(run: Run, checkpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default and each checkpoint: size, licence, attention, cache, sampler."""
     place = checkpoint("llada_dense")
     (place / "README.md").write_text("---\ntags:\n- text\nlicense: cc-by-4.0\n---\n# A model\n")
@@ -124,6 +125,11 @@ def test_models_shows_what_is_known(run: Run, checkpoint: Make) -> None:
     size = (place / "model.safetensors").stat().st_size
     for words in (str(place), "cc-by-4.0", "bidirectional", "none", "fast_dllm", f"{size / 1000:.4g} kB on disk"):
         assert words in mine
+    monkeypatch.setenv("DLLM_BASE", "someone/base")
+    assert "not known" in run("dllm", "models").stdout
+    monkeypatch.delenv("DLLM_BASE")
+    monkeypatch.setenv("DLLM_CACHE", str(place))
+    assert "llm dllm setup" in run("dllm", "models").stdout
     (place / "README.md").unlink()
     run("dllm", "add", str(place), "--name", "again")
     assert "MIT" in run("dllm", "models").stdout
@@ -228,8 +234,9 @@ def test_the_environment_chooses_dtype_and_device_for_all(
     """Base and denoiser belong to the default model."""
     run("dllm", "add", str(checkpoint("sdar")))
     monkeypatch.setenv("DLLM_DTYPE", "bfloat16")
-    choice = llm.get_model("sdar").choice
-    assert choice.load_options() == {"dtype": "bfloat16", "family": None, "preset": "sdar", "mask_id": None}
+    model = llm.get_model("sdar")
+    assert isinstance(model, DLLM)
+    assert model.choice.load_options() == {"dtype": "bfloat16", "family": None, "preset": "sdar", "mask_id": None}
     assert set(DEFAULT.load_options()) == {"base", "denoiser", "dtype"}
 
 
