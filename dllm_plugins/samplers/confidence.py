@@ -62,23 +62,33 @@ def truncated(logits: Tensor, top_p: float | None, top_k: int | None) -> Tensor:
     return logits
 
 
-def gumbel(row: Row, places: Sequence[int]) -> Tensor:
-    """The row's noise for drawing tokens at these positions in this pass; float64 [N, V]."""
-    drawn = [row.canvas_draw(place).gumbel for place in places]
-    return torch.stack([noise for noise in drawn if noise is not None])
+def draw(canvas: Canvas, logits: Tensor, places: Sequence[int], *, sampled: bool) -> Tensor:
+    """The likeliest token of each place, or one drawn with the row's noise of this pass; int64 [N], logits [N, V]."""
+    if not sampled:
+        return torch.argmax(logits, dim=-1)
+    noise = [canvas.row.canvas_draw(place).gumbel for place in places]
+    drawn = torch.stack([item for item in noise if item is not None])
+    return torch.argmax(logits.double() + drawn.to(logits.device), dim=-1)
 
 
-def measure(logits: Tensor, row: Row, places: Sequence[int], alg: str, way: Measure) -> Found:
-    """Draw a token at each place and measure it by `alg`; logits [N, V], N above 0."""
-    config = row.config
-    if config.temperature > 0:
+def without_mask(canvas: Canvas, logits: Tensor) -> Tensor:
+    """Logits [N, V] that never yield the mask id: a position that takes it would stay open."""
+    return logits.index_fill(-1, torch.tensor([canvas.mask], device=logits.device), torch.finfo(logits.dtype).min)
+
+
+def measure(logits: Tensor, canvas: Canvas, places: Sequence[int], alg: str, way: Measure) -> Found:
+    """Draw a token at each place and measure it by `alg`; logits [N, V], N above 0.
+
+    The mask id counts when a place is measured, as in the references, but is never drawn.
+    """
+    config = canvas.row.config
+    sampled = config.temperature > 0
+    if sampled:
         logits = logits / config.temperature
-    logits = truncated(logits, config.top_p, config.top_k)
-    probability = torch.softmax(logits.float() if way.single else logits, dim=-1)
-    if config.temperature > 0:
-        token = torch.argmax(logits.double() + gumbel(row, places).to(logits.device), dim=-1)
-    else:
-        token = torch.argmax(probability, dim=-1)
+    kept = truncated(logits, config.top_p, config.top_k)
+    probability = torch.softmax(kept.float() if way.single else kept, dim=-1)
+    drawable = truncated(without_mask(canvas, logits), config.top_p, config.top_k)
+    token = draw(canvas, drawable, places, sampled=sampled)
     return Found(token.cpu(), _confidence(probability, token, alg, way).cpu())
 
 

@@ -71,7 +71,7 @@ def start(way: Measure, canvas: Canvas, settings: ScheduleSettings, spec: ModelS
         if not places:
             return
         logits = yield from view.look(places, hole)
-        found = measure(logits, row, places, settings.alg, way)
+        found = measure(logits, canvas, places, settings.alg, way)
         if settings.alg == "origin":
             luck = row.noise.uniform((row.step, 0, _PURPOSE), length)
             chosen = [place for place in places if luck[place] < share]

@@ -88,7 +88,7 @@ class Hole:
 
 def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program:
     """One position a pass, until nothing in the hole is open."""
-    hole, view, left = Hole(canvas, settings), View(canvas, spec, ViewSettings()), settings.steps
+    hole, view, left = Hole(canvas, settings), View(canvas, spec, ViewSettings.model_validate({})), settings.steps
     end_of_text = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     assert end_of_text is not None
     while (places := canvas.open(hole.places)) and left != 0:
@@ -96,7 +96,7 @@ def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program
         if hole.full:
             logits = logits.clone()
             logits[:, settings.expand_token_id] -= _BLOCKED
-        found = measure(logits, canvas.row, places, settings.alg, DREAM)
+        found = measure(logits, canvas, places, settings.alg, DREAM)
         index = surest(found.confidence, 1, canvas.row, settings.alg_temp)[0]
         hole.put(places[index], int(found.token[index]), logits[index])
         if settings.pad_eos_to_right:

@@ -51,7 +51,7 @@ def plan(canvas: Canvas, settings: OpenDcoderSettings, spec: ModelSpec) -> Progr
         if not places:
             break
         logits = yield from view.look(variable, hole)
-        found = measure(logits, canvas.row, variable, settings.alg, OPEN_DLLM)
+        found = measure(logits, canvas, variable, settings.alg, OPEN_DLLM)
         count = int(torch.tensor(float(len(variable))) * (1.0 - step / steps))
         doubt = torch.argsort(spread(found.confidence, variable, len(canvas.tokens), torch.inf))
         doubtful = doubt[:count].tolist()

@@ -21,9 +21,10 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
-from dllm_plugins.samplers.confidence import gumbel
+from dllm_plugins.samplers.confidence import draw
 from dllm_plugins.samplers.confidence import settle
 from dllm_plugins.samplers.confidence import spread
+from dllm_plugins.samplers.confidence import without_mask
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
 
@@ -76,7 +77,7 @@ def truncated(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
 
 def start(canvas: Canvas, settings: Rnd1Settings, spec: ModelSpec) -> Program:
     """All of the canvas, pass after pass."""
-    row, view, hole = canvas.row, View(canvas, spec, settings), range(canvas.prompt, canvas.end)
+    view, hole = View(canvas, spec, settings), range(canvas.prompt, canvas.end)
     canvas.tokens += tail(settings, spec, spec.context - len(canvas.tokens))
     length, total = len(canvas.tokens), len(hole)
     steps = settings.steps or total
@@ -89,7 +90,7 @@ def start(canvas: Canvas, settings: Rnd1Settings, spec: ModelSpec) -> Program:
         if left == 0:
             chosen = places
         elif settings.eb_gamma is not None:
-            order = torch.argsort(spread(-sure, places, length, torch.finfo(sure.dtype).max))[: len(places)]
+            order = torch.argsort(spread(-sure, places, length, torch.inf))[: len(places)]
             chosen = bounded(order, spread(entropy, places, length, 0.0), settings.eb_gamma)
         else:
             kept = int(torch.tensor(total) * (left / steps))
@@ -102,14 +103,13 @@ def start(canvas: Canvas, settings: Rnd1Settings, spec: ModelSpec) -> Program:
 def measure(logits: Tensor, canvas: Canvas, settings: Rnd1Settings, places: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens drawn at the places, their log-probabilities, and entropies; each [N]."""
     config = canvas.row.config
-    scaled = truncated(logits / (config.temperature or 1.0), config.top_k, config.top_p)
-    logarithm = torch.log_softmax(scaled, dim=-1)
-    if config.temperature > 0 and not settings.greedy:
-        token = torch.argmax(logarithm.double() + gumbel(canvas.row, places).to(logits.device), dim=-1)
-    else:
-        token = torch.argmax(logarithm, dim=-1)
+    scaled = logits / (config.temperature or 1.0)
+    logarithm = torch.log_softmax(truncated(scaled, config.top_k, config.top_p), dim=-1)
+    drawable = truncated(without_mask(canvas, scaled), config.top_k, config.top_p)
+    token = draw(canvas, drawable, places, sampled=config.temperature > 0 and not settings.greedy)
     entropy = -(logarithm.exp() * logarithm.masked_fill(logarithm == -torch.inf, 0.0)).sum(-1)
-    return token.cpu(), logarithm.gather(-1, token[:, None])[:, 0].cpu(), entropy.cpu()
+    sure = logarithm.gather(-1, token[:, None])[:, 0].clamp(min=torch.finfo(logarithm.dtype).min)
+    return token.cpu(), sure.cpu(), entropy.cpu()
 
 
 def bounded(order: Tensor, entropy: Tensor, gamma: float) -> list[int]:
