@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from dllm_plugins.canvas import Row
@@ -33,6 +34,10 @@ class Canvas:
     def wanting(self, block: range) -> bool:
         """Whether the answer still has open positions in this block."""
         return bool(self.open(range(block.start, min(block.stop, self.end))))
+
+    def drawable(self, logits: Tensor) -> Tensor:
+        """Logits [N, V] that never yield the mask id: a position that takes it would stay open for ever."""
+        return logits.index_fill(-1, torch.tensor([self.mask], device=logits.device), -torch.inf)
 
     def write(self, place: int, token: int, logits: Tensor | None = None) -> None:
         """Settle a position, or write over a settled one; `logits` [V] is what the token was drawn from."""

@@ -33,7 +33,7 @@ def start(canvas: Canvas, settings: DiffuLlamaSettings, spec: ModelSpec) -> Prog
         if not places:
             return
         logits = yield from view.look(places, block)
-        drawn = predict(logits, [row.canvas_draw(place) for place in places])
+        drawn = predict(canvas.drawable(logits), [row.canvas_draw(place) for place in places])
         luck = row.noise.uniform((row.step, 0, _PURPOSE), len(canvas.tokens))
         for index, place in enumerate(places):
             if float(luck[place]) * left < 1:

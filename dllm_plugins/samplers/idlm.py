@@ -44,7 +44,7 @@ def start(canvas: Canvas, settings: IdlmSettings, spec: ModelSpec) -> Program:
         while places := canvas.open(block):
             (*_, logits) = yield next_pass(canvas, frozen, block, places)
             frozen = begin - 1
-            drawn = predict(logits, [canvas.row.canvas_draw(place) for place in places])
+            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in places])
             sure = torch.softmax(logits, dim=-1).gather(1, drawn.token[:, None])[:, 0]
             accepted = sure >= settings.threshold
             accepted[sure.argmax()] = True

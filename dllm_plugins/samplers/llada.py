@@ -73,7 +73,7 @@ def start(
             if settings.suppress_tokens:
                 suppressed = torch.tensor(settings.suppress_tokens, device=logits.device)
                 logits = logits.index_fill(-1, suppressed, -torch.inf)
-            drawn = predict(logits, [row.canvas_draw(place) for place in places])
+            drawn = predict(canvas.drawable(logits), [row.canvas_draw(place) for place in places])
             sure = confidence(logits, drawn.token, settings.late_tokens, torch.float64 if precise else logits.dtype)
             seen = _seen(canvas, block, places, sure, step)
             decision, state = rule.decide(seen, (row.config,), state)

@@ -55,7 +55,7 @@ def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
                 break
             places = canvas.open(block)
             logits = yield from blocks.look(block, places)
-            drawn = predict(logits, [canvas.row.canvas_draw(place) for place in places])
+            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in places])
             sure = torch.softmax(logits, dim=-1).gather(1, drawn.token[:, None])[:, 0]
             for index in chosen(sure, quota, settings):
                 canvas.write(places[index], int(drawn.token[index]), logits[index])

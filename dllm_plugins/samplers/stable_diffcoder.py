@@ -54,7 +54,7 @@ def start(canvas: Canvas, settings: StableDiffCoderSettings, spec: ModelSpec) ->
         schedule = iter(quotas(len(canvas.open(block)), settings.steps or blocks.length))
         while places := canvas.open(block):
             logits = yield from blocks.look(block, places)
-            drawn = predict(logits, [canvas.row.canvas_draw(place) for place in places])
+            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in places])
             sure = torch.softmax(logits.double(), dim=-1).gather(1, drawn.token[:, None])[:, 0]
             for index in chosen(sure, next(schedule, 1), threshold):
                 canvas.write(places[index], int(drawn.token[index]), logits[index])

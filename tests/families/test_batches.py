@@ -14,28 +14,30 @@ from dllm_plugins.conformance.check import Models
 from dllm_plugins.conformance.check import first_load
 
 from .golden_data import case_folders
+from .golden_data import modes_of
 
 CASES = {folder.name: Case(folder) for folder in case_folders()}
 
 
-def ways(model: Model) -> Iterator[tuple[str, str | None, float]]:
+def ways(case: Case, model: Model) -> Iterator[tuple[dict[str, Any], str | None, float]]:
     """Each sampler once, with each approximate cache it can have, greedy and sampled."""
     spec, strategies = model.denoiser.spec, model.engine().strategies
-    for mode in dict.fromkeys(spec.strategies.values()):
+    for mode, own in modes_of(case, model):
         holds = spec.holds and "approximate_cache" in strategies[mode].options
         for kind in (None, "prefix", "dual") if holds else (None,):
-            for temperature in (0.0, 0.8):
-                yield mode, kind, temperature
+            # DiffusionGemma samples by a schedule of its own.
+            for temperature in (0.0,) if mode == "diffusion_gemma" else (0.0, 0.8):
+                yield {"mode": mode, "preset_options": own}, kind, temperature
 
 
-def requests_of(model: Model, mode: str, kind: str | None, temperature: float) -> list[Request]:
+def requests_of(model: Model, mode: dict[str, Any], kind: str | None, temperature: float) -> list[Request]:
     """Unequal prompts and budgets; prompts of whole blocks and of less than one among them."""
     spec = model.denoiser.spec
     ids = [token for token in range(20, spec.vocabulary) if token not in (*spec.stop_ids, spec.mask_id)]
     found = []
     for number, length in enumerate((3, 16, 11)):
         options: dict[str, Any] = {
-            "mode": mode,
+            **mode,
             "temperature": temperature,
             "seed": number,
             "max_new_tokens": 9 + number,
@@ -51,7 +53,7 @@ def requests_of(model: Model, mode: str, kind: str | None, temperature: float) -
 def test_a_batch_equals_its_rows_alone(name: str) -> None:
     """Tokens, passes and statistics; the budget is kept and no open position leaks."""
     model = Models(CASES[name]).get(**first_load(CASES[name]))
-    for mode, kind, temperature in ways(model):
+    for mode, kind, temperature in ways(CASES[name], model):
         requests = requests_of(model, mode, kind, temperature)
         together = model.engine().generate(requests)
         alone = [model.engine().generate([request])[0] for request in requests]
