@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from typing import Any
 from typing import Literal
 from typing import Protocol
 
@@ -28,6 +29,7 @@ class ModelSpec:
     :param pad_id: the id of padding, where the checkpoint names one.
     :param chain: whether :meth:`Denoiser.logits` uses known tokens on the left.
     :param ids: token ids its config names, such as `delete_token_id`, by their keys.
+    :param sampling: options of its own sampler that the checkpoint sets; a request comes first.
     :param stops: strings that end an answer, unless the request names stop ids of its own.
     :param cache: "exact", "approximate", or "none" if every pass forwards the whole sequence.
     :param numerics: "row-invariant" if a position's result cannot depend on the rest of the pass.
@@ -48,6 +50,7 @@ class ModelSpec:
     shifted: bool = False
     holds: bool = False
     ids: Mapping[str, int] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()
     eos_id: int | None = None
     pad_id: int | None = None

@@ -31,6 +31,10 @@ def _same_tensors(tensors: Tensors, _config: Config) -> Tensors:
     return tensors
 
 
+def _says_nothing(_generation: Config) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """One family's checkpoints.
@@ -54,6 +58,7 @@ class Layout:
     :param stop_ids: of the published checkpoints, beside those their configs name.
     :param stops: strings that end an answer, where no single id does.
     :param chat_template: replaces the checkpoints' own where that is known to be wrong.
+    :param sampling: generation_config.json as options of the family's sampler.
     :param noise: what open positions hold: the mask token, or any token.
     :param named_only: its checkpoints look like ordinary models; users must name the family.
     :param verified: how we know that the class computes the same.
@@ -81,6 +86,7 @@ class Layout:
     chat_template: str | None = None
     named_only: bool = False
     noise: Literal["masked", "uniform"] = "masked"
+    sampling: Callable[[Config], dict[str, Any]] = _says_nothing
 
 
 #: Keys that Llama, Qwen2, Qwen3 and their MoE relatives share with the originals.

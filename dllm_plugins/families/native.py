@@ -7,6 +7,7 @@ from transformers import ModernBertForMaskedLM
 
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layout import pick
 from dllm_plugins.families.layout import require
 
 
@@ -22,6 +23,23 @@ def _gemma_config(original: Config) -> dict[str, Any]:
     return _config(original)
 
 
+#: Rendered as dllm does; the published tokenizers have none.
+_CHAT = """\
+{%- set names = {'system': 'SYS', 'user': 'Question', 'assistant': 'Answer'} -%}
+{%- for message in messages -%}
+{{ '[' + names[message['role']] + ']\n' + message['content'] | trim + '\n[/' + names[message['role']] + ']\n\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '[Answer]\n' }}{%- endif -%}"""
+
+
+def _gemma_sampling(generation: Config) -> dict[str, Any]:
+    """Its generation config has its own names for two of them."""
+    same = ("t_min", "t_max", "stability_threshold", "confidence_threshold")
+    bound = pick(generation.get("sampler_config") or {}, ("entropy_bound",))
+    steps = generation.get("max_denoising_steps")
+    return pick(generation, same) | bound | ({} if steps is None else {"steps": steps})
+
+
 #: ZHZisZZ/dllm ca176752; two of three layers see a local window, so no 4-D mask of one's own.
 BERT_CHAT = Layout(
     name="bert_chat",
@@ -32,6 +50,9 @@ BERT_CHAT = Layout(
     config=_config,
     attention="own",
     shifted=False,
+    modes={"diffusion": "mdlm"},
+    chat_template=_CHAT,
+    stops=("\n[/Answer]", "[/Answer]"),
     checkpoints=("dllm-hub/ModernBERT-base-chat-v0.1", "dllm-hub/ModernBERT-large-chat-v0.1"),
     licence="see the checkpoint's page",
     verified="logits equal the reference's bit for bit",
@@ -52,5 +73,6 @@ DIFFUSION_GEMMA = Layout(
     modes={"diffusion": "diffusion_gemma"},
     block_length=256,
     noise="uniform",
+    sampling=_gemma_sampling,
 )
 LAYOUTS = (BERT_CHAT, DIFFUSION_GEMMA)

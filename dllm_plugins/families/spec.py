@@ -41,6 +41,7 @@ def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOp
         holds=layout.attention == "bidirectional",
         ids={key: item for key, item in checkpoint.config.items() if key.endswith("_token_id") and type(item) is int},
         stops=layout.stops,
+        sampling=layout.sampling(generation(checkpoint)),
         eos_id=token_id(checkpoint, "eos_token_id"),
         pad_id=token_id(checkpoint, "pad_token_id"),
     )
@@ -110,13 +111,21 @@ def token_id(checkpoint: Checkpoint, key: str) -> int | None:
 def stop_ids(checkpoint: Checkpoint) -> frozenset[int]:
     """End-of-text ids of generation_config.json, else of config.json; none if neither has any."""
     text = {**(checkpoint.config.get("text_config") or {}), **checkpoint.config}
-    place = checkpoint.folder / "generation_config.json"
-    generation: dict[str, Any] = {}
-    if place.exists():
-        try:
-            generation = json.loads(place.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read {place}: {error}") from error
-    found = generation.get("eos_token_id", text.get("eos_token_id"))
+    found = generation(checkpoint).get("eos_token_id", text.get("eos_token_id"))
     ids = found if isinstance(found, list) else [] if found is None else [found]
     return frozenset(int(item) for item in ids)
+
+
+def generation(checkpoint: Checkpoint) -> dict[str, Any]:
+    """generation_config.json; empty if there is none.
+
+    :raises CheckpointError: if it cannot be read.
+    """
+    place = checkpoint.folder / "generation_config.json"
+    if not place.exists():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {place}: {error}") from error
+    return found

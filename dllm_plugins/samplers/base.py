@@ -8,6 +8,7 @@ the engine runs any number of them together, one pass at a time.
 
 from collections.abc import Callable
 from collections.abc import Generator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,14 +104,15 @@ class Sampler:
         """The SamplingConfig options it honours beside the common ones."""
         return frozenset(self.settings.model_fields).intersection(SamplingConfig.model_fields) | {"preset_options"}
 
-    def read(self, config: SamplingConfig) -> Settings:
+    def read(self, config: SamplingConfig, defaults: Mapping[str, Any] | None = None) -> Settings:
         """The settings of a request.
 
+        :param defaults: what the checkpoint says where the request says nothing.
         :raises OptionError: for an option this sampler does not know, or a value out of range.
         """
         self.check(config)
         own = self.settings.model_fields
-        values = {name: value for name, value in config.given().items() if name in own}
+        values = {name: value for name, value in {**(defaults or {}), **config.given()}.items() if name in own}
         for name, value in (config.preset_options or {}).items():
             if name not in own or name in SamplingConfig.model_fields:
                 known = ", ".join(sorted(own.keys() - SamplingConfig.model_fields.keys())) or "none"

@@ -22,7 +22,7 @@ class Running:
 
     def __init__(self, sampler: Sampler, row: Row, spec: ModelSpec) -> None:
         self.canvas = Canvas(row, spec)
-        self._program: Program = sampler.start(self.canvas, sampler.read(row.config), spec)
+        self._program: Program = sampler.start(self.canvas, sampler.read(row.config, spec.sampling), spec)
         self.wanted: Pass = next(self._program)
 
     def tell(self, logits: list[Tensor]) -> None:
@@ -50,7 +50,7 @@ class SampledStrategy:
         sampler = self.sampler
         name = f"{config.mode}, sampler {self.name}"
         check_options(name, config, self.options, truncates_greedy=sampler.truncates_greedy)
-        settings = sampler.read(config)
+        settings = sampler.read(config, spec.sampling)
         sampler.fit(settings, config, spec)
         cache = getattr(settings, "approximate_cache", None)
         if cache is not None and not spec.holds:

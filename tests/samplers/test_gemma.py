@@ -1,5 +1,7 @@
 """DiffusionGemma: transformers' own `generate` beside our engine, draw by draw, and what it does not have."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +232,21 @@ def test_there_is_no_mask_to_name(folder: Path, model: Model) -> None:
     assert model.denoiser.spec.stop_ids == {2}
     with pytest.raises(OptionError, match="mask_id=3"):
         load_model(str(folder), mask_id=3)
+
+
+def test_the_checkpoint_may_set_options(folder: Path, tmp_path: Path) -> None:
+    """Those of its generation_config.json hold, unless a request says otherwise."""
+    shutil.copytree(folder, tmp_path / "set")
+    config = {"max_denoising_steps": 3, "t_max": 0.6, "sampler_config": {"entropy_bound": 2.0}, "t_min": None}
+    (tmp_path / "set" / "generation_config.json").write_text(json.dumps(config))
+    model = load_model(str(tmp_path / "set"), dtype="float32", device="cpu")
+    short, long = SamplingConfig(max_new_tokens=LENGTH, seed=1), SamplingConfig(max_new_tokens=LENGTH, seed=1, steps=5)
+    found = model.engine().generate([Request(prompt(3), config, stop_ids=NO_STOPS) for config in (short, long)])
+    assert [finish.usage.total_passes for finish in found] == [3, 5]
+    said = short.with_options(steps=3, preset_options={"t_max": 0.6, "entropy_bound": 2.0})
+    assert model.engine().generate([Request(prompt(3), said, stop_ids=NO_STOPS)])[0].tokens == found[0].tokens
+    with pytest.raises(OptionError, match="t_max"):
+        model.engine().admit(request(prompt(3), {"t_min": 0.7}))
 
 
 def test_the_bound_keeps_the_surest_and_no_more() -> None:
