@@ -1,0 +1,71 @@
+"""DreamOn's hole: how it grows and shrinks, and what is left of it."""
+
+from pathlib import Path
+
+import pytest
+
+from dllm_plugins import Request
+from dllm_plugins import load_model
+
+from .shifted import EOS
+from .shifted import EXPAND
+from .shifted import MASK
+from .shifted import generate
+from .shifted import load
+from .shifted import prefer
+from .shifted import request
+from .shifted import write
+
+
+def test_dreamon_grows_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that always expands is stopped by max_new_tokens, or by the budget."""
+    model = load("dreamon")
+    prefer(monkeypatch, model, EXPAND)
+    for own, length in ({"min_gen_len": 3}, 9), ({"min_gen_len": 3, "expand_budget": 2}, 5):
+        finish = generate(model, request("dreamon", [5, 6], (7, EOS), max_new_tokens=9, own=own))[0]
+        assert len(finish.tokens) == length
+        assert EXPAND not in finish.tokens
+        assert finish.rest == (7, EOS)
+        assert finish.usage.total_passes == length + length - 3
+
+
+def test_dreamon_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that always ends leaves an empty hole in one pass, in several, or ends of text."""
+    model = load("dreamon")
+    prefer(monkeypatch, model, EOS)
+    finish = generate(model, request("dreamon", [5, 6], (7,), max_new_tokens=9, own={"min_gen_len": 5}))[0]
+    assert (finish.tokens, finish.rest, finish.reason) == ((), (7,), "eos")
+    switches = {"min_gen_len": 5, "pad_eos_to_right": False}
+    finish = generate(model, request("dreamon", [5, 6], (7,), max_new_tokens=9, own=switches))[0]
+    assert (finish.tokens, finish.usage.total_passes) == ((), 5)
+    switches = {"min_gen_len": 5, "delete_eos_token": False}
+    finish = generate(model, request("dreamon", [5, 6], (7,), max_new_tokens=9, own=switches))[0]
+    assert finish.tokens == (EOS,) * 5
+
+
+def test_dreamon_out_of_steps() -> None:
+    """The answer ends at the first position that is still open."""
+    model = load("dreamon")
+    finish = generate(model, request("dreamon", [5, 6], (7,), max_new_tokens=9, steps=3, own={"min_gen_len": 8}))[0]
+    assert finish.usage.total_passes == 3
+    assert MASK not in finish.tokens
+    assert None in finish.rest
+
+
+def test_dreamon_logits_follow_their_tokens() -> None:
+    """Wherever expansions and deletions moved them."""
+    model = load("dreamon")
+    asked = request("dreamon", [5, 6], (7, EOS), max_new_tokens=12, own={"min_gen_len": 6})
+    finish = generate(model, Request(asked.tokens, asked.config, frozenset(), logits=True, suffix=asked.suffix))[0]
+    assert finish.logits is not None
+    assert [int(logits.argmax()) for logits in finish.logits] == list(finish.tokens)
+    assert finish.tokens
+
+
+def test_the_name_tells_the_sampler(tmp_path: Path) -> None:
+    """The checkpoint's name says which of Dream's two samplers it was made for."""
+    for name, sampler in (("Dream-v0-Base-7B", "dream"), ("DreamOn-v0-7B", "dreamon")):
+        write("dream", tmp_path / name)
+        spec = load_model(str(tmp_path / name), dtype="float32", device="cpu").denoiser.spec
+        assert spec.strategies["diffusion"] == sampler
+        assert {"dream", "dreamon"} <= set(spec.modes)
