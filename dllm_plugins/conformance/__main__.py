@@ -6,6 +6,7 @@ import click
 import torch
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
 from dllm_plugins.conformance.case import find_cases
 from dllm_plugins.conformance.check import check
@@ -23,6 +24,7 @@ COLOURS = {"REPRODUCED": "green", "CORRECTED": "cyan", "REFUSED": "yellow", "MIS
 def main(folders: tuple[Path, ...], produce: Path | None) -> None:
     """Run every case in FOLDERS through the public API and compare with what was recorded."""
     torch.set_num_threads(1)
+    disable_progress_bar()
     try:
         cases = find_cases(folders)
         if produce is not None:

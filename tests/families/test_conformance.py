@@ -65,4 +65,4 @@ def test_a_checkpoint_is_part_of_a_case(tmp_path: Path) -> None:
     case = Case(tmp_path)
     result = check_setting(case, case.settings[0], Models(case))
     assert result.verdict == "MISSED"
-    assert "config.json" in result.detail
+    assert "neither a folder here" in result.detail
