@@ -13,6 +13,8 @@ from dllm_plugins.families.spec import block_length as own_block_length
 
 #: Attention of families that may also be forwarded causally, on the same weights.
 TWO_MASKS = "causal context, bidirectional block"
+BOTH_WAYS = ("bidirectional", TWO_MASKS)
+LEFTWARDS = ("causal", "causal, reordered")
 
 
 def counted(real: Tensor) -> Tensor:
@@ -34,11 +36,13 @@ def visible(layout: Layout, real: Tensor, positions: Tensor, block_length: int, 
     """
     length = real.shape[1]
     seen = torch.ones(length, length, dtype=torch.bool, device=real.device)[None]
-    if causal or layout.attention == "causal, reordered":
+    if causal or layout.attention in LEFTWARDS:
         seen = seen.tril()
     elif layout.attention == "block-causal":
         block = positions // block_length
         seen = block[:, None, :] <= block[:, :, None]
+    else:
+        assert layout.attention in BOTH_WAYS, layout.attention
     itself = torch.eye(length, dtype=torch.bool, device=real.device)
     return (seen & real[:, None, :]) | itself
 

@@ -49,7 +49,7 @@ def copy_of(name: str, target: Path, tokenizer: Path) -> Path:
     shutil.copytree(CASES[name] / "checkpoint", target)
     mask = Case(name, CASES[name]).about.get("mask_id")
     change(target, **({} if mask is None else {"mask_token_id": mask}))
-    for file in ("tokenizer.json", "tokenizer_config.json"):
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(tokenizer / file, target)
     return target
 

@@ -13,6 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from dllm_transformers import block_diffusion
 from dllm_transformers import export
 
+from .checkpoints import copy_of
+
 
 @pytest.fixture
 def model(tiny_folder: Path) -> Any:
@@ -39,3 +41,9 @@ def checkpoint(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """The tiny tri-mode model as `export` writes it."""
     folder = tmp_path_factory.mktemp("exported") / "model"
     return export(folder, tiny_folder, tiny_folder.parent / "denoiser.safetensors", "float32")
+
+
+@pytest.fixture
+def llada(tmp_path: Path, tiny_folder: Path) -> Path:
+    """A copy of a tiny LLaDA checkpoint in its original format, to be changed."""
+    return copy_of("llada_dense", tmp_path / "llada", tiny_folder)

@@ -1,0 +1,187 @@
+"""Original checkpoints: written back in their format, changed, refused with a reason."""
+
+import json
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig
+from transformers import AutoModelForCausalLM
+from transformers import AutoTokenizer
+from transformers import GenerationMixin
+
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import OptionError
+from dllm_transformers import DiffusionModelForCausalLM
+from dllm_transformers import PrefixCache
+
+from .checkpoints import CASES
+from .checkpoints import NEEDED
+from .checkpoints import change
+from .checkpoints import copy_of
+
+#: What this version of transformers calls a prefix cache.
+CACHE = "cache" if "cache" in signature(GenerationMixin.prepare_inputs_for_generation).parameters else "past_key_values"
+PROMPT = torch.tensor([[7, 8, 9]])
+GREEDY: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_saved_in_the_original_format(name: str, tmp_path: Path, tiny_folder: Path) -> None:
+    """The same config and the same tensors under the same names."""
+    folder = copy_of(name, tmp_path / "first", tiny_folder)
+    model: Any = DiffusionModelForCausalLM.from_pretrained(folder, **NEEDED.get(name, {}))
+    model.save_pretrained(tmp_path / "second")
+    assert json.loads((tmp_path / "second" / "config.json").read_text()) == json.loads(
+        (folder / "config.json").read_text()
+    )
+    before, after = (load_file(tmp_path / place / "model.safetensors") for place in ("first", "second"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_trained_weights_and_another_dtype_are_saved(llada: Path, tmp_path: Path) -> None:
+    """In shards if asked for; the saved folder answers as the model does."""
+    model: Any = AutoModelForCausalLM.from_pretrained(llada, dtype="bfloat16")
+    with torch.no_grad():
+        model.get_input_embeddings().weight.neg_()
+    model.save_pretrained(tmp_path / "out", max_shard_size="20KB")
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
+    again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert again.dtype == torch.bfloat16
+    assert again.generation_config.eos_token_id == model.generation_config.eos_token_id
+    assert again.generate(PROMPT, **GREEDY).tolist() == model.generate(PROMPT, **GREEDY).tolist()
+
+
+def test_a_forward_can_be_trained(llada: Path) -> None:
+    """Gradients reach the weights."""
+    model: Any = AutoModelForCausalLM.from_pretrained(llada)
+    model(PROMPT).logits.sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"architectures": ["GPT5"]}, r"GPT5.*known families"),
+        ({"model_type": "Dream", "architectures": ["DreamForCausalLM"]}, "DreamReasoner"),
+        ({"alibi": True}, "alibi=True"),
+        ({"n_layers": 1}, "does not account for"),
+    ],
+)
+def test_unknown_and_refused_checkpoints(llada: Path, values: dict[str, Any], words: str) -> None:
+    """The config loads, so that the tokenizer does; the model says what is wrong."""
+    change(llada, **values)
+    assert AutoConfig.from_pretrained(llada).to_dict() == json.loads((llada / "config.json").read_text())
+    assert AutoTokenizer.from_pretrained(llada)("why?")["input_ids"]
+    with pytest.raises(CheckpointError, match=words):
+        AutoModelForCausalLM.from_pretrained(llada)
+
+
+def test_model_types_collide(tmp_path: Path, tiny_folder: Path, llada: Path) -> None:
+    """LLaDA-MoE calls itself `llada` too: the architecture decides."""
+    if "llada_moe" not in CASES:
+        pytest.skip("only part of the golden data is here")
+    moe: Any = AutoModelForCausalLM.from_pretrained(copy_of("llada_moe", tmp_path / "moe", tiny_folder))
+    dense: Any = AutoModelForCausalLM.from_pretrained(llada)
+    assert type(moe) is type(dense)
+    assert (type(moe.native).__name__, type(dense.native).__name__) == ("Qwen3MoeForCausalLM", "LlamaForCausalLM")
+
+
+def test_families_that_look_like_ordinary_models(llada: Path) -> None:
+    """transformers loads them as what they say they are; our class loads them under their name."""
+    change(llada, model_type="qwen2", architectures=["Qwen2ForCausalLM"])
+    assert type(AutoConfig.from_pretrained(llada)).__name__ == "Qwen2Config"
+    with pytest.raises(CheckpointError, match="family='open_dcoder'"):
+        DiffusionModelForCausalLM.from_pretrained(llada)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"preset": "dream"}, "presets of llada: llada, fast_dllm"),
+        ({"mask_id": 999}, "mask_token_id=999"),
+        ({"family": "nonesuch"}, "unknown family 'nonesuch'"),
+        ({"load_in_8bit": True}, "load_in_8bit=True"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"attn_implementation": "flash_attention_2"}, "flash_attention_2"),
+        ({"dtype": "int8"}, "int8"),
+        ({"use_safetensors": False}, "use_safetensors"),
+    ],
+)
+def test_what_loading_refuses(llada: Path, options: dict[str, Any], words: str) -> None:
+    """Options that do not fit, or that would change nothing."""
+    with pytest.raises(DllmError, match=words):
+        AutoModelForCausalLM.from_pretrained(llada, **options)
+
+
+def test_what_else_is_refused(llada: Path, tmp_path: Path) -> None:
+    """Random weights, and arguments of saving that would change nothing."""
+    model: Any = AutoModelForCausalLM.from_pretrained(llada, attn_implementation="eager")
+    assert model.native.config._attn_implementation == "eager"
+    with pytest.raises(OptionError, match="from_pretrained"):
+        AutoModelForCausalLM.from_config(model.config)
+    with pytest.raises(OptionError, match="push_to_hub"):
+        model.save_pretrained(tmp_path / "out", push_to_hub=True)
+    model.native.to("meta")
+    with pytest.raises(CheckpointError, match="not in memory"):
+        model.save_pretrained(tmp_path / "out")
+
+
+def test_a_config_may_be_changed(llada: Path) -> None:
+    """By the user's config object or by keyword; what the weights contradict is refused."""
+    config: Any = AutoConfig.from_pretrained(llada)
+    config.rope_theta = 20.0
+    changed: Any = AutoModelForCausalLM.from_pretrained(llada, config=config)
+    keyword: Any = AutoModelForCausalLM.from_pretrained(llada, rope_theta=20.0)
+    plain: Any = AutoModelForCausalLM.from_pretrained(llada)
+    with torch.inference_mode():
+        assert torch.equal(changed(PROMPT).logits, keyword(PROMPT).logits)
+        assert not torch.equal(changed(PROMPT).logits, plain(PROMPT).logits)
+    with pytest.raises(CheckpointError, match="does not account for"):
+        AutoModelForCausalLM.from_pretrained(llada, n_layers=1)
+
+
+def test_mask_id_and_preset_reach_the_engine(llada: Path) -> None:
+    """Said at loading, since no config of the family may say them."""
+    model: Any = AutoModelForCausalLM.from_pretrained(llada, mask_id=201, preset="fast_dllm")
+    assert model.spec.mask_id == 201
+    assert model.spec.strategies["diffusion"] == "fast_dllm"
+    plain: Any = AutoModelForCausalLM.from_pretrained(llada)
+    assert plain.spec.mask_id == 236
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({CACHE: PrefixCache()}, "keeps no prefix"),
+        ({"denoiser": "weights.safetensors"}, "denoiser"),
+        ({"draft_length": 3}, "draft_length"),
+        ({"num_beams": 2}, "num_beams"),
+        ({"mode": "telepathy"}, "telepathy"),
+        ({"block_length": 4, "preset_options": {"magic": 1}}, "magic"),
+    ],
+)
+def test_what_generate_refuses(llada: Path, options: dict[str, Any], words: str) -> None:
+    """Nothing is silently ignored."""
+    model: Any = AutoModelForCausalLM.from_pretrained(llada)
+    with pytest.raises(OptionError, match=words):
+        model.generate(torch.tensor([[7, 8]]), **GREEDY, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"causal": True}, "causal"),
+        ({"block_length": 4}, "block_length"),
+        ({"decoder_input_ids": torch.tensor([[3]])}, "decoder_input_ids"),
+    ],
+)
+def test_what_forward_refuses(llada: Path, options: dict[str, Any], words: str) -> None:
+    """What would not change the logits of this family."""
+    with pytest.raises(OptionError, match=words):
+        AutoModelForCausalLM.from_pretrained(llada)(torch.tensor([[7, 8]]), **options)
