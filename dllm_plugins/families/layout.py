@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
@@ -119,6 +120,13 @@ EXPERTS = (
     "decoder_sparse_step",
     "mlp_only_layers",
 )
+
+
+def name_of(place: str) -> str:
+    """A checkpoint's own name in lower case: the last part of a path or hub id, and of the hub's cache its repository."""
+    parts = Path(place).parts
+    cached = [part for part in parts if part.startswith("models--")]
+    return (cached[-1].split("--")[-1] if cached else parts[-1] if parts else place).lower()
 
 
 def pick(config: Config, names: Iterable[str]) -> dict[str, Any]:

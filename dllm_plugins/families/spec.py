@@ -8,6 +8,7 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.layout import name_of
 from dllm_plugins.models import LoadOptions
 
 #: Where configs say how long a block is.
@@ -57,7 +58,7 @@ def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str,
     known = dict.fromkeys((*layout.modes.values(), *layout.samplers))
     if preset is not None and preset not in known:
         raise OptionError(f"preset={preset!r} does not fit {name}; presets of {layout.name}: {', '.join(known)}")
-    hinted = (sampler for part, sampler in layout.hints.items() if part in name.lower())
+    hinted = (sampler for part, sampler in layout.hints.items() if part in name_of(name))
     chosen = preset or next(hinted, None) or layout.modes.get("diffusion")
     if chosen is None:
         raise CheckpointError(

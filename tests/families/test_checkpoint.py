@@ -21,6 +21,7 @@ from dllm_plugins import load_model
 from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.layout import name_of
 
 from .golden_data import PART
 
@@ -219,3 +220,17 @@ def test_no_second_copy_of_the_weights(llada: Path, tmp_path: Path, stored: torc
     found = json.loads(result.stdout)
     assert found["size"] > 350e6
     assert found["peak"] <= 1.15 * found["size"], found
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("/models/dreamon/Dream-v0-Base-7B/", "dream-v0-base-7b"),
+        ("inclusionAI/LLaDA2.0-mini", "llada2.0-mini"),
+        ("/cache/hub/models--inclusionAI--LLaDA2.1-mini/snapshots/0a1b2c", "llada2.1-mini"),
+        ("", ""),
+    ],
+)
+def test_a_checkpoints_own_name(place: str, name: str) -> None:
+    """Folders above it say nothing about it."""
+    assert name_of(place) == name
