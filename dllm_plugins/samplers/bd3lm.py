@@ -78,7 +78,7 @@ def start(canvas: Canvas, settings: TransferSettings, spec: ModelSpec) -> Progra
         for count in transfers(canvas, block, settings.steps or blocks.length, settings):
             places = canvas.open(block)
             logits = yield from look.look(block, places)
-            settle(canvas, places, logits, count, settings)
+            settle(canvas, places, block, logits, count, settings)
         canvas.release(block.stop)
 
 

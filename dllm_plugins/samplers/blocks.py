@@ -10,6 +10,7 @@ from collections.abc import Generator
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from dllm_plugins.samplers.base import Pass
@@ -57,6 +58,12 @@ class Blocks:
         kind = kind if self.frozen else "prefill"
         self.frozen = block.start
         return (yield Pass((context, newest), kind, freeze=count))[1]
+
+
+def spread(sure: Tensor, places: Sequence[int], span: range) -> Tensor:
+    """Confidences [N] of open places among all of `span`, -inf elsewhere: so ties fall as they do in the references."""
+    index = torch.tensor(places, device=sure.device) - span.start
+    return sure.new_full((len(span),), -torch.inf).index_copy(0, index, sure)
 
 
 def quotas(length: int, steps: int) -> list[int]:

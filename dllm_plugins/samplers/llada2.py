@@ -23,6 +23,7 @@ from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.blocks import quotas
+from dllm_plugins.samplers.blocks import spread
 from dllm_plugins.samplers.canvas import Canvas
 
 EARLY = "stop as soon as nothing before the end of text is open; the answer is the same"
@@ -51,13 +52,13 @@ def draw(canvas: Canvas, places: Sequence[int], logits: Tensor, *, rounded: bool
     return token, odds.gather(1, token[:, None])[:, 0]
 
 
-def chosen(sure: Tensor, quota: int, threshold: float) -> list[int]:
-    """All above the threshold, or else the `quota` most probable; indices into `sure` [N]."""
-    high: list[int] = (sure > threshold).nonzero()[:, 0].tolist()
-    if len(high) >= quota:
-        return high
-    best: list[int] = torch.topk(sure, min(quota, len(sure))).indices.tolist()
-    return best
+def chosen(sure: Tensor, places: Sequence[int], block: range, quota: int, threshold: float) -> list[int]:
+    """Those of the open places that are above the threshold, or else the `quota` most probable; sure [len(places)]."""
+    among = spread(sure, places, block)
+    found = (among > threshold).nonzero()[:, 0]
+    if len(found) < quota:
+        found = torch.topk(among, min(quota, len(places))).indices
+    return [block.start + index for index in found.tolist()]
 
 
 def first_stop(canvas: Canvas) -> int | None:
@@ -78,10 +79,11 @@ def start(canvas: Canvas, settings: Llada2Settings, spec: ModelSpec) -> Program:
                 break
             logits = yield from blocks.look(block, places)
             token, sure = draw(canvas, places, logits, rounded=True)
-            written = chosen(sure, quota, settings.threshold)
-            for index in written:
-                canvas.write(places[index], int(token[index]), logits[index])
-            ended = any(int(token[index]) in canvas.row.stop_ids for index in written)
+            written = chosen(sure, places, block, quota, settings.threshold)
+            for place in written:
+                index = places.index(place)
+                canvas.write(place, int(token[index]), logits[index])
+            ended = any(canvas.tokens[place] in canvas.row.stop_ids for place in written)
             stop = first_stop(canvas) if ended and settings.eos_early_stop else None
             if stop is not None and not canvas.open(range(canvas.prompt, stop)):
                 canvas.release(stop + 1)

@@ -36,10 +36,10 @@ class EditSettings(Settings):
 
 
 def edits(canvas: Canvas, places: range, token: Tensor, sure: Tensor, threshold: float) -> list[int]:
-    """Indices of settled positions whose token is another one now and more probable than the threshold."""
+    """Settled places whose token is another one now and more probable than the threshold."""
     old = torch.tensor([canvas.tokens[place] for place in places], device=token.device)
-    changed: list[int] = ((old != canvas.mask) & (old != token) & (sure > threshold)).nonzero()[:, 0].tolist()
-    return changed
+    changed = (old != canvas.mask) & (old != token) & (sure > threshold)
+    return [places[index] for index in changed.nonzero()[:, 0].tolist()]
 
 
 def start(canvas: Canvas, settings: EditSettings, spec: ModelSpec) -> Program:
@@ -48,16 +48,19 @@ def start(canvas: Canvas, settings: EditSettings, spec: ModelSpec) -> Program:
     for block in blocks.answer():
         places, left = range(max(block.start, canvas.prompt), block.stop), settings.max_post_steps
         while True:
-            unfilled = [place - places.start for place in canvas.open(places)]
+            unfilled = canvas.open(places)
             left -= not unfilled
             if left < 0:
                 break
             logits = yield from blocks.look(block, places)
             token, sure = draw(canvas, places, logits)
-            changed = edits(canvas, places, token, sure, settings.editing_threshold)
-            new = chosen(sure[unfilled], settings.num_to_transfer, settings.threshold) if unfilled else []
-            for index in [*changed, *(unfilled[number] for number in new)]:
-                canvas.write(places[index], int(token[index]), logits[index])
+            written = changed = edits(canvas, places, token, sure, settings.editing_threshold)
+            if unfilled:
+                new = sure[[place - places.start for place in unfilled]]
+                written = changed + chosen(new, unfilled, block, settings.num_to_transfer, settings.threshold)
+            for place in written:
+                index = place - places.start
+                canvas.write(place, int(token[index]), logits[index])
             if not unfilled and not changed:
                 break
         stop = None if settings.eos_early_stop else first_stop(canvas)

@@ -24,6 +24,7 @@ from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
+from dllm_plugins.samplers.blocks import spread
 from dllm_plugins.samplers.canvas import Canvas
 
 NEEDS = ("delete_token_id", "split_token_id")
@@ -47,18 +48,19 @@ class IndelSettings(Settings):
 class Editing:
     """One block under way.
 
-    :param places: its positions behind the prompt.
+    :param span: all of it; `places` are those behind the prompt.
     """
 
-    def __init__(self, canvas: Canvas, places: range, length: int, settings: IndelSettings, spec: ModelSpec) -> None:
+    def __init__(self, canvas: Canvas, span: range, settings: IndelSettings, spec: ModelSpec) -> None:
         self.canvas = canvas
-        self.places = places
+        self.span = span
+        self.places = places = range(max(span.start, canvas.prompt), span.stop)
         self.settings = settings
         self.delete, self.split = (spec.ids[key] for key in NEEDS)
         self.block: list[Place] = [(canvas.mask, True, None)] * len(places)
         self.final = self.done = False
         self._left = settings.max_post_edit_steps
-        self._passes = length + settings.max_post_edit_steps
+        self._passes = len(span) + settings.max_post_edit_steps
         self._seen: set[tuple[int, ...]] = set()
         self._drawn: list[set[int]] = [set() for _ in places]
 
@@ -100,7 +102,8 @@ class Editing:
         high = unfilled & (sure > self.settings.threshold)
         if int(high.sum()) >= need:
             return high
-        best = torch.topk(sure.masked_fill(~unfilled, -torch.inf), need).indices
+        among = spread(sure.masked_fill(~unfilled, -torch.inf), self.places, self.span)
+        best = torch.topk(among, need).indices - (self.places.start - self.span.start)
         return torch.zeros_like(unfilled).index_fill(0, best, True)
 
     def _varied(
@@ -156,11 +159,10 @@ def start(canvas: Canvas, settings: IndelSettings, spec: ModelSpec) -> Program:
     """Block after block; the engine ends the row behind one that holds an end of text."""
     blocks = Blocks(canvas, settings.block_length or spec.block_length)
     for block in blocks.answer():
-        places = range(max(block.start, canvas.prompt), block.stop)
-        editing = Editing(canvas, places, blocks.length, settings, spec)
+        editing = Editing(canvas, block, settings, spec)
         while not editing.done:
             kind = editing.begin()
-            logits = yield from blocks.look(block, places, kind)
+            logits = yield from blocks.look(block, editing.places, kind)
             editing.read(logits)
         canvas.release(block.stop)
 

@@ -25,6 +25,7 @@ from dllm_plugins.prediction import predict
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
+from dllm_plugins.samplers.blocks import spread
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.llada import blocks_of
 from dllm_plugins.samplers.llada import confidence
@@ -108,8 +109,10 @@ def transfers(canvas: Canvas, block: range, steps: int, settings: TransferSettin
     return [count for count in found if count]
 
 
-def settle(canvas: Canvas, places: list[int], logits: Tensor, count: int, settings: TransferSettings) -> None:
-    """Draw a token at each open place, never the mask, and write the `count` best; logits [len(places), V]."""
+def settle(
+    canvas: Canvas, places: list[int], span: range, logits: Tensor, count: int, settings: TransferSettings
+) -> None:
+    """Draw at each open place of `span`, never the mask, and write the `count` best; logits [len(places), V]."""
     row = canvas.row
     never = torch.tensor([canvas.mask], device=logits.device)
     token = predict(logits.index_fill(-1, never, -torch.inf), [row.canvas_draw(place) for place in places]).token
@@ -117,7 +120,8 @@ def settle(canvas: Canvas, places: list[int], logits: Tensor, count: int, settin
         sure = torch.cat([row.noise.uniform((place, row.step, _ORDER), 1) for place in places])
     else:
         sure = confidence(logits, token, getattr(settings, "begin_suppress_tokens", ()), logits.dtype)
-    for index in torch.topk(sure, count).indices.tolist():
+    for number in torch.topk(spread(sure, places, span), count).indices.tolist():
+        index = places.index(span[number])
         canvas.write(places[index], int(token[index]), logits[index])
 
 
@@ -150,7 +154,7 @@ def start(canvas: Canvas, settings: MdlmSettings, spec: ModelSpec) -> Program:
             if settings.suppress_tokens:
                 suppressed = torch.tensor(settings.suppress_tokens, device=logits.device)
                 logits = logits.index_fill(-1, suppressed, -torch.inf)
-            settle(canvas, places, logits, count, settings)
+            settle(canvas, places, range(len(canvas.tokens)), logits, count, settings)
             canvas.release_settled()
 
 
