@@ -54,7 +54,7 @@ def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | N
             return f"row {row}: canvas {wrong} of {len(recorded)} differs"
     if "tokens_per_forward" in setting.raw:
         return _passes_of_rows(setting, play, traces)
-    if play.rows_wait:
+    if play.per_change:
         return _passes_per_change(play, traces, mask)
     saved = max(trace.kinds.get(play.stored or "", 0) for trace in traces)
     return _passes(setting, max(trace.passes for trace in traces), len(distinct_steps(setting, play, mask)) - 1, saved)
@@ -87,10 +87,10 @@ def _passes_of_rows(setting: Setting, play: Play, traces: Sequence[Trace]) -> st
 
 
 def _passes_per_change(play: Play, traces: Sequence[Trace], mask: int | None) -> str:
-    """One pass per change of a row's own canvas, since it need not wait; beside those of the kind that is stored."""
+    """At most one pass per change of a row's own canvas, beside those of the kind that is stored."""
     for row, trace in enumerate(traces):
         changes, stored = len(distinct(trace.canvases, mask)) - 1, trace.kinds.get(play.stored or "", 0)
-        if not changes <= trace.passes <= changes + stored:
+        if trace.passes > changes + stored:
             return f"row {row}: {trace.passes} passes for {changes} changes"
     return ""
 

@@ -32,7 +32,7 @@ class Play:
     :param arrange: lays out the traces of all rows as the reference does, where one row alone does not tell.
     :param rows_go_on: the reference goes on with rows that have ended, and throws that away.
     :param together: the reference goes on with every row until the last one has ended.
-    :param rows_wait: in every block the rows of the reference wait for the slowest one.
+    :param per_change: the reference makes passes that wait for slower rows or fill a cache: count one per change.
     :param note: what differs on purpose, for the report.
     """
 
@@ -49,7 +49,7 @@ class Play:
     initial: Sequence[Sequence[int]] = ()
     arrange: "Callable[[Sequence[Trace]], list[Trace]] | None" = None
     rows_go_on: bool = False
-    rows_wait: bool = False
+    per_change: bool = False
     note: str = ""
 
     def lay_out(self, row: int, text: Sequence[int], *, whole: bool) -> list[int]:

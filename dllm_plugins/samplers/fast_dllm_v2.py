@@ -41,8 +41,9 @@ class FastDllmV2Settings(Settings):
     use_block_cache: bool = Field(
         default=False, description="approximate: forward the sub-block alone against stale keys of the block"
     )
-    fill_block: bool = Field(
-        default=False, description="a stop id ends the answer once its block is full, as in the reference's batches"
+    batch_stop_ids: tuple[int, ...] = Field(
+        (),
+        description="`batch_sample`'s rule: ids that end the answer when a pass settles them, their block filled first",
     )
 
 
@@ -54,6 +55,7 @@ class _Look:
         self.length = length
         self.holds = holds
         self.frozen = 0
+        self.kind = "prefill"
         self.held = False
 
     def commit(self, end: int) -> Generator[Pass, list[Tensor], Tensor]:
@@ -61,7 +63,7 @@ class _Look:
         places = range(self.frozen, end)
         segment = self.canvas.part(places, [end - 1], groups=[place // self.length for place in places])
         kind = "commit" if self.frozen else "prefill"
-        self.frozen, self.held = end, False
+        self.frozen, self.kind, self.held = end, "predict", False
         return (yield Pass((segment,), kind, release=True, freeze=len(places)))[0][0]
 
     def block(self, block: range, part: range, wanted: list[int]) -> Generator[Pass, list[Tensor], Tensor]:
@@ -70,7 +72,7 @@ class _Look:
             return (yield Pass((self.canvas.part(part, wanted),)))[0]
         places = range(self.frozen, block.stop)
         segment = self.canvas.part(places, wanted, groups=[place // self.length for place in places])
-        before, kind = block.start - self.frozen, "predict" if self.frozen else "prefill"
+        before, kind, self.kind = block.start - self.frozen, self.kind, "predict"
         hold = [index for index, place in enumerate(places) if place in block and place not in part]
         self.frozen, self.held = block.start, self.holds
         return (yield Pass((segment,), kind, release=True, freeze=before, hold=hold if self.holds else None))[0]
@@ -98,16 +100,18 @@ def _fill(
     canvas: Canvas, block: range, settings: FastDllmV2Settings, look: _Look
 ) -> Generator[Pass, list[Tensor], bool]:
     """Passes until the block is full or the text ends; whether it does."""
-    size = settings.small_block_size
+    size, opened = settings.small_block_size, canvas.open(block)
     for begin in range(block.start, block.stop, size):
         part = range(begin, min(begin + size, block.stop))
         while places := canvas.open(part):
             logits = yield from look.block(block, part, [place - 1 for place in places])
             _settle(canvas, places, logits, settings.threshold)
-            final = next(iter(canvas.open(block)), block.stop)
-            if (not settings.fill_block or final == block.stop) and release(canvas, final):
+            if not settings.batch_stop_ids and release(canvas, next(iter(canvas.open(block)), block.stop)):
                 return True
-    return False
+    stops = [place for place in opened if canvas.tokens[place] in settings.batch_stop_ids]
+    if stops:
+        del canvas.tokens[stops[0] + 1 :]
+    return release(canvas, len(canvas.tokens)) or bool(stops)
 
 
 def start(canvas: Canvas, settings: FastDllmV2Settings, spec: ModelSpec) -> Program:

@@ -115,6 +115,12 @@ def start(canvas: Canvas, settings: NemotronSettings, spec: ModelSpec) -> Progra
         answered = place - canvas.prompt
         overdue = settings.overdue(canvas.tokens[canvas.prompt : place], answered + length)
         if overdue is not None:
+            if place > begin:
+                # What ends the thinking stands there before any other word of its block.
+                yield Pass(
+                    (canvas.part(range(begin, place), groups=groups[begin:place]),), "commit", freeze=place - begin
+                )
+                begin = place
             canvas.write(place + max(0, (settings.max_thinking_tokens or 0) - answered), overdue)
         begin = yield from _denoise(canvas, range(place, place + length), begin, groups, settings.threshold)
 

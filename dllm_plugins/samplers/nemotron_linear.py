@@ -12,7 +12,6 @@ round. Here the text holds what the model was shown; `show_replaced` does as the
 """
 
 from collections.abc import Generator
-from dataclasses import replace
 
 from pydantic import Field
 from pydantic import model_validator
@@ -52,18 +51,16 @@ class NemotronLinearSettings(NemotronArSettings):
 
 
 class _Round:
-    """A block whose first token is known: `seed` for the model, which the text may show otherwise."""
+    """A block whose first token is known, and how much of the pass before it is cached."""
 
-    def __init__(self, canvas: Canvas, first: int, length: int, seed: int, keep: int) -> None:
+    def __init__(self, canvas: Canvas, first: int, length: int, keep: int) -> None:
         self.canvas = canvas
         self.block = range(first, first + length)
-        self.seed = seed
         self.keep = keep
 
     def look(self, places: list[int], *, causal: bool) -> Generator[Pass, list[Tensor], Tensor]:
         """Logits [len(places), V]; the round's first pass keeps what the last one accepted."""
         segment = self.canvas.part(self.block, places, causal=causal)
-        segment = replace(segment, tokens=[self.seed, *segment.tokens[1:]])
         keep, self.keep = self.keep, 0
         return (yield Pass((segment,), "verify" if causal else "draft", keep=keep))[0]
 
@@ -103,25 +100,26 @@ def _accept(canvas: Canvas, first: int, tokens: list[int], logits: Tensor) -> bo
 def start(canvas: Canvas, settings: NemotronLinearSettings, spec: ModelSpec) -> Program:
     """Round after round; the last one may end behind the answer's end."""
     length, first, keep = settings.block_length or spec.block_length, canvas.prompt, 0
+    shown: int | None = None
     del canvas.tokens[first:]
-    seed, seed_logits = yield from next_token(canvas, 0, first, "prefill")
+    token, seed_logits = yield from next_token(canvas, 0, first, "prefill")
     extend(canvas, first + 1)
-    canvas.write(first, seed, seed_logits)
-    ended = seed in canvas.row.stop_ids
+    canvas.write(first, token, seed_logits)
     canvas.release(first + 1)
+    ended = token in canvas.row.stop_ids
     while not ended and first + 1 < canvas.end:
-        round_ = _Round(canvas, first, length, seed, keep)
+        round_ = _Round(canvas, first, length, keep)
         yield from round_.draft(settings.threshold)
         tokens, logits = yield from round_.verify()
-        ended = _accept(canvas, first, tokens, logits)
-        first, keep, seed = first + len(tokens), len(tokens), tokens[-1]
-        if not ended:
-            answer = canvas.tokens[canvas.prompt :]
-            overdue = settings.overdue(answer, len(answer))
-            seed = seed if overdue is None else overdue
-            if not settings.show_replaced:
-                canvas.tokens[first] = seed
-        canvas.release(len(canvas.tokens))
+        if shown is not None:
+            canvas.tokens[first] = shown
+        ended, first, keep, shown = _accept(canvas, first, tokens, logits), first + len(tokens), len(tokens), None
+        answer = canvas.tokens[canvas.prompt :]
+        overdue = settings.overdue(answer, len(answer)) if not ended and first + 1 < canvas.end else None
+        if overdue is not None:
+            shown = canvas.tokens[first] if settings.show_replaced else None
+            canvas.tokens[first] = overdue
+        canvas.release(len(canvas.tokens) - (shown is not None))
 
 
 SAMPLER = Sampler(

@@ -51,7 +51,7 @@ def chosen(logits: Tensor, places: list[int], settings: WedlmSettings) -> list[i
     entropy = torch.special.entr(torch.softmax(logits.float(), dim=-1)).sum(-1).cpu()
     entropy += (torch.tensor(places) - places[0]) * settings.pos_penalty_factor
     if settings.entropy_threshold is not None:
-        sure = (entropy < settings.entropy_threshold).nonzero()[:, 0].tolist()
+        sure: list[int] = (entropy < settings.entropy_threshold).nonzero()[:, 0].tolist()
         if sure:
             return sure
     return [int(entropy.argmin())]

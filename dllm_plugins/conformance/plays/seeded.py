@@ -47,14 +47,15 @@ def fast_dllm_v2(case: Case, setting: Setting) -> Play:
     blocks = [params["max_new_tokens"] // length + len(prompt) // length for prompt in prompts]
     ends = [(max(blocks) if batch else own) * length + 1 for own in blocks]
     own = given(params, small_block_size="small_block_size", use_block_cache="use_block_cache")
+    stop = params.get("stop_token", case.about["eos_id"])
     common = {
         "mode": "fast_dllm_v2",
         "block_length": length,
         "threshold": limit(params.get("threshold", 0.95 if batch else 1)),
-        "preset_options": own | {"fill_block": batch},
+        "preset_options": own | ({"batch_stop_ids": [stop]} if batch else {}),
         **sampling(params),
     }
-    stops = frozenset({params.get("stop_token", case.about["eos_id"])})
+    stops = frozenset() if batch else frozenset({stop})
     requests = [
         Request(prompt, SamplingConfig(max_new_tokens=end - len(prompt), **common), stop_ids=stops)
         for prompt, end in zip(prompts, ends, strict=True)
@@ -63,38 +64,48 @@ def fast_dllm_v2(case: Case, setting: Setting) -> Play:
     return Play(
         requests,
         load=load(params, "mask_id"),
-        arrange=partial(arrange_blocks, [len(prompt) for prompt in prompts], ends, length, pad if batch else None),
+        arrange=partial(arrange_batch, prompts, ends, length, stop, pad)
+        if batch
+        else partial(arrange, prompts, length),
         stored="prefill",
-        rows_wait=len(prompts) > 1,
+        rows_go_on=batch,
+        per_change=len(prompts) > 1,
         note=ROWS if len(prompts) > 1 else "",
     )
 
 
-def arrange_blocks(
-    prompts: Sequence[int], ends: Sequence[int], length: int, pad: int | None, traces: Sequence[Trace]
-) -> list[Trace]:
-    """No canvas before a prefill that gives the first token; in batches, padding behind the end of a text.
+def arrange(prompts: Sequence[Sequence[int]], length: int, traces: Sequence[Trace]) -> list[Trace]:
+    """No canvas before a prefill that gives the first token."""
+    begun = [len(prompt) % length == 0 for prompt in prompts]
+    return [replace(trace, canvases=trace.canvases[first:]) for trace, first in zip(traces, begun, strict=True)]
 
-    :param prompts: their lengths.
+
+def arrange_batch(
+    prompts: Sequence[Sequence[int]], ends: Sequence[int], length: int, stop: int, pad: int, traces: Sequence[Trace]
+) -> list[Trace]:
+    """Padding behind the end of a text, up to the end of its block, and one token more if other rows go on.
+
+    A row that ends waits, full or padded, for the others; what it holds meanwhile is not told apart.
+
     :param ends: where each row ends if no stop id ends it.
-    :param pad: None outside of batches.
     """
     full = [
         len(trace.text) if len(trace.text) == end else -(-len(trace.text) // length) * length
         for trace, end in zip(traces, ends, strict=True)
     ]
     found = []
-    for trace, prompt, end, own in zip(traces, prompts, ends, full, strict=True):
-        canvases, text = trace.canvases[prompt % length == 0 :], trace.text
-        if pad is not None and len(text) != end:
-            # A row that ends while others go on gets one token of padding behind its block.
-            text = [*text, *[pad] * (own + (own < max(full)) - len(text))]
-            canvases = [*canvases[:-1], text]
-        found.append(replace(trace, text=text, canvases=canvases))
+    for trace, prompt, end, own in zip(arrange(prompts, length, traces), prompts, ends, full, strict=True):
+        if len(trace.text) == end:
+            found.append(trace)
+            continue
+        # The first stop id counts, be it one that a commit gave and nobody looked at.
+        text = trace.text[: trace.text.index(stop, len(prompt)) + 1]
+        text += [pad] * (own + (own < max(full)) - len(text))
+        found.append(replace(trace, text=text, canvases=trace.canvases[:-1]))
     return found
 
 
-def wedlm(case: Case, setting: Setting) -> Play:
+def wedlm(_case: Case, setting: Setting) -> Play:
     """The engine's prefill, which the reference does not count, is part of our first pass."""
     params = setting.params
     own = given(
@@ -144,8 +155,8 @@ def nemotron(case: Case, setting: Setting) -> Play:
         **sampling(params),
     )
     requests = [Request(prompt, config, stop_ids=stop_ids(case, params)) for prompt in setting.prompts]
-    batch = len(requests) > 1
-    return Play(requests, arrange=arrange_cut, stored="prefill", rows_wait=batch, note=ROWS if batch else "")
+    note = ROWS if len(requests) > 1 else ""
+    return Play(requests, arrange=arrange_cut, stored="prefill", per_change=True, note=note)
 
 
 def arrange_cut(traces: Sequence[Trace]) -> list[Trace]:
