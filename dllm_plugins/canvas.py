@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
+from typing import Literal
 
 from torch import Tensor
 
@@ -41,7 +42,8 @@ class Row:
     :param given: what the answer begins with, if the prompt has holes; the mask id where open.
     :param suffix: given tokens behind the answer (infilling).
     :param done: the sampler has ended the answer, whatever its length.
-    :param approximate: keys have been held that a full pass would have computed anew.
+    :param cache: what served the row: approximate once keys were held that a whole pass would
+        have computed anew; None for the model's own kind.
     :param logits: what each generated token was drawn from, by position, if asked for.
     """
 
@@ -64,7 +66,7 @@ class Row:
     given: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
     done: bool = False
-    approximate: bool = False
+    cache: Literal["exact", "approximate"] | None = None
 
     @property
     def remaining(self) -> int:

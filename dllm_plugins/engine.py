@@ -248,7 +248,7 @@ class Engine:
             seconds=time.perf_counter() - job.began,
             prefill_seconds=job.prefill,
             mode=str(row.config.mode),
-            cache="approximate" if row.approximate else spec.cache,
+            cache=row.cache or spec.cache,
             numerics=spec.numerics,
             seed=row.noise.seed if row.config.temperature > 0 or row.noise.drawn else row.config.seed,
         )

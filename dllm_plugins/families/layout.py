@@ -123,7 +123,7 @@ EXPERTS = (
 
 
 def name_of(place: str) -> str:
-    """A checkpoint's own name in lower case: the last part of a path or hub id, and of the hub's cache its repository."""
+    """A checkpoint's own name, lower case: the end of a path or hub id; in the hub's cache, its repository's."""
     parts = Path(place).parts
     cached = [part for part in parts if part.startswith("models--")]
     return (cached[-1].split("--")[-1] if cached else parts[-1] if parts else place).lower()

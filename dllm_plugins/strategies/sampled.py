@@ -77,9 +77,10 @@ class SampledStrategy:
             wanted = running.wanted
             if wanted.freeze:
                 denoiser.freeze(row.handle, wanted.freeze)
+                row.cache = row.cache or "exact"
             if wanted.hold is not None:
                 denoiser.hold(row.handle, wanted.hold)
-                row.approximate = True
+                row.cache = "approximate"
             running.tell([denoiser.logits(part) for part in parts])
             if running.wanted.keep and running.wanted is not wanted:
                 denoiser.freeze(row.handle, running.wanted.keep)
