@@ -1,6 +1,5 @@
 """What `from_pretrained` of a diffusion model is given, sorted out before a weight is read."""
 
-import json
 from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
+from dllm_plugins.families.spec import generation
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.families.spec import modes_of
 from dllm_plugins.families.spec import stop_ids
@@ -87,15 +87,19 @@ def refuse_rest(options: dict[str, Any]) -> None:
             )
 
 
+def plain(generation: dict[str, Any]) -> dict[str, Any]:
+    """What transformers' own class knows; other entries are options of a family's reference."""
+    known = GenerationConfig().to_dict()
+    return {name: value for name, value in generation.items() if name in known}
+
+
 def generation_config(checkpoint: Checkpoint) -> GenerationConfig:
     """The checkpoint's own, or what its config says, with all ids that end its answers."""
-    place = checkpoint.folder / "generation_config.json"
-    known = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
-    plain = {name: value for name, value in known.items() if name in GenerationConfig().to_dict()}
-    found = GenerationConfig(**plain)
+    found = GenerationConfig(**plain(generation(checkpoint)))
+    text = {**(checkpoint.config.get("text_config") or {}), **checkpoint.config}
     for name in ("bos_token_id", "pad_token_id"):
         if getattr(found, name) is None:
-            setattr(found, name, checkpoint.config.get(name))
+            setattr(found, name, text.get(name))
     vocabulary = checkpoint.native_config.get_text_config().vocab_size
     ends = sorted(stop_ids(checkpoint) | {item for item in checkpoint.layout.stop_ids if item < vocabulary})
     found.eos_token_id = ends[0] if len(ends) == 1 else ends or None

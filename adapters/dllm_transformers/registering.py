@@ -18,6 +18,7 @@ from transformers.models.auto import configuration_auto
 
 from dllm_plugins.families.layouts import LAYOUTS
 from dllm_transformers import modeling
+from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import config_class
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
 
@@ -39,6 +40,7 @@ def own_model_types() -> list[str]:
 def register() -> None:
     """Done when `dllm_transformers` is imported."""
     modeling.register()
+    AutoModelForCausalLM.register(DiffusionConfig, DiffusionModelForCausalLM, exist_ok=True)
     for model_type in own_model_types():
         config = config_class(model_type)
         name = config.__name__.replace("DiffusionConfig", "DiffusionModelForCausalLM")

@@ -18,7 +18,9 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import read_mapped
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.spec import generation
 from dllm_transformers.diffusion_config import DTYPE_KEYS
+from dllm_transformers.opening import plain
 
 #: Arguments of save_pretrained whose values mean what is done anyway.
 _NEUTRAL = {"is_main_process": True, "push_to_hub": False, "safe_serialization": True, "state_dict": None}
@@ -83,8 +85,6 @@ def save(
 
 def _save_generation_config(model: Any, place: Path) -> None:
     """The checkpoint's own entries, even those of other classes, under those of the model."""
-    source = model.checkpoint.folder / "generation_config.json"
-    found = json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
-    own = model.generation_config.to_diff_dict()
-    text = json.dumps({**found, **own}, indent=2)
-    (place / "generation_config.json").write_text(text + "\n", encoding="utf-8")
+    found = {**generation(model.checkpoint), **plain(model.generation_config.to_diff_dict())}
+    text = json.dumps(found, indent=2) + "\n"
+    (place / "generation_config.json").write_text(text, encoding="utf-8")

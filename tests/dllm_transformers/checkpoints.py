@@ -12,10 +12,9 @@ from torch import Tensor
 
 HERE = Path(__file__).parent
 WHOLE = Path(os.environ.get("DLLM_ORACLE", HERE.parents[2] / "shared" / "oracle"))
-FOLDER = WHOLE if WHOLE.is_dir() else HERE.parent / "families" / "golden"
-CASES = {path.parent.name: path.parent for path in sorted(FOLDER.glob("*/case.json"))}
-#: Model types of transformers itself: the Auto classes load them as what they say they are.
-NOT_AUTO = ("open_dcoder", "bert_chat", "diffusion_gemma")
+#: A part is in every clone, and some cases only there.
+PART = HERE.parent / "families" / "golden"
+CASES = {path.parent.name: path.parent for place in (PART, WHOLE) for path in sorted(place.glob("*/case.json"))}
 #: What users must say because the configs do not.
 NEEDED = {
     "open_dcoder": {"family": "open_dcoder"},

@@ -1,5 +1,6 @@
 """Original checkpoints through the Auto classes: logits of the reference, answers of the engine."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from dllm_transformers.visibility import LEFTWARDS
 
 from .checkpoints import CASES
 from .checkpoints import NEEDED
-from .checkpoints import NOT_AUTO
 from .checkpoints import Case
 from .checkpoints import copy_of
 
@@ -48,7 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Calla
 
 def load(name: str, folder: Path, **options: Any) -> Any:
     """As users would: by the Auto class where the model type is the family's own."""
-    kind: Any = DiffusionModelForCausalLM if name in NOT_AUTO else AutoModelForCausalLM
+    own = json.loads((folder / "config.json").read_text())["model_type"] in own_model_types()
+    kind: Any = AutoModelForCausalLM if own else DiffusionModelForCausalLM
     return kind.from_pretrained(folder, **{**NEEDED.get(name, {}), **options})
 
 

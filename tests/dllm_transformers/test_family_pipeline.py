@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoTokenizer
+from transformers import TextIteratorStreamer
 from transformers import pipeline
 
 from dllm_plugins.families.files import tokenizer_class
+from dllm_transformers import DiffusionModelForCausalLM
 
 from .checkpoints import change
 
@@ -37,6 +39,28 @@ def test_pipeline(llada: Path) -> None:
     assert chat[-1]["role"] == "assistant"
     other = text_generation("text-generation", model=str(llada), dtype="bfloat16", model_kwargs={"mask_id": 201})
     assert (other.model.dtype, other.model.spec.mask_id) == (torch.bfloat16, 201)
+
+
+def test_pipeline_of_a_model(llada: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The class that loads what calls itself an ordinary model; streamers and stop strings as everywhere."""
+    change(llada, model_type="qwen2")
+    model = DiffusionModelForCausalLM.from_pretrained(llada, family="llada")
+    tokenizer: Any = AutoTokenizer.from_pretrained(llada)
+    capfd.readouterr()
+    generator = text_generation("text-generation", model=model, tokenizer=tokenizer)
+    whole = generator("why?", return_full_text=False, **GREEDY)[0]["generated_text"]
+    assert "not supported" not in capfd.readouterr().err
+    iterator = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=20, skip_special_tokens=True)
+    ids = tokenizer("why?", return_tensors="pt")
+    model.generate(**ids, streamer=iterator, block_length=4, steps=2, **GREEDY)
+    answer = model.generate(**ids, block_length=4, steps=2, **GREEDY)[0, ids["input_ids"].shape[1] :]
+    assert "".join(iterator) == tokenizer.decode(answer, skip_special_tokens=True)
+    stop = next(letter for letter in tokenizer.decode(answer) if letter.isascii())
+    cut = model.generate(**ids, block_length=4, steps=2, stop_strings=stop, tokenizer=tokenizer, **GREEDY)
+    text = tokenizer.decode(cut[0, ids["input_ids"].shape[1] :])
+    assert text.endswith(stop)
+    assert text.count(stop) == 1
+    assert whole
 
 
 @pytest.mark.parametrize("files", ["tokenizer.json", "vocab.json and merges.txt"])
