@@ -1,8 +1,7 @@
-"""Draws that never yield the mask id: an open position that was settled with it would be open for ever."""
+"""What samplers with an autoregressive element do to their canvas: draw, lengthen, end."""
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from dllm_plugins.prediction import Draw
@@ -12,7 +11,7 @@ from dllm_plugins.samplers.canvas import Canvas
 
 def draw_tokens(canvas: Canvas, logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     """Tokens, int64 [N], none of them the mask id; logits [N, V]."""
-    return predict(logits.index_fill(-1, torch.tensor([canvas.mask], device=logits.device), -torch.inf), draws).token
+    return predict(canvas.drawable(logits), draws).token
 
 
 def draw_open(canvas: Canvas, logits: Tensor, places: Sequence[int]) -> Tensor:

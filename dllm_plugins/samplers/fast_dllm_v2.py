@@ -15,7 +15,9 @@ from dataclasses import replace
 from pydantic import Field
 from torch import Tensor
 
+from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import GREEDY
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import distribution
@@ -30,20 +32,23 @@ from dllm_plugins.samplers.drawing import release
 
 #: What the reference keeps of a distribution it samples from.
 TOP_P = 0.95
+#: Positions filled together, unless a block is shorter.
+SUB_BLOCK = 8
 
 
 class FastDllmV2Settings(Settings):
     """Options of Fast-dLLM v2's sampler."""
 
     block_length: int | None = Field(None, description="positions committed together (`block_size`)")
-    small_block_size: int = Field(8, ge=1, description="positions of a block that are filled before the next ones")
+    small_block_size: int | None = Field(
+        None, ge=1, description=f"positions of a block that are filled before the next ones (at most {SUB_BLOCK})"
+    )
     threshold: float = Field(1.0, description="settle all that are more probable; the best one always")
     use_block_cache: bool = Field(
         default=False, description="approximate: forward the sub-block alone against stale keys of the block"
     )
     batch_stop_ids: tuple[int, ...] = Field(
-        (),
-        description="`batch_sample`'s rule: ids that end the answer when a pass settles them, their block filled first",
+        (), description="`batch_sample`'s rule: ids that end the answer once their block is full; commits do not look"
     )
 
 
@@ -100,7 +105,7 @@ def _fill(
     canvas: Canvas, block: range, settings: FastDllmV2Settings, look: _Look
 ) -> Generator[Pass, list[Tensor], bool]:
     """Passes until the block is full or the text ends; whether it does."""
-    size, opened = settings.small_block_size, canvas.open(block)
+    size, opened = settings.small_block_size or min(SUB_BLOCK, len(block)), canvas.open(block)
     for begin in range(block.start, block.stop, size):
         part = range(begin, min(begin + size, block.stop))
         while places := canvas.open(part):
@@ -133,10 +138,21 @@ def start(canvas: Canvas, settings: FastDllmV2Settings, spec: ModelSpec) -> Prog
         begin += length
 
 
+def fit(settings: FastDllmV2Settings, _config: SamplingConfig, spec: ModelSpec) -> None:
+    """Refuse sub-blocks that are longer than a block.
+
+    :raises OptionError: naming both lengths.
+    """
+    length, size = settings.block_length or spec.block_length, settings.small_block_size
+    if size is not None and size > length:
+        raise OptionError(f"small_block_size={size} does not fit block_length={length}; make it {length} or less")
+
+
 SAMPLER = Sampler(
     name="fast_dllm_v2",
     summary="blocks of sub-blocks, shifted by one, each begun autoregressively",
     source="Fast_dLLM_v2 modeling.py generate; shuyingte/DCD ea6a4b7 v2 batch_sample (arXiv 2509.26328)",
     settings=FastDllmV2Settings,
     start=start,
+    fit=fit,
 )

@@ -117,9 +117,8 @@ def start(canvas: Canvas, settings: NemotronSettings, spec: ModelSpec) -> Progra
         if overdue is not None:
             if place > begin:
                 # What ends the thinking stands there before any other word of its block.
-                yield Pass(
-                    (canvas.part(range(begin, place), groups=groups[begin:place]),), "commit", freeze=place - begin
-                )
+                finished = canvas.part(range(begin, place), groups=groups[begin:place])
+                yield Pass((finished,), "commit" if begin else "prefill", freeze=place - begin)
                 begin = place
             canvas.write(place + max(0, (settings.max_thinking_tokens or 0) - answered), overdue)
         begin = yield from _denoise(canvas, range(place, place + length), begin, groups, settings.threshold)

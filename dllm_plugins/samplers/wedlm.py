@@ -61,7 +61,7 @@ def drawn(canvas: Canvas, logits: Tensor, places: list[int]) -> Tensor:
     """Tokens [N]; the cuts act on the raw logits, the temperature on what they leave."""
     draws = [canvas.row.canvas_draw(place) for place in places]
     if canvas.row.config.temperature > 0:
-        logits = distribution(logits, [replace(draw, temperature=1.0) for draw in draws]).log()
+        logits = distribution(canvas.drawable(logits), [replace(draw, temperature=1.0) for draw in draws]).log()
         draws = [replace(draw, top_k=None, top_p=None) for draw in draws]
     return draw_tokens(canvas, logits, draws)
 

@@ -5,6 +5,7 @@ from dllm_plugins.conformance.plays import dllm
 from dllm_plugins.conformance.plays import gemma
 from dllm_plugins.conformance.plays import llada
 from dllm_plugins.conformance.plays import llada2
+from dllm_plugins.conformance.plays import nemotron
 from dllm_plugins.conformance.plays import sdar
 from dllm_plugins.conformance.plays import seeded
 from dllm_plugins.conformance.plays import shifted
@@ -18,6 +19,7 @@ PLAYS: dict[str, Translate] = {
     **dllm.PLAYS,
     **sdar.PLAYS,
     **seeded.PLAYS,
+    **nemotron.PLAYS,
     **shifted.PLAYS,
     **stable_diffcoder.PLAYS,
 }
