@@ -70,9 +70,14 @@ def family_table() -> str:
         lines.append(
             f"| {label} | {checkpoints} | {layout.licence} | {layout.attention}, as {layout.classes} | "
             f"{cache_of(layout)} | {'by one' if layout.shifted else 'none'} | {samplers_of(layout)} | "
-            f"{layout.block_length} | {mask} | {layout.verified} |"
+            f"{layout.block_length} | {mask} | {layout.verified}{recorded(layout)} |"
         )
     return "\n".join(lines)
+
+
+def recorded(layout: Layout) -> str:
+    """The cases whose runs its samplers reproduce."""
+    return f"; every recorded run: {', '.join(f'`{case}`' for case in layout.cases)}" if layout.cases else ""
 
 
 def cache_of(layout: Layout) -> str:

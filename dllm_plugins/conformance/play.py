@@ -73,7 +73,13 @@ class Play:
 Translate: TypeAlias = Callable[[Case, Setting], Play]
 
 
+def seen(setting: Setting) -> list[list[int]]:
+    """Prompts as the reference's model sees them: padding that no attention mask hides is part of them."""
+    padded, mask = setting.inputs.get("input_ids"), setting.inputs.get("attention_mask")
+    return setting.prompts if mask or not padded else [list(row) for row in padded]
+
+
 def left_padding(setting: Setting) -> list[list[int]]:
-    """What the reference received in front of each prompt."""
+    """What the reference received in front of each prompt, and hid from its model."""
     padded = setting.inputs.get("input_ids") or setting.prompts
-    return [list(row[: len(row) - len(prompt)]) for row, prompt in zip(padded, setting.prompts, strict=True)]
+    return [list(row[: len(row) - len(prompt)]) for row, prompt in zip(padded, seen(setting), strict=True)]

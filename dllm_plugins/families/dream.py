@@ -40,6 +40,7 @@ LAYOUT = Layout(
         "apple/DiffuCoder-7B-Instruct",
     ),
     licence="Apache-2.0 (DiffuCoder: apple-amlr)",
+    cases=("dream", "dreamon"),
     verified="logits equal the reference's bit for bit",
     modes={"diffusion": "dream"},
     samplers=("dreamon",),

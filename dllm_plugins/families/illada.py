@@ -35,6 +35,7 @@ LAYOUT = Layout(
     modes={"diffusion": "llada"},
     samplers=("fast_dllm",),
     licence="Apache-2.0",
+    cases=("illada",),
     verified="logits equal a transcription of the reference bit for bit",
     mask_id=5,
 )

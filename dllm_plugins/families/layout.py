@@ -63,6 +63,7 @@ class Layout:
     :param noise: what open positions hold: the mask token, or any token.
     :param named_only: its checkpoints look like ordinary models; users must name the family.
     :param verified: how we know that the class computes the same.
+    :param cases: golden cases in which its samplers reproduce tokens, canvases and passes.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Layout:
     stops: tuple[str, ...] = ()
     chat_template: str | None = None
     named_only: bool = False
+    cases: tuple[str, ...] = ()
     noise: Literal["masked", "uniform"] = "masked"
     sampling: Callable[[Config], dict[str, Any]] = _says_nothing
 

@@ -105,6 +105,7 @@ LAYOUT = Layout(
     modes={"diffusion": "llada"},
     samplers=("fast_dllm",),
     licence="MIT (1.5: see its page)",
+    cases=("llada_dense", "fastdllm_v1", "fastdllm_factor"),
     verified="logits equal the reference's bit for bit",
     mask_id=126336,
     stop_ids=frozenset({126081, 126348}),

@@ -99,6 +99,7 @@ LAYOUT = Layout(
         "inclusionAI/LLaDA2.1-flash",
     ),
     licence="Apache-2.0",
+    cases=("llada2_0", "llada2_1", "llada2_2_indel"),
     verified="logits equal the reference's within 1e-4",
     samplers=("llada2.0", "llada2.1", "llada2.2"),
     hints={"llada2.0": "llada2.0", "llada2.1": "llada2.1", "llada2.2": "llada2.2"},

@@ -61,6 +61,7 @@ LAYOUT = Layout(
     modes={"diffusion": "llada"},
     samplers=("fast_dllm",),
     licence="see the checkpoint's page",
+    cases=("llada_moe",),
     verified="logits equal the reference's within 1e-4",
     mask_id=156895,
 )

@@ -55,6 +55,7 @@ BERT_CHAT = Layout(
     stops=("\n[/Answer]", "[/Answer]"),
     checkpoints=("dllm-hub/ModernBERT-base-chat-v0.1", "dllm-hub/ModernBERT-large-chat-v0.1"),
     licence="see the checkpoint's page",
+    cases=("bert_chat",),
     verified="logits equal the reference's bit for bit",
 )
 #: transformers' own; uniform noise, self-conditioning, causal encoder and bidirectional decoder. Text only.
@@ -69,6 +70,7 @@ DIFFUSION_GEMMA = Layout(
     shifted=False,
     checkpoints=("google/diffusiongemma-26B-A4B-it",),
     licence="see the checkpoint's page",
+    cases=("diffusion_gemma",),
     verified="transformers' own class",
     modes={"diffusion": "diffusion_gemma"},
     block_length=256,

@@ -59,6 +59,7 @@ LAYOUT = Layout(
     ),
     modes={"diffusion": "nemotron", "speculative": "nemotron_speculative", "ar": "nemotron_ar"},
     licence="NVIDIA Nemotron Open Model License",
+    cases=("nemotron_labs",),
     verified="logits equal the reference's within 1e-4, both masks",
     mask_id=100,
 )

@@ -56,6 +56,7 @@ SDAR = Layout(
     modes={"diffusion": "sdar"},
     block_length=4,
     licence="Apache-2.0 by the model card, MIT by the repository",
+    cases=("sdar",),
     verified=CLOSE,
     mask_id=151669,
 )
@@ -73,6 +74,7 @@ SDAR_MOE = Layout(
     modes={"diffusion": "sdar"},
     block_length=4,
     licence="Apache-2.0 by the model card, MIT by the repository",
+    cases=("sdar_moe",),
     verified=CLOSE,
     mask_id=151669,
 )
@@ -91,6 +93,7 @@ WEDLM = Layout(
     samplers=("wedlm_block",),
     block_length=16,
     licence="Apache-2.0",
+    cases=("wedlm_qwen2", "wedlm_qwen3"),
     verified=BIT_EQUAL,
     mask_id=151665,
 )
@@ -107,6 +110,7 @@ RND1 = Layout(
     checkpoints=("radicalnumerics/RND1-Base-0910",),
     modes={"diffusion": "rnd1"},
     licence="Apache-2.0",
+    cases=("rnd1",),
     verified=CLOSE,
     mask_id=151669,
 )
@@ -124,6 +128,7 @@ FAST_DLLM_V2 = Layout(
     modes={"diffusion": "fast_dllm_v2"},
     stop_ids=frozenset({151645}),
     licence="see the checkpoint's page",
+    cases=("fastdllm_v2",),
     verified=BIT_EQUAL,
     mask_id=151665,
 )
@@ -141,6 +146,7 @@ A2D = Layout(
     samplers=("mdlm", "bd3lm"),
     hints={"mdlm": "mdlm", "bd3lm": "bd3lm"},
     licence="see the checkpoint's page",
+    cases=("a2d_qwen3",),
     verified=BIT_EQUAL,
 )
 #: pengzhangzhi/Open-dLLM 8b38787; its config is an ordinary Qwen2's.
@@ -156,6 +162,7 @@ OPEN_DCODER = Layout(
     checkpoints=("fredzzp/open-dcoder-0.5B",),
     modes={"diffusion": "open_dcoder"},
     licence="Apache-2.0 by the repository",
+    cases=("open_dcoder",),
     verified=BIT_EQUAL,
     named_only=True,
 )

@@ -35,6 +35,7 @@ LAYOUT = Layout(
     modes={"diffusion": NAME},
     block_length=4,
     licence="MIT",
-    verified="tokens, canvases and passes equal the checkpoint's own generate",
+    cases=("stable_diffcoder",),
+    verified="logits equal the reference's bit for bit",
     mask_id=5,
 )
