@@ -4,12 +4,15 @@ import json
 from typing import Any
 from typing import Literal
 
+from dllm_plugins import plugins
 from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import name_of
 from dllm_plugins.models import LoadOptions
+from dllm_plugins.strategies.sampled import SampledStrategy
 
 #: Where configs say how long a block is.
 BLOCK_KEYS = ("block_size", "bd_size", "wedlm_window_size", "canvas_length")
@@ -65,7 +68,20 @@ def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str,
             f"{checkpoint.folder} is of family {layout.name!r}, whose config does not tell which sampler it was made "
             f"for; say preset={' or '.join(map(repr, known))}"
         )
-    return {"diffusion": chosen} | dict(layout.modes) | {"diffusion": chosen} | {item: item for item in known}
+    named = [*known, *(item for item in general_samplers(layout) if item not in known)]
+    return {"diffusion": chosen} | dict(layout.modes) | {"diffusion": chosen} | {item: item for item in named}
+
+
+def general_samplers(layout: Layout) -> list[str]:
+    """Samplers that fit any checkpoint with this attention and masks."""
+    if layout.noise != "masked":
+        return []
+    found = plugins.strategies().items()
+    return [
+        name
+        for name, strategy in found
+        if isinstance(strategy, SampledStrategy) and layout.attention in strategy.sampler.attention
+    ]
 
 
 def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabulary: int) -> int:
