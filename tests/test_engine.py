@@ -154,6 +154,7 @@ class Counter:
         self.inner, self.spec = inner, inner.spec
         self.open_row, self.close_row, self.freeze = inner.open_row, inner.close_row, inner.freeze
         self.logits, self.draft_logits = inner.logits, inner.draft_logits
+        self.hold, self.release = inner.hold, inner.release
         self.passes = self.rows = 0
 
     def forward(self, segments: Sequence[Segment]) -> list[Tensor]:

@@ -31,6 +31,7 @@ class Recorder:
     def __init__(self, inner: TorchDenoiser) -> None:
         self.inner = inner
         self.spec = inner.spec
+        self.hold, self.release = inner.hold, inner.release
         self.frozen: list[int] = []
         self.passes: list[tuple[list[int], list[Segment], list[Tensor]]] = []
 

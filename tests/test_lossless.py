@@ -44,6 +44,7 @@ class KnowingDenoiser:
         self.spec = inner.spec
         self.open_row, self.close_row = inner.open_row, inner.close_row
         self.forward, self.freeze, self.logits = inner.forward, inner.freeze, inner.logits
+        self.hold, self.release = inner.hold, inner.release
 
     def draft_logits(self, hidden: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
         pairs = [(self.text[i - 1], self.text[i]) for i in range(1, len(self.text))]

@@ -22,7 +22,7 @@ from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -35,7 +35,13 @@ SIZES = {
     "pad_token_id": 59,
     "tie_word_embeddings": False,
 }
-MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True, "head_dim": 8}
+MOE: dict[str, Any] = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "norm_topk_prob": True,
+    "head_dim": 8,
+}
 MASK, EXPAND, EOS, PAD = 62, 61, 60, 59
 KINDS = {
     "dream": ("DreamModel", "Dream"),
@@ -98,7 +104,9 @@ def generate(model: Model, *requests: Request) -> list[Finish]:
 
 def canvases(model: Model, asked: Request) -> list[list[int | None]]:
     """The answer and what stands behind it, after every pass."""
-    engine, known, found = model.engine(), [], []
+    engine = model.engine()
+    known: list[int | None] = []
+    found: list[list[int | None]] = []
     for event in engine.stream(asked):
         if isinstance(event, Commit):
             known += event.tokens

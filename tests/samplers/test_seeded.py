@@ -85,7 +85,7 @@ def test_fast_dllm_v2_begins_blocks_greedily(model: Model) -> None:
 
 def test_fast_dllm_v2_says_when_it_approximates(model: Model) -> None:
     """Fewer rows with the block cache, and the statistics tell."""
-    options = {"mode": "fast_dllm_v2", "block_length": 8}
+    options: dict[str, Any] = {"mode": "fast_dllm_v2", "block_length": 8}
     exact = run(model, PROMPTS[:1], preset_options={"small_block_size": 4}, **options)[0]
     stale = run(model, PROMPTS[:1], preset_options={"small_block_size": 4, "use_block_cache": True}, **options)[0]
     assert (exact.usage.cache, stale.usage.cache) == ("exact", "approximate")
@@ -94,7 +94,7 @@ def test_fast_dllm_v2_says_when_it_approximates(model: Model) -> None:
 
 def test_fast_dllm_v2_batch_rule(model: Model) -> None:
     """The block that holds the id is filled before the answer ends behind it, and commits do not look."""
-    options = {"mode": "fast_dllm_v2", "block_length": 8}
+    options: dict[str, Any] = {"mode": "fast_dllm_v2", "block_length": 8}
     whole = run(model, PROMPTS[:1], max_new_tokens=21, **options)[0].tokens
     for place in (1, 2, 7, 9):
         stop = whole[place]

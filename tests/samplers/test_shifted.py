@@ -54,7 +54,7 @@ def test_the_mask_is_never_drawn(monkeypatch: pytest.MonkeyPatch, name: str, tem
     """Not even by a model that is sure of it, with what is left of the distribution."""
     model = load(SAMPLERS[name][0])
     prefer(monkeypatch, model, MASK)
-    options = {} if name == "dream origin" and not temperature else {"top_k": 3, "top_p": 0.5}
+    options: dict[str, Any] = {} if name == "dream origin" and not temperature else {"top_k": 3, "top_p": 0.5}
     asked = request(name, [5, 6], max_new_tokens=8, temperature=temperature, seed=3, **options)
     tokens = generate(model, asked)[0].tokens
     assert MASK not in tokens
@@ -100,9 +100,9 @@ def test_truncation_changes_the_order_of_greedy_decoding(name: str) -> None:
     """top_k acts on confidences at temperature 0."""
     model = load(SAMPLERS[name][0])
     own = {"min_gen_len": 10} if name == "dreamon" else {}
+    choices: tuple[dict[str, Any], ...] = ({}, {"top_k": 2}, {"top_k": 64})
     plain, narrow, wide = (
-        canvases(model, request(name, [5, 6, 7], max_new_tokens=12, own=own, **options))
-        for options in ({}, {"top_k": 2}, {"top_k": 64})
+        canvases(model, request(name, [5, 6, 7], max_new_tokens=12, own=own, **options)) for options in choices
     )
     assert plain == wide != narrow
 
