@@ -143,7 +143,7 @@ class Engine:
                 f"with its answer; shorten it"
             )
         for place, token in enumerate([*tokens, *request.suffix]):
-            if token == spec.mask_id and not (strategy.holes and 0 < place < len(tokens)):
+            if token == spec.mask_id and not (strategy.holes and place < len(tokens)):
                 raise RequestError(f"the prompt holds the mask id {token} at position {place}; remove it")
             if not 0 <= token < spec.vocabulary and token != spec.mask_id:
                 raise RequestError(

@@ -79,7 +79,8 @@ def seen(setting: Setting) -> list[list[int]]:
     return setting.prompts if mask or not padded else [list(row) for row in padded]
 
 
-def left_padding(setting: Setting) -> list[list[int]]:
-    """What the reference received in front of each prompt, and hid from its model."""
-    padded = setting.inputs.get("input_ids") or setting.prompts
-    return [list(row[: len(row) - len(prompt)]) for row, prompt in zip(padded, seen(setting), strict=True)]
+def left_padding(setting: Setting, prompts: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
+    """What the reference received in front of each of these prompts; the unpadded ones if not given."""
+    prompts = setting.prompts if prompts is None else prompts
+    padded = setting.inputs.get("input_ids") or prompts
+    return [list(row[: len(row) - len(prompt)]) for row, prompt in zip(padded, prompts, strict=True)]

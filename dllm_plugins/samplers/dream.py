@@ -5,7 +5,8 @@ the checkpoints' own. Time runs from 1 to `eps` in equal steps; going from t to 
 the share 1 - s/t of what is open, rounded down, so a pass may settle nothing; the last one
 settles all. The reference takes the mean number of open positions in the batch and writes
 masks over real tokens of rows that have fewer than the others; here every row counts its
-own.
+own. It reads the first position of a row that is padded on the left from the padding, too,
+which matters if that position is open; here it uses its own output, as in a row alone.
 """
 
 from functools import partial

@@ -3,13 +3,16 @@
 Source: JetAstra/SDAR c2041a8 `generate.py`. The quota of a pass comes from the block
 length, not from what is open, so a block that begins in the prompt ends early. The
 reference has no temperature 0: greedy here is the argmax with its own probability as
-confidence. Where its top-k would write over prompt tokens, ours takes what is open.
+confidence. Where the quota exceeds what is open, as after a pass that settled more than its
+share, the reference's top-k writes over settled positions, the prompt's among them; ours
+takes what is open, or, with `rewrite`, draws settled positions of the answer anew as well.
 """
 
 from typing import Literal
 
 import torch
 from pydantic import Field
+from pydantic import model_validator
 from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
@@ -31,6 +34,16 @@ class SdarSettings(Settings):
     remasking: Literal["low_confidence_dynamic", "low_confidence_static", "sequential"] = Field(
         "low_confidence_dynamic", description="which open positions a pass settles"
     )
+    rewrite: bool = Field(
+        default=False,
+        description="where a quota exceeds what is open, fill it with settled positions of the block, as the reference",
+    )
+
+    @model_validator(mode="after")
+    def _fit(self) -> "SdarSettings":
+        if self.rewrite and self.remasking == "sequential":
+            raise ValueError("rewrite=True has no effect with remasking='sequential'; leave it out")
+        return self
 
 
 def chosen(confidence: Tensor, quota: int, settings: SdarSettings) -> list[int]:
@@ -45,6 +58,13 @@ def chosen(confidence: Tensor, quota: int, settings: SdarSettings) -> list[int]:
     return torch.topk(confidence, quota).indices.tolist()
 
 
+def surplus(canvas: Canvas, block: range, quota: int) -> list[int]:
+    """Settled positions of the answer that a top-k over the block takes along when its quota exceeds what is open."""
+    settled = torch.tensor([canvas.tokens[place] != canvas.mask for place in block])
+    best = torch.topk(torch.where(settled, -torch.inf, 1.0), quota).indices.tolist()
+    return [block[index] for index in sorted(best) if settled[index] and block[index] >= canvas.prompt]
+
+
 def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
     """Block after block; a finished one is final."""
     blocks = Blocks(canvas, settings.block_length or spec.block_length)
@@ -54,11 +74,12 @@ def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
             if not canvas.wanting(block):
                 break
             places = canvas.open(block)
-            logits = yield from blocks.look(block, places)
-            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in places])
-            sure = torch.softmax(logits, dim=-1).gather(1, drawn.token[:, None])[:, 0]
-            for index in chosen(sure, quota, settings):
-                canvas.write(places[index], int(drawn.token[index]), logits[index])
+            again = surplus(canvas, block, quota) if settings.rewrite else []
+            logits = yield from blocks.look(block, [*places, *again])
+            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in [*places, *again]])
+            sure = torch.softmax(logits, dim=-1).gather(1, drawn.token[:, None])[: len(places), 0]
+            for index in [*chosen(sure, quota, settings), *range(len(places), len(places) + len(again))]:
+                canvas.write([*places, *again][index], int(drawn.token[index]), logits[index])
         canvas.release(block.stop)
 
 

@@ -51,8 +51,9 @@ def common(params: dict[str, Any]) -> dict[str, Any]:
 def play(setting: Setting, options: dict[str, Any]) -> Play:
     """The references run all steps: end-of-text ids do not stop them."""
     config = SamplingConfig(**options)
-    requests = [Request(prompt, config, stop_ids=frozenset()) for prompt in seen(setting)]
-    return Play(requests, left=left_padding(setting))
+    prompts = seen(setting)
+    requests = [Request(prompt, config, stop_ids=frozenset()) for prompt in prompts]
+    return Play(requests, left=left_padding(setting, prompts))
 
 
 PLAYS = {

@@ -1,6 +1,7 @@
 """The whole-canvas samplers of the shifted families: Dream, DreamOn, Open-dCoder and RND1."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from dllm_plugins.config import SamplingConfig
@@ -8,6 +9,7 @@ from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.case import Setting
 from dllm_plugins.conformance.play import Play
 from dllm_plugins.conformance.play import left_padding
+from dllm_plugins.conformance.play import seen
 from dllm_plugins.request import Request
 
 
@@ -19,19 +21,35 @@ def dream(_case: Case, setting: Setting) -> Play:
     length = params.get("max_new_tokens") or (20 if limit is None else limit - width)
     own = {"alg": alg, "eps": params.get("eps", 1e-3)} | ({} if alg == "origin" else _alg_temp(params))
     options = {"mode": "dream", "steps": params.get("steps", 512), **drawing(params, alg != "origin")}
-    return repeated(setting, SamplingConfig(max_new_tokens=length, preset_options=own, **options))
+    return repeated(setting, seen(setting), SamplingConfig(max_new_tokens=length, preset_options=own, **options))
 
 
-def open_dcoder(_case: Case, setting: Setting) -> Play:
-    """The reference takes `alg_temp` and `eps` with p2, and uses neither."""
+def open_dcoder(case: Case, setting: Setting) -> Play:
+    """The reference takes `alg_temp` and `eps` with p2, and uses neither; nor does it hide any padding."""
     params = setting.params
     alg = params.get("alg", "entropy")
-    length = params.get("max_new_tokens") or params.get("max_length", 20) - _width(setting)
+    new = params.get("max_new_tokens")
+    length = params.get("max_length", 20) - _width(setting) if new is None else new
     own: dict[str, Any] = {"alg": alg}
     own |= {} if alg == "p2" else {"eps": params.get("eps", 1e-3)}
     own |= {} if alg in ("p2", "origin") else _alg_temp(params)
     options = {"mode": "open_dcoder", "steps": params.get("steps", 512), **drawing(params, alg != "origin")}
-    return repeated(setting, SamplingConfig(max_new_tokens=length, preset_options=own, **options))
+    padded = setting.inputs.get("input_ids") or setting.prompts
+    if length:
+        return repeated(setting, padded, SamplingConfig(max_new_tokens=length, preset_options=own, **options))
+    config = SamplingConfig(max_new_tokens=1, preset_options=own, **options)
+    return filled(setting, padded, config, case.about["mask_id"])
+
+
+def filled(setting: Setting, prompts: Sequence[Sequence[int]], config: SamplingConfig, mask: int) -> Play:
+    """Nothing behind the prompts: the last open position of each is the answer, the others are holes."""
+    found = repeated(setting, prompts, config)
+    requests = []
+    for request in found.requests:
+        last = max(place for place, token in enumerate(request.tokens) if token == mask)
+        requests.append(replace(request, tokens=request.tokens[:last], suffix=request.tokens[last + 1 :]))
+    initial = [request.tokens for request in found.requests]
+    return replace(found, requests=requests, untrimmed=True, initial=initial)
 
 
 def dreamon(case: Case, setting: Setting) -> Play:
@@ -88,11 +106,11 @@ def drawing(params: dict[str, Any], confidences: bool) -> dict[str, Any]:
     return found
 
 
-def repeated(setting: Setting, config: SamplingConfig) -> Play:
+def repeated(setting: Setting, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> Play:
     """Rows that end-of-text ids do not stop, each as often as the reference was asked for it."""
     times = setting.params.get("num_return_sequences", 1)
-    requests = [Request(prompt, config, stop_ids=frozenset()) for prompt in setting.prompts for _ in range(times)]
-    return Play(requests, left=_repeat(left_padding(setting), times))
+    requests = [Request(prompt, config, stop_ids=frozenset()) for prompt in prompts for _ in range(times)]
+    return Play(requests, left=_repeat(left_padding(setting, prompts), times))
 
 
 def _repeat(rows: Sequence[list[int]], times: int) -> list[list[int]]:
