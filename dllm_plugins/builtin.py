@@ -15,6 +15,7 @@ from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import FactorRule
 from dllm_plugins.rules import QuotaRule
 from dllm_plugins.rules import RandomRule
+from dllm_plugins.rules import RevocationRule
 from dllm_plugins.rules import ThresholdRule
 from dllm_plugins.samplers.registry import samplers
 from dllm_plugins.strategies import AutoregressiveStrategy
@@ -43,14 +44,24 @@ def register_rules() -> list[CommitRule]:
 
 
 @hookimpl
-def register_strategies(rules: Mapping[str, CommitRule], processes: Mapping[str, NoiseProcess]) -> list[Strategy]:
+def register_revocations() -> list[RevocationRule]:
+    """Rules that reopen settled tokens."""
+    return []
+
+
+@hookimpl
+def register_strategies(
+    rules: Mapping[str, CommitRule],
+    revocations: Mapping[str, RevocationRule],
+    processes: Mapping[str, NoiseProcess],
+) -> list[Strategy]:
     """The three modes of the default model, and every family's own sampler."""
     masked = processes["masked"]
     return [
         SpeculativeStrategy(masked),
         BlockStrategy(rules, masked),
         AutoregressiveStrategy(),
-        *(SampledStrategy(sampler) for sampler in samplers(rules, processes)),
+        *(SampledStrategy(sampler) for sampler in samplers(rules, revocations, processes)),
     ]
 
 

@@ -72,6 +72,13 @@ class SamplingConfig(BaseModel):
     refresh: int | None = Field(
         default=None, ge=1, description="with an approximate cache: forward the whole canvas again every n passes"
     )
+    rule_options: dict[str, Any] | None = Field(
+        default=None, description="diffusion: parameters of the commit rule by their names; see `llm dllm rules`"
+    )
+    revoke: str | None = Field(default=None, description="diffusion: revocation rule, which reopens settled tokens")
+    revoke_options: dict[str, Any] | None = Field(
+        default=None, description="diffusion: parameters of the revocation rule by their names"
+    )
     preset_options: dict[str, Any] | None = Field(
         default=None, description="options of the model's own sampler by their names; see docs/families.md"
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dllm_plugins.models import Preset
     from dllm_plugins.processes.base import NoiseProcess
     from dllm_plugins.rules.base import CommitRule
+    from dllm_plugins.rules.base import RevocationRule
     from dllm_plugins.strategies.base import Strategy
 
 hookspec = pluggy.HookspecMarker("dllm_plugins")
@@ -40,8 +41,18 @@ def register_rules() -> Iterable[CommitRule]:
 
 
 @hookspec
-def register_strategies(rules: Mapping[str, CommitRule], processes: Mapping[str, NoiseProcess]) -> Iterable[Strategy]:
-    """Decoding modes."""
+def register_revocations() -> Iterable[RevocationRule]:
+    """Rules that reopen settled tokens, beside a commit rule."""
+    return ()
+
+
+@hookspec
+def register_strategies(
+    rules: Mapping[str, CommitRule],
+    revocations: Mapping[str, RevocationRule],
+    processes: Mapping[str, NoiseProcess],
+) -> Iterable[Strategy]:
+    """Decoding modes. An implementation names those arguments that it wants."""
     return ()
 
 

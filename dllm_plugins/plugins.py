@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dllm_plugins.models import Preset
     from dllm_plugins.processes.base import NoiseProcess
     from dllm_plugins.rules.base import CommitRule
+    from dllm_plugins.rules.base import RevocationRule
     from dllm_plugins.strategies.base import Strategy
 
 ENTRY_POINTS = "dllm_plugins"
@@ -95,6 +96,11 @@ def rules() -> "dict[str, CommitRule]":
     return _collect("register_rules", _name)
 
 
+def revocations() -> "dict[str, RevocationRule]":
+    """Revocation rules by name."""
+    return _collect("register_revocations", _name)
+
+
 def processes() -> "dict[str, NoiseProcess]":
     """Noise processes by name."""
     return _collect("register_processes", _name)
@@ -102,7 +108,7 @@ def processes() -> "dict[str, NoiseProcess]":
 
 def strategies() -> "dict[str, Strategy]":
     """Decoding modes by name."""
-    return _collect("register_strategies", _name, rules=rules(), processes=processes())
+    return _collect("register_strategies", _name, rules=rules(), revocations=revocations(), processes=processes())
 
 
 def families() -> "dict[str, Family]":

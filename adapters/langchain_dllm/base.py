@@ -56,6 +56,9 @@ class EngineModel(BaseLanguageModel[Any]):
     threshold: float | None = None
     factor: float | None = None
     guidance: float | None = None
+    rule_options: dict[str, Any] | None = None
+    revoke: str | None = None
+    revoke_options: dict[str, Any] | None = None
     steps: int | None = None
     approximate_cache: Literal["prefix", "dual"] | None = None
     refresh: int | None = None

@@ -18,6 +18,12 @@ def _option(name: str) -> Any:
     return Field(default=None, description=f"{described} ({limits})" if limits else described)
 
 
+def _json_option(name: str) -> Any:
+    """A field that is written as a JSON object."""
+    described = SamplingConfig.model_fields[name].description or ""
+    return Field(default=None, description=f"{described}; a JSON object")
+
+
 class Options(llm.Options):
     """Everything a request can be told; an option left out takes the mode's default."""
 
@@ -36,12 +42,13 @@ class Options(llm.Options):
     threshold: float | None = _option("threshold")
     factor: float | None = _option("factor")
     guidance: float | None = _option("guidance")
+    rule_options: dict[str, Any] | None = _json_option("rule_options")
+    revoke: str | None = _option("revoke")
+    revoke_options: dict[str, Any] | None = _json_option("revoke_options")
     steps: int | None = _option("steps")
     approximate_cache: str | None = _option("approximate_cache")
     refresh: int | None = _option("refresh")
-    preset_options: dict[str, Any] | None = Field(
-        default=None, description="options of the model's own sampler, as a JSON object; see docs/families.md"
-    )
+    preset_options: dict[str, Any] | None = _json_option("preset_options")
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -55,7 +62,7 @@ class Options(llm.Options):
                 return [value]
         return [value]
 
-    @field_validator("preset_options", mode="before")
+    @field_validator("preset_options", "rule_options", "revoke_options", mode="before")
     @classmethod
     def _from_json(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -65,7 +72,7 @@ class Options(llm.Options):
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise ValueError('write a JSON object, for example {"remasking": "sequential"}')
+            raise ValueError('write a JSON object, for example {"bound": 0.5}')
         return found
 
 

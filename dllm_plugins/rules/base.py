@@ -1,24 +1,44 @@
-"""The contract of a commit rule."""
+"""The contracts of commit and revocation rules, and their parameters."""
 
 from dataclasses import dataclass
 from typing import Any
 from typing import Protocol
+from typing import TypeVar
 
+import torch
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import ValidationError
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.config import explain
+from dllm_plugins.errors import OptionError
 from dllm_plugins.noise import RowNoise
+
+_EMPTY = torch.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
 class CanvasView:
     """What a rule may know of the canvas of R rows, B positions each.
 
-    :param probability: of the drawn token, float32 [R, B]; anything where not open.
+    The first five are always there; of the rest, what a rule names in `needs`, else empty.
+
+    :param probability: of the drawn token, float [R, B]; anything where not open.
     :param open: bool [R, B], the positions that may be settled now.
     :param settled_now: int64 [R], tokens this pass has settled already (the frontier counts).
     :param step: int64 [R], passes of the row before this one, not counting the prefill.
     :param noise: one random stream per row.
+    :param place: int64 [R, B], how far each position is from where the answer begins; -1 where
+        there is no position. It names a position from pass to pass. Always given by the engine.
+    :param settled: bool [R, B], positions of the answer that hold a token which may still be
+        reopened. Always given by the engine.
+    :param token: int64 [R, B], drawn at open positions, held by settled ones.
+    :param entropy: float [R, B], of the model's distribution in nats, where a prediction was made.
+    :param margin: float [R, B], the first probability's lead over the second, likewise.
+    :param held: float [R, B], probability now of the token a settled position holds.
+    :param probabilities: float [R, B, V], likewise; 0 where no prediction was made.
     """
 
     probability: Tensor
@@ -26,13 +46,28 @@ class CanvasView:
     settled_now: Tensor
     step: Tensor
     noise: tuple[RowNoise, ...]
+    place: Tensor = _EMPTY
+    settled: Tensor = _EMPTY
+    token: Tensor = _EMPTY
+    entropy: Tensor = _EMPTY
+    margin: Tensor = _EMPTY
+    held: Tensor = _EMPTY
+    probabilities: Tensor = _EMPTY
+
+
+class RuleSettings(BaseModel):
+    """Parameters of a rule that are no options of the engine; users give them in `rule_options`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CommitRule(Protocol):
-    """Decides which open positions to settle. No model, no I/O, no memory of its own.
+    """Decides which open positions to settle. No model, no I/O, no memory but the state it is handed.
 
     `name` is what users type; `options` are the SamplingConfig fields the rule honours;
-    `summary` is one line with its source.
+    `summary` is one line with its source. Optional, by :class:`RuleDefaults`: `needs`, the
+    fields of :class:`CanvasView` it reads beside the first seven; `settings`, its own
+    parameters; `rescore`, which changes logits before tokens are drawn.
     """
 
     name: str
@@ -40,12 +75,87 @@ class CommitRule(Protocol):
     summary: str
 
     def decide(self, view: CanvasView, configs: tuple[SamplingConfig, ...], state: Any) -> tuple[Tensor, Any]:
-        """Bool [R, B] of positions to settle, a subset of `view.open`, and the next state."""
+        """Bool [R, B] of positions to settle, a subset of `view.open`, and the next state.
+
+        The state is None at a row's first pass; it is the row's, for all its blocks.
+        """
+
+
+class RuleDefaults:
+    """What a rule has unless it says otherwise."""
+
+    needs: frozenset[str] = frozenset()
+    settings: type[RuleSettings] = RuleSettings
+
+    def rescore(self, logits: Tensor, place: Tensor, config: SamplingConfig, state: Any) -> tuple[Tensor, Any]:
+        """Logits [N, V] to draw from at places [N], and the next state; before `decide`."""
+        return logits, state
+
+
+class RevocationRule(Protocol):
+    """Decides which settled positions to reopen, after the commit rule. As pure as a commit rule.
+
+    A pass that reopens must not undo for ever what others settle: the rule sees to that.
+    `replaces`: a reopened position takes the drawn token at once (token editing).
+    """
+
+    name: str
+    summary: str
+    needs: frozenset[str]
+    settings: type[RuleSettings]
+    replaces: bool
+
+    def revoke(self, view: CanvasView, configs: tuple[SamplingConfig, ...], state: Any) -> tuple[Tensor, Any]:
+        """Bool [R, B] of positions to reopen, a subset of `view.settled`, and the next state."""
+
+
+Parameters = TypeVar("Parameters", bound=RuleSettings)
+
+
+def needs_of(rule: CommitRule) -> frozenset[str]:
+    """The fields of the view a rule reads beside those that are always there."""
+    return frozenset(getattr(rule, "needs", ()))
+
+
+def parameters(settings: type[Parameters], config: SamplingConfig, name: str) -> Parameters:
+    """A commit rule's own parameters in a request.
+
+    :raises OptionError: for one it does not have, or a value out of range.
+    """
+    return _read(settings, config.rule_options, f"rule_options of rule {name!r}")
+
+
+def revocation_parameters(settings: type[Parameters], config: SamplingConfig, name: str) -> Parameters:
+    """A revocation rule's own parameters in a request.
+
+    :raises OptionError: as for a commit rule.
+    """
+    return _read(settings, config.revoke_options, f"revoke_options of rule {name!r}")
+
+
+def _read(settings: type[Parameters], given: dict[str, Any] | None, where: str) -> Parameters:
+    try:
+        return settings(**(given or {}))
+    except ValidationError as error:
+        known = ", ".join(sorted(settings.model_fields)) or "none"
+        raise OptionError(f"{where}: {explain(error)}; it has: {known}") from None
+
+
+def check_parameters(rule: CommitRule, config: SamplingConfig) -> None:
+    """Refuse parameters a commit rule does not have.
+
+    :raises OptionError: naming the parameter.
+    """
+    settings = getattr(rule, "settings", None)
+    if settings is not None:
+        parameters(settings, config, rule.name)
+    elif config.rule_options:
+        raise OptionError(f"rule {rule.name!r} has no rule_options; leave {config.rule_options} out")
 
 
 def most_probable(probability: Tensor, open_positions: Tensor, count: Tensor) -> Tensor:
     """The `count` [R] most probable open positions of each row, bool [R, B]; ties go left."""
-    ranked = probability.masked_fill(~open_positions, -1.0)
+    ranked = probability.masked_fill(~open_positions, -torch.inf)
     order = ranked.argsort(dim=-1, descending=True, stable=True)
     rank = order.argsort(dim=-1)
     return open_positions & (rank < count[:, None])

@@ -46,6 +46,11 @@ class Canvas:
         if logits is not None:
             self.row.note(place, logits)
 
+    def reopen(self, place: int) -> None:
+        """Take a settled token back."""
+        assert len(self.row.tokens) <= place < self.end, "what is final never changes"
+        self.tokens[place] = self.mask
+
     def release(self, end: int) -> None:
         """Everything before `end` is final, up to the answer's own end."""
         final = self.tokens[: min(end, self.end)]

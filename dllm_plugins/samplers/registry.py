@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.rules.base import RevocationRule
 from dllm_plugins.samplers import bd3lm
+from dllm_plugins.samplers import cached_blocks
 from dllm_plugins.samplers import diffullama
 from dllm_plugins.samplers import diffusion_gemma
 from dllm_plugins.samplers import dream
@@ -27,10 +29,15 @@ from dllm_plugins.samplers import wedlm_block
 from dllm_plugins.samplers.base import Sampler
 
 
-def samplers(rules: Mapping[str, CommitRule], processes: Mapping[str, NoiseProcess]) -> list[Sampler]:
-    """Every sampler of this package; some ask a commit rule what to settle, or a process what is open."""
+def samplers(
+    rules: Mapping[str, CommitRule],
+    revocations: Mapping[str, RevocationRule],
+    processes: Mapping[str, NoiseProcess],
+) -> list[Sampler]:
+    """Every sampler of this package; some ask rules what to settle and reopen, or a process what is open."""
     return [
-        *llada.samplers(rules),
+        *llada.samplers(rules, revocations),
+        cached_blocks.sampler(rules, revocations),
         sdar.SAMPLER,
         dream.SAMPLER,
         dreamon.SAMPLER,

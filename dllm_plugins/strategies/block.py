@@ -23,6 +23,11 @@ from dllm_plugins.prediction import predict
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.rules.base import CanvasView
 from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.rules.base import check_parameters
+from dllm_plugins.rules.base import needs_of
+from dllm_plugins.rules.view import Positions
+from dllm_plugins.rules.view import Seen
+from dllm_plugins.rules.view import make_view
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import check_options
 from dllm_plugins.strategies.base import choose_rule
@@ -71,12 +76,14 @@ class BlockStrategy:
     def __init__(self, rules: Mapping[str, CommitRule], process: NoiseProcess) -> None:
         self.rules = rules
         self.process = process
-        self.options = frozenset({"block_length", "rule"}).union(*(rule.options for rule in rules.values()))
+        own = frozenset({"block_length", "rule", "rule_options"})
+        self.options = own.union(*(rule.options for rule in rules.values()))
 
     def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
         """See :class:`~dllm_plugins.strategies.base.Strategy`."""
         rule = choose_rule(config, self.rules)
-        check_options(f"{self.name}, rule {rule.name}", config, rule.options | {"block_length", "rule"})
+        check_options(f"{self.name}, rule {rule.name}", config, rule.options | {"block_length", "rule", "rule_options"})
+        check_parameters(rule, config)
 
     def _window(self, row: Row, spec: ModelSpec) -> range:
         """Positions behind the frontier that belong to the canvas."""
@@ -183,7 +190,7 @@ class BlockStrategy:
         places = [(canvas, canvas.places[index]) for canvas, indices in wanted for index in indices]
         left = torch.tensor([[canvas.known(place - 1), canvas.known(place - 2)] for canvas, place in places])
         draws = [canvas.row.canvas_draw(place) for canvas, place in places]
-        drawn = predict(denoiser.logits(hidden, left), draws)
+        drawn = predict(self._rescored(wanted, denoiser.logits(hidden, left)), draws)
         tokens, probabilities = iter(drawn.token.tolist()), iter(drawn.probability.tolist())
         logits = iter(drawn.logits)
         for canvas, indices in wanted:
@@ -193,19 +200,38 @@ class BlockStrategy:
                 if denoiser.spec.chain and canvas.token[index] == canvas.known(canvas.places[index] - 1):
                     canvas.probability[index] = 0.0
 
+    def _rescored(self, wanted: list[tuple[_Canvas, list[int]]], logits: Tensor) -> Tensor:
+        """Logits as the rows' rules change them before tokens are drawn."""
+        parts = []
+        for (canvas, indices), own in zip(wanted, logits.split([len(indices) for _, indices in wanted]), strict=True):
+            row, rule = canvas.row, choose_rule(canvas.row.config, self.rules)
+            if hasattr(rule, "rescore"):
+                place = torch.tensor([canvas.places[index] - row.prompt for index in indices])
+                own, row.rule_state = rule.rescore(own, place, row.config, row.rule_state)  # noqa: PLW2901
+            parts.append(own)
+        return torch.cat(parts)
+
+    @staticmethod
+    def _view(canvas: _Canvas, rule: CommitRule, width: int) -> CanvasView:
+        """What the rule sees: the open rows, filled up to the block's length."""
+        row, needs, padding = canvas.row, needs_of(rule), width - len(canvas.places)
+        logits = torch.stack([canvas.logits[index] for index in range(len(canvas.places))]) if needs else torch.empty(0)
+        seen = Seen(
+            torch.arange(len(canvas.places)), torch.tensor(canvas.token), torch.tensor(canvas.probability), logits
+        )
+        known = [canvas.known(place) for place in canvas.places]
+        positions = Positions(
+            tokens=known + [-1] * padding,
+            open=[token < 0 for token in known] + [False] * padding,
+            settled=[False] * width,
+            place=[place - row.prompt for place in canvas.places] + [-1] * padding,
+        )
+        return make_view(positions, seen, needs, settled_now=canvas.settled_now, step=canvas.step, noise=row.noise)
+
     def _decide(self, canvas: _Canvas, denoiser: Denoiser) -> list[int]:
         """Settle what the rule accepts; returns the indices to predict again."""
         row, rule, spec = canvas.row, choose_rule(canvas.row.config, self.rules), denoiser.spec
-        is_open = [canvas.known(place) < 0 for place in canvas.places]
-        width = row.config.block_length or spec.block_length
-        padding = width - len(canvas.places)
-        view = CanvasView(
-            probability=torch.tensor([canvas.probability + [0.0] * padding]),
-            open=torch.tensor([is_open + [False] * padding]),
-            settled_now=torch.tensor([canvas.settled_now]),
-            step=torch.tensor([canvas.step]),
-            noise=(row.noise,),
-        )
+        view = self._view(canvas, rule, row.config.block_length or spec.block_length)
         decision, row.rule_state = rule.decide(view, (row.config,), row.rule_state)
         chosen = [index for index in range(len(canvas.places)) if decision[0, index]]
         waits = {

@@ -1,0 +1,92 @@
+"""From what a pass said to what a rule sees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.noise import RowNoise
+from dllm_plugins.rules.base import CanvasView
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a pass said at N positions of one row's canvas of B.
+
+    :param index: int64 [N], into the canvas.
+    :param token: int64 [N], drawn.
+    :param probability: float [N], of the drawn tokens.
+    :param logits: float [N, V].
+    """
+
+    index: Tensor
+    token: Tensor
+    probability: Tensor
+    logits: Tensor
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Float32 [N, V]."""
+        return torch.softmax(self.logits.float(), dim=-1).cpu()
+
+    def entropy(self) -> Tensor:
+        """Nats, float32 [N]."""
+        found: Tensor = torch.special.entr(self.probabilities).sum(-1)
+        return found
+
+    def margin(self) -> Tensor:
+        """The first probability's lead over the second, float32 [N]."""
+        best = torch.topk(self.probabilities, 2, dim=-1).values
+        return best[:, 0] - best[:, 1]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """One row's canvas of B positions.
+
+    :param tokens: held ones; anything where open.
+    :param open: which may be settled.
+    :param settled: which may be reopened.
+    :param place: how far each is from where the answer begins; -1 where there is none.
+    """
+
+    tokens: Sequence[int]
+    open: Sequence[bool]
+    settled: Sequence[bool]
+    place: Sequence[int]
+
+
+def make_view(
+    positions: Positions, seen: Seen, needs: frozenset[str], *, settled_now: int, step: int, noise: RowNoise
+) -> CanvasView:
+    """What a rule sees of one row: a view with R = 1 that holds what it needs."""
+    is_open = torch.tensor([positions.open])
+    width, index = is_open.shape[1], seen.index
+
+    def spread(values: Tensor) -> Tensor:
+        return values.new_zeros(1, width, *values.shape[1:]).index_copy(1, index, values[None])
+
+    held = torch.tensor([positions.tokens])
+    found: dict[str, Tensor] = {}
+    if "token" in needs:
+        found["token"] = torch.where(is_open, spread(seen.token.cpu()), held)
+    if "held" in needs:
+        now = seen.probabilities.gather(1, held[0, index].clamp(min=0)[:, None])[:, 0]
+        found["held"] = spread(now)
+    for name in ("entropy", "margin"):
+        if name in needs:
+            found[name] = spread(getattr(seen, name)())
+    if "probabilities" in needs:
+        found["probabilities"] = spread(seen.probabilities)
+    return CanvasView(
+        probability=spread(seen.probability.cpu()),
+        open=is_open,
+        settled_now=torch.tensor([settled_now]),
+        step=torch.tensor([step]),
+        noise=(noise,),
+        place=torch.tensor([positions.place]),
+        settled=torch.tensor([positions.settled]),
+        **found,
+    )

@@ -1,0 +1,77 @@
+"""Rule-driven block sampling on an exact cache: any commit rule on any block-causal checkpoint.
+
+Only the newest block is denoised; finished ones are frozen (see
+:mod:`~dllm_plugins.samplers.blocks`). Blocks are aligned to position 0, as the families
+with this attention are trained.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.rules.base import RevocationRule
+from dllm_plugins.samplers.base import Program
+from dllm_plugins.samplers.base import Sampler
+from dllm_plugins.samplers.base import Settings
+from dllm_plugins.samplers.blocks import Blocks
+from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.ruled import Ruled
+from dllm_plugins.samplers.ruled import check_rules
+from dllm_plugins.samplers.ruled import choose_revocation
+from dllm_plugins.strategies.base import choose_rule
+
+
+class CachedBlocksSettings(Settings):
+    """Options of rule-driven block sampling."""
+
+    block_length: int | None = Field(None, description="positions denoised together")
+    rule: str | None = Field(None, description="commit rule")
+    steps: int | None = Field(None, description="passes a block is spread over (rule quota)")
+    threshold: float | None = Field(None, description="probability that settles (rule threshold)")
+    factor: float | None = Field(None, description="larger settles more a pass (rule factor)")
+    rule_options: dict[str, Any] | None = Field(None, description="parameters of the commit rule")
+    revoke: str | None = Field(None, description="revocation rule")
+    revoke_options: dict[str, Any] | None = Field(None, description="parameters of the revocation rule")
+
+
+def probability(logits: Tensor, token: Tensor) -> Tensor:
+    """Probability [N] of drawn tokens [N], float32; logits [N, V]."""
+    return torch.softmax(logits.float(), dim=-1).gather(1, token[:, None])[:, 0].cpu()
+
+
+def start(
+    rules: Mapping[str, CommitRule],
+    revocations: Mapping[str, RevocationRule],
+    canvas: Canvas,
+    settings: CachedBlocksSettings,
+    spec: ModelSpec,
+) -> Program:
+    """Block after block; nothing is denoised behind the answer's end."""
+    config = canvas.row.config
+    ruled = Ruled(canvas, choose_rule(config, rules), choose_revocation(config, revocations), probability)
+    blocks = Blocks(canvas, settings.block_length or spec.block_length)
+    for block in blocks.answer():
+        while canvas.wanting(block):
+            places = ruled.places(block)
+            logits = yield from blocks.look(block, places)
+            ruled.settle(block, places, logits)
+        canvas.release(block.stop)
+
+
+def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, RevocationRule]) -> Sampler:
+    """It, with the rules there are."""
+    return Sampler(
+        name="blocks",
+        summary="any commit rule on blocks aligned to position 0, exact cache",
+        source="arXiv 2503.09573, with the rules' own sources",
+        settings=CachedBlocksSettings,
+        start=partial(start, rules, revocations),
+        check=partial(check_rules, rules, revocations),
+        attention=frozenset({"block-causal"}),
+    )
