@@ -53,24 +53,29 @@ class Prediction:
 
 
 def _truncate(logits: Tensor, draw: Draw) -> Tensor:
-    """Set all but the top-k and then the top-p tokens to minus infinity; logits float64 [V]."""
-    if draw.top_k is not None and draw.top_k < len(logits):
-        least = torch.topk(logits, draw.top_k).values[-1]
+    """Set all but the top-k and then the top-p tokens to minus infinity; logits float64 [..., V]."""
+    if draw.top_k is not None and draw.top_k < logits.shape[-1]:
+        least = torch.topk(logits, draw.top_k).values[..., -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if draw.top_p is not None and draw.top_p < 1.0:
         values, order = torch.sort(logits, descending=True, stable=True)
         mass = torch.softmax(values, dim=-1)
         beyond = mass.cumsum(-1) - mass >= draw.top_p
-        logits = logits.scatter(0, order[beyond], -torch.inf)
+        logits = logits.scatter(-1, order, values.masked_fill(beyond, -torch.inf))
     return logits
+
+
+def gumbel_max(logits: Tensor, draw: Draw, gumbel: Tensor) -> Tensor:
+    """One draw per row, int64 [...]: the largest of tempered and cut logits [..., V] + `gumbel`, float64 [..., V]."""
+    scaled = _truncate(logits.double() / draw.temperature, draw)
+    index: Tensor = torch.argmax(scaled + gumbel, dim=-1)
+    return index
 
 
 def _draw_one(logits: Tensor, draw: Draw, ids: Tensor | None) -> Tensor:
     assert draw.gumbel is not None
-    noise = (draw.gumbel if ids is None else draw.gumbel[ids.cpu()]).to(logits.device)
-    scaled = _truncate(logits.double() / draw.temperature, draw)
-    index: Tensor = torch.argmax(scaled + noise)
-    return index
+    noise = draw.gumbel if ids is None else draw.gumbel[ids.cpu()]
+    return gumbel_max(logits, draw, noise.to(logits.device))
 
 
 def distribution(logits: Tensor, draws: Sequence[Draw]) -> Tensor:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,88 +21,10 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.models import Model
+from dllm_plugins.training.chain import Chain
+from dllm_plugins.training.chain import number
 
-
-@dataclass(frozen=True)
-class Chain:
-    """A hidden Markov chain of S states over V tokens; all float64, every row sums to 1.
-
-    :param initial: [S], of the first state.
-    :param transition: [S, S], from a state to the next.
-    :param emission: [S, V], of a state's token.
-    """
-
-    initial: Tensor
-    transition: Tensor
-    emission: Tensor
-
-    @classmethod
-    def random(cls, states: int = 3, vocabulary: int = 3, seed: int = 0, *, evenness: float = 0.6) -> "Chain":
-        """A chain of Dirichlet rows: even ones if `evenness` is large, nearly certain ones if it is small."""
-        generator = np.random.default_rng(seed)
-
-        def rows(count: int, size: int) -> Tensor:
-            # A floor, so that every sequence is possible and no posterior is 0 by rounding.
-            return torch.from_numpy(0.94 * generator.dirichlet([evenness] * size, count) + 0.06 / size)
-
-        return cls(rows(1, states)[0], rows(states, states), rows(states, vocabulary))
-
-    @property
-    def vocabulary(self) -> int:
-        """How many tokens there are."""
-        return self.emission.shape[1]
-
-    def evidence(self, tokens: Tensor) -> Tensor:
-        """What clean tokens [B, L] say, [B, L, V]: 1 at the token; all ones where it is none (open)."""
-        known = (tokens >= 0) & (tokens < self.vocabulary)
-        hot = torch.nn.functional.one_hot(tokens.where(known, 0), self.vocabulary).double()
-        return hot.where(known[..., None], 1.0)
-
-    def noisy_evidence(self, tokens: Tensor, level: Tensor) -> Tensor:
-        """The same if a token is the clean one with probability `level` [B] + (1 - level) / V, else any other."""
-        kept = level.double()[:, None, None]
-        known = (tokens >= 0) & (tokens < self.vocabulary)
-        return (kept * self.evidence(tokens) + (1 - kept) / self.vocabulary).where(known[..., None], 1.0)
-
-    def posterior(self, evidence: Tensor) -> Tensor:
-        """Probability of each clean token at each position given all evidence; [B, L, V] to [B, L, V]."""
-        seen = evidence @ self.emission.T
-        before, state = [], self.initial.expand(len(evidence), -1)
-        for place in range(evidence.shape[1]):
-            before.append(state)
-            state = (state * seen[:, place]) @ self.transition
-            state = state / state.sum(-1, keepdim=True)
-        behind = [torch.ones_like(state)]
-        for place in range(evidence.shape[1] - 1, 0, -1):
-            message = (behind[-1] * seen[:, place]) @ self.transition.T
-            behind.append(message / message.sum(-1, keepdim=True))
-        states = torch.stack(before, 1) * torch.stack(behind[::-1], 1)
-        joint = (states @ self.emission) * evidence
-        return joint / joint.sum(-1, keepdim=True)
-
-    def likelihood(self, evidence: Tensor) -> Tensor:
-        """Probability of the evidence [B, L, V] of each row; [B]."""
-        state = self.initial.expand(len(evidence), -1)
-        for place, seen in enumerate((evidence @ self.emission.T).unbind(1)):
-            state = (state @ self.transition if place else state) * seen
-        return state.sum(-1)
-
-    def sequences(self, length: int) -> Tensor:
-        """Every sequence, int64 [V^length, length], in the order of :func:`number`."""
-        return torch.cartesian_prod(*[torch.arange(self.vocabulary)] * length).reshape(-1, length)
-
-    def distribution(self, length: int, prompt: Sequence[int] = (), suffix: Sequence[int] = ()) -> Tensor:
-        """Probability [V^length] of every answer between a prompt and a suffix."""
-        answers = self.sequences(length)
-        given = [torch.tensor(list(part), dtype=torch.int64).expand(len(answers), -1) for part in (prompt, suffix)]
-        found = self.likelihood(self.evidence(torch.cat([given[0], answers, given[1]], dim=1)))
-        return found / found.sum()
-
-
-def number(sequences: Tensor, vocabulary: int) -> Tensor:
-    """The place of each sequence [N, L] among all of its length, int64 [N]."""
-    powers = vocabulary ** torch.arange(sequences.shape[1] - 1, -1, -1)
-    return (sequences * powers).sum(-1)
+__all__ = ["Chain", "SolvableDenoiser", "number", "solvable_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,29 +116,44 @@ class SolvableDenoiser:
 
     def _ask(self, segment: Segment, earlier: Sequence[Segment], row: _Row) -> list[_Question]:
         """One question for all wanted positions if they see the same, else one each."""
-        context = dict(row.frozen)
-        for index, count in segment.behind:
-            context |= dict(zip(earlier[index].positions[:count], earlier[index].tokens[:count], strict=True))
-        context = {place: token for place, token in context.items() if token != self.spec.mask_id}
-        level = 1.0 if self.levels is None else self.levels[min(row.passes, len(self.levels)) - 1]
         inside = list(zip(segment.positions, segment.tokens, strict=True))
-        shift, groups = int(self.spec.shifted), segment.groups
+        if not segment.causal and segment.groups is None and segment.apart is None:
+            return [self._question(segment, segment.wanted, inside, earlier, row)] if segment.wanted else []
+        groups = segment.groups or (range(len(inside)) if segment.causal else [0] * len(inside))
+        return [
+            self._question(
+                segment,
+                [index],
+                [pair for pair, group in zip(inside, groups, strict=True) if group <= groups[index]],
+                earlier,
+                row,
+            )
+            for index in segment.wanted
+        ]
 
-        def question(wanted: Sequence[int], visible: Sequence[tuple[int, int]]) -> _Question:
-            seen = {place: token for place, token in visible if token != self.spec.mask_id}
-            clean = frozenset([*context, *(place for place in seen if place in self.clean)])
-            return _Question(context | seen, [segment.positions[index] + shift for index in wanted], level, clean)
-
-        if not segment.wanted:
-            return []
-        if groups is not None:
-            return [
-                question([index], [pair for pair, group in zip(inside, groups, strict=True) if group <= groups[index]])
-                for index in segment.wanted
-            ]
-        if segment.causal:
-            return [question([index], inside[: index + 1]) for index in segment.wanted]
-        return [question(segment.wanted, inside)]
+    def _question(
+        self,
+        segment: Segment,
+        wanted: Sequence[int],
+        inside: Sequence[tuple[int, int]],
+        earlier: Sequence[Segment],
+        row: _Row,
+    ) -> _Question:
+        """What wanted indices are told that see these pairs (position, token) of their own segment."""
+        clean, mask = dict(row.frozen), self.spec.mask_id
+        for number, (index, count) in enumerate(segment.behind):
+            pairs = list(zip(earlier[index].positions[:count], earlier[index].tokens[:count], strict=True))
+            if segment.apart is not None and number == len(segment.behind) - 1 and segment.apart[wanted[0]] >= 0:
+                del pairs[segment.apart[wanted[0]]]
+            clean |= {place: token for place, token in pairs if token != mask}
+        own = {place: token for place, token in inside if token != mask}
+        level = 1.0 if self.levels is None else self.levels[min(row.passes, len(self.levels)) - 1]
+        return _Question(
+            seen=clean | own,
+            targets=[segment.positions[index] + int(self.spec.shifted) for index in wanted],
+            level=level,
+            clean=frozenset([*clean, *(place for place in own if place in self.clean)]),
+        )
 
     def _answer(self, questions: Sequence[_Question]) -> list[Tensor]:
         if not questions:
@@ -254,7 +190,7 @@ class SolvableDenoiser:
         return hidden, None
 
 
-class Digits:
+class Letters:
     """A tokenizer that writes ids as letters."""
 
     chat_template = None
@@ -290,4 +226,4 @@ def solvable_model(
         "numerics": "row-invariant",
         **fields,
     }
-    return Model("solvable", SolvableDenoiser(chain, ModelSpec(**spec), levels, clean), Digits())
+    return Model("solvable", SolvableDenoiser(chain, ModelSpec(**spec), levels, clean), Letters())
