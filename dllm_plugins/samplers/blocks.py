@@ -22,16 +22,26 @@ class Blocks:
 
     :param anchor: a position where a block begins; blocks are aligned to it both ways.
     :param context: what finished text sees: its own and earlier blocks, or what is left of it.
+    :param shift: 1 if the row at p - 1 predicts position p; a block's first position is then
+        predicted by finished text, which does not see the block.
     """
 
     def __init__(
-        self, canvas: Canvas, length: int, *, anchor: int = 0, context: Literal["blocks", "causal"] = "blocks"
+        self,
+        canvas: Canvas,
+        length: int,
+        *,
+        anchor: int = 0,
+        context: Literal["blocks", "causal"] = "blocks",
+        shift: int = 0,
     ) -> None:
         self.canvas = canvas
         self.length = length
         self.anchor = anchor
         self.context = context
+        self.shift = shift
         self.frozen = 0
+        self._last = torch.empty(0)
 
     def number(self, place: int) -> int:
         """The block of a position."""
@@ -46,18 +56,21 @@ class Blocks:
         return [range(max(begin, 0), min(begin + self.length, len(self.canvas.tokens))) for begin in begins]
 
     def look(self, block: range, places: Sequence[int], kind: str = "predict") -> Generator[Pass, list[Tensor], Tensor]:
-        """Logits [len(places), V] at positions of `block`; everything before it is frozen by the way."""
+        """Logits [len(places), V] at ascending positions of `block`; everything before it is frozen by the way."""
         count = block.start - self.frozen
-        if not count:
-            return (yield Pass((self.canvas.part(block, places),), kind))[0]
-        before = range(self.frozen, block.start)
-        context = self.canvas.part(
-            before, causal=True, groups=None if self.context == "causal" else [self.number(place) for place in before]
-        )
-        newest = self.canvas.part(block, places, behind=((0, count),))
-        kind = kind if self.frozen else "prefill"
-        self.frozen = block.start
-        return (yield Pass((context, newest), kind, freeze=count))[1]
+        wanted = [place - self.shift for place in places if place - self.shift >= block.start]
+        if count:
+            before = range(self.frozen, block.start)
+            groups = None if self.context == "causal" else [self.number(place) for place in before]
+            last = [block.start - 1] if self.shift else []
+            context = self.canvas.part(before, last, causal=True, groups=groups)
+            newest = self.canvas.part(block, wanted, behind=((0, count),))
+            kind = kind if self.frozen else "prefill"
+            self.frozen = block.start
+            self._last, logits = yield Pass((context, newest), kind, freeze=count)
+        else:
+            logits = (yield Pass((self.canvas.part(block, wanted),), kind))[0]
+        return logits if len(wanted) == len(places) else torch.cat([self._last, logits])
 
 
 def spread(sure: Tensor, places: Sequence[int], span: range) -> Tensor:
