@@ -123,3 +123,12 @@ def test_a_hole_may_be_the_first_position() -> None:
     assert None not in found[-1]
     with pytest.raises(RequestError, match="mask id"):
         scripted_model(lambda _tokens, _place: says(9), "sdar").engine().admit(Request([MASK, 5]))
+
+
+def test_an_open_first_position_does_not_see_the_company_of_its_row() -> None:
+    """The reference reads it from the padding in front of it, if other rows are longer."""
+    model = shifted.load("dream")
+    short = shifted.request("dream", [shifted.MASK, 5, 6], max_new_tokens=3)
+    long = shifted.request("dream", [7, 8, 9, 10, 11, shifted.MASK], max_new_tokens=3)
+    together = [found.tokens for found in shifted.generate(model, short, long)]
+    assert together == [shifted.generate(model, asked)[0].tokens for asked in (short, long)]
