@@ -12,8 +12,9 @@ exact, and, from masks, the same as ancestral sampling (arXiv 2406.07524).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -24,8 +25,9 @@ SolverName = Literal["integrated", "euler"]
 
 #: The exponent of the paper's experiments with text.
 CUBIC = 3.0
-#: Where the schedule of the paper's appendix D peaks, as a power.
+#: The power of the corrector's schedule in the paper's appendix D.
 POWER = 0.25
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,38 +130,42 @@ class Flow:
         both = ahead + back
         return Step(begin, end, -math.expm1(-ahead), -math.expm1(-back), -math.expm1(-both), ahead / both)
 
-    def steps(self, count: int) -> list[Step]:
+    def steps(self, count: int) -> tuple[Step, ...]:
         """All steps from 0 to 1.
 
         With the integrated solver `count` of equal length. With Euler's a step that would be
         longer than its rates allow is cut to what they do, so there may be more; once no more
         than 1 / count is left, the last one takes it.
         """
-        found: list[Step] = []
-        if self.solver == "integrated" or (self.corrector == 0 and self.scheduler.name == "linear"):
-            times = [number / count for number in range(count + 1)]
-            return [self.step(begin, end) for begin, end in pairwise(times)]
-        time = 0.0
-        while 1 - time > (1 + 1e-9) / count:
-            length = 1 / count if time == 0 else min(1 / count, self.largest_step(time))
-            found.append(self.step(time, time + length))
-            time += length
-        return [*found, self.step(time, 1.0)]
+        return _steps(self, count)
 
 
-def chosen(luck: Tensor, probability: float | Tensor, *, evenly: bool = False) -> Tensor:
-    """Which of N positions jump, bool [N], each with the same probability or its own.
+@lru_cache(maxsize=64)
+def _steps(flow: Flow, count: int) -> tuple[Step, ...]:
+    if flow.solver == "integrated":
+        return tuple(flow.step(begin / count, (begin + 1) / count) for begin in range(count))
+    found, time = list[Step](), 0.0
+    while 1 - time > (1 + _ROUNDING) / count:
+        length = 1 / count if time == 0 else min(1 / count, flow.largest_step(time))
+        found.append(flow.step(time, time + length))
+        time += length
+    return (*found, flow.step(time, 1.0))
 
-    :param luck: uniform numbers [N + 1].
-    :param evenly: systematic sampling: the positions in random order, marked off at equal
-        distances, so their number is the expected one, rounded up or down. Each still jumps with
-        its probability, but few of them happen to jump in company.
+
+def chosen(luck: Sequence[float], probability: Sequence[float], *, evenly: bool = False) -> list[bool]:
+    """Which of N positions jump.
+
+    :param luck: N uniform numbers and one more.
+    :param probability: of each position.
+    :param evenly: systematic sampling: the positions in random order, laid end to end by their
+        probabilities and marked off at distances of 1, so their number is the expected one, rounded
+        up or down. Each still jumps with its probability, but they do not crowd by chance.
     """
-    own, shift = luck[:-1], luck[-1]
-    share = torch.as_tensor(probability, dtype=luck.dtype).expand(own.shape)
     if not evenly:
-        return own < share
-    order = own.argsort()
-    marks = torch.floor(share[order].cumsum(0) + shift)
-    before = torch.cat([torch.zeros_like(shift)[None], marks[:-1]]) if len(marks) else marks
-    return torch.zeros_like(own, dtype=torch.bool).scatter(0, order, marks > before)
+        return [own < share for own, share in zip(luck, probability, strict=False)]
+    found, reached = [False] * len(probability), luck[len(probability)]
+    for index in sorted(range(len(probability)), key=luck.__getitem__):
+        before, reached = reached, reached + probability[index]
+        # The sum of many shares may end a rounding error before the mark it should reach.
+        found[index] = math.floor(reached + _ROUNDING) > math.floor(before + _ROUNDING)
+    return found

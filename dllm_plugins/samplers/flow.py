@@ -9,12 +9,11 @@ solver and no corrector this is ancestral sampling of masked diffusion (arXiv 24
 Temperature 1 follows the model; 0 still draws when a position is settled, but not as what.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from pydantic import Field
 from pydantic import model_validator
-from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.processes.flow import CUBIC
@@ -86,14 +85,16 @@ class FlowSettings(FlowOptions, SpanSettings):
     """Options of flow matching from masks."""
 
 
-def moving(places: list[int], luck: Tensor, span: range, probability: float | Tensor, *, evenly: bool) -> list[int]:
-    """Those of `places` that jump, each with the same probability or its own.
+def moving(
+    places: list[int], luck: list[float], span: range, probability: Sequence[float], *, evenly: bool
+) -> list[int]:
+    """Those of `places` that jump.
 
-    :param luck: uniform numbers [len(span) + 1], one a position and one more.
+    :param luck: a uniform number for each position of `span`, and one more.
+    :param probability: of each of `places`.
     """
-    index = torch.tensor([place - span.start for place in places] + [len(span)])
-    jumps = chosen(luck[index], probability, evenly=evenly).tolist()
-    return [place for place, jump in zip(places, jumps, strict=True) if jump]
+    own = [*(luck[place - span.start] for place in places), luck[-1]]
+    return [place for place, jumps in zip(places, chosen(own, probability, evenly=evenly), strict=True) if jumps]
 
 
 def start(canvas: Canvas, settings: FlowSettings, spec: ModelSpec) -> Program:
@@ -101,11 +102,11 @@ def start(canvas: Canvas, settings: FlowSettings, spec: ModelSpec) -> Program:
     spans, flow = Spans(canvas, spec, settings), settings.flow()
     for span in spans:
         for number, step in enumerate(flow.steps(settings.steps or len(canvas.open(span)))):
-            luck = canvas.row.noise.uniform((span.start, number, MOVES), len(span) + 1)
+            luck = canvas.row.noise.uniform((span.start, number, MOVES), len(span) + 1).tolist()
             opened = canvas.open(span)
-            settled = [place for place in span if place not in opened]
-            settling = moving(opened, luck, span, step.settle, evenly=settings.few_steps)
-            reopening = moving(settled, luck, span, step.reopen, evenly=settings.few_steps)
+            settled = [place for place in span if canvas.tokens[place] != canvas.mask]
+            settling = moving(opened, luck, span, [step.settle] * len(opened), evenly=settings.few_steps)
+            reopening = moving(settled, luck, span, [step.reopen] * len(settled), evenly=settings.few_steps)
             yield from spans.settle(span, settling, number)
             spans.reopen(reopening)
             if not settings.corrector:

@@ -76,13 +76,16 @@ class Denoising:
     def move(self, logits: Tensor, number: int, step: Step, settings: FlowUniformSettings) -> None:
         """Jumps of one step; logits [length, V]."""
         noise, length = self.canvas.row.noise, len(self.tokens)
-        luck = noise.uniform((self.begin, number, MOVES), length + 1)
-        forward = noise.uniform((self.begin, number, SIDES), length) < step.forward
-        jumps = chosen(luck, step.jump, evenly=settings.few_steps)
-        self._forward((jumps & forward).nonzero()[:, 0].tolist(), logits, number)
+        luck = noise.uniform((self.begin, number, MOVES), length + 1).tolist()
+        sides = noise.uniform((self.begin, number, SIDES), length).tolist()
+        jumps = chosen(luck, [step.jump] * length, evenly=settings.few_steps)
+        self._forward(
+            [index for index in range(length) if jumps[index] and sides[index] < step.forward], logits, number
+        )
         fresh = self.process.noised(length, self.spec, noise, (self.begin, number, BACK))
-        for index in (jumps & ~forward).nonzero()[:, 0].tolist():
-            self._write(index, fresh[index])
+        for index in range(length):
+            if jumps[index] and sides[index] >= step.forward:
+                self._write(index, fresh[index])
         if settings.self_conditioning:
             self.said = logits / (self.canvas.row.config.temperature or 1.0)
 

@@ -137,19 +137,29 @@ def steps(settings: RemdmSettings, count: int) -> list[Step]:
     return [step_between(settings, begin, end) for begin, end in pairwise(times)]
 
 
+def shares(reopen: float, settled: list[int], sure: dict[int, float], settings: RemdmSettings) -> list[float]:
+    """The probability that each settled position is reopened.
+
+    :param sure: the probability each token was drawn with.
+    """
+    if settings.variant != "conf":
+        return [reopen] * len(settled)
+    unsure = torch.tensor([-sure[place] for place in settled], dtype=torch.float64)
+    found: list[float] = (reopen * torch.softmax(unsure, 0)).tolist()
+    return found
+
+
 def start(canvas: Canvas, settings: RemdmSettings, spec: ModelSpec) -> Program:
     """Part after part, step after step."""
     spans, sure = Spans(canvas, spec, settings), dict[int, float]()
     final = settings.variant != "conf" and settings.strength() == 0
     for span in spans:
         for number, step in enumerate(steps(settings, settings.steps or len(canvas.open(span)))):
-            luck = canvas.row.noise.uniform((span.start, number, MOVES), len(span) + 1)
+            luck = canvas.row.noise.uniform((span.start, number, MOVES), len(span) + 1).tolist()
             opened = canvas.open(span)
-            settled = [place for place in span if place not in opened]
-            settling = moving(opened, luck, span, step.settle, evenly=False)
-            unsure = torch.tensor([-sure[place] for place in settled], dtype=torch.float64)
-            share = step.reopen * (torch.softmax(unsure, 0) if settings.variant == "conf" else torch.ones_like(unsure))
-            reopening = moving(settled, luck, span, share, evenly=False)
+            settled = [place for place in span if canvas.tokens[place] != canvas.mask]
+            settling = moving(opened, luck, span, [step.settle] * len(opened), evenly=False)
+            reopening = moving(settled, luck, span, shares(step.reopen, settled, sure, settings), evenly=False)
             drawn = yield from spans.settle(span, settling, number)
             sure |= dict(zip(settling, drawn.tolist(), strict=True))
             spans.reopen(reopening)
