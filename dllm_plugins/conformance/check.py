@@ -15,6 +15,7 @@ from dllm_plugins.conformance.play import Play
 from dllm_plugins.conformance.plays import PLAYS
 from dllm_plugins.conformance.run import run
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import RequestError
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 
@@ -63,7 +64,9 @@ def check_setting(case: Case, setting: Setting, models: Models) -> Result:
         model = models.get(**play.load)
         traces = run(model, play)
     except DllmError as error:
-        verdict: Verdict = "REFUSED" if setting.quirk and setting.sampler in PLAYS else "MISSED"
+        # Only what is wrong with the request itself may be a defect that we refuse to share.
+        refused = setting.quirk and isinstance(error, RequestError)
+        verdict: Verdict = "REFUSED" if refused else "MISSED"
         return Result(case.name, setting.name, verdict, str(error))
     wrong = compare(setting, play, traces, case.about.get("mask_id"))
     passes = f"{max(trace.passes for trace in traces)} passes"
