@@ -1,0 +1,137 @@
+"""Which settings of which rules and samplers take part: found in the registries, not listed here.
+
+A rule registered tomorrow takes part by itself: with its defaults, and at every value that
+the tables below give for the names of its parameters.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+
+from dllm_plugins import SamplingConfig
+from dllm_plugins import plugins
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import OptionError
+from dllm_plugins.strategies import Strategy
+
+#: Values to try of a parameter, by its name, wherever a rule or a sampler has it.
+KNOBS: dict[str, tuple[Any, ...]] = {
+    "threshold": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
+    "factor": (0.25, 0.5, 1.0, 1.5, 2.0, 4.0),
+    "steps": (8, 4, 2, 1),
+    "draft_length": (2, 4, 6),
+}
+#: Values of one rule's, revocation rule's or sampler's parameter, in place of those above; none leaves it alone.
+OWN: dict[tuple[str, str], tuple[Any, ...]] = {}
+#: The rule that settles one token a pass, beside which all are judged.
+SLOW = "quota"
+#: The rule that revocation rules are tried with: hasty enough to have something to undo.
+HASTY: dict[str, Any] = {"rule": "threshold", "threshold": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One setting.
+
+    :param method: the curve it belongs to.
+    :param setting: what tells it from others on that curve.
+    :param options: of SamplingConfig.
+    """
+
+    method: str
+    setting: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Both in one word."""
+        return f"{self.method} {self.setting}".strip()
+
+
+def values(method: str, parameters: set[str]) -> list[tuple[str, Any]]:
+    """The parameters to turn, one at a time, and the values to turn them to."""
+    known = {name: OWN.get((method, name), KNOBS.get(name, ())) for name in sorted(parameters)}
+    return [(name, value) for name, tried in known.items() for value in tried]
+
+
+def of_rule(rule: Any, mode: str) -> list[Contestant]:
+    """A commit rule at its defaults and at every value of its parameters."""
+    shared = {"mode": mode, "rule": rule.name}
+    settings = set(rule.settings.model_fields) if hasattr(rule, "settings") else set()
+    found = [Contestant(rule.name, "", shared)]
+    for name, value in values(rule.name, set(rule.options) | settings):
+        own = {"rule_options": {name: value}} if name in settings else {name: value}
+        found.append(Contestant(rule.name, f"{name}={value}", shared | own))
+    return found
+
+
+def of_revocation(revocation: Any, mode: str) -> list[Contestant]:
+    """A revocation rule behind a hasty commit rule."""
+    shared = {"mode": mode, **HASTY, "revoke": revocation.name}
+    method = f"revoke {revocation.name}"
+    found = [Contestant(method, "", shared)]
+    for name, value in values(revocation.name, set(revocation.settings.model_fields)):
+        found.append(Contestant(method, f"{name}={value}", shared | {"revoke_options": {name: value}}))
+    return found
+
+
+def of_mode(mode: str, strategy: Strategy) -> list[Contestant]:
+    """A mode that follows no commit rule, likewise."""
+    sampler = getattr(strategy, "sampler", None)
+    names = set(strategy.options if sampler is None else sampler.settings.model_fields)
+    method, shared = f"mode {mode}", {"mode": mode}
+    found = [Contestant(method, "", shared)]
+    for name, value in values(mode, names):
+        own = {name: value} if name in SamplingConfig.model_fields else {"preset_options": {name: value}}
+        found.append(Contestant(method, f"{name}={value}", shared | own))
+    return found
+
+
+def modes(spec: ModelSpec) -> dict[str, Strategy]:
+    """The model's modes, each strategy once: under its own name if it has one."""
+    strategies = plugins.strategies()
+    found: dict[str, tuple[str, Strategy]] = {}
+    for mode in spec.modes:
+        strategy = strategies[spec.strategies.get(mode, mode)]
+        found[strategy.name] = (mode, strategy)
+    return dict(found.values())
+
+
+def ruled_mode(spec: ModelSpec) -> str:
+    """The mode that every commit rule is tried in: the first that takes one.
+
+    :raises OptionError: if the model has none.
+    """
+    for mode, strategy in modes(spec).items():
+        if "rule" in strategy.options:
+            return mode
+    raise OptionError(f"no mode of {spec.name} takes a commit rule; its modes: {', '.join(spec.modes)}")
+
+
+def slow(spec: ModelSpec) -> Contestant:
+    """One token a pass."""
+    return Contestant("slow", "", {"mode": ruled_mode(spec), "rule": SLOW})
+
+
+def contestants(spec: ModelSpec) -> tuple[list[Contestant], dict[str, str]]:
+    """All that can run on this model, and why the others cannot."""
+    ruled, known = ruled_mode(spec), modes(spec)
+    found = [slow(spec)]
+    for rule in plugins.rules().values():
+        found += of_rule(rule, ruled)
+    if "revoke" in known[ruled].options:
+        for revocation in plugins.revocations().values():
+            found += of_revocation(revocation, ruled)
+    for mode, strategy in known.items():
+        if mode != ruled:
+            found += of_mode(mode, strategy)
+    fitting, refused = [], {}
+    for contestant in found:
+        config = SamplingConfig(**contestant.options)
+        try:
+            known[str(config.mode)].check(config, spec)
+            fitting.append(contestant)
+        except OptionError as error:
+            refused[contestant.name] = str(error)
+    return fitting, refused

@@ -1,0 +1,1 @@
+"""A small block-diffusion model that solves 4x4 sudoku. `python -m dllm_plugins.training.blocks --help`."""

@@ -1,0 +1,47 @@
+"""`python -m dllm_plugins.training.blocks`: train, evaluate."""
+
+from pathlib import Path
+
+import click
+import torch
+
+from dllm_plugins.errors import DllmError
+from dllm_plugins.training.blocks.evaluate import print_scores
+from dllm_plugins.training.blocks.evaluate import shipped_model
+from dllm_plugins.training.blocks.recipe import Recipe
+from dllm_plugins.training.blocks.train import Run
+
+
+@click.group()
+@click.option("--threads", default=0, help="CPU threads; 0 leaves torch's choice.")
+def main(threads: int) -> None:
+    """Train the small block-diffusion model that solves 4x4 sudoku."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+@main.command()
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/blocks"), show_default=True)
+@click.option("--steps", default=Recipe().steps, show_default=True, help="Length of the whole run.")
+@click.option("--seed", default=0, show_default=True)
+def train(folder: Path, steps: int, seed: int) -> None:
+    """Train, or go on with the run in FOLDER."""
+    run = Run(folder, Recipe(steps=steps, seed=seed))
+    run.resume()
+    run.train()
+
+
+@main.command()
+@click.option("--model", type=click.Path(path_type=Path), default=None, help="Folder; default: the shipped model.")
+@click.option("--puzzles", default=500, show_default=True, help="How many held-out puzzles.")
+@click.option("--seed", default=0, show_default=True, help="The recipe's: it decides which boards were held out.")
+def evaluate(model: Path | None, puzzles: int, seed: int) -> None:
+    """Solve held-out puzzles, settling one to all cells of a block in a pass."""
+    print_scores(model or shipped_model(), puzzles, seed)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DllmError as error:
+        raise SystemExit(f"error: {error}") from error

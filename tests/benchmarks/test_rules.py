@@ -1,0 +1,124 @@
+"""The sweep finds what is registered, measures it against slow decoding, and draws the same bytes every time."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dllm_plugins import plugins
+from dllm_plugins.training.blocks.recipe import Recipe
+from dllm_plugins.training.blocks.train import Run
+from rules import Point
+from rules import agreement
+from rules import run
+from rules import scores
+from rules import sudoku
+from rules import table
+from rules_plot import draw
+from sweep import KNOBS
+from sweep import OWN
+from sweep import contestants
+from sweep import of_rule
+from sweep import ruled_mode
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that was hardly trained."""
+    place = tmp_path_factory.mktemp("run")
+    Run(place, Recipe(steps=2, batch=8, width=32, inner=64, layers=2, heads=2)).train()
+    return place / "model"
+
+
+def test_agreement() -> None:
+    """Place by place; what only one answer has counts against it."""
+    assert agreement([[1, 2, 3]], [[1, 5, 3]]) == pytest.approx(2 / 3)
+    assert agreement([[1, 2], [4]], [[1, 2, 3], [4]]) == pytest.approx(3 / 4)
+
+
+def test_every_rule_revocation_and_sampler_takes_part(folder: Path) -> None:
+    """What is registered and fits is swept; what does not fit is named with its reason."""
+    spec = sudoku(folder, 1).model.denoiser.spec
+    fitting, refused = contestants(spec)
+    methods = {item.method for item in fitting} | {name.split(" ")[0] for name in refused}
+    assert methods >= set(plugins.rules())
+    assert ruled_mode(spec) == "blocks"
+    assert "mode sdar" in methods
+    if plugins.revocations():
+        assert {f"revoke {name}" for name in plugins.revocations()} <= methods | {"revoke"}
+    assert len({item.name for item in fitting}) == len(fitting)
+    assert all(reason for reason in refused.values())
+
+
+def test_a_new_rule_is_swept_by_the_names_of_its_parameters() -> None:
+    """At its defaults, and at the tables' values of what it says it has."""
+
+    class Rule:
+        name = "new"
+        options = frozenset({"threshold", "unheard_of"})
+
+    found = of_rule(Rule(), "blocks")
+    assert [item.setting for item in found] == ["", *(f"threshold={value}" for value in KNOBS["threshold"])]
+    assert found[1].options == {"mode": "blocks", "rule": "new", "threshold": KNOBS["threshold"][0]}
+
+
+def test_the_table_of_exceptions_names_parameters_that_exist() -> None:
+    """A name that is gone would silently sweep nothing."""
+    registered: dict[str, set[str]] = {}
+    for rule in plugins.rules().values():
+        own = set(rule.settings.model_fields) if hasattr(rule, "settings") else set()
+        registered[rule.name] = own | set(rule.options)
+    for revocation in plugins.revocations().values():
+        registered[revocation.name] = set(revocation.settings.model_fields)
+    for mode, strategy in plugins.strategies().items():
+        sampler = getattr(strategy, "sampler", None)
+        registered.setdefault(mode, set(strategy.options if sampler is None else sampler.settings.model_fields))
+    assert not [key for key in OWN if key[1] not in registered.get(key[0], set())]
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> dict[str, Any]:
+    """A sweep over two puzzles."""
+    return run(replace(sudoku(folder, 2), timed=1), rounds=1)
+
+
+def test_figures(result: dict[str, Any]) -> None:
+    """Slow decoding agrees with itself at one token a pass; a whole block a pass takes one pass a block."""
+    points = {(item["method"], item["setting"]): item for item in result["points"]}
+    slow = points["slow", ""]
+    assert (slow["agreement"], slow["same"], slow["passes"], slow["tokens_per_pass"]) == (100, 100, 16, 1)
+    assert points["quota", "steps=1"]["passes"] == 2
+    assert points["quota", "steps=8"]["agreement"] == 100
+    assert all(item["tokens_per_second"] > 0 for item in points.values())
+
+
+def test_the_plot_is_the_same_every_time(result: dict[str, Any], tmp_path: Path) -> None:
+    """Same results, same bytes; every method is in it."""
+    again = json.loads(json.dumps({"sudoku-4x4": result}))
+    draw({"sudoku-4x4": result}, tmp_path / "one.svg")
+    draw(again, tmp_path / "two.svg")
+    drawn = (tmp_path / "one.svg").read_text()
+    assert drawn == (tmp_path / "two.svg").read_text()
+    for item in result["points"]:
+        assert item["method"] in drawn
+    assert "Pareto front" in drawn
+
+
+def test_scores_begin_with_slow_decoding() -> None:
+    """A method's curve starts at one token a pass, so that only what it adds is compared."""
+    shared = {"agreement": 0.0, "same": 0.0, "passes": 1.0, "tokens_per_second": 1.0}
+    points = [
+        Point("slow", "", quality=90, tokens_per_pass=1, **shared),
+        Point("good", "a", quality=90, tokens_per_pass=3, **shared),
+        Point("bad", "a", quality=50, tokens_per_pass=4, **shared),
+    ]
+    assert scores(points) == {"good": 270, "slow": 90, "bad": 90}
+    text = table("x", {"quality": "q", "answers": 1, "tokens": 1, "aup": {}, "points": result_of(points)})
+    assert [line.endswith("| yes |") for line in text.splitlines()[4:7]] == [False, True, True]
+
+
+def result_of(points: list[Point]) -> list[dict[str, Any]]:
+    """Points as JSON holds them."""
+    return [{name: getattr(item, name) for name in Point.__slots__} for item in points]
