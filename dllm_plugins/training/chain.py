@@ -73,7 +73,7 @@ class Chain:
         return state.sum(-1)
 
     def sequences(self, length: int) -> Tensor:
-        """Every sequence, int64 [V^length, length], in the order of :func:`number`."""
+        """Every sequence, int64 [V^length, length], in the order of :func:`sequence_number`."""
         return torch.cartesian_prod(*[torch.arange(self.vocabulary)] * length).reshape(-1, length)
 
     def distribution(self, length: int, prompt: Sequence[int] = (), suffix: Sequence[int] = ()) -> Tensor:
@@ -84,7 +84,7 @@ class Chain:
         return found / found.sum()
 
 
-def number(sequences: Tensor, vocabulary: int) -> Tensor:
+def sequence_number(sequences: Tensor, vocabulary: int) -> Tensor:
     """The place of each sequence [N, L] among all of its length, int64 [N]."""
     powers = vocabulary ** torch.arange(sequences.shape[1] - 1, -1, -1)
     return (sequences * powers).sum(-1)

@@ -22,9 +22,9 @@ from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.models import Model
 from dllm_plugins.training.chain import Chain
-from dllm_plugins.training.chain import number
+from dllm_plugins.training.chain import sequence_number
 
-__all__ = ["Chain", "SolvableDenoiser", "number", "solvable_model"]
+__all__ = ["Chain", "SolvableDenoiser", "sequence_number", "solvable_model"]
 
 
 @dataclass(frozen=True, slots=True)

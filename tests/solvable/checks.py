@@ -6,9 +6,11 @@
 Pearson's chi-square over all V^L answers. How many samples it takes: if the sampler's
 distribution q is off by a total variation d = sum|q - p| / 2, then by Cauchy-Schwarz
 sum (q - p)^2 / p >= (2 d)^2, with equality where q / p is 1 + 2 d or 1 - 2 d. So the
-statistic of n samples has a noncentral chi-square distribution whose noncentrality is at
-least 4 n d^2, and :func:`samples_needed` solves for the n that rejects with the power asked
-for. No error of that size can hide from the test, whatever its shape.
+statistic of n samples has nearly a noncentral chi-square distribution whose noncentrality is
+at least 4 n d^2, and :func:`samples_needed` solves for the n that rejects with the power asked
+for. No error of that size can hide from the test, whatever its shape. Nearly: with finite
+counts the statistic is a little smaller (by simulation, power 0.977 where 0.990 is computed),
+so a tenth is added to n; test_checks.py measures the power that leaves.
 """
 
 from collections.abc import Sequence
@@ -22,16 +24,17 @@ from torch import Tensor
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.training.solvable import number
+from dllm_plugins.training.solvable import sequence_number
 
 ALPHA, POWER, DISTANCE = 1e-6, 0.99, 0.02
+MARGIN = 1.1
 
 
 def samples_needed(cells: int, *, total_variation: float = DISTANCE, power: float = POWER, alpha: float = ALPHA) -> int:
     """Samples with which :func:`assert_distribution` rejects an error of this size with this power."""
     limit = chi2.isf(alpha, cells - 1)
     noncentrality = brentq(lambda guess: ncx2.sf(limit, cells - 1, guess) - power, 1e-3, 100 * limit)
-    return int(noncentrality / (2 * total_variation) ** 2) + 1
+    return int(MARGIN * noncentrality / (2 * total_variation) ** 2) + 1
 
 
 def p_value(counts: Tensor, probabilities: Tensor) -> float:
@@ -93,5 +96,5 @@ def sequence_distribution(
             for own in range(first, min(first + batch, seed + samples))
         ]
         answers = torch.tensor([finish.tokens for finish in engine.generate(requests)])
-        counts += torch.bincount(number(answers, vocabulary), minlength=len(counts))
+        counts += torch.bincount(sequence_number(answers, vocabulary), minlength=len(counts))
     return counts
