@@ -72,6 +72,8 @@ class Segment:
     :param groups: block numbers of the tokens; a token then sees those of its own and of
         smaller numbers, in place of `causal`.
     :param conditioning: float [len(tokens), V], the last pass's logits, for models that read them.
+    :param apart: per token, the one token it does not see, an index into the segment named last in
+        `behind`; -1 where it sees them all. Only :class:`~dllm_plugins.denoisers.native.NativeDenoiser` can do it.
     """
 
     row: int
@@ -83,6 +85,7 @@ class Segment:
     wanted: Sequence[int] = field(default=())
     groups: Sequence[int] | None = None
     conditioning: "Tensor | None" = None
+    apart: Sequence[int] | None = None
 
 
 class PrefixState(Protocol):

@@ -71,6 +71,8 @@ class GemmaDenoiser(NativeDenoiser):
     def _one(self, call: Sequence[Segment]) -> tuple[Tensor, Any]:
         """Hidden states [tokens, hidden] of a segment and those behind it, and the encoder's cache."""
         kept = self._cached[call[0].row]
+        if any(segment.apart is not None for segment in call):
+            raise OptionError(f"{self.spec.name} cannot hide single keys from a token; choose another mode")
         if not call[0].causal:
             assert len(call) == 1, "nothing can be behind a canvas, which leaves no keys"
             return self._decode(call[0], kept.opened()), None

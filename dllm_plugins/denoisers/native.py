@@ -161,4 +161,7 @@ def visible(call: Sequence[Segment], kept: int) -> Tensor:
             seen[rows, own] = inside.tril() if segment.causal else inside
         for index, count in segment.behind:
             seen[rows, kept + begins[index] : kept + begins[index] + count] = True
+        for token, place in enumerate(segment.apart or ()):
+            if place >= 0:
+                seen[begin + token, kept + begins[segment.behind[-1][0]] + place] = False
     return seen

@@ -41,6 +41,8 @@ def visibility(segments: Sequence[Segment], prefix: int) -> Tensor:
     mask = torch.zeros(total, -(-(prefix + total) // CHUNK) * CHUNK, dtype=torch.bool)
     mask[:, :prefix] = True
     for segment, start in zip(segments, starts, strict=True):
+        if segment.apart is not None:
+            raise OptionError("this backend cannot hide single keys from a token; choose another mode")
         count = len(segment.tokens)
         own = torch.ones(count, count, dtype=torch.bool)
         mask[start : start + count, prefix + start : prefix + start + count] = own.tril() if segment.causal else own

@@ -12,6 +12,9 @@ from dllm_plugins.samplers import diffusion_gemma
 from dllm_plugins.samplers import dream
 from dllm_plugins.samplers import dreamon
 from dllm_plugins.samplers import fast_dllm_v2
+from dllm_plugins.samplers import flow
+from dllm_plugins.samplers import flow_uniform
+from dllm_plugins.samplers import freedave
 from dllm_plugins.samplers import idlm
 from dllm_plugins.samplers import llada
 from dllm_plugins.samplers import llada2
@@ -21,11 +24,15 @@ from dllm_plugins.samplers import mdlm
 from dllm_plugins.samplers import nemotron
 from dllm_plugins.samplers import nemotron_linear
 from dllm_plugins.samplers import open_dcoder
+from dllm_plugins.samplers import remdm
 from dllm_plugins.samplers import rnd1
+from dllm_plugins.samplers import saber
+from dllm_plugins.samplers import scheduled
 from dllm_plugins.samplers import sdar
 from dllm_plugins.samplers import stable_diffcoder
 from dllm_plugins.samplers import wedlm
 from dllm_plugins.samplers import wedlm_block
+from dllm_plugins.samplers import wino
 from dllm_plugins.samplers.base import Sampler
 
 
@@ -58,4 +65,11 @@ def samplers(
         idlm.SAMPLER,
         diffullama.SAMPLER,
         diffusion_gemma.sampler(processes["uniform"]),
+        wino.SAMPLER,
+        saber.SAMPLER,
+        *freedave.SAMPLERS,
+        scheduled.sampler(rules, revocations),
+        flow.SAMPLER,
+        flow_uniform.sampler(processes["uniform"]),
+        remdm.SAMPLER,
     ]
