@@ -1,0 +1,151 @@
+"""The samplers' programs draw what their chains say, and what they should: counts of many answers.
+
+How many: `samples_needed` gives those with which the chi-square test rejects an error of 0.02
+in total variation with power 0.99 at alpha 1e-6, whatever its shape. A share of settled
+positions is one probability; its binomial test has that power with (4.9 + 2.33)^2 / 4 / 0.02^2
+positions, normal quantiles of alpha / 2 and 0.99. Seeds are fixed.
+"""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from dllm_plugins import SamplingConfig
+from dllm_plugins.processes.flow import Flow
+from dllm_plugins.processes.flow import Scheduler
+from dllm_plugins.samplers import flow as flow_sampler
+from dllm_plugins.samplers import remdm as remdm_sampler
+from dllm_plugins.samplers.remdm import RemdmSettings
+from dllm_plugins.samplers.remdm import steps as remdm_steps
+from dllm_plugins.training.chain import Chain
+from dllm_plugins.training.solvable import solvable_model
+
+from .checks import assert_distribution
+from .checks import p_value
+from .checks import samples_needed
+from .checks import sequence_distribution
+from .flow_kernels import PROMPT
+from .flow_kernels import Runner
+from .flow_kernels import masked_chain
+from .flow_kernels import speaks_of
+from .flow_kernels import uniform_chain
+
+CHAIN, LENGTH = Chain.random(3, 2, seed=1, evenness=0.2), 3
+CELLS = CHAIN.vocabulary**LENGTH
+ENOUGH = samples_needed(CELLS)
+
+
+@pytest.mark.slow
+def test_one_position_at_a_time_is_exact() -> None:
+    """As many even steps as positions on a linear schedule settle one each, in random order; the whole engine."""
+    config = SamplingConfig(
+        mode="flow", max_new_tokens=LENGTH, temperature=1.0, steps=LENGTH, preset_options={"few_steps": True}
+    )
+    counts = sequence_distribution(solvable_model(CHAIN, cache="none"), config, ENOUGH, prompt=(PROMPT,))
+    assert_distribution(counts, CHAIN.distribution(LENGTH, (PROMPT,)))
+
+
+MASKED: list[tuple[str, int, dict[str, Any], Flow | RemdmSettings]] = [
+    ("flow", 2, {}, Flow()),
+    ("flow", 3, {"scheduler": "cosine", "corrector": 3.0}, Flow(Scheduler("cosine"), 3.0)),
+    ("remdm", 3, {"variant": "rescale", "eta": 0.6}, RemdmSettings.model_validate({"variant": "rescale", "eta": 0.6})),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "count", "options", "source"), MASKED, ids=["ancestral", "corrector", "remdm"])
+def test_from_masks_answers_follow_the_chain(
+    mode: str, count: int, options: dict[str, Any], source: Flow | RemdmSettings
+) -> None:
+    """Its errors included, which few steps make large enough to see."""
+    runner = Runner(mode, speaks_of(CHAIN), CHAIN.vocabulary, LENGTH, steps=count, **options)
+    steps = source.steps(count) if isinstance(source, Flow) else remdm_steps(source, count)
+    expected = masked_chain(CHAIN, LENGTH, [(step.settle, step.reopen) for step in steps])
+    counts = runner.counts(ENOUGH)
+    assert_distribution(counts, expected)
+    assert p_value(counts, CHAIN.distribution(LENGTH, (PROMPT,))) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"corrector": 3.0}])
+def test_from_random_tokens_answers_follow_the_chain(options: dict[str, float]) -> None:
+    """The posterior of every step is the one at its level."""
+    flow = Flow(corrector=options.get("corrector", 0.0))
+    levels = tuple(flow.scheduler.at(step.begin) for step in flow.steps(3))
+    runner = Runner("flow_uniform", speaks_of(CHAIN, levels), CHAIN.vocabulary, LENGTH, steps=3, **options)
+    steps = [
+        (level, step.jump * step.forward, step.jump * (1 - step.forward))
+        for level, step in zip(levels, flow.steps(3), strict=True)
+    ]
+    counts = runner.counts(ENOUGH)
+    assert_distribution(counts, uniform_chain(CHAIN, LENGTH, steps))
+    assert p_value(counts, CHAIN.distribution(LENGTH, (PROMPT,))) < 1e-6
+
+
+WIDTH = 24
+POSITIONS = int((4.9 + 2.33) ** 2 / 4 / 0.02**2) + 1
+
+
+def clean_runner(mode: str, **options: Any) -> Runner:
+    """Of a text that is known: every position is 1, and the model is sure of it."""
+    sure = torch.tensor([[-torch.inf, 0.0, -torch.inf]], dtype=torch.float64).expand(WIDTH, -1)
+    return Runner(mode, lambda _answer, _passes: sure, 2, WIDTH, steps=6, **options)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("flow", {}),
+        ("flow", {"few_steps": True}),
+        ("flow", {"corrector": 4.0}),
+        ("flow", {"corrector": 4.0, "few_steps": True}),
+        ("flow", {"corrector": 2.0, "solver": "euler", "scheduler": "cosine"}),
+        ("remdm", {"eta": 0.4}),
+        ("remdm", {"variant": "rescale", "eta": 0.7, "scheduler": "polynomial"}),
+        ("remdm", {"variant": "loop", "eta": 0.1}),
+    ],
+)
+def test_how_much_is_settled_of_a_known_text(mode: str, options: dict[str, Any]) -> None:
+    """Before every step the share that the probabilities say; positions are alike and independent, or more even."""
+    runner = clean_runner(mode, **options)
+    purpose = flow_sampler.MOVES if mode == "flow" else remdm_sampler.MOVES
+    steps: list[tuple[float, float]]
+    if mode == "flow":
+        settings = flow_sampler.FlowSettings.model_validate(options)
+        steps = [(step.settle, step.reopen) for step in settings.flow().steps(6)]
+    else:
+        steps = [(step.settle, step.reopen) for step in remdm_steps(RemdmSettings.model_validate(options), 6)]
+    samples = POSITIONS // WIDTH + 1
+    found = runner.shares(samples, purpose) / (samples * WIDTH)
+    assert len(found) == len(steps)
+    share = 0.0
+    for (settle, reopen), measured in zip(steps, found.tolist(), strict=True):
+        allowed = 4.9 * (share * (1 - share) / (samples * WIDTH)) ** 0.5
+        assert abs(measured - share) <= allowed + 1e-12
+        share = share * (1 - reopen) + (1 - share) * settle
+    assert share == 1
+
+
+def test_even_steps_are_even() -> None:
+    """With few_steps each settles the expected number of positions or one beside it, and never more by chance."""
+    seen: dict[bool, set[int]] = {}
+    for evenly in (True, False):
+        runner = clean_runner("flow", few_steps=evenly)
+        seen[evenly] = {int(runner.shares(1, flow_sampler.MOVES, seed)[3]) for seed in range(60)}
+    assert seen[True] == {12}
+    assert len(seen[False]) > 5
+
+
+def test_remdm_by_confidence_takes_back_what_was_unsure() -> None:
+    """Positions it drew at even odds come back more often than those it was sure of; fewer than alpha are settled."""
+    odds = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64).log().repeat(WIDTH // 2, 1)
+    runner = Runner("remdm", lambda _answer, _passes: odds, 2, WIDTH, steps=6, variant="conf")
+    histories = torch.tensor([runner.history(seed, remdm_sampler.MOVES) for seed in range(400)])
+    settled = histories != runner.size
+    share = settled.double().mean((0, 2))
+    assert share[1] == pytest.approx(1 / 6, abs=0.02)
+    assert all(share[step] < step / 6 for step in (2, 3, 4, 5))
+    reopened = (settled[:, :-1] & ~settled[:, 1:]).sum((0, 1))
+    assert float(reopened[::2].sum() / reopened[1::2].sum()) == pytest.approx(math.exp(0.5), rel=0.2)
