@@ -73,6 +73,7 @@ DIFFUSION_GEMMA = Layout(
     cases=("diffusion_gemma",),
     verified="transformers' own class",
     modes={"diffusion": "diffusion_gemma"},
+    samplers=("flow_uniform",),
     block_length=256,
     noise="uniform",
     sampling=_gemma_sampling,
