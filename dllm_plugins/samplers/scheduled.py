@@ -51,13 +51,13 @@ def start(
         searched = schedule.searched(block.start)
         while schedule.open(block):
             places, watched = schedule.within(ruled.places(block)), schedule.watched()
-            more = schedule.more(places, searched, watched)
-            logits = yield from schedule.look(block, places, more)
-            said = dict(zip([*places, *more], logits, strict=True))
+            asked = [*places, *schedule.more(places, searched, watched)]
+            logits = yield from schedule.look(block, asked)
+            said = dict(zip(asked, logits, strict=True))
             if searched:
                 block, searched = schedule.ending(block, searched, said), range(0)
-                places = ruled.places(block)
-            if more:
+                places = schedule.within(ruled.places(block))
+            if asked != places:
                 logits = torch.stack([said[place] for place in places])
             places, logits = schedule.end_early(places, logits)
             if places:

@@ -100,7 +100,7 @@ class Schedule:
             return []
         return self.canvas.open(range(prompt, end)) if region is None else list(range(prompt, end))[slice(*region)]
 
-    def within(self, places: Sequence[int]) -> Sequence[int]:
+    def within(self, places: Sequence[int]) -> list[int]:
         """Those before the answer's end."""
         return [place for place in places if place < self.limit]
 
@@ -109,13 +109,13 @@ class Schedule:
         every = self.canvas.open(range(self.canvas.prompt, self.limit)) if watched else []
         return sorted({*searched, *watched, *every}.difference(places))
 
-    def look(self, block: range, places: Sequence[int], more: Sequence[int]) -> Generator[Pass, list[Tensor], Tensor]:
-        """Logits [N, V] at `places`, then at `more`."""
-        wanted, settings = [*places, *more], self.settings
+    def look(self, block: range, wanted: Sequence[int]) -> Generator[Pass, list[Tensor], Tensor]:
+        """Logits [len(wanted), V] at positions of a block, and of what lies behind it."""
+        settings = self.settings
         if settings.suffix_window is None:
             logits = yield from self._view.look(wanted, block)
         else:
-            stop = max([block.stop, *(place + 1 for place in more)])
+            stop = max([block.stop, *(place + 1 for place in wanted)])
             seen = suffix_window(stop, settings.suffix_window, self.canvas.end, len(self.canvas.tokens))
             shifted = [max(place - self._shift, 0) for place in wanted]
             logits = (yield Pass((self.canvas.part(seen, shifted),)))[0]
@@ -137,7 +137,7 @@ class Schedule:
         length = adaptive_length(tokens, sure, self.settings.delimiter_ids, self.settings.delimiter_threshold)
         return block if length is None else range(block.start, block.start + length)
 
-    def end_early(self, places: Sequence[int], logits: Tensor) -> tuple[Sequence[int], Tensor]:
+    def end_early(self, places: list[int], logits: Tensor) -> tuple[list[int], Tensor]:
         """Write a confident end of text, and ask for nothing behind it; what is left of the places and their logits."""
         if self.settings.eos_confidence is None:
             return places, logits
