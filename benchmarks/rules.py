@@ -18,8 +18,6 @@ from typing import Any
 import click
 import torch
 
-from aup import aup
-from aup import pareto
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
@@ -35,6 +33,10 @@ from harness import Decode
 from harness import machine
 from harness import measure
 from rules_plot import draw
+from rules_report import Point
+from rules_report import scores
+from rules_report import summary
+from rules_report import table
 from sweep import Contestant
 from sweep import contestants
 from sweep import slow
@@ -58,26 +60,6 @@ class Task:
     timed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """What one setting did; shares in percent.
-
-    :param quality: answers the checker accepts; without one, `agreement`.
-    :param agreement: tokens equal to slow decoding's, place by place.
-    :param same: answers equal to slow decoding's.
-    :param passes: an answer's, on average.
-    """
-
-    method: str
-    setting: str
-    quality: float
-    agreement: float
-    same: float
-    passes: float
-    tokens_per_pass: float
-    tokens_per_second: float
-
-
 def agreement(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]]) -> float:
     """Share of places that hold the same token; a place only one of the answers has counts against it."""
     equal = sum(a == b for mine, other in zip(ours, theirs, strict=True) for a, b in zip(mine, other, strict=False))
@@ -85,9 +67,11 @@ def agreement(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]]) ->
 
 
 def decoded(task: Task, contestant: Contestant, prompts: Sequence[str]) -> list[Finish]:
-    """The answers to `prompts`, decoded together."""
-    config = SamplingConfig(max_new_tokens=task.tokens, seed=0, **contestant.options)
-    return task.model.engine().generate([Request(task.encode(prompt), config) for prompt in prompts])
+    """The answers to `prompts`, decoded together, each with a seed of its own."""
+    config = SamplingConfig(max_new_tokens=task.tokens, **contestant.options)
+    return task.model.engine().generate(
+        [Request(task.encode(prompt), config.with_options(seed=seed)) for seed, prompt in enumerate(prompts)]
+    )
 
 
 def timed(task: Task, contestant: Contestant) -> Decode:
@@ -122,7 +106,7 @@ def point(task: Task, contestant: Contestant, found: list[Finish], reference: li
 def run(task: Task, rounds: int) -> dict[str, Any]:
     """All that fit the task's model."""
     spec = task.model.denoiser.spec
-    fitting, refused = contestants(spec)
+    fitting, refused = contestants(spec, drawn=task.check is not None)
     for name, reason in refused.items():
         print(f"{task.name}: {name} does not take part: {reason}")
     reference = decoded(task, slow(spec), task.prompts)
@@ -139,37 +123,6 @@ def run(task: Task, rounds: int) -> dict[str, Any]:
         "points": [asdict(item) for item in points],
         "aup": scores(points),
     }
-
-
-def scores(points: Sequence[Point]) -> dict[str, float]:
-    """AUP of every method, each with slow decoding as its first point; the best first."""
-    best = max(item.quality for item in points) or 100.0
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for item in points:
-        curves.setdefault(item.method, []).append((item.tokens_per_pass, item.quality))
-    begin = curves["slow"]
-    found = {name: round(aup(begin + curve, best), 1) for name, curve in curves.items()}
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def table(name: str, result: dict[str, Any]) -> str:
-    """A Markdown table of one model's points; those on the Pareto front of passes are marked."""
-    points = [Point(**item) for item in result["points"]]
-    front = set(pareto([(item.tokens_per_pass, item.quality) for item in points]))
-    lines = [
-        f"{name}: quality is {result['quality']}, {result['answers']} answers of at most {result['tokens']} tokens",
-        "",
-        "| setting | quality | agreement | same answers | passes | tokens/pass | tokens/s | front |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for index, item in enumerate(points):
-        lines.append(
-            f"| {item.method} {item.setting} | {item.quality:.1f} | {item.agreement:.1f} | {item.same:.1f} | "
-            f"{item.passes:.1f} | {item.tokens_per_pass:.2f} | {item.tokens_per_second:.0f} | "
-            f"{'yes' if index in front else ''} |"
-        )
-    lines += ["", "| method | AUP |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {method} | {score:.1f} |" for method, score in result["aup"].items())])
 
 
 def sudoku(folder: Path | None, puzzles: int) -> Task:
@@ -228,7 +181,7 @@ def main(
             results["models"][name] = run(make(), rounds) | {"machine": machine()}
             path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     for name, result in results["models"].items():
-        print(table(name, result) + "\n")
+        print(table(name, result) + "\n\n" + summary(result) + "\n")
     if plot is not None:
         draw(results["models"], plot)
 

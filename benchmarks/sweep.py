@@ -23,7 +23,20 @@ KNOBS: dict[str, tuple[Any, ...]] = {
     "draft_length": (2, 4, 6),
 }
 #: Values of one rule's, revocation rule's or sampler's parameter, in place of those above; none leaves it alone.
-OWN: dict[tuple[str, str], tuple[Any, ...]] = {}
+OWN: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("entropy_bound", "gamma"): (0.01, 0.03, 0.1, 0.3, 1.0, 2.0),
+    ("flow", "steps"): (64, 32, 16, 8, 4, 2),
+    ("flow", "corrector"): (1.0, 4.0),
+    ("remdm", "steps"): (64, 32, 16, 8, 4, 2),
+    ("remdm", "eta"): (0.02, 0.2),
+    ("freedave", "draft_steps"): (2, 4, 8),
+    ("ssd", "draft_steps"): (2, 4, 8),
+    ("wino", "threshold_back"): (0.5, 0.7, 0.95),
+}
+#: Temperatures other than 0: samplers of a process draw from it, and slow decoding draws beside them.
+TEMPERATURES: dict[str, tuple[float, ...]] = {"slow": (0.0, 1.0), "mode flow": (1.0,), "mode remdm": (1.0,)}
+#: The setting of a contestant that is told nothing.
+DEFAULTS = "defaults"
 #: The rule that settles one token a pass, beside which all are judged.
 SLOW = "quota"
 #: The rule that revocation rules are tried with: hasty enough to have something to undo.
@@ -59,7 +72,7 @@ def of_rule(rule: Any, mode: str) -> list[Contestant]:
     """A commit rule at its defaults and at every value of its parameters."""
     shared = {"mode": mode, "rule": rule.name}
     settings = set(rule.settings.model_fields) if hasattr(rule, "settings") else set()
-    found = [Contestant(rule.name, "", shared)]
+    found = [Contestant(rule.name, DEFAULTS, shared)]
     for name, value in values(rule.name, set(rule.options) | settings):
         own = {"rule_options": {name: value}} if name in settings else {name: value}
         found.append(Contestant(rule.name, f"{name}={value}", shared | own))
@@ -70,7 +83,7 @@ def of_revocation(revocation: Any, mode: str) -> list[Contestant]:
     """A revocation rule behind a hasty commit rule."""
     shared = {"mode": mode, **HASTY, "revoke": revocation.name}
     method = f"revoke {revocation.name}"
-    found = [Contestant(method, "", shared)]
+    found = [Contestant(method, DEFAULTS, shared)]
     for name, value in values(revocation.name, set(revocation.settings.model_fields)):
         found.append(Contestant(method, f"{name}={value}", shared | {"revoke_options": {name: value}}))
     return found
@@ -81,7 +94,7 @@ def of_mode(mode: str, strategy: Strategy) -> list[Contestant]:
     sampler = getattr(strategy, "sampler", None)
     names = set(strategy.options if sampler is None else sampler.settings.model_fields)
     method, shared = f"mode {mode}", {"mode": mode}
-    found = [Contestant(method, "", shared)]
+    found = [Contestant(method, DEFAULTS, shared)]
     for name, value in values(mode, names):
         own = {name: value} if name in SamplingConfig.model_fields else {"preset_options": {name: value}}
         found.append(Contestant(method, f"{name}={value}", shared | own))
@@ -114,8 +127,21 @@ def slow(spec: ModelSpec) -> Contestant:
     return Contestant("slow", "", {"mode": ruled_mode(spec), "rule": SLOW})
 
 
-def contestants(spec: ModelSpec) -> tuple[list[Contestant], dict[str, str]]:
-    """All that can run on this model, and why the others cannot."""
+def heated(contestant: Contestant) -> list[Contestant]:
+    """A contestant at the temperatures of its method, each a curve of its own."""
+    found = []
+    for heat in TEMPERATURES.get(contestant.method, (0.0,)):
+        method = f"{contestant.method}, temperature {heat:g}" if heat else contestant.method
+        options = {**contestant.options, "temperature": heat} if heat else contestant.options
+        found.append(Contestant(method, contestant.setting, options))
+    return found
+
+
+def contestants(spec: ModelSpec, *, drawn: bool) -> tuple[list[Contestant], dict[str, str]]:
+    """All that can run on this model, and why the others cannot.
+
+    :param drawn: with those that draw, whose answers only a checker can judge.
+    """
     ruled, known = ruled_mode(spec), modes(spec)
     found = [slow(spec)]
     for rule in plugins.rules().values():
@@ -127,7 +153,9 @@ def contestants(spec: ModelSpec) -> tuple[list[Contestant], dict[str, str]]:
         if mode != ruled:
             found += of_mode(mode, strategy)
     fitting, refused = [], {}
-    for contestant in found:
+    for contestant in (warm for cold in found for warm in heated(cold)):
+        if "temperature" in contestant.options and not drawn:
+            continue
         config = SamplingConfig(**contestant.options)
         try:
             known[str(config.mode)].check(config, spec)

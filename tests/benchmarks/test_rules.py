@@ -10,16 +10,20 @@ import pytest
 from dllm_plugins import plugins
 from dllm_plugins.training.blocks.recipe import Recipe
 from dllm_plugins.training.blocks.train import Run
-from rules import Point
 from rules import agreement
 from rules import run
-from rules import scores
 from rules import sudoku
-from rules import table
 from rules_plot import draw
+from rules_report import Point
+from rules_report import scores
+from rules_report import summary
+from rules_report import table
+from sweep import DEFAULTS
 from sweep import KNOBS
 from sweep import OWN
+from sweep import Contestant
 from sweep import contestants
+from sweep import heated
 from sweep import of_rule
 from sweep import ruled_mode
 
@@ -41,7 +45,7 @@ def test_agreement() -> None:
 def test_every_rule_revocation_and_sampler_takes_part(folder: Path) -> None:
     """What is registered and fits is swept; what does not fit is named with its reason."""
     spec = sudoku(folder, 1).model.denoiser.spec
-    fitting, refused = contestants(spec)
+    fitting, refused = contestants(spec, drawn=True)
     methods = {item.method for item in fitting} | {name.split(" ")[0] for name in refused}
     assert methods >= set(plugins.rules())
     assert ruled_mode(spec) == "blocks"
@@ -50,6 +54,8 @@ def test_every_rule_revocation_and_sampler_takes_part(folder: Path) -> None:
         assert {f"revoke {name}" for name in plugins.revocations()} <= methods | {"revoke"}
     assert len({item.name for item in fitting}) == len(fitting)
     assert all(reason for reason in refused.values())
+    greedy, _ = contestants(spec, drawn=False)
+    assert {item.name for item in fitting} - {item.name for item in greedy} >= {"slow, temperature 1"}
 
 
 def test_a_new_rule_is_swept_by_the_names_of_its_parameters() -> None:
@@ -60,8 +66,19 @@ def test_a_new_rule_is_swept_by_the_names_of_its_parameters() -> None:
         options = frozenset({"threshold", "unheard_of"})
 
     found = of_rule(Rule(), "blocks")
-    assert [item.setting for item in found] == ["", *(f"threshold={value}" for value in KNOBS["threshold"])]
+    assert [item.setting for item in found] == [DEFAULTS, *(f"threshold={value}" for value in KNOBS["threshold"])]
     assert found[1].options == {"mode": "blocks", "rule": "new", "threshold": KNOBS["threshold"][0]}
+
+
+def test_temperatures() -> None:
+    """Samplers of a process draw; slow decoding is there with and without; all others are greedy."""
+    assert [item.options for item in heated(Contestant("threshold", "", {"rule": "threshold"}))] == [
+        {"rule": "threshold"}
+    ]
+    assert [item.method for item in heated(Contestant("slow", ""))] == ["slow", "slow, temperature 1"]
+    assert [item.options for item in heated(Contestant("mode flow", "", {"mode": "flow"}))] == [
+        {"mode": "flow", "temperature": 1.0}
+    ]
 
 
 def test_the_table_of_exceptions_names_parameters_that_exist() -> None:
@@ -117,6 +134,12 @@ def test_scores_begin_with_slow_decoding() -> None:
     assert scores(points) == {"good": 270, "slow": 90, "bad": 90}
     text = table("x", {"quality": "q", "answers": 1, "tokens": 1, "aup": {}, "points": result_of(points)})
     assert [line.endswith("| yes |") for line in text.splitlines()[4:7]] == [False, True, True]
+    lines = summary({"aup": scores(points), "points": result_of(points)}).splitlines()
+    assert lines[2:] == [
+        "| good | 270.0 | a | 90.0 | 3.00 | 1 |",
+        "| slow | 90.0 | - | 90.0 | 1.00 | 1 |",
+        "| bad | 90.0 | none | | | |",
+    ]
 
 
 def result_of(points: list[Point]) -> list[dict[str, Any]]:
