@@ -153,7 +153,7 @@ class Trial:
         found = self.chain.posterior(self.chain.evidence(torch.cat([prompt, canvas], 1)))[:, len(self.prompt) :]
         return torch.nn.functional.pad(torch.log(found), (0, 1), value=-torch.inf)
 
-    def rescored(self, rows: Rows) -> tuple[Tensor, Rows]:
+    def rescored(self, rows: Rows, step: int = 0) -> tuple[Tensor, Rows]:
         """Logits to draw from, and the rows with what the rule then remembers; row by row, as the engine does."""
         logits = self.logits(rows.canvas)
         if not hasattr(self.rule, "rescore"):
@@ -162,7 +162,7 @@ class Trial:
         for row, canvas in enumerate(rows.canvas):
             places = (canvas == self.chain.vocabulary).nonzero()[:, 0]
             state = _map(lambda leaf, row=row: leaf[row : row + 1], rows.state)
-            logits[row, places], state = self.rule.rescore(logits[row, places], places, self.config, state)
+            logits[row, places], state = self.rule.rescore(logits[row, places], places, step, self.config, state)
             states.append(state)
         return logits, replace(rows, state=_map(lambda *leaves: torch.cat(leaves), *states))
 
@@ -190,6 +190,8 @@ class Trial:
             more["probabilities"] = seen.probabilities.reshape(rows, width, -1).where(is_open[..., None], 0.0)
         if "token" in needs:
             more["token"] = token.where(is_open, canvas)
+        if "drawn" in needs:
+            more["drawn"] = token.where(is_open, 0)
         if "held" in needs:
             more["held"] = torch.zeros(rows, width)
         return CanvasView(
@@ -235,7 +237,7 @@ def induced(trial: Trial, *, averaged: int = 50_000, seed: int = 0) -> Induced:
     rows = trial.start(1)
     while len(rows.canvas):
         passes += float(rows.weight.sum())
-        logits, rows = trial.rescored(rows)
+        logits, rows = trial.rescored(rows, step)
         parts = []
         for cases in _cases(trial, rows, logits, averaged if noisy else 1):
             seed += 1
@@ -251,7 +253,7 @@ def induced(trial: Trial, *, averaged: int = 50_000, seed: int = 0) -> Induced:
 
 def _draws_noise(trial: Trial) -> bool:
     """Whether the rule asks for random numbers in its first pass."""
-    logits, rows = trial.rescored(trial.start(1))
+    logits, rows = trial.rescored(trial.start(1), 0)
     crowd = Crowd(0, [0], 1)
     trial.settle(rows, logits, logits.argmax(-1), 0, crowd.rows)
     return crowd.drawn
@@ -298,7 +300,7 @@ def sampled(trial: Trial, samples: int, *, seed: int = 0) -> tuple[Tensor, float
         while len(rows.canvas):
             passes += len(rows.canvas)
             seed += 1
-            logits, rows = trial.rescored(rows)
+            logits, rows = trial.rescored(rows, step)
             gumbel = RowNoise(seed).gumbel((step, 0, 2), logits.numel()).reshape(logits.shape)
             token = gumbel_max(logits, draw, gumbel)
             rows = trial.settle(rows, logits, token, step, Crowd(seed, range(len(token)), len(token)).rows)

@@ -1,0 +1,141 @@
+"""Samplers on the solvable model: what is exact is shown to be, and what is not is measured and agrees.
+
+Three ways to the same numbers: the engine, drawn answers; the same pure functions on many
+canvases at once, drawn answers, enough to see a total variation of 0.02 (checks.py); and the
+distribution a rule induces, followed exactly.
+"""
+
+import pytest
+import torch
+
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins import plugins
+from dllm_plugins.noise import RowNoise
+from dllm_plugins.prediction import Draw
+from dllm_plugins.prediction import predict
+from dllm_plugins.training.chain import Chain
+from dllm_plugins.training.induced import Crowd
+from dllm_plugins.training.induced import Trial
+from dllm_plugins.training.induced import induced
+from dllm_plugins.training.induced import sampled
+from dllm_plugins.training.solvable import solvable_model
+
+from .checks import ALPHA
+from .checks import assert_distribution
+from .checks import p_value
+from .checks import samples_needed
+from .checks import sequence_distribution
+
+PROMPT = (0,)
+CHAIN = Chain.random(3, 3, 0, evenness=0.3)
+RULES = plugins.rules()
+
+
+def config(rule: str, length: int, **options: object) -> SamplingConfig:
+    """One block of this many positions at temperature 1."""
+    common = {"mode": "llada", "rule": rule, "temperature": 1.0, "max_new_tokens": length, "block_length": length}
+    return SamplingConfig(**common | options)
+
+
+def trial(rule: str, length: int, **options: object) -> Trial:
+    """The same for the pure functions."""
+    return Trial(CHAIN, RULES[rule], config(rule, length, **options), length, PROMPT)
+
+
+@pytest.mark.slow
+def test_one_position_a_pass_in_random_order_is_exact() -> None:
+    """Chi-square over all 729 answers of 6 tokens; an error of 0.02 would be seen with power 0.99 at 1e-6."""
+    truth = CHAIN.distribution(6, PROMPT)
+    counts, passes = sampled(trial("random", 6, steps=6), samples_needed(len(truth)), seed=100)
+    assert passes == 6
+    assert_distribution(counts, truth)
+
+
+@pytest.mark.slow
+def test_two_positions_a_pass_are_not() -> None:
+    """The same test, the same number of samples: the factorised draw is seen."""
+    truth = CHAIN.distribution(6, PROMPT)
+    counts, passes = sampled(trial("random", 6, steps=3), samples_needed(len(truth)), seed=200)
+    assert passes == 3
+    assert p_value(counts, truth) < 1e-12
+    assert_distribution(counts, induced(trial("random", 6, steps=3), averaged=400_000).probabilities)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_order_is_exact_to_the_last_digits(seed: int) -> None:
+    """No sampling: the induced distribution itself, other chains, 4 tokens and states."""
+    chain = Chain.random(4, 4, seed, evenness=0.4)
+    found = induced(Trial(chain, RULES["random"], config("random", 5, steps=5), 5, PROMPT), averaged=1)
+    assert found.distance(chain.distribution(5, PROMPT)) < 1e-12
+    assert found.passes == pytest.approx(5)
+
+
+def test_the_most_probable_draw_first_is_biased() -> None:
+    """One position a pass is not enough. A rule that looks at the drawn tokens' probabilities
+    keeps likely draws and draws unlikely ones again: far from the chain, though the model is
+    perfect. Shown the largest probability in place of the drawn token's, it is exact.
+    """
+    truth, surest = CHAIN.distribution(6, PROMPT), trial("quota", 6, steps=6)
+    assert induced(surest).distance(truth) > 0.1
+    blind = Trial(surest.chain, surest.rule, surest.config, 6, PROMPT, blind=True)
+    assert induced(blind).distance(truth) < 1e-12
+
+
+def test_the_engine_draws_from_the_chain() -> None:
+    """The whole engine, 6,000 answers of 3 tokens: a total variation of 0.07 would be seen with power 0.99."""
+    assert samples_needed(27, total_variation=0.07) < 6000
+    counts = sequence_distribution(solvable_model(CHAIN), config("random", 3, steps=3), 6000, prompt=PROMPT)
+    assert_distribution(counts, CHAIN.distribution(3, PROMPT))
+
+
+def test_a_prompt_and_a_suffix_condition_the_answer() -> None:
+    """What is drawn is the exact conditional, which is not the distribution behind another prompt."""
+    prompt, suffix = (1, 2), (2, 0)
+    counts = sequence_distribution(
+        solvable_model(CHAIN), config("random", 3, steps=3), 5000, prompt=prompt, suffix=suffix, seed=50_000
+    )
+    assert_distribution(counts, CHAIN.distribution(3, prompt, suffix))
+    for other in (CHAIN.distribution(3, prompt), CHAIN.distribution(3, (0, 0), suffix)):
+        assert p_value(counts, other) < ALPHA
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("length", [5])
+def test_engine_and_pure_functions_decode_alike(rule: str, length: int) -> None:
+    """Every rule, with the engine's own noise: the same answers from the same seeds."""
+    seeds = range(24)
+    model, asked = solvable_model(CHAIN), trial(rule, length)
+    requests = [Request(PROMPT, asked.config.with_options(seed=seed), stop_ids=frozenset()) for seed in seeds]
+    expected = [list(finish.tokens) for finish in model.engine().generate(requests)]
+    for seed, answer in zip(seeds, expected, strict=True):
+        noise, rows, step = RowNoise(seed), asked.start(1), 0
+        while bool((rows.canvas == CHAIN.vocabulary).any()):
+            logits, rows = asked.rescored(rows, step)
+            draws = [
+                Draw(1.0, gumbel=noise.gumbel((len(PROMPT) + place, step, 2), CHAIN.vocabulary + 1))
+                for place in range(length)
+            ]
+            rows = asked.settle(rows, logits, predict(logits[0], draws).token[None], step, (noise,))
+            step += 1
+        assert rows.canvas[0].tolist() == answer
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_samples_what_it_induces(rule: str) -> None:
+    """20,000 answers of 3 tokens drawn against the distribution followed exactly, and it sums to 1."""
+    asked = trial(rule, 3)
+    found = induced(asked, averaged=200_000)
+    assert float(found.probabilities.sum()) == pytest.approx(1, abs=1e-9)
+    counts, passes = sampled(asked, 20_000, seed=7)
+    assert_distribution(counts, found.probabilities)
+    assert passes == pytest.approx(found.passes, abs=0.05)
+
+
+def test_many_streams_of_a_crowd_are_independent_of_one_another() -> None:
+    """A rule that draws sees new noise in each row, and the same in the same stream."""
+    crowd = Crowd(3, [0, 0, 1], 2)
+    first, again, other = (member.uniform((1, 2, 3), 4) for member in crowd.rows)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert crowd.drawn
