@@ -114,17 +114,22 @@ def _leaves(state: Any) -> list[Tensor]:
     return found
 
 
+def _alike(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Equal canvases with equal memories: the first of each group [G], and the group of each row [R]."""
+    count = len(rows.canvas)
+    bits = [leaf.reshape(count, -1).double().view(torch.int64) for leaf in _leaves(rows.state) if leaf.numel()]
+    keys = torch.cat([rows.canvas, *bits], dim=1)
+    mixing = torch.randint(-(2**62), 2**62, (keys.shape[1],), generator=torch.Generator().manual_seed(1)) * 2 + 1
+    found, group = ((keys ^ (keys >> 29)) * mixing).sum(1).unique(return_inverse=True)
+    return torch.full((len(found),), count).scatter_reduce(0, group, torch.arange(count), "amin"), group
+
+
 def joined(parts: list[Rows]) -> Rows:
     """All of them, equal ones merged."""
     state = _map(lambda *leaves: torch.cat(leaves), *(part.state for part in parts))
     together = Rows(torch.cat([p.canvas for p in parts]), torch.cat([p.weight for p in parts]), state)
-    bits = [leaf.flatten(1).double().view(torch.int64) for leaf in _leaves(state) if leaf.dim() and leaf.numel()]
-    keys = torch.cat([together.canvas, *bits], dim=1)
-    mixing = torch.randint(-(2**62), 2**62, (keys.shape[1],), generator=torch.Generator().manual_seed(1)) * 2 + 1
-    _, group = ((keys ^ (keys >> 29)) * mixing).sum(1).unique(return_inverse=True)
-    count = int(group.max()) + 1
-    first = torch.full((count,), len(group)).scatter_reduce(0, group, torch.arange(len(group)), "amin")
-    weight = torch.zeros(count, dtype=torch.float64).index_add(0, group, together.weight)
+    first, group = _alike(together)
+    weight = torch.zeros(len(first), dtype=torch.float64).index_add(0, group, together.weight)
     return replace(together.take(first), weight=weight)
 
 
@@ -153,18 +158,20 @@ class Trial:
         found = self.chain.posterior(self.chain.evidence(torch.cat([prompt, canvas], 1)))[:, len(self.prompt) :]
         return torch.nn.functional.pad(torch.log(found), (0, 1), value=-torch.inf)
 
-    def rescored(self, rows: Rows, step: int = 0) -> tuple[Tensor, Rows]:
+    def rescored(self, rows: Rows, step: int) -> tuple[Tensor, Rows]:
         """Logits to draw from, and the rows with what the rule then remembers; row by row, as the engine does."""
         logits = self.logits(rows.canvas)
         if not hasattr(self.rule, "rescore"):
             return logits, rows
-        states = []
-        for row, canvas in enumerate(rows.canvas):
-            places = (canvas == self.chain.vocabulary).nonzero()[:, 0]
+        first, group = _alike(rows)
+        said, states = logits[first], []
+        for number, row in enumerate(first.tolist()):
+            places = (rows.canvas[row] == self.chain.vocabulary).nonzero()[:, 0]
             state = _map(lambda leaf, row=row: leaf[row : row + 1], rows.state)
-            logits[row, places], state = self.rule.rescore(logits[row, places], places, step, self.config, state)
+            said[number, places], state = self.rule.rescore(said[number, places], places, step, self.config, state)
             states.append(state)
-        return logits, replace(rows, state=_map(lambda *leaves: torch.cat(leaves), *states))
+        state = _map(lambda *leaves: torch.cat(leaves)[group], *states)
+        return said[group], replace(rows, state=state)
 
     def settle(self, rows: Rows, logits: Tensor, token: Tensor, step: int, noise: tuple[RowNoise, ...]) -> Rows:
         """The canvases after one pass that drew `token` [R, B] from `logits`."""
