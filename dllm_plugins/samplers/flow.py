@@ -25,6 +25,7 @@ from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.spans import ATTENTION
 from dllm_plugins.samplers.spans import Spans
 from dllm_plugins.samplers.spans import SpanSettings
 from dllm_plugins.samplers.spans import fit
@@ -121,5 +122,5 @@ SAMPLER = Sampler(
     settings=FlowSettings,
     start=start,
     fit=fit,
-    attention=frozenset({"bidirectional", "block-causal"}),
+    attention=ATTENTION,
 )

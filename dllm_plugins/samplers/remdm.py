@@ -32,6 +32,7 @@ from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.flow import SchedulerSettings
 from dllm_plugins.samplers.flow import moving
+from dllm_plugins.samplers.spans import ATTENTION
 from dllm_plugins.samplers.spans import Spans
 from dllm_plugins.samplers.spans import SpanSettings
 from dllm_plugins.samplers.spans import fit
@@ -175,5 +176,5 @@ SAMPLER = Sampler(
     settings=RemdmSettings,
     start=start,
     fit=fit,
-    attention=frozenset({"bidirectional", "block-causal"}),
+    attention=ATTENTION,
 )

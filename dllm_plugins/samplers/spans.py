@@ -7,6 +7,7 @@ are asked for. A block-causal one has blocks, with everything before them cached
 from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -24,6 +25,9 @@ from dllm_plugins.samplers.llada import blocks_of
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
 
+#: What they fit; see :class:`~dllm_plugins.families.layout.Layout`.
+ATTENTION = frozenset({"bidirectional", "own", "block-causal", "causal context, bidirectional block"})
+
 
 class SpanSettings(ViewSettings):
     """Options of samplers that fit either attention."""
@@ -34,14 +38,18 @@ class SpanSettings(ViewSettings):
     steps: int | None = Field(None, description="steps a part is spread over; as many as it has open positions")
 
 
-def by_prompt(spec: ModelSpec) -> bool:
-    """A2D checkpoints of either attention look the same; those made for BD3LM have blocks that begin at the prompt."""
-    return spec.strategies.get("diffusion") == "bd3lm"
+def behind_prompt(spec: ModelSpec) -> Literal["blocks", "causal"] | None:
+    """What finished text sees in checkpoints whose blocks begin at the prompt's end; None if theirs do not.
+
+    Only a checkpoint's own sampler tells: A2D checkpoints made for BD3LM look like those for MDLM.
+    """
+    own = spec.strategies.get("diffusion", "")
+    return "blocks" if own == "bd3lm" else "causal" if own.startswith("nemotron") else None
 
 
 def in_blocks(spec: ModelSpec) -> bool:
     """Whether finished blocks never see later ones."""
-    return spec.cache == "exact" or by_prompt(spec)
+    return spec.cache == "exact" or behind_prompt(spec) is not None
 
 
 def fit(settings: SpanSettings, _config: SamplingConfig, spec: ModelSpec) -> None:
@@ -63,10 +71,16 @@ class Spans:
         self._view = View(canvas, spec, settings)
         self._blocks: Blocks | None = None
         if in_blocks(spec):
-            anchor = canvas.prompt if by_prompt(spec) else 0
-            length = settings.block_length or spec.block_length
-            self._blocks = Blocks(canvas, length, anchor=anchor, shift=int(spec.shifted))
-            self._spans = self._blocks.answer(whole=not by_prompt(spec))
+            context = behind_prompt(spec)
+            self._blocks = Blocks(
+                canvas,
+                settings.block_length or spec.block_length,
+                anchor=canvas.prompt if context else 0,
+                context=context or "blocks",
+                shift=int(spec.shifted),
+            )
+            # BD3LM's last block is as long as the answer; all others are trained on whole ones.
+            self._spans = self._blocks.answer(whole=context != "blocks")
         else:
             self._spans = blocks_of(canvas, settings.block_length or canvas.end - canvas.prompt)
 

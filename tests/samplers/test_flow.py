@@ -60,30 +60,29 @@ def logits_of(model: Model, tokens: list[int], groups: list[int] | None) -> Tens
     return found.index_fill(-1, torch.tensor([MASK]), -torch.inf)
 
 
-def ancestral(model: Model, prompt: list[int], length: int, steps: int, seed: int, *, block: int | None) -> list[int]:
+def ancestral(model: Model, prompt: list[int], length: int, steps: int, seed: int, *, own: str | None) -> list[int]:
     """Masked diffusion after MDLM, uncached: a masked position stays one with probability (1 - s) / (1 - t).
 
     Written for itself, but with the noise that the sampler has: a number for every position and
     step, and Gumbel noise for its token. Linear schedule.
 
-    :param block: block-causal attention and one block after the other, from position 0.
+    :param own: the checkpoint's own sampler, None if it sees everything: blocks of four from
+        position 0 or from the prompt's end, with finished text in blocks or causal.
     """
-    noise, shift = RowNoise(seed), int(model.denoiser.spec.shifted)
-    end = len(prompt) + length
-    last = end if block is None else -(-end // block) * block
+    noise, shift, end = RowNoise(seed), int(model.denoiser.spec.shifted), len(prompt) + length
+    anchor = len(prompt) if own in ("bd3lm", "nemotron") else 0
+    last = end if own in (None, "bd3lm") else anchor - (anchor - end) // 4 * 4
     text = prompt + [MASK] * (last - len(prompt))
-    bounds = (
-        [(len(prompt), end)]
-        if block is None
-        else [(max(begin, len(prompt)), begin + block) for begin in range(len(prompt) // block * block, last, block)]
-    )
+    begins = range(len(prompt) - (len(prompt) - anchor) % 4, last, 4)
+    bounds = [(max(begin, len(prompt)), min(begin + 4, last)) for begin in begins] if own else [(len(prompt), end)]
     for begin, stop in bounds:
+        numbers = [(place - anchor) // 4 for place in range(stop)]
+        if own == "nemotron":
+            numbers = [*range(begin), *[begin] * (stop - begin)]
         for step in range(steps):
             luck = noise.uniform((begin, step, MOVES), stop - begin + 1)
             stays = (1 - (step + 1) / steps) / (1 - step / steps)
-            seen = text if block is None else text[:stop]
-            groups = None if block is None else [place // block for place in range(stop)]
-            logits = logits_of(model, seen, groups)
+            logits = logits_of(model, text[:stop] if own else text, numbers if own else None)
             for place in range(begin, stop):
                 if text[place] == MASK and 1 - luck[place - begin] > stays:
                     perturbed = logits[place - shift].double() + noise.gumbel((place, step, 2), VOCABULARY)
@@ -92,13 +91,15 @@ def ancestral(model: Model, prompt: list[int], length: int, steps: int, seed: in
 
 
 @pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("own", [None, "sdar", "bd3lm", "nemotron"])
 @pytest.mark.parametrize("steps", [1, 4, 16])
-def test_it_is_ancestral_sampling(steps: int, shifted: bool) -> None:
-    """Token for token with the same noise, on a whole canvas and in cached blocks."""
+def test_it_is_ancestral_sampling(steps: int, own: str | None, shifted: bool) -> None:
+    """Token for token with the same noise, on a whole canvas and in cached blocks of every kind."""
+    cache = "none" if own in (None, "bd3lm") else "exact"
+    strategies = {"flow": "flow", **({} if own is None else {"diffusion": own})}
+    model = random_model("flow", seed=5, cache=cache, strategies=strategies, shifted=shifted)
     for prompt in PROMPTS:
-        for model, block in ((whole(shifted), None), (cached(shifted), 4)):
-            expected = ancestral(model, prompt, 9, steps, 1, block=block)
-            assert list(one(model, prompt, steps=steps).tokens) == expected
+        assert list(one(model, prompt, steps=steps).tokens) == ancestral(model, prompt, 9, steps, 1, own=own)
 
 
 def test_blocks_may_be_asked_for() -> None:
