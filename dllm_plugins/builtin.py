@@ -12,10 +12,20 @@ from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.processes.masked import MaskedProcess
 from dllm_plugins.processes.uniform import UniformProcess
 from dllm_plugins.rules import CommitRule
+from dllm_plugins.rules import CreditRule
+from dllm_plugins.rules import DoubtRule
+from dllm_plugins.rules import EditRule
+from dllm_plugins.rules import EntropyBoundRule
 from dllm_plugins.rules import FactorRule
+from dllm_plugins.rules import HierarchicalRule
+from dllm_plugins.rules import KlassRule
+from dllm_plugins.rules import LocalLeapRule
+from dllm_plugins.rules import MarginRule
+from dllm_plugins.rules import PositionAwareRule
 from dllm_plugins.rules import QuotaRule
 from dllm_plugins.rules import RandomRule
 from dllm_plugins.rules import RevocationRule
+from dllm_plugins.rules import SlowFastRule
 from dllm_plugins.rules import ThresholdRule
 from dllm_plugins.samplers.registry import samplers
 from dllm_plugins.strategies import AutoregressiveStrategy
@@ -39,14 +49,27 @@ def register_processes() -> list[NoiseProcess]:
 
 @hookimpl
 def register_rules() -> list[CommitRule]:
-    """Threshold, factor, quota, random."""
-    return [ThresholdRule(), FactorRule(), QuotaRule(), RandomRule()]
+    """Those by probability and count, by other measures, and those that remember."""
+    return [
+        ThresholdRule(),
+        FactorRule(),
+        QuotaRule(),
+        RandomRule(),
+        EntropyBoundRule(),
+        MarginRule(),
+        PositionAwareRule(),
+        HierarchicalRule(),
+        LocalLeapRule(),
+        KlassRule(),
+        CreditRule(),
+        SlowFastRule(),
+    ]
 
 
 @hookimpl
 def register_revocations() -> list[RevocationRule]:
-    """Rules that reopen settled tokens."""
-    return []
+    """Rules that reopen settled tokens, or overwrite them."""
+    return [DoubtRule(), EditRule()]
 
 
 @hookimpl

@@ -1,5 +1,6 @@
 """Plug-ins: every hook is documented and tested, and a broken plug-in never kills the host."""
 
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
@@ -19,6 +20,7 @@ from dllm_plugins import hookspecs
 from dllm_plugins import load_model
 from dllm_plugins import plugins
 from dllm_plugins.denoisers import Denoiser
+from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
 from dllm_plugins.models import Adapter
 from dllm_plugins.models import Backend
@@ -28,6 +30,8 @@ from dllm_plugins.models import Preset
 from dllm_plugins.processes.masked import MaskedProcess
 from dllm_plugins.rules import CanvasView
 from dllm_plugins.rules import CommitRule
+from dllm_plugins.rules import RevocationRule
+from dllm_plugins.rules import RuleSettings
 from dllm_plugins.strategies import AutoregressiveStrategy
 from dllm_plugins.strategies import Strategy
 
@@ -45,6 +49,21 @@ class LeftmostRule:
         first = view.open.int().argmax(-1)
         one = torch.nn.functional.one_hot(first, view.open.shape[-1]).bool()
         return one & view.open & (view.settled_now == 1)[:, None], state
+
+
+class NewestRule:
+    """Take back the rightmost settled token, once a row."""
+
+    name = "newest"
+    summary = "the rightmost settled token, once"
+    needs: frozenset[str] = frozenset()
+    settings = RuleSettings
+    replaces = False
+
+    def revoke(self, view: CanvasView, configs: tuple[SamplingConfig, ...], state: Any) -> tuple[Tensor, Any]:
+        done = torch.zeros(len(view.open), 1, dtype=torch.bool) if state is None else state
+        last = view.settled & (view.settled.cumsum(1) == view.settled.sum(1, keepdim=True)) & ~done
+        return last, done | last.any(1, keepdim=True)
 
 
 class SlowStrategy(AutoregressiveStrategy):
@@ -73,10 +92,18 @@ class ThirdParty:
         return [LeftmostRule()]
 
     @hookimpl
+    def register_revocations(self) -> list[RevocationRule]:
+        return [NewestRule()]
+
+    @hookimpl
     def register_strategies(
-        self, rules: Mapping[str, CommitRule], processes: Mapping[str, MaskedProcess]
+        self,
+        rules: Mapping[str, CommitRule],
+        revocations: Mapping[str, RevocationRule],
+        processes: Mapping[str, MaskedProcess],
     ) -> list[Strategy]:
         assert "leftmost" in rules
+        assert "newest" in revocations
         assert "masked-too" in processes
         return [SlowStrategy()]
 
@@ -130,6 +157,7 @@ def test_every_hook_is_documented_and_tested() -> None:
         (plugins.families, "toy"),
         (plugins.processes, "masked-too"),
         (plugins.rules, "leftmost"),
+        (plugins.revocations, "newest"),
         (plugins.strategies, "diffusion-slow"),
         (plugins.backends, "abacus"),
         (plugins.presets, "toy"),
@@ -148,6 +176,41 @@ def test_a_third_party_rule_decodes(third_party: ThirdParty, tiny: Model) -> Non
     config = SamplingConfig(mode="diffusion", rule="leftmost", max_new_tokens=12)
     usage = tiny.engine().generate([Request([5, 6, 7], config)])[0].usage
     assert usage.total_passes == 6
+
+
+def page_names() -> dict[str, Any]:
+    """What the blocks of docs/plugins.md define."""
+    names: dict[str, Any] = {}
+    text = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(block, names)
+    return names
+
+
+def test_the_rule_of_the_docs_decodes(manager: pluggy.PluginManager, tiny: Model) -> None:
+    """A higher entropy settles more a pass; a parameter it does not have is refused."""
+
+    class Page:
+        register_rules = staticmethod(page_names()["register_rules"])
+
+    manager.register(Page(), name="page")
+    passes = []
+    for nats in (0.001, 100.0):
+        config = SamplingConfig(mode="diffusion", rule="calm", rule_options={"nats": nats}, max_new_tokens=24)
+        finish = tiny.engine().generate([Request([5, 6, 7], config, stop_ids=frozenset())])[0]
+        assert len(finish.tokens) == 24
+        passes.append(finish.usage.total_passes)
+    assert passes[0] == 24
+    assert passes[1] < 12
+    with pytest.raises(OptionError, match=r"'calm'.*nats"):
+        tiny.engine().generate([Request([5], config.with_options(rule_options={"watts": 1}))])
+
+
+def test_a_third_party_revocation_is_known(third_party: ThirdParty, tiny: Model) -> None:
+    """It is found by name, and refused where tokens cannot be taken back."""
+    assert plugins.revocations()["newest"].summary
+    with pytest.raises(OptionError, match="revoke='newest' has no effect in mode 'diffusion"):
+        tiny.engine().generate([Request([5, 6, 7], SamplingConfig(mode="diffusion", revoke="newest"))])
 
 
 def test_a_third_party_model_is_loaded_by_name(third_party: ThirdParty) -> None:

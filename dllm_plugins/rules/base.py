@@ -35,6 +35,7 @@ class CanvasView:
     :param settled: bool [R, B], positions of the answer that hold a token which may still be
         reopened. Always given by the engine.
     :param token: int64 [R, B], drawn at open positions, held by settled ones.
+    :param drawn: int64 [R, B], drawn where a prediction was made, at settled positions too.
     :param entropy: float [R, B], of the model's distribution in nats, where a prediction was made.
     :param margin: float [R, B], the first probability's lead over the second, likewise.
     :param held: float [R, B], probability now of the token a settled position holds.
@@ -49,6 +50,7 @@ class CanvasView:
     place: Tensor = _EMPTY
     settled: Tensor = _EMPTY
     token: Tensor = _EMPTY
+    drawn: Tensor = _EMPTY
     entropy: Tensor = _EMPTY
     margin: Tensor = _EMPTY
     held: Tensor = _EMPTY
@@ -87,8 +89,13 @@ class RuleDefaults:
     needs: frozenset[str] = frozenset()
     settings: type[RuleSettings] = RuleSettings
 
-    def rescore(self, logits: Tensor, place: Tensor, config: SamplingConfig, state: Any) -> tuple[Tensor, Any]:
-        """Logits [N, V] to draw from at places [N], and the next state; before `decide`."""
+    def rescore(
+        self, logits: Tensor, place: Tensor, step: int, config: SamplingConfig, state: Any
+    ) -> tuple[Tensor, Any]:
+        """Logits [N, V] of one row to draw from at places [N], and the next state; before `decide`.
+
+        As `decide`, it may be called several times in one pass, with the same `step`.
+        """
         return logits, state
 
 

@@ -72,6 +72,8 @@ def make_view(
     found: dict[str, Tensor] = {}
     if "token" in needs:
         found["token"] = torch.where(is_open, spread(seen.token.cpu()), held)
+    if "drawn" in needs:
+        found["drawn"] = spread(seen.token.cpu())
     if "held" in needs:
         now = seen.probabilities.gather(1, held[0, index].clamp(min=0)[:, None])[:, 0]
         found["held"] = spread(now)

@@ -65,7 +65,7 @@ class Ruled:
         opened = set(canvas.open(places))
         if hasattr(self.rule, "rescore"):
             offsets = torch.tensor(places) - canvas.prompt
-            logits, self._state = self.rule.rescore(logits, offsets, config, self._state)
+            logits, self._state = self.rule.rescore(logits, offsets, self._step, config, self._state)
         drawn = predict(canvas.drawable(logits), [row.canvas_draw(place) for place in places])
         index = torch.tensor(places) - block.start
         seen = Seen(index, drawn.token, self.confidence(logits, drawn.token), logits)

@@ -207,7 +207,7 @@ class BlockStrategy:
             row, rule = canvas.row, choose_rule(canvas.row.config, self.rules)
             if hasattr(rule, "rescore"):
                 place = torch.tensor([canvas.places[index] - row.prompt for index in indices])
-                own, row.rule_state = rule.rescore(own, place, row.config, row.rule_state)  # noqa: PLW2901
+                own, row.rule_state = rule.rescore(own, place, canvas.step, row.config, row.rule_state)  # noqa: PLW2901
             parts.append(own)
         return torch.cat(parts)
 
