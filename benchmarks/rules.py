@@ -38,7 +38,10 @@ from rules_report import scores
 from rules_report import summary
 from rules_report import table
 from sweep import Contestant
+from sweep import Values
+from sweep import coarse
 from sweep import contestants
+from sweep import fine
 from sweep import slow
 
 
@@ -49,6 +52,7 @@ class Task:
     :param encode: a prompt as token ids.
     :param check: whether an answer is right, where that can be told.
     :param timed: how many of the prompts are timed.
+    :param tried: how finely parameters are turned.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Task:
     encode: Callable[[str], list[int]]
     check: Callable[[str, str], bool] | None
     timed: int
+    tried: Values
 
 
 def agreement(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]]) -> float:
@@ -106,7 +111,7 @@ def point(task: Task, contestant: Contestant, found: list[Finish], reference: li
 def run(task: Task, rounds: int) -> dict[str, Any]:
     """All that fit the task's model."""
     spec = task.model.denoiser.spec
-    fitting, refused = contestants(spec, drawn=task.check is not None)
+    fitting, refused = contestants(spec, drawn=task.check is not None, tried=task.tried)
     for name, reason in refused.items():
         print(f"{task.name}: {name} does not take part: {reason}")
     reference = decoded(task, slow(spec), task.prompts)
@@ -133,7 +138,7 @@ def sudoku(folder: Path | None, puzzles: int) -> Task:
         ids: list[int] = model.tokenizer(puzzle)["input_ids"]
         return ids
 
-    return Task("sudoku-4x4", model, held_out_puzzles(puzzles), CELLS, encode, solves, timed=12)
+    return Task("sudoku-4x4", model, held_out_puzzles(puzzles), CELLS, encode, solves, 12, fine)
 
 
 def default(prompts: int, tokens: int) -> Task:
@@ -143,7 +148,7 @@ def default(prompts: int, tokens: int) -> Task:
     def encode(prompt: str) -> list[int]:
         return model.encode_chat([{"role": "user", "content": prompt}])
 
-    return Task("dllm", model, HELD_OUT[:prompts], tokens, encode, None, timed=2)
+    return Task("dllm", model, HELD_OUT[:prompts], tokens, encode, None, 2, coarse)
 
 
 @click.command()

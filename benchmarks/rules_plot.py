@@ -1,5 +1,7 @@
 """The plot of `rules.py`: quality against tokens a pass and tokens a second, with the Pareto front.
 
+A thin line joins the settings of a method that no other of its settings beats.
+
 The same results give the same bytes.
 """
 
@@ -11,7 +13,8 @@ from typing import Any
 from aup import pareto
 
 AXES = {"tokens_per_pass": "tokens / pass", "tokens_per_second": "tokens / second, one request at a time"}
-MARKERS = "osD^vP*X<>"
+#: As many as share no factor with the colours, so that no two methods look the same.
+MARKERS = "osD^vP*X<>p"
 
 
 def styles(methods: list[str]) -> dict[str, tuple[str, Any]]:
@@ -56,10 +59,13 @@ def panel(place: Any, name: str, result: dict[str, Any], axis: str, style: dict[
         zorder=1,
     )
     for method, (marker, colour) in style.items():
-        mine = sorted((point[axis], point["quality"]) for point in points if point["method"] == method)
+        mine = [(point[axis], point["quality"]) for point in points if point["method"] == method]
+        best = [mine[index] for index in pareto(mine)]
         if mine:
-            across, up = zip(*mine, strict=True)
-            place.plot(across, up, marker=marker, color=colour, linewidth=0.5, markersize=5, alpha=0.9, label=method)
+            place.scatter(
+                *zip(*mine, strict=True), marker=marker, color=[colour], s=22, alpha=0.8, label=method, zorder=3
+            )
+            place.plot(*zip(*best, strict=True), color=colour, linewidth=0.8, zorder=2)
     place.set_title(f"{name}, {result['answers']} answers")
     place.set_xlabel(AXES[axis])
     place.set_ylabel(f"{result['quality']}, %")

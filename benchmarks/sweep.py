@@ -4,6 +4,7 @@ A rule registered tomorrow takes part by itself: with its defaults, and at every
 the tables below give for the names of its parameters.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -25,6 +26,14 @@ KNOBS: dict[str, tuple[Any, ...]] = {
 #: Values of one rule's, revocation rule's or sampler's parameter, in place of those above; none leaves it alone.
 OWN: dict[tuple[str, str], tuple[Any, ...]] = {
     ("entropy_bound", "gamma"): (0.01, 0.03, 0.1, 0.3, 1.0, 2.0),
+    ("hierarchical", "low_threshold"): (0.3, 0.5, 0.7),
+    ("local_leap", "relaxed"): (0.5, 0.6, 0.85),
+    ("klass", "divergence"): (0.001, 0.1),
+    ("credit", "alpha"): (0.3, 1.5),
+    ("position_aware", "decay"): (0.0, 0.25, 1.0),
+    ("slow_fast", "slow"): (2,),
+    ("doubt", "threshold"): (0.05, 0.2, 0.5),
+    ("edit", "edit_threshold"): (0.5, 0.7),
     ("flow", "steps"): (64, 32, 16, 8, 4, 2),
     ("flow", "corrector"): (1.0, 4.0),
     ("remdm", "steps"): (64, 32, 16, 8, 4, 2),
@@ -39,8 +48,8 @@ TEMPERATURES: dict[str, tuple[float, ...]] = {"slow": (0.0, 1.0), "mode flow": (
 DEFAULTS = "defaults"
 #: The rule that settles one token a pass, beside which all are judged.
 SLOW = "quota"
-#: The rule that revocation rules are tried with: hasty enough to have something to undo.
-HASTY: dict[str, Any] = {"rule": "threshold", "threshold": 0.5}
+#: Thresholds of the commit rule that revocation rules are tried with: hasty enough to have something to undo.
+HASTY = (0.5, 0.7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +71,52 @@ class Contestant:
         return f"{self.method} {self.setting}".strip()
 
 
-def values(method: str, parameters: set[str]) -> list[tuple[str, Any]]:
+def fine(method: str, parameters: set[str]) -> list[tuple[str, Any]]:
     """The parameters to turn, one at a time, and the values to turn them to."""
     known = {name: OWN.get((method, name), KNOBS.get(name, ())) for name in sorted(parameters)}
     return [(name, value) for name, tried in known.items() for value in tried]
 
 
-def of_rule(rule: Any, mode: str) -> list[Contestant]:
+def coarse(method: str, parameters: set[str]) -> list[tuple[str, Any]]:
+    """Every other value, for models whose passes cost more."""
+    known = {name: OWN.get((method, name), KNOBS.get(name, ())) for name in sorted(parameters)}
+    return [(name, value) for name, tried in known.items() for value in tried[::2]]
+
+
+#: Which values to try, given a method and its parameters.
+Values = Callable[[str, set[str]], list[tuple[str, Any]]]
+
+
+def of_rule(rule: Any, mode: str, tried: Values = fine) -> list[Contestant]:
     """A commit rule at its defaults and at every value of its parameters."""
     shared = {"mode": mode, "rule": rule.name}
     settings = set(rule.settings.model_fields) if hasattr(rule, "settings") else set()
     found = [Contestant(rule.name, DEFAULTS, shared)]
-    for name, value in values(rule.name, set(rule.options) | settings):
+    for name, value in tried(rule.name, set(rule.options) | settings):
         own = {"rule_options": {name: value}} if name in settings else {name: value}
         found.append(Contestant(rule.name, f"{name}={value}", shared | own))
     return found
 
 
-def of_revocation(revocation: Any, mode: str) -> list[Contestant]:
-    """A revocation rule behind a hasty commit rule."""
-    shared = {"mode": mode, **HASTY, "revoke": revocation.name}
-    method = f"revoke {revocation.name}"
-    found = [Contestant(method, DEFAULTS, shared)]
-    for name, value in values(revocation.name, set(revocation.settings.model_fields)):
-        found.append(Contestant(method, f"{name}={value}", shared | {"revoke_options": {name: value}}))
+def of_revocation(revocation: Any, mode: str, tried: Values) -> list[Contestant]:
+    """A revocation rule behind hasty commit rules."""
+    method, found = f"revoke {revocation.name}", []
+    for haste in HASTY:
+        shared = {"mode": mode, "rule": "threshold", "threshold": haste, "revoke": revocation.name}
+        found.append(Contestant(method, f"after threshold={haste}", shared))
+        for name, value in tried(revocation.name, set(revocation.settings.model_fields)):
+            setting = f"{name}={value} after threshold={haste}"
+            found.append(Contestant(method, setting, shared | {"revoke_options": {name: value}}))
     return found
 
 
-def of_mode(mode: str, strategy: Strategy) -> list[Contestant]:
+def of_mode(mode: str, strategy: Strategy, tried: Values) -> list[Contestant]:
     """A mode that follows no commit rule, likewise."""
     sampler = getattr(strategy, "sampler", None)
     names = set(strategy.options if sampler is None else sampler.settings.model_fields)
     method, shared = f"mode {mode}", {"mode": mode}
     found = [Contestant(method, DEFAULTS, shared)]
-    for name, value in values(mode, names):
+    for name, value in tried(mode, names):
         own = {name: value} if name in SamplingConfig.model_fields else {"preset_options": {name: value}}
         found.append(Contestant(method, f"{name}={value}", shared | own))
     return found
@@ -137,21 +158,22 @@ def heated(contestant: Contestant) -> list[Contestant]:
     return found
 
 
-def contestants(spec: ModelSpec, *, drawn: bool) -> tuple[list[Contestant], dict[str, str]]:
+def contestants(spec: ModelSpec, *, drawn: bool, tried: Values = fine) -> tuple[list[Contestant], dict[str, str]]:
     """All that can run on this model, and why the others cannot.
 
+    :param tried: how finely to turn their parameters.
     :param drawn: with those that draw, whose answers only a checker can judge.
     """
     ruled, known = ruled_mode(spec), modes(spec)
     found = [slow(spec)]
     for rule in plugins.rules().values():
-        found += of_rule(rule, ruled)
+        found += of_rule(rule, ruled, tried)
     if "revoke" in known[ruled].options:
         for revocation in plugins.revocations().values():
-            found += of_revocation(revocation, ruled)
+            found += of_revocation(revocation, ruled, tried)
     for mode, strategy in known.items():
         if mode != ruled:
-            found += of_mode(mode, strategy)
+            found += of_mode(mode, strategy, tried)
     fitting, refused = [], {}
     for contestant in (warm for cold in found for warm in heated(cold)):
         if "temperature" in contestant.options and not drawn:
