@@ -95,7 +95,10 @@ class Ruled:
         return Positions(
             tokens=[self.canvas.tokens[place] for place in block],
             open=[place in opened for place in block],
-            settled=[inside and place not in opened for place, inside in zip(block, answer, strict=True)],
+            settled=[
+                inside and place < self.canvas.end and place not in opened
+                for place, inside in zip(block, answer, strict=True)
+            ],
             place=[place - self.canvas.prompt if inside else -1 for place, inside in zip(block, answer, strict=True)],
         )
 
