@@ -76,12 +76,14 @@ def general_samplers(layout: Layout) -> list[str]:
     """Samplers that fit any checkpoint with this attention and masks."""
     if layout.noise != "masked":
         return []
-    found = plugins.strategies().items()
-    return [
-        name
-        for name, strategy in found
-        if isinstance(strategy, SampledStrategy) and layout.attention in strategy.sampler.attention
-    ]
+    found = []
+    for name, strategy in plugins.strategies().items():
+        if isinstance(strategy, SampledStrategy):
+            sampler = strategy.sampler
+            shifted = sampler.attention if sampler.shifted is None else sampler.shifted
+            if layout.attention in (shifted if layout.shifted else sampler.attention):
+                found.append(name)
+    return found
 
 
 def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabulary: int) -> int:

@@ -85,6 +85,7 @@ class Sampler:
     :param suffix: whether tokens behind the gap are used.
     :param truncates_greedy: top_k and top_p matter at temperature 0, too: they act on confidences.
     :param attention: general samplers: every checkpoint whose rows see one another so has it as a mode.
+    :param shifted: those of `attention` that may be shifted, too; None for all.
     :param check: refuses, with OptionError, what the settings cannot tell by themselves.
     :param fit: refuses, with OptionError, settings that do not fit the rest of the request or the model.
     """
@@ -98,6 +99,7 @@ class Sampler:
     suffix: bool = False
     truncates_greedy: bool = False
     attention: frozenset[str] = frozenset()
+    shifted: frozenset[str] | None = None
     check: Callable[[SamplingConfig], None] = _no_check
     fit: Callable[[Any, SamplingConfig, ModelSpec], None] = _fits
 

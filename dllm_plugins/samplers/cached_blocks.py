@@ -55,7 +55,7 @@ def start(
     """Block after block; nothing is denoised behind the answer's end."""
     config = canvas.row.config
     ruled = Ruled(canvas, choose_rule(config, rules), choose_revocation(config, revocations), probability)
-    blocks = Blocks(canvas, settings.block_length or spec.block_length)
+    blocks = Blocks(canvas, settings.block_length or spec.block_length, shift=int(spec.shifted))
     for block in blocks.answer():
         while canvas.wanting(block):
             places = ruled.places(block)

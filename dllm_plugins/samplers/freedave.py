@@ -119,6 +119,7 @@ def _sampler(name: str, summary: str, source: str, settings: type[FreeDaveSettin
         start=start,
         suffix=True,
         attention=frozenset({"bidirectional", "block-causal"}),
+        shifted=frozenset({"bidirectional"}),
         fit=partial(fit, name),
     )
 

@@ -168,5 +168,6 @@ SAMPLER = Sampler(
     start=start,
     suffix=True,
     attention=frozenset({"bidirectional", "block-causal"}),
+    shifted=frozenset(),
     fit=fit,
 )
