@@ -15,10 +15,10 @@ from dllm_plugins.noise import RowNoise
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import predict
 from dllm_plugins.training.chain import Chain
-from dllm_plugins.training.induced import Crowd
 from dllm_plugins.training.induced import Trial
 from dllm_plugins.training.induced import induced
 from dllm_plugins.training.induced import sampled
+from dllm_plugins.training.rows import Crowd
 from dllm_plugins.training.solvable import solvable_model
 
 from .checks import ALPHA
@@ -139,3 +139,18 @@ def test_many_streams_of_a_crowd_are_independent_of_one_another() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert crowd.drawn
+
+
+def test_the_bias_by_hand() -> None:
+    """Two independent positions, (0.9, 0.1) and (0.6, 0.4), the most probable draw first.
+
+    A rare draw of the first position, 0.1, loses against either draw of the second, 0.6 or 0.4,
+    and is drawn again: it survives with probability 0.1 * 0.1.
+    """
+    row = torch.tensor([[0.9, 0.1], [0.6, 0.4]], dtype=torch.float64)
+    on = torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    chain = Chain(torch.tensor([1.0, 0.0], dtype=torch.float64), on, row)
+    asked = Trial(chain, RULES["quota"], config("quota", 2, steps=2), 2, prompt=())
+    assert float(induced(asked).probabilities[2:].sum()) == pytest.approx(0.01)
+    counts, _ = sampled(asked, 20_000)
+    assert_distribution(counts, induced(asked).probabilities)
