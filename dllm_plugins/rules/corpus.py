@@ -4,14 +4,27 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 #: A frequency of 0 would make a token infinitely surprising.
 RAREST = 1e-9
+_DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    EOFError,
+    BadZipFile,
+    SafetensorError,
+)
 
 
 def frequencies(corpus: str | tuple[float, ...]) -> Tensor:
@@ -25,11 +38,16 @@ def frequencies(corpus: str | tuple[float, ...]) -> Tensor:
     :raises ValueError: if that is not what it holds.
     """
     if not isinstance(corpus, str):
-        return _normalised(corpus)
+        return _listed(corpus)
     path = Path(corpus).expanduser()
     if not path.is_file():
         raise ValueError(f"there is no file {corpus}; give the path of one, or a list of frequencies")
     return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _listed(numbers: tuple[float, ...]) -> Tensor:
+    return _normalised(numbers)
 
 
 @lru_cache(maxsize=8)
@@ -40,10 +58,11 @@ def _read(path: Path, _written: int) -> Tensor:
         if path.suffix == ".safetensors":
             (only,) = load_file(path).values()
             return _normalised(only.double().flatten().tolist())
-        loaded = np.load(path)
-        array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
+        with path.open("rb") as file:
+            loaded = np.load(file)
+            array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
         return _normalised(array.astype(np.float64).ravel().tolist())
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path} does not hold token frequencies: {error}") from error
 
 
