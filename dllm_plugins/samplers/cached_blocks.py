@@ -7,10 +7,8 @@ with this attention are trained.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
@@ -18,26 +16,13 @@ from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
-from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.ruled import Ruled
+from dllm_plugins.samplers.ruled import RuledSettings
 from dllm_plugins.samplers.ruled import check_rules
 from dllm_plugins.samplers.ruled import choose_revocation
 from dllm_plugins.strategies.base import choose_rule
-
-
-class CachedBlocksSettings(Settings):
-    """Options of rule-driven block sampling."""
-
-    block_length: int | None = Field(None, description="positions denoised together")
-    rule: str | None = Field(None, description="commit rule")
-    steps: int | None = Field(None, description="passes a block is spread over (rule quota)")
-    threshold: float | None = Field(None, description="probability that settles (rule threshold)")
-    factor: float | None = Field(None, description="larger settles more a pass (rule factor)")
-    rule_options: dict[str, Any] | None = Field(None, description="parameters of the commit rule")
-    revoke: str | None = Field(None, description="revocation rule")
-    revoke_options: dict[str, Any] | None = Field(None, description="parameters of the revocation rule")
 
 
 def probability(logits: Tensor, token: Tensor) -> Tensor:
@@ -49,7 +34,7 @@ def start(
     rules: Mapping[str, CommitRule],
     revocations: Mapping[str, RevocationRule],
     canvas: Canvas,
-    settings: CachedBlocksSettings,
+    settings: RuledSettings,
     spec: ModelSpec,
 ) -> Program:
     """Block after block; nothing is denoised behind the answer's end."""
@@ -70,7 +55,7 @@ def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocatio
         name="blocks",
         summary="any commit rule on blocks aligned to position 0, exact cache",
         source="arXiv 2503.09573, with the rules' own sources",
-        settings=CachedBlocksSettings,
+        settings=RuledSettings,
         start=partial(start, rules, revocations),
         check=partial(check_rules, rules, revocations),
         attention=frozenset({"block-causal"}),

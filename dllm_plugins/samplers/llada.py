@@ -8,7 +8,6 @@ one in float64.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -21,6 +20,7 @@ from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.ruled import Ruled
+from dllm_plugins.samplers.ruled import RuledSettings
 from dllm_plugins.samplers.ruled import check_rules
 from dllm_plugins.samplers.ruled import choose_revocation
 from dllm_plugins.samplers.view import View
@@ -28,17 +28,9 @@ from dllm_plugins.samplers.view import ViewSettings
 from dllm_plugins.strategies.base import choose_rule
 
 
-class LladaSettings(ViewSettings):
+class LladaSettings(ViewSettings, RuledSettings):
     """Options of LLaDA's sampler."""
 
-    block_length: int | None = Field(None, description="positions denoised together")
-    rule: str | None = Field(None, description="commit rule")
-    steps: int | None = Field(None, description="passes a block is spread over (rule quota)")
-    threshold: float | None = Field(None, description="probability that settles (rule threshold)")
-    factor: float | None = Field(None, description="larger settles more a pass (rule factor)")
-    rule_options: dict[str, Any] | None = Field(None, description="parameters of the commit rule")
-    revoke: str | None = Field(None, description="revocation rule")
-    revoke_options: dict[str, Any] | None = Field(None, description="parameters of the revocation rule")
     suppress_tokens: tuple[int, ...] = Field((), description="ids never drawn (`logits_eos_inf` lists the end of text)")
     late_tokens: tuple[int, ...] = Field(
         (), description="ids settled last: they have no confidence (`confidence_eos_eot_inf`)"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
@@ -19,6 +20,7 @@ from dllm_plugins.rules.base import revocation_parameters
 from dllm_plugins.rules.view import Positions
 from dllm_plugins.rules.view import Seen
 from dllm_plugins.rules.view import make_view
+from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.strategies.base import choose_rule
 
@@ -28,6 +30,19 @@ PATIENCE = 4
 
 #: Probability [N] of drawn tokens [N] given logits [N, V].
 Confidence = Callable[[Tensor, Tensor], Tensor]
+
+
+class RuledSettings(Settings):
+    """Options of every sampler that asks rules what to settle; defaults are the rules' own."""
+
+    block_length: int | None = Field(None, description="positions denoised together")
+    rule: str | None = Field(None, description="commit rule")
+    steps: int | None = Field(None, description="passes a block is spread over (rule quota)")
+    threshold: float | None = Field(None, description="probability that settles (rule threshold)")
+    factor: float | None = Field(None, description="larger settles more a pass (rule factor)")
+    rule_options: dict[str, Any] | None = Field(None, description="parameters of the commit rule")
+    revoke: str | None = Field(None, description="revocation rule")
+    revoke_options: dict[str, Any] | None = Field(None, description="parameters of the revocation rule")
 
 
 class Ruled:
