@@ -52,9 +52,12 @@ class SamplingConfig(BaseModel):
     block_length: int | None = Field(
         default=None, ge=1, le=1024, description="diffusion: open positions denoised together"
     )
-    rule: str | None = Field(default=None, description="diffusion: commit rule: threshold, factor, quota or random")
+    rule: str | None = Field(default=None, description="diffusion: commit rule; `llm dllm rules` lists them")
     threshold: float | None = Field(
-        default=None, gt=0.0, le=1.0, description="diffusion: settle tokens at least this probable (rule threshold)"
+        default=None,
+        gt=0.0,
+        le=1.0,
+        description="diffusion: settle tokens at least this probable (rule threshold and others)",
     )
     factor: float | None = Field(
         default=None, gt=0.0, le=64.0, description="diffusion: larger settles more tokens a pass (rule factor)"
@@ -63,7 +66,10 @@ class SamplingConfig(BaseModel):
         default=None, gt=0.0, le=64.0, description="diffusion: classifier-free guidance; doubles the rows"
     )
     steps: int | None = Field(
-        default=None, ge=1, le=1024, description="diffusion: passes a block is spread over (rules quota and random)"
+        default=None,
+        ge=1,
+        le=1024,
+        description="diffusion: passes a block is spread over (rules quota, random, margin, position_aware)",
     )
 
     approximate_cache: Literal["prefix", "dual"] | None = Field(

@@ -21,6 +21,8 @@ from dllm_plugins.families.layouts import IMPOSTORS
 from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.families.layouts import REFUSED
 from dllm_plugins.families.layouts import REFUSED_FAMILIES
+from dllm_plugins.rules import CommitRule
+from dllm_plugins.rules import RevocationRule
 from dllm_plugins.strategies import SampledStrategy
 
 ROOT = Path(__file__).parents[1]
@@ -49,12 +51,26 @@ def option_table() -> str:
 
 
 def rule_table() -> str:
-    """Every commit rule with its options and source."""
-    lines = ["| rule | options | settles |", "|---|---|---|"]
+    """Every commit rule with its options, its own parameters and its source."""
+    lines = ["| rule | options | `rule_options` | settles |", "|---|---|---|---|"]
     for name, rule in sorted(plugins.rules().items()):
         options = ", ".join(f"`{option}`" for option in sorted(rule.options))
-        lines.append(f"| `{name}` | {options} | {rule.summary} |")
+        lines.append(f"| `{name}` | {options or 'none'} | {parameters_of(rule)} | {rule.summary} |")
     return "\n".join(lines)
+
+
+def revocation_table() -> str:
+    """Every revocation rule with its parameters and its source."""
+    lines = ["| rule | `revoke_options` | takes back |", "|---|---|---|"]
+    for name, rule in sorted(plugins.revocations().items()):
+        lines.append(f"| `{name}` | {parameters_of(rule)} | {rule.summary} |")
+    return "\n".join(lines)
+
+
+def parameters_of(rule: CommitRule | RevocationRule) -> str:
+    """A rule's own parameters with their defaults."""
+    fields = rule.settings.model_fields if hasattr(rule, "settings") else {}
+    return ", ".join(told(name, field) for name, field in fields.items()) or "none"
 
 
 def family_table() -> str:
@@ -127,6 +143,7 @@ def refused_table() -> str:
 GENERATED = {
     "options": option_table,
     "rules": rule_table,
+    "revocations": revocation_table,
     "families": family_table,
     "samplers": sampler_table,
     "refused": refused_table,

@@ -19,6 +19,7 @@ from llm_dllm.registry import entries
 from llm_dllm.registry_commands import add
 from llm_dllm.registry_commands import models
 from llm_dllm.registry_commands import remove
+from llm_dllm.rules_command import rules
 
 __all__ = ["DLLM", "AsyncDLLM"]
 
@@ -50,6 +51,6 @@ def _registered() -> Any:
 @llm.hookimpl
 def register_commands(cli: click.Group) -> None:
     """Register `llm dllm`."""
-    for command in (add, models, remove):
+    for command in (add, models, remove, rules):
         dllm.add_command(command)
     cli.add_command(dllm)
