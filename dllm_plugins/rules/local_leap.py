@@ -23,7 +23,7 @@ from dllm_plugins.rules.threshold import DEFAULT_THRESHOLD
 class LocalLeapSettings(RuleSettings):
     """Parameters of the rule."""
 
-    relaxed: float = Field(0.75, ge=0.0, le=1.0, description="least probability of a position near an anchor")
+    relaxed: float = Field(0.75, gt=0.0, le=1.0, description="least probability of a position near an anchor")
     radius: int = Field(4, ge=0, le=1024, description="how many positions away an anchor still counts")
 
 
