@@ -8,8 +8,10 @@ Every rule is measured twice: as it decodes, told the probability of the token j
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from dataclasses import dataclass
+from itertools import cycle
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -126,10 +128,11 @@ def measure(rule: CommitRule, setting: dict[str, Any], known: list[Chain], *, bl
 def draw(points: list[Point], place: Path) -> None:
     """Both ways of deciding side by side; the file depends on the points only."""
     mpl.rcParams.update({"svg.hashsalt": "dllm-plugins", "svg.fonttype": "none", "font.size": 10})
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(1, 2, sharex=True, sharey=True))
-    colours = dict(zip(sorted({p.rule for p in points}), mpl.color_sequences["tab20"], strict=False))
-    titles = ("as decoded: told the drawn token's probability", "blind: told the largest probability")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(1, 2, sharex=True))
+    names = sorted({p.rule for p in points})
+    looks = dict(zip(names, zip(cycle(mpl.color_sequences["tab10"]), cycle("osD^vP"), strict=False), strict=False))
+    titles = ("as decoded: told the drawn token's probability", "blind: told the largest probability (other scale)")
     for panel, title, blind in zip(panels, titles, (False, True), strict=True):
         mine = sorted((p for p in points if p.blind == blind), key=lambda p: (p.rule, p.tokens_per_pass))
         for rule, group in groupby(mine, key=lambda p: p.rule):
@@ -138,17 +141,17 @@ def draw(points: list[Point], place: Path) -> None:
                 [p.tokens_per_pass for p in line],
                 [p.total_variation for p in line],
                 [p.error for p in line],
-                marker="o",
+                color=looks[rule][0],
+                marker=looks[rule][1],
                 markersize=4,
-                linewidth=1.4,
-                color=colours[rule],
+                linewidth=1.3,
                 label=rule,
             )
         panel.set(title=title, xlabel="tokens per pass", ylim=(0, None))
         panel.title.set_fontsize(10)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("total variation from the true distribution")
-    panels[1].legend(frameon=False, fontsize=9)
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     place.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(place, metadata={"Date": None})
 
@@ -159,23 +162,31 @@ def draw(points: list[Point], place: Path) -> None:
     "--rule", "names", multiple=True, help="only this rule; may be repeated (all registered ones if not given)"
 )
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "docs" / "img", show_default="docs/img")
-def main(count: int, names: tuple[str, ...], out: Path) -> None:
+@click.option("--again", is_flag=True, help="draw the table that is there, measure nothing")
+def main(count: int, names: tuple[str, ...], out: Path, again: bool) -> None:
     """Measure every registered rule; write parallel-error.json and parallel-error.svg."""
-    rules, known, points = plugins.rules(), chains(count), list[Point]()
+    table = out / "parallel-error.json"
+    if not again:
+        out.mkdir(parents=True, exist_ok=True)
+        about = {"states": STATES, "vocabulary": VOCABULARY, "length": LENGTH, "chains": count, "temperature": 1.0}
+        points = [asdict(point) for point in measured(count, names)]
+        table.write_text(json.dumps({**about, "points": points}, indent=1) + "\n", encoding="utf-8")
+    found = json.loads(table.read_text(encoding="utf-8"))["points"]
+    draw([Point(**point) for point in found], out / "parallel-error.svg")
+
+
+def measured(count: int, names: tuple[str, ...]) -> Iterator[Point]:
+    """Every setting of these rules, or of all, printed as it comes."""
+    rules, known = plugins.rules(), chains(count)
     for name in names or sorted(rules):
         for setting in settings(rules[name]):
             for blind in (False, True):
                 point = measure(rules[name], setting, known, blind=blind)
-                points.append(point)
                 print(
-                    f"{name:<16} {setting or 'defaults'!s:<36} {'blind' if blind else '':<6}"
+                    f"{name:<16} {setting or 'defaults'!s:<40} {'blind' if blind else '':<6}"
                     f"{point.tokens_per_pass:6.2f} tokens/pass   total variation {point.total_variation:.4f}"
                 )
-    out.mkdir(parents=True, exist_ok=True)
-    about = {"states": STATES, "vocabulary": VOCABULARY, "length": LENGTH, "chains": count, "temperature": 1.0}
-    table = {**about, "points": [asdict(point) for point in points]}
-    (out / "parallel-error.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    draw(points, out / "parallel-error.svg")
+                yield point
 
 
 if __name__ == "__main__":
