@@ -9,10 +9,11 @@ overwritten by the next pass.
 import torch
 from torch import Tensor
 
+from dllm_kernels import tiles
 from dllm_plugins.denoisers.weights import LlamaShape
 
 #: Keys are padded to whole chunks; attention sums chunk by chunk.
-CHUNK = 128
+CHUNK = tiles.CHUNK
 
 
 class ExactCache:

@@ -21,7 +21,8 @@ COLOURS = {"REPRODUCED": "green", "CORRECTED": "cyan", "REFUSED": "yellow", "MIS
 @click.option(
     "--produce", type=click.Path(file_okay=False, path_type=Path), help="Write what we produce; compare nothing."
 )
-def main(folders: tuple[Path, ...], produce: Path | None) -> None:
+@click.option("--backend", default="torch", show_default=True, help="What computes the passes: torch or kernels.")
+def main(folders: tuple[Path, ...], produce: Path | None, backend: str) -> None:
     """Run every case in FOLDERS through the public API and compare with what was recorded."""
     torch.set_num_threads(1)
     disable_progress_bar()
@@ -31,11 +32,11 @@ def main(folders: tuple[Path, ...], produce: Path | None) -> None:
             from dllm_plugins.conformance.produce import write
 
             for case in cases:
-                click.echo(f"{write(case, produce)}")
+                click.echo(f"{write(case, produce, backend)}")
             return
         results: list[Result] = []
         for case in cases:
-            found = list(check(case))
+            found = list(check(case, backend))
             _show(found)
             results += found
     except DllmError as error:

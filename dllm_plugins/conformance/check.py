@@ -24,16 +24,18 @@ NAMED = {"Open-dLLM": "open_dcoder", "Open-dCoder": "open_dcoder"}
 
 
 class Models:
-    """The models of one case, one per set of load options."""
+    """The models of one case, one per set of load options; `backend` runs them all."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, backend: str = "torch") -> None:
         self.case = case
+        self.backend = backend
         self._loaded: dict[str, Model] = {}
 
     def get(self, **load: Any) -> Model:
         """Loaded as a user would, with the ids that the tiny checkpoint's config has no field for."""
         about = self.case.about
         options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "mask_id": about.get("mask_id"), **load}
+        options["backend"] = self.backend
         options["family"] = next((name for word, name in NAMED.items() if word in about["family"]), None)
         key = repr(sorted(options.items()))
         if key not in self._loaded:
@@ -85,12 +87,13 @@ def check_logits(case: Case, models: Models, load: dict[str, Any]) -> Iterator[R
         yield Result(case.name, f"logits {key}", verdict, f"largest difference {difference:.1e}")
 
 
-def check(case: Case) -> Iterator[Result]:
+def check(case: Case, backend: str = "torch") -> Iterator[Result]:
     """All results of a case, as they come.
 
+    :param backend: as in :class:`~dllm_plugins.models.LoadOptions`.
     :raises CheckpointError: if the case cannot be read.
     """
-    models = Models(case)
+    models = Models(case, backend)
     try:
         yield from check_logits(case, models, first_load(case))
     except DllmError as error:

@@ -19,7 +19,7 @@ from dllm_plugins.conformance.run import run
 from dllm_plugins.errors import DllmError
 
 
-def write(case: Case, out: Path) -> Path:
+def write(case: Case, out: Path, backend: str = "torch") -> Path:
     """Write `OUT/<case>/case.json` and `logits.safetensors`.
 
     Per setting: `output`, `canvases[step][row]`, `forwards` and `forward_kinds` (by count), or
@@ -30,7 +30,7 @@ def write(case: Case, out: Path) -> Path:
     """
     place = out / case.name
     place.mkdir(parents=True, exist_ok=True)
-    models = Models(case)
+    models = Models(case, backend)
     model = models.get(**first_load(case))
     found: dict[str, Tensor] = {}
     for key in recorded(case):

@@ -83,7 +83,7 @@ class NativeDenoiser:
         """One pass; see :meth:`~dllm_plugins.denoisers.base.Denoiser.forward`."""
         found: list[Tensor] = []
         first: int | None = None
-        for call in _calls(segments):
+        for call in linked(segments):
             hidden, cache = self._one(call)
             if call[0].row != first:
                 first = call[0].row
@@ -132,7 +132,7 @@ class NativeDenoiser:
         return self.logits(hidden), None
 
 
-def _calls(segments: Sequence[Segment]) -> list[list[Segment]]:
+def linked(segments: Sequence[Segment]) -> list[list[Segment]]:
     """Segments that are forwarded together: one, and those that look at it."""
     calls: list[list[Segment]] = []
     for segment in segments:

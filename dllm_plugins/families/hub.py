@@ -6,14 +6,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import DiffusionGemmaForBlockDiffusion
+from transformers import LlamaForCausalLM
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase
+from transformers import Qwen2ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.gemma import GemmaDenoiser
+from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
@@ -28,7 +32,11 @@ from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 
 #: Options that only the default model takes.
-FOREIGN = ("base", "denoiser", "backend")
+FOREIGN = ("base", "denoiser")
+#: What computes the passes: transformers' own classes, or the block decoder of `dllm_kernels`.
+BACKENDS = ("torch", "kernels")
+#: The classes whose forward the block decoder computes.
+DECODED = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 
 
 def load(name: str, options: LoadOptions) -> Model:
@@ -42,7 +50,11 @@ def load(name: str, options: LoadOptions) -> Model:
     for option in (item.name for item in fields(LoadOptions) if item.name in FOREIGN):
         if getattr(options, option) != getattr(default, option):
             raise OptionError(f"{option}={str(getattr(options, option))!r} is of no use to {name}; leave it out")
+    if options.backend not in BACKENDS:
+        raise OptionError(f"backend={options.backend!r} cannot run {name}; use {' or '.join(map(repr, BACKENDS))}")
     checkpoint = open_checkpoint(hub_folder(name), options.family)
+    if options.backend == "kernels":
+        _fits_kernels(checkpoint, options)
     tokenizer = tokenizer_of(checkpoint)
     spec = make_spec(name, checkpoint, tokenizer, options)
     device = best_device(options.device)
@@ -53,7 +65,23 @@ def load(name: str, options: LoadOptions) -> Model:
         offload = TemporaryDirectory(prefix="dllm-offload-")
         model = load_checkpoint(checkpoint, dtype, options.device_map, offload.name)
         weakref.finalize(model, offload.cleanup)
-    return Model(name, denoiser_of(model, checkpoint, spec), tokenizer)
+    return Model(name, denoiser_of(model, checkpoint, spec, options.backend), tokenizer)
+
+
+def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
+    """Refuse, before weights are read, what the block decoder does not compute.
+
+    :raises OptionError: with the class, or the option it excludes.
+    """
+    native = checkpoint.layout.native(checkpoint.config)
+    if native not in DECODED:
+        known = ", ".join(item.__name__ for item in DECODED)
+        raise OptionError(
+            f"backend='kernels' computes {known}, but family {checkpoint.layout.name!r} is a {native.__name__}; "
+            f"leave backend out"
+        )
+    if options.device_map is not None:
+        raise OptionError(f"backend='kernels' runs on one device; leave device_map={options.device_map!r} out")
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | TokenIds:
@@ -66,8 +94,10 @@ def tokenizer_of(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | TokenIds:
     return tokenizer
 
 
-def denoiser_of(model: PreTrainedModel, checkpoint: Checkpoint, spec: Any) -> Denoiser:
+def denoiser_of(model: PreTrainedModel, checkpoint: Checkpoint, spec: Any, backend: str = "torch") -> Denoiser:
     """The denoiser around a loaded class."""
+    if backend == "kernels":
+        return KernelDenoiser(model, spec)
     if isinstance(model, DiffusionGemmaForBlockDiffusion):
         return GemmaDenoiser(model, spec)
     return NativeDenoiser(model, spec, own_mask=checkpoint.layout.attention == "own")

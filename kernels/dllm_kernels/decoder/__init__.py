@@ -1,0 +1,67 @@
+"""The block decoder: a decoder-only transformer over [rows x positions] on cached prefixes.
+
+Llama, Qwen2 (biases of query, key and value) and Qwen3 (norms of query and key heads)
+shapes, grouped keys, tied or untied head. `reference` says what is computed, `cpu` is fast.
+"""
+
+from typing import Any
+
+import torch
+
+from dllm_kernels.decoder.base import Decoder
+from dllm_kernels.decoder.base import Part
+from dllm_kernels.decoder.store import KeyValues
+from dllm_kernels.decoder.weights import DecoderShape
+from dllm_kernels.decoder.weights import DecoderWeights
+from dllm_kernels.decoder.weights import LayerWeights
+from dllm_kernels.decoder.weights import shape_of
+from dllm_kernels.decoder.weights import take_weights
+from dllm_kernels.dispatch import Implementation
+from dllm_kernels.dispatch import Shapes
+from dllm_kernels.dispatch import register
+
+__all__ = [
+    "KERNEL",
+    "Decoder",
+    "DecoderShape",
+    "DecoderWeights",
+    "KeyValues",
+    "LayerWeights",
+    "Part",
+    "shape_of",
+    "take_weights",
+]
+
+#: Its name in the dispatch; what it gives is called with :class:`DecoderWeights`.
+KERNEL = "block_decoder"
+
+
+def _load_reference() -> Any:
+    from dllm_kernels.decoder.reference import ReferenceDecoder
+
+    return ReferenceDecoder
+
+
+def _load_cpu() -> Any:
+    from dllm_kernels.decoder.cpu import CpuDecoder
+
+    return CpuDecoder
+
+
+def _takes_all(_device: torch.device, _dtype: torch.dtype, _shapes: Shapes) -> str | None:
+    return None
+
+
+def _cpu_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | None:
+    if device.type != "cpu":
+        return f"runs on the cpu only, not on {device.type}"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"computes in float32 or bfloat16, not in {dtype}"
+    if shapes["head_dim"] % 8:
+        # Scores of heads 6 or 10 wide were seen to depend on the query's place in its tile.
+        return f"is row-invariant for heads of whole eights only, not for head_dim={shapes['head_dim']}"
+    return None
+
+
+register(Implementation(KERNEL, "reference", 0, _load_reference, _takes_all))
+register(Implementation(KERNEL, "cpu", 10, _load_cpu, _cpu_refuses))

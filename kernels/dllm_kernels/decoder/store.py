@@ -1,0 +1,126 @@
+"""Keys and values of one row, in place: the prefix, held keys of an approximate cache, the last pass.
+
+A pass writes right behind what is kept, over what the pass before left there; freezing
+mostly moves a mark. A key's slot is the same whether its block is forwarded alone or
+behind another, so attention over a row is reduced in one fixed order.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dllm_kernels.decoder.weights import DecoderShape
+from dllm_kernels.dispatch import KernelError
+from dllm_kernels.tiles import CHUNK
+
+
+class KeyValues:
+    """Per layer, keys and values float32 [kv_heads, capacity, head_dim]; capacity is whole chunks.
+
+    :ivar length: frozen positions.
+    :ivar held: kept positions behind them, until released.
+    """
+
+    def __init__(self, shape: DecoderShape, device: torch.device) -> None:
+        self.shape = shape
+        self.device = device
+        self.length = 0
+        self.held = 0
+        self.capacity = 0
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self._pending: list[int] = []
+
+    @property
+    def kept(self) -> int:
+        """Positions that every token sees: frozen and held ones."""
+        return self.length + self.held
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the store."""
+        return sum(tensor.nbytes for tensor in [*self.keys, *self.values])
+
+    @torch.inference_mode()
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
+        needed = whole_chunks(self.kept + rows)
+        if needed <= self.capacity:
+            return
+        # A quarter more each time: few copies of a growing prefix, little memory in vain.
+        self.capacity = max(needed, whole_chunks(self.capacity + self.capacity // 4))
+        size = (self.shape.kv_heads, self.capacity, self.shape.head_dim)
+        for store in (self.keys, self.values):
+            for layer in range(self.shape.layers):
+                # Zeros, because a hidden value times a weight of zero must be zero.
+                grown = torch.zeros(size, device=self.device)
+                if layer < len(store):
+                    grown[:, : self.kept] = store[layer][:, : self.kept]
+                    store[layer] = grown
+                else:
+                    store.append(grown)
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put [rows, kv_heads, head_dim] behind what is kept; returns whole chunks of keys and values."""
+        end = self.kept + len(keys)
+        self.keys[layer][:, self.kept : end] = keys.transpose(0, 1)
+        self.values[layer][:, self.kept : end] = values.transpose(0, 1)
+        padded = whole_chunks(end)
+        return self.keys[layer][:, :padded], self.values[layer][:, :padded]
+
+    def pend(self, count: int) -> None:
+        """The first `count` positions of this pass may be frozen, then held."""
+        self._pending = [*range(self.kept, self.kept + count)]
+
+    @torch.inference_mode()
+    def freeze(self, count: int) -> None:
+        """The first `count` pending positions join the prefix; held ones go.
+
+        :raises KernelError: if fewer are pending, or they were frozen already.
+        """
+        slots = self._first(count)
+        if slots and slots[0] < self.length:
+            raise KernelError("the last pass was frozen already; make another pass first")
+        if slots and slots[0] != self.length:
+            for tensor in [*self.keys, *self.values]:
+                tensor[:, self.length : self.length + count] = tensor[:, slots[0] : slots[0] + count].clone()
+            self._pending[:count] = range(self.length, self.length + count)
+        self.length += count
+        self.held = 0
+
+    @torch.inference_mode()
+    def hold(self, indices: Sequence[int]) -> None:
+        """These pending positions are held, in place of the earlier ones; the others are lost.
+
+        :raises KernelError: if they are not pending.
+        """
+        slots = self._first(max(indices, default=-1) + 1)
+        places = torch.tensor([slots[index] for index in indices], dtype=torch.int64, device=self.device)
+        self.held, self._pending = len(indices), []
+        for tensor in [*self.keys, *self.values]:
+            tensor[:, self.length : self.kept] = tensor.index_select(1, places)
+
+    def release(self) -> None:
+        """Forget what is held."""
+        self.held = 0
+
+    def copy(self, length: int) -> "KeyValues":
+        """A store of its own that holds the first `length` positions of this prefix."""
+        made = KeyValues(self.shape, self.device)
+        made.reserve(length)
+        for new, old in zip([*made.keys, *made.values], [*self.keys, *self.values], strict=True):
+            new[:, :length] = old[:, :length]
+        made.length = length
+        return made
+
+    def _first(self, count: int) -> list[int]:
+        """The slots of what is pending, at least `count`."""
+        if len(self._pending) < count:
+            raise KernelError(f"{count} positions of the last pass are wanted, {len(self._pending)} are pending")
+        return self._pending
+
+
+def whole_chunks(length: int) -> int:
+    """The next multiple of a chunk."""
+    return -(-length // CHUNK) * CHUNK

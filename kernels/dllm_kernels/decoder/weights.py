@@ -1,0 +1,169 @@
+"""Weights of a decoder-only transformer, fused for few large products.
+
+Query, key and value projections are one matrix, gate and up projections another, so that
+a layer is four products. A transformers model keeps working: its own parameters become
+views of the fused tensors, and there is one copy of the weights.
+"""
+
+from dataclasses import asdict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dllm_kernels.dispatch import KernelError
+
+#: Values of a config's `model_type` whose layers are the ones computed here.
+MODEL_TYPES = ("llama", "qwen2", "qwen3")
+#: Rotary embeddings whose angles depend on the position only, not on the longest one seen.
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """The numbers that the forward needs. `eps` is that of every norm."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    eps: float
+
+    def sizes(self) -> dict[str, int]:
+        """What an implementation may depend on, for the dispatch."""
+        return {name: size for name, size in asdict(self).items() if name != "eps"}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One layer. Matrices are [out, in]; biases [out] and norms of query and key heads [head_dim] may be absent."""
+
+    input_norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    out: Tensor
+    out_bias: Tensor | None
+    post_norm: Tensor
+    gate_up: Tensor
+    gate_up_bias: Tensor | None
+    down: Tensor
+    down_bias: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderWeights:
+    """A whole decoder. `head` is `embedding` where they are tied.
+
+    :param frequencies: float32 [head_dim / 2], radians per position of each rotary pair.
+    :param rope_scale: what cosines and sines are multiplied with.
+    """
+
+    shape: DecoderShape
+    embedding: Tensor
+    layers: tuple[LayerWeights, ...]
+    norm: Tensor
+    head: Tensor
+    frequencies: Tensor
+    rope_scale: float
+
+
+def shape_of(config: Any) -> DecoderShape:
+    """Read a transformers config.
+
+    :raises KernelError: for anything that is not computed here, with its value.
+    """
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    windows = {kind for kind in getattr(config, "layer_types", None) or () if kind != "full_attention"}
+    wanted = {
+        "model_type": (config.model_type, MODEL_TYPES),
+        "hidden_act": (config.hidden_act, ("silu",)),
+        "rope_type": (rope, ROPE_TYPES),
+        "layer_types": (min(windows, default="full_attention"), ("full_attention",)),
+    }
+    for name, (found, known) in wanted.items():
+        if found not in known:
+            raise KernelError(
+                f"the block decoder computes {name}={' or '.join(map(repr, known))}, but this model has {found!r}; "
+                f"use backend='torch'"
+            )
+    heads = config.num_attention_heads
+    return DecoderShape(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=heads,
+        kv_heads=config.num_key_value_heads or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        intermediate=config.intermediate_size,
+        vocabulary=config.vocab_size,
+        eps=config.rms_norm_eps,
+    )
+
+
+@torch.no_grad()
+def take_weights(model: Any) -> DecoderWeights:
+    """Fuse the weights of a loaded Llama, Qwen2 or Qwen3 of transformers, layer by layer.
+
+    :param model: with a head; its parameters become views of what is returned.
+    :raises KernelError: for shapes not computed here, and for weights that are not all in one place.
+    """
+    shape = shape_of(model.config)
+    places = {(str(weight.device), weight.dtype) for weight in model.parameters()}
+    if len(places) != 1 or next(iter(places))[0] == "meta":
+        found = ", ".join(sorted(f"{dtype} on {device}" for device, dtype in places))
+        raise KernelError(
+            f"the block decoder needs all weights on one device in one dtype, not {found}; leave device_map out"
+        )
+    body, rotary = model.model, model.model.rotary_emb
+    return DecoderWeights(
+        shape=shape,
+        embedding=body.embed_tokens.weight.data,
+        layers=tuple(_layer(layer) for layer in body.layers),
+        norm=body.norm.weight.data,
+        head=model.lm_head.weight.data,
+        frequencies=rotary.inv_freq.float(),
+        rope_scale=float(rotary.attention_scaling),
+    )
+
+
+def _layer(layer: Any) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    qkv, qkv_bias = _fused(attention.q_proj, attention.k_proj, attention.v_proj)
+    gate_up, gate_up_bias = _fused(mlp.gate_proj, mlp.up_proj)
+    return LayerWeights(
+        input_norm=layer.input_layernorm.weight.data,
+        qkv=qkv,
+        qkv_bias=qkv_bias,
+        q_norm=_data(getattr(attention, "q_norm", None)),
+        k_norm=_data(getattr(attention, "k_norm", None)),
+        out=attention.o_proj.weight.data,
+        out_bias=None if attention.o_proj.bias is None else attention.o_proj.bias.data,
+        post_norm=layer.post_attention_layernorm.weight.data,
+        gate_up=gate_up,
+        gate_up_bias=gate_up_bias,
+        down=mlp.down_proj.weight.data,
+        down_bias=None if mlp.down_proj.bias is None else mlp.down_proj.bias.data,
+    )
+
+
+def _data(module: Any) -> Tensor | None:
+    return None if module is None else module.weight.data
+
+
+def _fused(*parts: Any) -> tuple[Tensor, Tensor | None]:
+    """Weights and biases of linear modules one below the other; the modules then hold views of them."""
+    weight = torch.cat([part.weight.data for part in parts])
+    bias = None if parts[0].bias is None else torch.cat([part.bias.data for part in parts])
+    begin = 0
+    for part in parts:
+        end = begin + part.out_features
+        part.weight.data = weight[begin:end]
+        if bias is not None:
+            part.bias.data = bias[begin:end]
+        begin = end
+    return weight, bias
