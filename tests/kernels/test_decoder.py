@@ -44,10 +44,6 @@ BIASED: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {"attention_bias": True},
 }
-    "llama": {"attention_bias": True, "mlp_bias": True},
-    "qwen2": {},
-    "qwen3": {"attention_bias": True},
-}
 
 
 def network(kind: str, dtype: torch.dtype = torch.float32, seed: int = 0, **sizes: Any) -> Any:
