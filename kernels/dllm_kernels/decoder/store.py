@@ -105,6 +105,7 @@ class KeyValues:
         """Forget what is held."""
         self.held = 0
 
+    @torch.inference_mode()
     def copy(self, length: int) -> "KeyValues":
         """A store of its own that holds the first `length` positions of this prefix."""
         made = KeyValues(self.shape, self.device)
