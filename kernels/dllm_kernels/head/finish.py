@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: exp of this is 0 in float32, and unlike minus infinity it can be multiplied with that 0.
-FLOOR = -128.0
+#: Lower logits, minus infinity too, count as this far below the largest: 1.6e-38 of its weight. Below,
+#: exp leaves the normal numbers, and an element takes the CPU sixteen times as long.
+FLOOR = -87.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,8 +115,8 @@ def _head_blocks(
     leader = tl.min(tl.where(logits == largest[:, None], column[None, :], vocabulary), axis=1)
     second = tl.max(tl.where(column[None, :] == leader[:, None], float("-inf"), logits), axis=1)
     anchor = tl.where(largest == float("-inf"), 0.0, largest)
-    # exp(-128) is 0 in float32; minus infinity times 0 would not be.
-    shifted = tl.maximum(logits - anchor[:, None], -128.0)
+    # As in the blocked implementation: minus infinity could not be multiplied with its weight of 0.
+    shifted = tl.maximum(logits - anchor[:, None], -87.0)
     weights = tl.exp(shifted)
     mass = tl.sum(weights, axis=1)
     moment = tl.sum(weights * shifted, axis=1)
