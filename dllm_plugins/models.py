@@ -26,7 +26,9 @@ class LoadOptions:
     :param device_map: accelerate's "auto" or a mapping from module name to device, for
         models larger than one device; excludes `device`. Weights that it puts on disk are
         written where temporary files go (TMPDIR) and removed with the model.
-    :param backend: name of a registered denoiser backend.
+    :param backend: what computes the passes: for the default model the name of a registered denoiser
+        backend; for checkpoints "torch", or "kernels" for the row-invariant block decoder of
+        `dllm_kernels`, which computes Llama, Qwen2 and Qwen3 shapes on one device.
     :param family: of a checkpoint that looks like an ordinary model.
     :param preset: the sampler behind mode `diffusion`, where the checkpoint does not say it.
     :param mask_id: the mask token, where neither the checkpoint nor its family says it.

@@ -1,23 +1,12 @@
-"""The block decoder: both implementations equal transformers, and the fast one does not depend on its company."""
+"""The block decoder: both implementations equal transformers."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import LlamaConfig
-from transformers import LlamaForCausalLM
-from transformers import Qwen2Config
-from transformers import Qwen2ForCausalLM
-from transformers import Qwen3Config
-from transformers import Qwen3ForCausalLM
 
 from dllm_kernels.decoder import KERNEL
 from dllm_kernels.decoder import Decoder
-from dllm_kernels.decoder import KeyValues
-from dllm_kernels.decoder import Part
 from dllm_kernels.decoder import shape_of
 from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.cpu import CpuDecoder
@@ -27,67 +16,16 @@ from dllm_kernels.dispatch import explain
 from dllm_kernels.dispatch import kernel
 from dllm_kernels.tiles import CHUNK
 
-KINDS: dict[str, tuple[Any, Any]] = {
-    "llama": (LlamaConfig, LlamaForCausalLM),
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
-}
-#: Widths that are no multiple of anything, groups of 1 to 5 query heads, tied and untied heads.
-SHAPES: list[dict[str, Any]] = [
-    {"hidden_size": 36, "intermediate_size": 50, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10},
-    {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16},
-    {"hidden_size": 40, "intermediate_size": 33, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 8},
-]
-IMPLEMENTATIONS: list[Any] = [ReferenceDecoder, CpuDecoder]
-BIASED: dict[str, dict[str, Any]] = {
-    "llama": {"attention_bias": True, "mlp_bias": True},
-    "qwen2": {},
-    "qwen3": {"attention_bias": True},
-}
-
-
-def network(kind: str, dtype: torch.dtype = torch.float32, seed: int = 0, **sizes: Any) -> Any:
-    """A random model whose norms and biases matter."""
-    config_class, model_class = KINDS[kind]
-    torch.manual_seed(seed)
-    fields = {"vocab_size": 71, "num_hidden_layers": 2, "max_position_embeddings": 1024, **SHAPES[0], **sizes}
-    model = model_class(config_class(**fields)).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1) / 2, std=0.2)
-    return model.to(dtype)
-
-
-def logits_of(model: Any, tokens: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
-    """What transformers says, [N, V]; seen bool [N, N]."""
-    mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)
-    with torch.inference_mode():
-        found: Tensor = model(tokens[None], attention_mask=mask[None, None], position_ids=positions[None]).logits[0]
-    return found
-
-
-def row_of(decoder: Decoder) -> KeyValues:
-    """An empty row."""
-    return KeyValues(decoder.weights.shape, decoder.weights.embedding.device)
-
-
-def run(decoder: Decoder, rows: Sequence[tuple[KeyValues, Tensor, Tensor, Tensor]]) -> list[Tensor]:
-    """One pass: a store, tokens, positions and who sees whom, each; logits of each."""
-    parts, begin = [], 0
-    for store, tokens, _, seen in rows:
-        store.reserve(len(tokens))
-        parts.append(Part(store, slice(begin, begin + len(tokens)), seen))
-        begin += len(tokens)
-    hidden = decoder.forward(torch.cat([row[1] for row in rows]), torch.cat([row[2] for row in rows]), parts)
-    return [decoder.logits(hidden[part.rows]) for part in parts]
-
-
-def drawn(length: int, seed: int = 0) -> Tensor:
-    return torch.randint(0, 71, (length,), generator=torch.Generator().manual_seed(seed))
-
-
-def blocks(begin: int, end: int, size: int = 5) -> Tensor:
-    """Block-causal: bool [end - begin, end]."""
-    return torch.arange(end)[None] // size <= torch.arange(begin, end)[:, None] // size
+from .decoders import BIASED
+from .decoders import IMPLEMENTATIONS
+from .decoders import KINDS
+from .decoders import SHAPES
+from .decoders import blocks
+from .decoders import drawn
+from .decoders import logits_of
+from .decoders import network
+from .decoders import row_of
+from .decoders import run
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -241,79 +179,28 @@ def test_which_one_runs() -> None:
     assert "cpu: runs on the cpu only, not on cuda" in explain(KERNEL, cuda, torch.float32, sizes)
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Run with one and with two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+def test_a_pass_is_frozen_once() -> None:
+    """Freezing more than was pending, or the same again, would keep keys of nothing."""
+    store = row_of(CpuDecoder(take_weights(network("llama"))))
+    store.reserve(4)
+    with pytest.raises(KernelError, match="1 positions of the last pass are wanted, 0 are pending"):
+        store.freeze(1)
+    store.pend(4)
+    store.freeze(3)
+    with pytest.raises(KernelError, match="frozen already"):
+        store.freeze(1)
 
 
-def walked(decoder: Decoder, tokens: Tensor, at_once: int, company: int = 0) -> Tensor:
-    """Causal logits of every token, `at_once` a pass, beside `company` other rows of unequal lengths."""
-    store = row_of(decoder)
-    others = [row_of(decoder) for _ in range(company)]
-    found = []
-    for begin in range(0, len(tokens), at_once):
-        part = tokens[begin : begin + at_once]
-        places = torch.arange(begin, begin + len(part))
-        seen = torch.arange(begin + len(part))[None] <= places[:, None]
-        rows = [(store, part, places, seen)]
-        for index, other in enumerate(others):
-            n = 2 + 5 * index
-            rows.insert(index % 2, (other, drawn(n, index), torch.arange(n), torch.ones(n, n).bool()))
-        mine = next(index for index, row in enumerate(rows) if row[0] is store)
-        found.append(run(decoder, rows)[mine])
-        store.pend(len(part))
-        store.freeze(len(part))
-    return torch.cat(found)
-
-
-def assert_row_invariant(decoder: Decoder, tokens: Tensor) -> None:
-    """Bit-equal logits for 1, 2, 9, 16 and 25 rows a pass and all at once, alone and batched."""
-    alone = walked(decoder, tokens, 1)
-    for at_once, company in [(2, 0), (9, 0), (16, 0), (25, 0), (len(tokens), 0), (1, 3), (9, 4), (16, 1), (25, 2)]:
-        assert torch.equal(walked(decoder, tokens, at_once, company), alone), (at_once, company)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", KINDS)
-def test_row_invariant(kind: str, dtype: torch.dtype, threads: int) -> None:
-    """Over the boundary of a chunk of keys."""
-    assert_row_invariant(CpuDecoder(take_weights(network(kind, dtype, **SHAPES[1]))), drawn(CHUNK + 12))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("sizes", [SHAPES[0], SHAPES[2]], ids=["36", "40"])
-def test_row_invariant_on_odd_shapes(sizes: dict[str, int], dtype: torch.dtype, threads: int) -> None:
-    """Widths that no vector of the machine divides."""
-    model = network("qwen3", dtype, **{**sizes, "head_dim": 24})
-    assert_row_invariant(CpuDecoder(take_weights(model)), drawn(60))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_row_invariant_at_the_default_models_widths(dtype: torch.dtype, threads: int) -> None:
-    """Two layers as wide as SmolLM2-135M's, where products are split over threads."""
-    sizes: dict[str, Any] = {
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-    }
-    model = network("llama", dtype, **sizes, head_dim=64, vocab_size=4096)
-    assert_row_invariant(CpuDecoder(take_weights(model)), drawn(40))
-
-
-def test_threads_do_not_matter() -> None:
-    """One thread and two give the same bits."""
-    decoder = CpuDecoder(
-        take_weights(network("qwen3", torch.bfloat16, hidden_size=256, intermediate_size=768, head_dim=64))
-    )
-    before, found = torch.get_num_threads(), []
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        found.append(walked(decoder, drawn(60), 25))
-    torch.set_num_threads(before)
-    assert torch.equal(*found)
+def test_a_store_grows_by_a_quarter() -> None:
+    """Whole chunks, and what was kept is still there."""
+    store = row_of(CpuDecoder(take_weights(network("llama"))))
+    store.reserve(8 * CHUNK)
+    with torch.inference_mode():
+        store.write(1, torch.ones(3, 2, 10), torch.ones(3, 2, 10))
+    store.pend(3)
+    store.freeze(3)
+    store.reserve(8 * CHUNK)
+    assert store.capacity == 10 * CHUNK
+    assert store.nbytes == 2 * 2 * 2 * store.capacity * 10 * 4
+    assert store.keys[1][:, :3].eq(1).all()
+    assert not store.keys[1][:, 3:].any()

@@ -1,0 +1,81 @@
+"""Random decoders in transformers' classes, and one pass of ours over them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig
+from transformers import LlamaForCausalLM
+from transformers import Qwen2Config
+from transformers import Qwen2ForCausalLM
+from transformers import Qwen3Config
+from transformers import Qwen3ForCausalLM
+
+from dllm_kernels.decoder import Decoder
+from dllm_kernels.decoder import KeyValues
+from dllm_kernels.decoder import Part
+from dllm_kernels.decoder.cpu import CpuDecoder
+from dllm_kernels.decoder.reference import ReferenceDecoder
+
+KINDS: dict[str, tuple[Any, Any]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
+#: Widths that are no multiple of anything, groups of 1 to 5 query heads, tied and untied heads.
+SHAPES: list[dict[str, Any]] = [
+    {"hidden_size": 36, "intermediate_size": 50, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10},
+    {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16},
+    {"hidden_size": 40, "intermediate_size": 33, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 8},
+]
+IMPLEMENTATIONS: list[Any] = [ReferenceDecoder, CpuDecoder]
+BIASED: dict[str, dict[str, Any]] = {
+    "llama": {"attention_bias": True, "mlp_bias": True},
+    "qwen2": {},
+    "qwen3": {"attention_bias": True},
+}
+
+
+def network(kind: str, dtype: torch.dtype = torch.float32, seed: int = 0, **sizes: Any) -> Any:
+    """A random model whose norms and biases matter."""
+    config_class, model_class = KINDS[kind]
+    torch.manual_seed(seed)
+    fields = {"vocab_size": 71, "num_hidden_layers": 2, "max_position_embeddings": 1024, **SHAPES[0], **sizes}
+    model = model_class(config_class(**fields)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1) / 2, std=0.2)
+    return model.to(dtype)
+
+
+def logits_of(model: Any, tokens: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
+    """What transformers says, [N, V]; seen bool [N, N]."""
+    mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)
+    with torch.inference_mode():
+        found: Tensor = model(tokens[None], attention_mask=mask[None, None], position_ids=positions[None]).logits[0]
+    return found
+
+
+def row_of(decoder: Decoder) -> KeyValues:
+    """An empty row."""
+    return KeyValues(decoder.weights.shape, decoder.weights.embedding.device)
+
+
+def run(decoder: Decoder, rows: Sequence[tuple[KeyValues, Tensor, Tensor, Tensor]]) -> list[Tensor]:
+    """One pass: a store, tokens, positions and who sees whom, each; logits of each."""
+    parts, begin = [], 0
+    for store, tokens, _, seen in rows:
+        store.reserve(len(tokens))
+        parts.append(Part(store, slice(begin, begin + len(tokens)), seen))
+        begin += len(tokens)
+    hidden = decoder.forward(torch.cat([row[1] for row in rows]), torch.cat([row[2] for row in rows]), parts)
+    return [decoder.logits(hidden[part.rows]) for part in parts]
+
+
+def drawn(length: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 71, (length,), generator=torch.Generator().manual_seed(seed))
+
+
+def blocks(begin: int, end: int, size: int = 5) -> Tensor:
+    """Block-causal: bool [end - begin, end]."""
+    return torch.arange(end)[None] // size <= torch.arange(begin, end)[:, None] // size
