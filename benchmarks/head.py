@@ -17,9 +17,10 @@ import click
 import torch
 import torch.nn.functional as F
 
+from dllm_kernels.head import pack_head
 from dllm_kernels.head import unmask
-from dllm_kernels.head.blocked import BLOCK
-from dllm_kernels.head.blocked import ROWS
+from dllm_kernels.head.packed import BLOCK
+from dllm_kernels.head.packed import ROWS
 
 WIDTH = 576
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -51,6 +52,8 @@ def measure(rows: int, vocabulary: int, dtype: torch.dtype, rounds: int) -> dict
         contestants[name] = partial(unmask, hidden, weight, implementation=name)
         contestants[f"{name}_top_k_8"] = partial(unmask, hidden, weight, top_k=8, implementation=name)
         contestants[f"{name}_sampled"] = partial(unmask, hidden, weight, implementation=name, **drawn)
+    if dtype == torch.bfloat16:
+        contestants["cpu_packed"] = partial(unmask, hidden, weight, packed=pack_head(weight), implementation="cpu")
     found, expected = contestants["cpu"](), contestants["reference"]()
     return {
         "rows": rows,

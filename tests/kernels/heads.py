@@ -1,10 +1,14 @@
 """Inputs of the unmasking head and how close its answers must be."""
 
+import pytest
 import torch
 from torch import Tensor
 
+from dllm_kernels.dispatch import KernelError
+from dllm_kernels.head import PackedHead
 from dllm_kernels.head import Unmasked
-from dllm_kernels.head.blocked import BLOCK
+from dllm_kernels.head import pack_head
+from dllm_kernels.head.packed import BLOCK
 
 #: How far apart probability, entropy and margin may be. In bfloat16 a logit summed in
 #: another order may round to its neighbour, 2 ** -8 of its size away.
@@ -59,3 +63,11 @@ def hard_logits(dtype: torch.dtype) -> dict[str, Tensor]:
             "minus zero": torch.tensor([[-0.0, 0.0, -0.0], [-1.0, -0.0, 0.0]]),
         }.items()
     }
+
+
+def packed_or_skip(weight: Tensor) -> PackedHead:
+    """The weight packed; a test that needs it is skipped where oneDNN cannot do it."""
+    try:
+        return pack_head(weight)
+    except KernelError as error:
+        pytest.skip(str(error))

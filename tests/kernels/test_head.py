@@ -9,14 +9,17 @@ from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import explain
 from dllm_kernels.dispatch import kernel
 from dllm_kernels.head import KERNEL
+from dllm_kernels.head import pack_head
+from dllm_kernels.head import packed as packing
 from dllm_kernels.head import unmask
-from dllm_kernels.head.blocked import BLOCK
+from dllm_kernels.head.packed import BLOCK
 from tests.kernels.heads import DTYPES
 from tests.kernels.heads import TOLERANCE
 from tests.kernels.heads import assert_close
 from tests.kernels.heads import draw_inputs
 from tests.kernels.heads import exact
 from tests.kernels.heads import hard_logits
+from tests.kernels.heads import packed_or_skip
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -34,6 +37,18 @@ def test_greedy_equals_the_reference(rows: int, vocabulary: int, width: int, dty
         sure = expected.margin > TOLERANCE[dtype]
         assert torch.equal(found.token[sure], expected.token[sure])
         assert bool(sure.any())
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_packed_weights_say_the_same(biased: bool) -> None:
+    hidden, weight = draw_inputs(33, 2 * BLOCK + 1234, 65, torch.bfloat16)
+    bias = torch.randn(len(weight), generator=torch.Generator().manual_seed(2)).bfloat16() if biased else None
+    expected = unmask(hidden, weight, bias=bias, implementation="reference")
+    found = unmask(hidden, weight, bias=bias, packed=packed_or_skip(weight))
+    assert_close(found, expected, TOLERANCE[torch.bfloat16])
+    sure = expected.margin > TOLERANCE[torch.bfloat16]
+    assert torch.equal(found.token[sure], expected.token[sure])
+    assert bool(sure.any())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -136,6 +151,20 @@ def test_a_mismatch_of_shapes_or_dtypes_is_refused() -> None:
         unmask(hidden.bfloat16(), weight)
     with pytest.raises(KernelError, match="float64"):
         unmask(hidden.double(), weight.double(), implementation="cpu")
+
+
+def test_packed_weights_are_refused_where_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight = draw_inputs(4, 50, 8, torch.bfloat16)
+    packed = packed_or_skip(weight)
+    with pytest.raises(ValueError, match="pack it anew"):
+        unmask(hidden, weight[1:], packed=packed)
+    with pytest.raises(KernelError, match="packed"):
+        unmask(hidden, weight, packed=packed, implementation="reference")
+    with pytest.raises(KernelError, match="float32"):
+        pack_head(weight.float())
+    monkeypatch.setattr(packing, "_multiply", lambda *_: torch.ops.mkldnn.no_such_product())
+    with pytest.raises(KernelError, match="pass it as it is"):
+        pack_head(weight)
 
 
 def test_the_dispatch_knows_the_head() -> None:

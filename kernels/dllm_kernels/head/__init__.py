@@ -23,6 +23,8 @@ from dllm_kernels.dispatch import register
 from dllm_kernels.head.blocked import blocked
 from dllm_kernels.head.launch import fused
 from dllm_kernels.head.launch import refuses as triton_refuses
+from dllm_kernels.head.packed import PackedHead
+from dllm_kernels.head.packed import pack_head
 from dllm_kernels.head.reference import reference
 from dllm_kernels.head.task import NARROW
 from dllm_kernels.head.task import NoiseOf
@@ -31,10 +33,10 @@ from dllm_kernels.head.task import Task
 from dllm_kernels.head.task import Unmasked
 from dllm_kernels.head.task import prepare
 
-__all__ = ["KERNEL", "NoiseOf", "Unmasked", "unmask"]
+__all__ = ["KERNEL", "NoiseOf", "PackedHead", "Unmasked", "pack_head", "unmask"]
 
 #: Its name in the dispatch. What that gives is :func:`unmask` with the implementation filled in.
-#: Shapes: positions, vocabulary, width; top_k, cut, logits and pairs above 0 where asked for.
+#: Shapes: positions, vocabulary, width; top_k, cut, logits, pairs and packed above 0 where asked for.
 KERNEL = "unmasking_head"
 
 _RUN: dict[str, Callable[[Task], Unmasked]] = {"reference": reference, "cpu": blocked, "triton": fused}
@@ -52,6 +54,7 @@ def unmask(
     cut: Tensor | int = 0,
     top_k: int = 0,
     logits: bool = False,
+    packed: PackedHead | None = None,
     implementation: str | None = None,
 ) -> Unmasked:
     """Tokens for N wanted positions from their final hidden states.
@@ -74,10 +77,11 @@ def unmask(
         positions or [N]; 0 from all. Probability, entropy and margin know no cut.
     :param top_k: how many of the largest logits to return.
     :param logits: return all of them, [N, V].
+    :param packed: this weight by :func:`pack_head`, for the `cpu` implementation.
     :param implementation: `reference`, `cpu` or `triton`; None for the best.
     :raises ValueError: if arguments contradict one another or the implementation cannot serve them.
     """
-    task = prepare(hidden, weight, bias, banned, forced, temperature, noise, cut, top_k, logits)
+    task = prepare(hidden, weight, bias, banned, forced, temperature, noise, cut, top_k, logits, packed)
     device, dtype, shapes = weight.device, weight.dtype, task.shapes()
     if implementation is None:
         implementation = choose(KERNEL, device, dtype, shapes).name
@@ -90,13 +94,17 @@ def unmask(
         return _RUN[implementation](task)
 
 
-def _takes_all(_device: torch.device, _dtype: torch.dtype, _shapes: Shapes) -> str | None:
-    return None
+def _reference_refuses(_device: torch.device, _dtype: torch.dtype, shapes: Shapes) -> str | None:
+    return "does not use packed weights" if shapes.get("packed") else None
 
 
 def _cpu_refuses(_device: torch.device, dtype: torch.dtype, _shapes: Shapes) -> str | None:
     return None if dtype in NARROW else f"sums in float32, so it does not take {dtype}"
 
 
-for _name, _rank, _refuses in (("reference", 0, _takes_all), ("cpu", 10, _cpu_refuses), ("triton", 20, triton_refuses)):
+for _name, _rank, _refuses in (
+    ("reference", 0, _reference_refuses),
+    ("cpu", 10, _cpu_refuses),
+    ("triton", 20, triton_refuses),
+):
     register(Implementation(KERNEL, _name, _rank, partial(partial, unmask, implementation=_name), _refuses))

@@ -6,6 +6,9 @@ how many positions are wanted: a row's result has the same bits in any company. 
 weights serve all tiles while they are in the processor's cache.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,13 +21,10 @@ from dllm_kernels.head.order import EMPTY
 from dllm_kernels.head.order import encode
 from dllm_kernels.head.order import ids_of
 from dllm_kernels.head.order import logits_of
+from dllm_kernels.head.packed import BLOCK
+from dllm_kernels.head.packed import ROWS
 from dllm_kernels.head.task import Task
 from dllm_kernels.head.task import Unmasked
-
-#: Positions of one product.
-ROWS = 16
-#: Ids of one product.
-BLOCK = 4096
 
 
 class _Tile:
@@ -43,9 +43,13 @@ class _Tile:
         self._drawers = drawers(task, offset, self.count)
         self._keys = torch.full((ROWS, task.top_k), EMPTY, device=device)
 
-    def see(self, first: int, weight: Tensor, bias: Tensor | None, out: Tensor | None) -> None:
-        """Look at ids first ... first + len(weight) - 1; `out` takes the logits, [N, len(weight)]."""
-        logits = F.linear(self._hidden, weight, bias)
+    def see(self, first: int, product: Callable[[Tensor], Tensor], out: Tensor | None) -> None:
+        """Look at a block of w ids from `first` on.
+
+        :param product: from hidden states to logits [ROWS, w].
+        :param out: takes the logits, [N, w].
+        """
+        logits = product(self._hidden)
         self._mask(first, logits)
         if out is not None:
             out[self.offset : self.offset + self.count] = logits[: self.count]
@@ -102,16 +106,24 @@ class _Tile:
         return Unmasked(*(part[: self.count] for part in parts))
 
 
+def _product(task: Task, first: int) -> Callable[[Tensor], Tensor]:
+    """From hidden states [ROWS, width] to the logits of the block that begins with id `first`."""
+    ids = slice(first, first + BLOCK)
+    bias = None if task.bias is None else task.bias[ids]
+    if task.packed is not None:
+        return partial(task.packed.product, first=first, bias=bias)
+    return partial(F.linear, weight=task.weight[ids], bias=bias)
+
+
 def blocked(task: Task) -> Unmasked:
     """See :func:`~dllm_kernels.head.unmask`."""
     tiles = [_Tile(task, offset) for offset in range(0, max(task.positions, 1), ROWS)]
     logits = task.weight.new_empty(task.positions, task.vocabulary) if task.logits else None
     for first in range(0, task.vocabulary, BLOCK):
-        ids = slice(first, first + BLOCK)
-        bias = None if task.bias is None else task.bias[ids]
-        out = None if logits is None else logits[:, ids]
+        product = _product(task, first)
+        out = None if logits is None else logits[:, first : first + BLOCK]
         for tile in tiles:
-            tile.see(first, task.weight[ids], bias, out)
+            tile.see(first, product, out)
     parts = [tile.finish() for tile in tiles]
     names = ("token", "probability", "entropy", "margin", *(("top_ids", "top_logits") if task.top_k else ()))
     return Unmasked(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names}, logits=logits)

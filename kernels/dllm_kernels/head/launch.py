@@ -30,7 +30,7 @@ def refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | N
         return f"runs on a GPU, or with TRITON_INTERPRET=1 slowly on the CPU, not on {device.type}"
     if dtype not in NARROW:
         return f"sums in float32, so it does not take {dtype}"
-    asked = [name for name in ("top_k", "cut", "logits", "pairs") if shapes.get(name)]
+    asked = [name for name in ("top_k", "cut", "logits", "pairs", "packed") if shapes.get(name)]
     return f"cannot serve {', '.join(asked)}" if asked else None
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dllm_kernels.head.packed import PackedHead
+
 Shapes = Mapping[str, int]
 #: Dtypes whose logits float32 holds exactly.
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
@@ -58,6 +60,7 @@ class Task:
     cut: Tensor
     top_k: int
     logits: bool
+    packed: PackedHead | None = None
 
     @property
     def positions(self) -> int:
@@ -78,6 +81,7 @@ class Task:
             "top_k": self.top_k,
             "cut": int(self.cut.max()) if self.positions else 0,
             "logits": int(self.logits),
+            "packed": int(self.packed is not None),
             "pairs": 0 if self.banned_at is None else len(self.banned_at),
         }
 
@@ -99,6 +103,7 @@ def prepare(
     cut: Tensor | int,
     top_k: int,
     logits: bool,
+    packed: PackedHead | None,
 ) -> Task:
     """Check the arguments.
 
@@ -106,6 +111,8 @@ def prepare(
     """
     count, vocabulary, device = len(hidden), len(weight), weight.device
     _check_shapes(hidden, weight, bias)
+    if packed is not None and packed.shape != weight.shape:
+        raise ValueError(f"packed {packed.shape} is not of this weight {tuple(weight.shape)}; pack it anew")
     if not 0 <= top_k <= vocabulary:
         raise ValueError(f"top_k={top_k} must be between 0 and the vocabulary's {vocabulary}")
     degrees = torch.as_tensor(temperature, dtype=torch.float64).expand(count)
@@ -126,6 +133,7 @@ def prepare(
         torch.where(cuts < vocabulary, cuts, 0).to(device),
         top_k,
         logits,
+        packed,
     )
 
 
