@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dllm_kernels.head import unmask
-from dllm_kernels.head.blocked import BLOCK
+from dllm_kernels.head.packed import BLOCK
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import predict
 from tests.kernels.heads import DTYPES
