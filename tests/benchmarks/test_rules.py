@@ -130,6 +130,15 @@ def test_the_plot_is_the_same_every_time(result: dict[str, Any], tmp_path: Path)
     assert "Pareto front" in drawn
 
 
+def test_the_page_shows_what_was_measured() -> None:
+    """Its tables are those of the JSON beside its plot, and the plot shows every method."""
+    docs = Path(__file__).parents[2] / "docs"
+    page, plot = (docs / name for name in ("rules-benchmark.md", "img/rules-pareto.svg"))
+    for result in json.loads((docs / "img" / "rules-pareto.json").read_text())["models"].values():
+        assert summary(result) in page.read_text()
+        assert all(item["method"] in plot.read_text() for item in result["points"])
+
+
 def test_scores_begin_with_slow_decoding() -> None:
     """A method's curve starts at one token a pass, so that only what it adds is compared."""
     shared = {"agreement": 0.0, "same": 0.0, "passes": 1.0, "tokens_per_second": 1.0}
