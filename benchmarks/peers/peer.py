@@ -20,7 +20,7 @@ from dllm_plugins import SamplingConfig
 
 
 class Skip(Exception):
-    """This comparison cannot be made here; the text says what to install or fetch."""
+    """Raised when a comparison cannot be made here; the text says what to install or fetch."""
 
 
 @dataclass(frozen=True, slots=True)
