@@ -7,14 +7,15 @@ one copy of the weights.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from dllm_kernels import decoder as decoding
-from dllm_kernels.decoder import KeyValues
 from dllm_kernels.decoder import Part
+from dllm_kernels.decoder import Store
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import kernel
 from dllm_plugins.denoisers.base import ModelSpec
@@ -43,21 +44,19 @@ class KernelDenoiser:
         self.spec = replace(spec, numerics="row-invariant" if made.row_invariant else "approximate")
         self.model = model
         self.decoder = made
-        self._rows: dict[int, KeyValues] = {}
+        self._rows: dict[int, Store] = {}
         self._opened = 0
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
         """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
         self._opened += 1
-        weights = self.decoder.weights
         if prefix is None:
-            self._rows[self._opened] = KeyValues(weights.shape, weights.embedding.device)
+            self._rows[self._opened] = self.decoder.new_store()
         else:
-            assert isinstance(prefix, KeyValues)
-            self._rows[self._opened] = prefix.copy(length)
+            self._rows[self._opened] = cast(Store, prefix).copy(length)
         return self._opened
 
-    def close_row(self, row: int) -> KeyValues:
+    def close_row(self, row: int) -> Store:
         """End the row; its store is the caller's."""
         return self._rows.pop(row)
 
@@ -88,7 +87,7 @@ class KernelDenoiser:
             row = call[0].row
             store = self._rows[row]
             firsts.setdefault(row, len(call[0].tokens))
-            seen = visible(call, store.kept).to(store.device)
+            seen = visible(call, 0)
             parts.append(Part(store, slice(begin, begin + len(seen)), seen))
             begin += len(seen)
         for part in parts:
@@ -96,7 +95,10 @@ class KernelDenoiser:
         device = self.decoder.weights.embedding.device
         tokens = torch.tensor([token for segment in segments for token in segment.tokens], device=device)
         positions = torch.tensor([place for segment in segments for place in segment.positions], device=device)
-        hidden = self.decoder.forward(tokens, positions, parts)
+        noisy = None
+        if self.decoder.weights.low_rank is not None:
+            noisy = torch.tensor([segment.noisy for segment in segments for _ in segment.tokens])
+        hidden = self.decoder.forward(tokens, positions, parts, noisy)
         for row, count in firsts.items():
             self._rows[row].pend(count)
         return _wanted(hidden, segments)

@@ -58,17 +58,24 @@ def logits_of(model: Any, tokens: Tensor, positions: Tensor, seen: Tensor) -> Te
 
 def row_of(decoder: Decoder) -> KeyValues:
     """An empty row."""
-    return KeyValues(decoder.weights.shape, decoder.weights.embedding.device)
+    store = decoder.new_store()
+    assert isinstance(store, KeyValues)
+    return store
 
 
-def run(decoder: Decoder, rows: Sequence[tuple[KeyValues, Tensor, Tensor, Tensor]]) -> list[Tensor]:
-    """One pass: a store, tokens, positions and who sees whom, each; logits of each."""
+def run(
+    decoder: Decoder, rows: Sequence[tuple[KeyValues, Tensor, Tensor, Tensor]], noisy: Tensor | None = None
+) -> list[Tensor]:
+    """One pass: a store, tokens, positions and who sees whom, each; logits of each.
+
+    Who sees whom is bool [n, kept + n], or bool [n, n]; the kept ones are seen anyway.
+    """
     parts, begin = [], 0
     for store, tokens, _, seen in rows:
         store.reserve(len(tokens))
-        parts.append(Part(store, slice(begin, begin + len(tokens)), seen))
+        parts.append(Part(store, slice(begin, begin + len(tokens)), seen[:, -len(tokens) :]))
         begin += len(tokens)
-    hidden = decoder.forward(torch.cat([row[1] for row in rows]), torch.cat([row[2] for row in rows]), parts)
+    hidden = decoder.forward(torch.cat([row[1] for row in rows]), torch.cat([row[2] for row in rows]), parts, noisy)
     return [decoder.logits(hidden[part.rows]) for part in parts]
 
 

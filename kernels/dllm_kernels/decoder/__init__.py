@@ -10,10 +10,12 @@ import torch
 
 from dllm_kernels.decoder.base import Decoder
 from dllm_kernels.decoder.base import Part
+from dllm_kernels.decoder.base import Store
 from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.weights import DecoderShape
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
+from dllm_kernels.decoder.weights import LowRankPair
 from dllm_kernels.decoder.weights import shape_of
 from dllm_kernels.decoder.weights import take_weights
 from dllm_kernels.dispatch import Implementation
@@ -27,7 +29,9 @@ __all__ = [
     "DecoderWeights",
     "KeyValues",
     "LayerWeights",
+    "LowRankPair",
     "Part",
+    "Store",
     "shape_of",
     "take_weights",
 ]

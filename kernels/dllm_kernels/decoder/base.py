@@ -8,20 +8,57 @@ from torch import Tensor
 
 from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.weights import DecoderWeights
+from dllm_kernels.dispatch import KernelError
+
+
+class Store(Protocol):
+    """Keys and values of one row, laid out as its decoder likes them."""
+
+    @property
+    def length(self) -> int:
+        """Frozen positions."""
+
+    @property
+    def kept(self) -> int:
+        """Positions that every token sees: frozen and held ones."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the store."""
+
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
+
+    def pend(self, count: int) -> None:
+        """The first `count` positions of this pass may be frozen, then held."""
+
+    def freeze(self, count: int) -> None:
+        """The first `count` pending positions join the prefix; held ones go."""
+
+    def hold(self, indices: Sequence[int]) -> None:
+        """These pending positions are held, in place of the earlier ones; the others are lost."""
+
+    def release(self) -> None:
+        """Forget what is held."""
+
+    def copy(self, length: int) -> "Store":
+        """A store of its own that holds the first `length` positions of this prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """Consecutive positions of a pass that may see one another, behind one row's store.
 
-    A row may have several parts in a pass; they do not see one another, and the keys of
-    its *first* part are in the store afterwards.
+    All of them see every kept position of the store. A row may have several parts in a
+    pass; they do not see one another, and the keys of its *first* part are in the store
+    afterwards.
 
-    :param rows: its positions in the pass.
-    :param seen: bool [n, store.kept + n], which keys each of its n positions sees; at least one.
+    :param store: of the decoder that makes the pass.
+    :param rows: its n positions in the pass.
+    :param seen: bool [n, n], which of them each of them sees; at least one, if nothing is kept.
     """
 
-    store: KeyValues
+    store: Store
     rows: slice
     seen: Tensor
 
@@ -35,12 +72,42 @@ class Decoder(Protocol):
     weights: DecoderWeights
     row_invariant: bool
 
-    def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part]) -> Tensor:
+    def new_store(self) -> Store:
+        """An empty row."""
+
+    def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part], noisy: Tensor | None = None) -> Tensor:
         """Final hidden states [N, hidden] of int64 `tokens` [N] at rotary `positions` [N].
 
         Parts of one row stand together and cover all N positions in order; every store
         has room for its longest part.
+
+        :param noisy: bool [N], where the low-rank pairs act; nowhere if left out.
+        :raises KernelError: for `noisy` positions of weights without low-rank pairs, and for
+            another decoder's store.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, vocabulary] of hidden states [N, hidden]."""
+
+
+def keys_of(part: Part) -> KeyValues:
+    """The store of a decoder that works on :class:`~dllm_kernels.decoder.store.KeyValues`.
+
+    :raises KernelError: for another decoder's store.
+    """
+    if not isinstance(part.store, KeyValues):
+        raise KernelError(f"a store of {type(part.store).__name__} is another decoder's; use this one's new_store()")
+    return part.store
+
+
+def noisy_rows(noisy: Tensor | None, weights: DecoderWeights) -> Tensor | None:
+    """Indices int64 [n] of the positions where low-rank pairs act; None where nothing is to be added.
+
+    :raises KernelError: if the weights have no low-rank pairs.
+    """
+    if noisy is None:
+        return None
+    if weights.low_rank is None:
+        raise KernelError("noisy positions need low-rank pairs, and these weights have none; leave noisy out")
+    rows = noisy.nonzero()[:, 0].to(weights.embedding.device)
+    return rows if len(rows) else None

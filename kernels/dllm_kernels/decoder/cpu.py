@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dllm_kernels.decoder.base import Part
+from dllm_kernels.decoder.base import keys_of
+from dllm_kernels.decoder.base import noisy_rows
 from dllm_kernels.decoder.products import STEP
 from dllm_kernels.decoder.products import Products
 from dllm_kernels.decoder.rotary import Rotary
+from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.store import whole_chunks
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
@@ -47,12 +50,22 @@ class Workspace:
 
 
 @dataclass(frozen=True, slots=True)
+class _Masked:
+    """A part with whole tiles of queries and whole chunks of keys, as `attend` wants them."""
+
+    store: KeyValues
+    rows: slice
+    seen: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class _Pass:
-    """What all layers share."""
+    """What all layers share; `noisy` are indices, None where no low-rank pair acts."""
 
     space: Workspace
     turns: tuple[Tensor, Tensor]
-    parts: list[Part]
+    parts: list[_Masked]
+    noisy: Tensor | None
 
 
 class CpuDecoder:
@@ -66,17 +79,24 @@ class CpuDecoder:
         self._rotary = Rotary(weights.frequencies, weights.rope_scale)
         self._spaces: dict[int, Workspace] = {}
 
+    def new_store(self) -> KeyValues:
+        """An empty row."""
+        return KeyValues(self.weights.shape, self.weights.embedding.device)
+
     @torch.inference_mode()
-    def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part]) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part], noisy: Tensor | None = None) -> Tensor:
         """See :class:`~dllm_kernels.decoder.base.Decoder`."""
+        open_rows = noisy_rows(noisy, self.weights)
         rows = len(tokens)
         space = self._space(-(-rows // STEP) * STEP)
         torch.index_select(self.weights.embedding, 0, tokens, out=space.x[:rows])
         # A row's first part comes last, so that its keys stay.
-        shared = _Pass(space, self._rotary(positions, len(space.x)), [_padded(part) for part in reversed(parts)])
+        shared = _Pass(
+            space, self._rotary(positions, len(space.x)), [_masked(part) for part in reversed(parts)], open_rows
+        )
         for index, layer in enumerate(self.weights.layers):
             self._attention(index, layer, shared)
-            self._mlp(layer, space)
+            self._mlp(index, layer, shared)
         return self._norm(space.x, self.weights.norm)[:rows]
 
     @torch.inference_mode()
@@ -98,7 +118,9 @@ class CpuDecoder:
 
     def _attention(self, index: int, layer: LayerWeights, shared: _Pass) -> None:
         space, shape = shared.space, self.weights.shape
-        self._products.into(space.qkv, self._norm(space.x, layer.input_norm), layer.qkv, layer.qkv_bias)
+        normed = self._norm(space.x, layer.input_norm)
+        self._products.into(space.qkv, normed, layer.qkv, layer.qkv_bias)
+        self._add_low_rank(space.qkv, normed, index, 0, shared.noisy)
         if space.wide.data_ptr() != space.qkv.data_ptr():
             space.wide.copy_(space.qkv.view_as(space.wide))
         q, k = space.wide[:, : shape.heads], space.wide[:, shape.heads : shape.heads + shape.kv_heads]
@@ -111,21 +133,42 @@ class CpuDecoder:
         for part in shared.parts:
             keys, values = part.store.write(index, k[part.rows], v[part.rows])
             space.seen[part.rows] = attend(q[part.rows], keys, values, part.seen)
-        space.x += self._products.into(space.change, space.seen, layer.out, layer.out_bias)
+        self._products.into(space.change, space.seen, layer.out, layer.out_bias)
+        self._add_low_rank(space.change, space.seen, index, 1, shared.noisy)
+        space.x += space.change
 
-    def _mlp(self, layer: LayerWeights, space: Workspace) -> None:
+    def _mlp(self, index: int, layer: LayerWeights, shared: _Pass) -> None:
+        space = shared.space
         normed = self._norm(space.x, layer.post_norm)
-        gate, up = self._products.into(space.gate_up, normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
+        self._products.into(space.gate_up, normed, layer.gate_up, layer.gate_up_bias)
+        self._add_low_rank(space.gate_up, normed, index, 2, shared.noisy)
+        gate, up = space.gate_up.chunk(2, dim=-1)
         torch.mul(F.silu(gate, inplace=True), up, out=space.inner)
-        space.x += self._products.into(space.change, space.inner, layer.down, layer.down_bias)
+        self._products.into(space.change, space.inner, layer.down, layer.down_bias)
+        self._add_low_rank(space.change, space.inner, index, 3, shared.noisy)
+        space.x += space.change
+
+    def _add_low_rank(self, out: Tensor, x: Tensor, index: int, which: int, noisy: Tensor | None) -> None:
+        """Only the noisy rows of `out` are read and written, so that clean ones keep their bits."""
+        if noisy is None or self.weights.low_rank is None:
+            return
+        down, up = self.weights.low_rank[index][which]
+        gathered = pad_rows(x.index_select(0, noisy), STEP)
+        narrow = self._products.into(gathered.new_empty(len(gathered), len(down)), gathered, down)
+        narrow *= self.weights.low_rank_scale
+        added = self._products.into(gathered.new_empty(len(gathered), len(up)), narrow, up)
+        out.index_add_(0, noisy, added[: len(noisy)])
 
 
-def _padded(part: Part) -> Part:
-    """With whole tiles of queries and whole chunks of keys, as `attend` wants them."""
-    rows, keys = part.seen.shape
-    seen = pad_rows(F.pad(part.seen, (0, whole_chunks(keys) - keys)), QUERIES)
+def _masked(part: Part) -> _Masked:
+    store, rows = keys_of(part), len(part.seen)
+    end = store.kept + rows
+    seen = torch.zeros(-(-rows // QUERIES) * QUERIES, whole_chunks(end), dtype=torch.bool)
+    seen[:, : store.kept] = True
+    seen[:rows, store.kept : end] = part.seen
+    # A row of padding must see something, lest its weights be 0 / 0.
     seen[rows:, 0] = True
-    return Part(part.store, part.rows, seen)
+    return _Masked(store, part.rows, seen)
 
 
 def _turn(space: Workspace, turns: tuple[Tensor, Tensor]) -> None:

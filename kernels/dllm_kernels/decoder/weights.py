@@ -8,6 +8,7 @@ views of the fused tensors, and there is one copy of the weights.
 from dataclasses import asdict
 from dataclasses import dataclass
 from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,12 +57,22 @@ class LayerWeights:
     down_bias: Tensor | None
 
 
+class LowRankPair(NamedTuple):
+    """What noisy rows add to a product: `up` [out, r] times the scaled product with `down` [r, in]."""
+
+    down: Tensor
+    up: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class DecoderWeights:
-    """A whole decoder. `head` is `embedding` where they are tied.
+    """A whole decoder. `head` is `embedding` where they are tied, or its first `vocabulary` rows.
 
+    :param embedding: [vocabulary, hidden]; a row more where the mask id is the vocabulary's size.
     :param frequencies: float32 [head_dim / 2], radians per position of each rotary pair.
     :param rope_scale: what cosines and sines are multiplied with.
+    :param low_rank: per layer, the pairs of qkv, out, gate_up and down.
+    :param low_rank_scale: what the products with their `down` are multiplied with.
     """
 
     shape: DecoderShape
@@ -71,6 +82,8 @@ class DecoderWeights:
     head: Tensor
     frequencies: Tensor
     rope_scale: float
+    low_rank: tuple[tuple[LowRankPair, ...], ...] | None = None
+    low_rank_scale: float = 1.0
 
 
 def shape_of(config: Any) -> DecoderShape:
