@@ -89,6 +89,21 @@ def distribution(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     return torch.stack(rows)
 
 
+def without(logits: Tensor, ids: Sequence[int]) -> Tensor:
+    """Logits [N, V] from which none of these ids is ever drawn."""
+    if not ids:
+        return logits
+    return logits.index_fill(-1, torch.tensor(list(ids), device=logits.device), -torch.inf)
+
+
+def probability_of(logits: Tensor, token: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The model's probability [N] of tokens [N] at temperature 1; logits [N, V].
+
+    :param dtype: of the softmax; None for the logits' own.
+    """
+    return torch.softmax(logits, dim=-1, dtype=dtype).gather(1, token[:, None])[:, 0]
+
+
 def predict(logits: Tensor, draws: Sequence[Draw], ids: Tensor | None = None) -> Prediction:
     """Draw one token at each of N positions.
 

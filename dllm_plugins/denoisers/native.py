@@ -18,10 +18,12 @@ from dllm_plugins.caches.native import NativeCache
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.rows import Rows
+from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.errors import OptionError
 
 
-class NativeDenoiser:
+class NativeDenoiser(Rows[NativeCache]):
     """See :class:`~dllm_plugins.denoisers.base.Denoiser`.
 
     :param model: with a body in `model.base_model` and its head in `get_output_embeddings()`.
@@ -30,6 +32,7 @@ class NativeDenoiser:
     """
 
     def __init__(self, model: PreTrainedModel, spec: ModelSpec, *, own_mask: bool = False) -> None:
+        super().__init__()
         self.spec = spec
         self.model = model
         self.own_mask = own_mask
@@ -37,8 +40,6 @@ class NativeDenoiser:
         self._head = self._find_head(model)
         # transformers renamed the argument in 5.24.
         self._cache_name = "cache" if "cache" in signature(self._body.forward).parameters else "past_key_values"
-        self._rows: dict[int, NativeCache] = {}
-        self._opened = 0
 
     @staticmethod
     def _find_head(model: PreTrainedModel) -> Any:
@@ -51,22 +52,7 @@ class NativeDenoiser:
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
         """A handle with an empty prefix, or with the first `length` positions of a kept one."""
-        self._opened += 1
-        self._rows[self._opened] = NativeCache() if not isinstance(prefix, NativeCache) else prefix.first(length)
-        return self._opened
-
-    def close_row(self, row: int) -> NativeCache:
-        """End the row; its cache is the caller's."""
-        return self._rows.pop(row)
-
-    @property
-    def open_rows(self) -> int:
-        """Rows being decoded."""
-        return len(self._rows)
-
-    def freeze(self, row: int, count: int) -> None:
-        """The first `count` tokens of the row's first segment of the last pass join the prefix."""
-        self._rows[row].freeze(count)
+        return self._open(prefix.first(length) if isinstance(prefix, NativeCache) else NativeCache())
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Keep these keys of the row's first segment of the last pass; see the protocol."""
@@ -88,10 +74,7 @@ class NativeDenoiser:
             if call[0].row != first:
                 first = call[0].row
                 self._rows[first].pend(cache, len(call[0].tokens))
-            begin = 0
-            for segment in call:
-                found.append(hidden[[begin + index for index in segment.wanted]])
-                begin += len(segment.tokens)
+            found += wanted_of(hidden, call)
         return found
 
     def _one(self, call: Sequence[Segment]) -> tuple[Tensor, Any]:

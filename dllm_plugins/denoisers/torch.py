@@ -18,6 +18,8 @@ from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.low_rank import SCALE
 from dllm_plugins.denoisers.low_rank import LowRankWeights
+from dllm_plugins.denoisers.rows import Rows
+from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.denoisers.weights import rotary_table
 from dllm_plugins.errors import OptionError
@@ -51,7 +53,7 @@ def visibility(segments: Sequence[Segment], prefix: int) -> Tensor:
     return mask
 
 
-class TorchDenoiser:
+class TorchDenoiser(Rows[ExactCache]):
     """See :class:`~dllm_plugins.denoisers.base.Denoiser`. Llama shapes with tied embeddings.
 
     :param base: weights, each layer on the device it runs on.
@@ -59,13 +61,12 @@ class TorchDenoiser:
     """
 
     def __init__(self, base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> None:
+        super().__init__()
         self.spec = spec
         self.base = base
         self.low_rank = low_rank
         self._rotary = rotary_table(base.shape, base.shape.context)
         self._devices = [layer.qkv.device for layer in base.layers]
-        self._rows: dict[int, ExactCache] = {}
-        self._opened = 0
         embedding = base.embedding
         self._embedding = torch.cat([embedding, low_rank.mask_embedding[None].to(embedding)])
         self._shortlist: Tensor | None = None
@@ -75,26 +76,10 @@ class TorchDenoiser:
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
         """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
-        self._opened += 1
         if prefix is None:
-            self._rows[self._opened] = ExactCache(self.base.shape, self._devices)
-        else:
-            assert isinstance(prefix, ExactCache)
-            self._rows[self._opened] = prefix.copy(length)
-        return self._opened
-
-    def close_row(self, row: int) -> ExactCache:
-        """End the row; its cache is the caller's."""
-        return self._rows.pop(row)
-
-    @property
-    def open_rows(self) -> int:
-        """Rows that hold a cache now."""
-        return len(self._rows)
-
-    def freeze(self, row: int, count: int) -> None:
-        """The first `count` tokens of the row's first segment of the last pass join the prefix."""
-        self._rows[row].freeze(count)
+            return self._open(ExactCache(self.base.shape, self._devices))
+        assert isinstance(prefix, ExactCache)
+        return self._open(prefix.copy(length))
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Refused: the cache of this backend is exact.
@@ -142,15 +127,7 @@ class TorchDenoiser:
                 gate = None if gate is None else gate.to(device)
             x = self._layer(index, x, rotary, parts, gate)
         x = F.rms_norm(x.to(home), (x.shape[-1],), self.base.norm, self.base.shape.rms_eps)
-        return self._wanted(x, segments)
-
-    @staticmethod
-    def _wanted(x: Tensor, segments: Sequence[Segment]) -> list[Tensor]:
-        found, start = [], 0
-        for segment in segments:
-            found.append(x[[start + index for index in segment.wanted]])
-            start += len(segment.tokens)
-        return found
+        return wanted_of(x, segments)
 
     def _linear(self, x: Tensor, weight: Tensor, layer: int, which: int, gate: Tensor | None) -> Tensor:
         out = linear(x, weight)

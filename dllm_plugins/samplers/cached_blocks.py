@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.prediction import probability_of
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
 from dllm_plugins.samplers.base import Program
@@ -27,7 +28,7 @@ from dllm_plugins.strategies.base import choose_rule
 
 def probability(logits: Tensor, token: Tensor) -> Tensor:
     """Probability [N] of drawn tokens [N], float32; logits [N, V]."""
-    return torch.softmax(logits.float(), dim=-1).gather(1, token[:, None])[:, 0].cpu()
+    return probability_of(logits, token, torch.float32).cpu()
 
 
 def start(

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from dllm_plugins.canvas import Row
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.prediction import without
 
 
 class Canvas:
@@ -37,7 +37,7 @@ class Canvas:
 
     def drawable(self, logits: Tensor) -> Tensor:
         """Logits [N, V] that never yield the mask id: a position that takes it would stay open for ever."""
-        return logits.index_fill(-1, torch.tensor([self.mask], device=logits.device), -torch.inf)
+        return without(logits, [self.mask])
 
     def write(self, place: int, token: int, logits: Tensor | None = None) -> None:
         """Settle a position, or write over a settled one; `logits` [V] is what the token was drawn from."""

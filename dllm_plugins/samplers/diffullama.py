@@ -9,10 +9,10 @@ top_p 0.9; here both are the request's.
 from pydantic import Field
 
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.prediction import predict
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
 
@@ -33,11 +33,11 @@ def start(canvas: Canvas, settings: DiffuLlamaSettings, spec: ModelSpec) -> Prog
         if not places:
             return
         logits = yield from view.look(places, block)
-        drawn = predict(canvas.drawable(logits), [row.canvas_draw(place) for place in places])
+        tokens = draw_open(canvas, logits, places)
         luck = row.noise.uniform((row.step, 0, _PURPOSE), len(canvas.tokens))
         for index, place in enumerate(places):
             if float(luck[place]) * left < 1:
-                canvas.write(place, int(drawn.token[index]), logits[index])
+                canvas.write(place, int(tokens[index]), logits[index])
         canvas.release_settled()
 
 

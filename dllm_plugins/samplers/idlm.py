@@ -6,16 +6,16 @@ prompt, Fast-dLLM's threshold rule. That loop forwards everything in every pass;
 model sees nothing behind it, so here all but the block comes from an exact cache.
 """
 
-import torch
 from pydantic import Field
 
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.prediction import predict
+from dllm_plugins.prediction import probability_of
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import draw_open
 
 
 class IdlmSettings(Settings):
@@ -44,12 +44,12 @@ def start(canvas: Canvas, settings: IdlmSettings, spec: ModelSpec) -> Program:
         while places := canvas.open(block):
             (*_, logits) = yield next_pass(canvas, frozen, block, places)
             frozen = begin - 1
-            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in places])
-            sure = torch.softmax(logits, dim=-1).gather(1, drawn.token[:, None])[:, 0]
+            tokens = draw_open(canvas, logits, places)
+            sure = probability_of(logits, tokens)
             accepted = sure >= settings.threshold
             accepted[sure.argmax()] = True
             for index in accepted.nonzero()[:, 0].tolist():
-                canvas.write(places[index], int(drawn.token[index]), logits[index])
+                canvas.write(places[index], int(tokens[index]), logits[index])
             canvas.release_settled()
 
 

@@ -14,6 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.prediction import probability_of
+from dllm_plugins.prediction import without
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
 from dllm_plugins.samplers.base import Program
@@ -42,9 +44,7 @@ class LladaSettings(ViewSettings, RuledSettings):
 
 def confidence(logits: Tensor, token: Tensor, late: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Probability [N] of each drawn token, `late` ones having none; logits [N, V]."""
-    if late:
-        logits = logits.index_fill(-1, torch.tensor(late, device=logits.device), -torch.inf)
-    return torch.softmax(logits.to(dtype), dim=-1).gather(1, token[:, None])[:, 0].cpu()
+    return probability_of(without(logits, late), token, dtype).cpu()
 
 
 def blocks_of(canvas: Canvas, length: int) -> list[range]:
@@ -71,10 +71,7 @@ def start(
     for block in blocks_of(canvas, settings.block_length or spec.block_length):
         while canvas.open(block):
             places = ruled.places(block)
-            logits = yield from view.look(places, block)
-            if settings.suppress_tokens:
-                suppressed = torch.tensor(settings.suppress_tokens, device=logits.device)
-                logits = logits.index_fill(-1, suppressed, -torch.inf)
+            logits = without((yield from view.look(places, block)), settings.suppress_tokens)
             ruled.settle(block, places, logits, hasty=settings.last_candidate)
         canvas.release(block.stop)
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import distribution
-from dllm_plugins.prediction import predict
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
@@ -25,6 +24,7 @@ from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.blocks import quotas
 from dllm_plugins.samplers.blocks import spread
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import draw_tokens
 
 EARLY = "stop as soon as nothing before the end of text is open; the answer is the same"
 
@@ -47,8 +47,7 @@ def draw(canvas: Canvas, places: Sequence[int], logits: Tensor, *, rounded: bool
     draws = [canvas.row.canvas_draw(place) for place in places]
     odds = distribution(logits, draws)
     source = odds if rounded and canvas.row.config.temperature == 0 else logits
-    mask = torch.tensor([canvas.mask], device=logits.device)
-    token = predict(source.index_fill(-1, mask, -torch.inf), draws).token
+    token = draw_tokens(canvas, source, draws)
     return token, odds.gather(1, token[:, None])[:, 0]
 
 

@@ -20,6 +20,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import distribution
 from dllm_plugins.prediction import predict
+from dllm_plugins.prediction import without
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
@@ -79,7 +80,7 @@ class Editing:
         unfilled = old == self.canvas.mask
         first = unfilled & torch.tensor([item[1] for item in self.block], device=logits.device)
         if not self.final:
-            token = torch.where(first, _without(logits, draws, [self.canvas.mask]), token)
+            token = torch.where(first, predict(without(logits, [self.canvas.mask]), draws).token, token)
         sure = odds.gather(1, token[:, None])[:, 0]
         settled = self._settled(unfilled, first, sure)
         write = settled | (~unfilled & (token != old) & (sure > self.settings.edit_threshold))
@@ -87,7 +88,7 @@ class Editing:
             self.done = True
             return
         if self.final:
-            token = _without(logits, draws, [self.canvas.mask, self.delete, self.split])
+            token = predict(without(logits, [self.canvas.mask, self.delete, self.split]), draws).token
         elif tuple(old.tolist()) in self._seen:
             token = self._varied(token, sure, write & (token != old), first, logits, draws)
         self._seen.add(tuple(old.tolist()))
@@ -114,7 +115,7 @@ class Editing:
             return token
         index = int(torch.where(changing, sure, torch.inf).argmin())
         tried = self._drawn[index] | ({self.canvas.mask} if first[index] else set())
-        other = _without(logits[index : index + 1], draws[index : index + 1], sorted(tried))
+        other = predict(without(logits[index : index + 1], sorted(tried)), draws[index : index + 1]).token
         return token.index_copy(0, torch.tensor([index], device=token.device), other)
 
     def _write(self, token: Sequence[int], write: Sequence[bool], logits: Tensor) -> None:
@@ -134,12 +135,6 @@ class Editing:
         self.block = edited[: len(self.block)]
         for where, (item, _, source) in zip(self.places, self.block, strict=True):
             self.canvas.write(where, item, source)
-
-
-def _without(logits: Tensor, draws: Sequence[Draw], excluded: Sequence[int]) -> Tensor:
-    """Tokens [N] drawn as ever, but none of these."""
-    index = torch.tensor(list(excluded), dtype=torch.int64, device=logits.device)
-    return predict(logits.index_fill(-1, index, -torch.inf), draws).token
 
 
 def fit(_settings: IndelSettings, config: SamplingConfig, spec: ModelSpec) -> None:

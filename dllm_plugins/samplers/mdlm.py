@@ -21,12 +21,13 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
-from dllm_plugins.prediction import predict
+from dllm_plugins.prediction import without
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import spread
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.samplers.llada import blocks_of
 from dllm_plugins.samplers.llada import confidence
 from dllm_plugins.samplers.view import View
@@ -113,9 +114,7 @@ def settle(
     canvas: Canvas, places: list[int], span: range, logits: Tensor, count: int, settings: TransferSettings
 ) -> None:
     """Draw at each open place of `span`, never the mask, and write the `count` best; logits [len(places), V]."""
-    row = canvas.row
-    never = torch.tensor([canvas.mask], device=logits.device)
-    token = predict(logits.index_fill(-1, never, -torch.inf), [row.canvas_draw(place) for place in places]).token
+    row, token = canvas.row, draw_open(canvas, logits, places)
     if settings.remasking == "random":
         sure = torch.cat([row.noise.uniform((place, row.step, _ORDER), 1) for place in places])
     else:
@@ -150,10 +149,7 @@ def start(canvas: Canvas, settings: MdlmSettings, spec: ModelSpec) -> Program:
     for block in blocks_of(canvas, length):
         for count in transfers(canvas, block, settings.steps or length, settings):
             places = canvas.open(block)
-            logits = yield from view.look(places, block)
-            if settings.suppress_tokens:
-                suppressed = torch.tensor(settings.suppress_tokens, device=logits.device)
-                logits = logits.index_fill(-1, suppressed, -torch.inf)
+            logits = without((yield from view.look(places, block)), settings.suppress_tokens)
             settle(canvas, places, range(len(canvas.tokens)), logits, count, settings)
             canvas.release_settled()
 

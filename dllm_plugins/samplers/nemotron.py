@@ -17,6 +17,7 @@ from torch import Tensor
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
+from dllm_plugins.prediction import probability_of
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
@@ -95,7 +96,7 @@ def _denoise(
         logits = (yield Pass((segment,), "predict" if begin else "prefill", freeze=block.start - begin))[0]
         begin = block.start
         tokens = draw_open(canvas, logits, places)
-        for index in settled(torch.softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0], threshold):
+        for index in settled(probability_of(logits, tokens), threshold):
             canvas.write(places[index], int(tokens[index]), logits[index])
         canvas.release_settled()
     canvas.release_settled()

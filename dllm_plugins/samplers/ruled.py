@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
-from dllm_plugins.prediction import predict
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
 from dllm_plugins.rules.base import check_parameters
@@ -22,6 +21,7 @@ from dllm_plugins.rules.view import Seen
 from dllm_plugins.rules.view import make_view
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.strategies.base import choose_rule
 
 #: Passes over a block, per position, after which nothing is reopened any more: a rule
@@ -81,9 +81,9 @@ class Ruled:
         if hasattr(self.rule, "rescore"):
             offsets = torch.tensor(places) - canvas.prompt
             logits, self._state = self.rule.rescore(logits, offsets, self._step, config, self._state)
-        drawn = predict(canvas.drawable(logits), [row.canvas_draw(place) for place in places])
+        tokens = draw_open(canvas, logits, places)
         index = torch.tensor(places) - block.start
-        seen = Seen(index, drawn.token, self.confidence(logits, drawn.token), logits)
+        seen = Seen(index, tokens, self.confidence(logits, tokens), logits)
         view = make_view(
             self._positions(block, opened), seen, self._needs, settled_now=0, step=self._step, noise=row.noise
         )
@@ -98,7 +98,7 @@ class Ruled:
                 reopened = {block.start + item for item in again[0].nonzero()[:, 0].tolist()}
         for number, place in enumerate(places):
             if place in chosen or (place in reopened and self.revocation and self.revocation.replaces):
-                canvas.write(place, int(drawn.token[number]), logits[number])
+                canvas.write(place, int(tokens[number]), logits[number])
             elif place in reopened:
                 canvas.reopen(place)
         self._step += 1

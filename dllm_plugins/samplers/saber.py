@@ -19,6 +19,7 @@ from torch import Tensor
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import Prediction
 from dllm_plugins.prediction import predict
+from dllm_plugins.prediction import probability_of
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
@@ -89,7 +90,7 @@ def start(canvas: Canvas, settings: SaberSettings, spec: ModelSpec) -> Program:
         while canvas.open(known):
             logits = yield from view.look(known, block)
             drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in known])
-            sure = torch.softmax(logits, dim=-1).gather(1, drawn.token[:, None])[:, 0].cpu()
+            sure = probability_of(logits, drawn.token).cpu()
             change = memory.change(known, sure)
             count = reveal(canvas, settings, memory, drawn, sure)
             if canvas.open(known):

@@ -10,9 +10,10 @@ from pydantic import model_validator
 from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.prediction import predict
+from dllm_plugins.prediction import without
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.samplers.llada import LladaSettings
 from dllm_plugins.samplers.llada import confidence
 from dllm_plugins.samplers.schedule import adaptive_length
@@ -119,13 +120,11 @@ class Schedule:
             seen = suffix_window(stop, settings.suffix_window, self.canvas.end, len(self.canvas.tokens))
             shifted = [max(place - self._shift, 0) for place in wanted]
             logits = (yield Pass((self.canvas.part(seen, shifted),)))[0]
-        if settings.suppress_tokens:
-            logits = logits.index_fill(-1, torch.tensor(settings.suppress_tokens, device=logits.device), -torch.inf)
-        return logits
+        return without(logits, settings.suppress_tokens)
 
     def drawn(self, places: Sequence[int], logits: Tensor) -> tuple[list[int], Tensor]:
         """The tokens that this pass draws, and the probability [N] of each."""
-        token = predict(self.canvas.drawable(logits), [self.canvas.row.canvas_draw(place) for place in places]).token
+        token = draw_open(self.canvas, logits, places)
         return token.tolist(), confidence(logits, token, self.settings.late_tokens, logits.dtype)
 
     def ending(self, block: range, searched: range, said: Mapping[int, Tensor]) -> range:

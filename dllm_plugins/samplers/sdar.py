@@ -16,13 +16,14 @@ from pydantic import model_validator
 from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.prediction import predict
+from dllm_plugins.prediction import probability_of
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.blocks import quotas
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import draw_open
 
 
 class SdarSettings(Settings):
@@ -76,10 +77,10 @@ def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
             places = canvas.open(block)
             again = surplus(canvas, block, quota) if settings.rewrite else []
             logits = yield from blocks.look(block, [*places, *again])
-            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in [*places, *again]])
-            sure = torch.softmax(logits, dim=-1).gather(1, drawn.token[:, None])[: len(places), 0]
+            tokens = draw_open(canvas, logits, [*places, *again])
+            sure = probability_of(logits, tokens)[: len(places)]
             for index in [*chosen(sure, quota, settings), *range(len(places), len(places) + len(again))]:
-                canvas.write([*places, *again][index], int(drawn.token[index]), logits[index])
+                canvas.write([*places, *again][index], int(tokens[index]), logits[index])
         canvas.release(block.stop)
 
 

@@ -12,13 +12,14 @@ from pydantic import model_validator
 from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.prediction import predict
+from dllm_plugins.prediction import probability_of
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.blocks import quotas
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import draw_open
 
 DEFAULT_THRESHOLD = 0.95
 
@@ -54,10 +55,10 @@ def start(canvas: Canvas, settings: StableDiffCoderSettings, spec: ModelSpec) ->
         schedule = iter(quotas(len(canvas.open(block)), settings.steps or blocks.length))
         while places := canvas.open(block):
             logits = yield from blocks.look(block, places)
-            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in places])
-            sure = torch.softmax(logits.double(), dim=-1).gather(1, drawn.token[:, None])[:, 0]
+            tokens = draw_open(canvas, logits, places)
+            sure = probability_of(logits, tokens, torch.float64)
             for index in chosen(sure, next(schedule, 1), threshold):
-                canvas.write(places[index], int(drawn.token[index]), logits[index])
+                canvas.write(places[index], int(tokens[index]), logits[index])
         canvas.release(block.stop)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import predict
+from dllm_plugins.prediction import probability_of
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.blocks import quotas
 from dllm_plugins.samplers.canvas import Canvas
@@ -91,7 +92,7 @@ class StaticDecoding:
         logits = torch.stack([said[place] for place in places])
         draws = [self.canvas.row.canvas_draw(place, state.step) for place in places]
         token = predict(self.canvas.drawable(logits), draws).token
-        sure = torch.softmax(logits, dim=-1).gather(1, token[:, None])[:, 0].cpu()
+        sure = probability_of(logits, token).cpu()
         quota = min(self.quota(state), len(places))
         if quota + skip > len(places):
             return None

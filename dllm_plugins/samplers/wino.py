@@ -24,12 +24,13 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
-from dllm_plugins.prediction import predict
+from dllm_plugins.prediction import probability_of
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.samplers.llada import blocks_of
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
@@ -139,16 +140,16 @@ def start(canvas: Canvas, settings: WinoSettings, spec: ModelSpec) -> Program:
 
 def reveal(canvas: Canvas, settings: WinoSettings, places: Sequence[int], logits: Tensor) -> int:
     """Write what a pass accepts, and say how much that was; logits [N, V]."""
-    drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in places])
-    chosen = accepted(probability(logits, drawn.token), settings.threshold, settings.max_accept)
+    tokens = draw_open(canvas, logits, places)
+    chosen = accepted(probability(logits, tokens), settings.threshold, settings.max_accept)
     for index in chosen:
-        canvas.write(places[index], int(drawn.token[index]), logits[index])
+        canvas.write(places[index], int(tokens[index]), logits[index])
     return len(chosen)
 
 
 def probability(logits: Tensor, tokens: Tensor) -> Tensor:
     """Probability [N] of tokens [N], in float64 as the reference; logits [N, V]."""
-    return torch.softmax(logits.double(), dim=-1).gather(1, tokens[:, None])[:, 0].cpu()
+    return probability_of(logits, tokens, torch.float64).cpu()
 
 
 def fit(_settings: WinoSettings, _config: SamplingConfig, spec: ModelSpec) -> None:

@@ -1,0 +1,56 @@
+"""What every denoiser does with its rows: one store of keys per row, by handle."""
+
+from collections.abc import Sequence
+from typing import Generic
+from typing import Protocol
+from typing import TypeVar
+
+from torch import Tensor
+
+from dllm_plugins.denoisers.base import Segment
+
+
+class Store(Protocol):
+    """A row's keys."""
+
+    def freeze(self, count: int) -> None:
+        """The first `count` tokens of the last pass join the prefix."""
+
+
+Kept = TypeVar("Kept", bound=Store)
+
+
+class Rows(Generic[Kept]):
+    """Part of a denoiser; the rest opens rows with :meth:`_open`."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, Kept] = {}
+        self._opened = 0
+
+    def _open(self, store: Kept) -> int:
+        """A new handle for a store."""
+        self._opened += 1
+        self._rows[self._opened] = store
+        return self._opened
+
+    def close_row(self, row: int) -> Kept:
+        """End the row; its store is the caller's."""
+        return self._rows.pop(row)
+
+    @property
+    def open_rows(self) -> int:
+        """Rows being decoded."""
+        return len(self._rows)
+
+    def freeze(self, row: int, count: int) -> None:
+        """The first `count` tokens of the row's first segment of the last pass join the prefix."""
+        self._rows[row].freeze(count)
+
+
+def wanted_of(hidden: Tensor, segments: Sequence[Segment]) -> list[Tensor]:
+    """The wanted hidden states of each segment; hidden [N, width] of all their tokens in order."""
+    found, begin = [], 0
+    for segment in segments:
+        found.append(hidden[[begin + index for index in segment.wanted]])
+        begin += len(segment.tokens)
+    return found
