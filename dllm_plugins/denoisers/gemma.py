@@ -38,7 +38,6 @@ class GemmaDenoiser(NativeDenoiser):
         config: Any = model.config.get_text_config()
         self.window: int = config.sliding_window
         self._windows = [self.window - 1 if kind == SLIDING else None for kind in config.layer_types]
-        self._cached: dict[int, WindowedCache] = {}
 
     @staticmethod
     def _find_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
@@ -54,15 +53,7 @@ class GemmaDenoiser(NativeDenoiser):
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
         """A handle with an empty prefix, or with the first `length` positions of a kept one."""
-        row = super().open_row()
-        kept = prefix.first(length) if isinstance(prefix, WindowedCache) else WindowedCache(self._windows)
-        self._rows[row] = self._cached[row] = kept
-        return row
-
-    def close_row(self, row: int) -> WindowedCache:
-        """End the row; its cache is the caller's."""
-        super().close_row(row)
-        return self._cached.pop(row)
+        return self._open(prefix.first(length) if isinstance(prefix, WindowedCache) else WindowedCache(self._windows))
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Refused: the decoder's keys are never kept."""
@@ -70,7 +61,8 @@ class GemmaDenoiser(NativeDenoiser):
 
     def _one(self, call: Sequence[Segment]) -> tuple[Tensor, Any]:
         """Hidden states [tokens, hidden] of a segment and those behind it, and the encoder's cache."""
-        kept = self._cached[call[0].row]
+        kept = self._rows[call[0].row]
+        assert isinstance(kept, WindowedCache), "open_row makes no other"
         if any(segment.apart is not None for segment in call):
             raise OptionError(f"{self.spec.name} cannot hide single keys from a token; choose another mode")
         if not call[0].causal:

@@ -4,8 +4,6 @@ import gc
 import json
 import shutil
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,8 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.layout import name_of
 
 from .golden_data import PART
+from .loading_memory import loading_memory
+from .loading_memory import needs_proc
 
 
 @pytest.fixture
@@ -175,35 +175,17 @@ def test_families_that_look_like_ordinary_models(llada: Path) -> None:
         open_checkpoint(llada, "nonesuch")
 
 
-PEAK = """
-import json, sys, threading, time
+LOAD = """
 import torch
 from dllm_plugins.checkpoint import load_checkpoint, open_checkpoint
 
-def anonymous():
-    with open("/proc/self/status") as file:
-        return int(next(line for line in file if line.startswith("RssAnon")).split()[1]) * 1024
-
-load_checkpoint(open_checkpoint(sys.argv[1]))
-before, peak, going = anonymous(), [0], [True]
-
-def watch():
-    while going[0]:
-        peak[0] = max(peak[0], anonymous())
-        time.sleep(0.0005)
-
-thread = threading.Thread(target=watch)
-thread.start()
-model = load_checkpoint(open_checkpoint(sys.argv[2]), dtype=torch.bfloat16)
-going[0] = False
-thread.join()
-size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-print(json.dumps({"peak": peak[0] - before, "size": size}))
+def load(place):
+    return load_checkpoint(open_checkpoint(place), dtype=torch.bfloat16)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
+@needs_proc
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
 def test_no_second_copy_of_the_weights(llada: Path, tmp_path: Path, stored: torch.dtype) -> None:
     """Peak anonymous memory stays below 1.15 times the weights, converted or not."""
@@ -215,9 +197,7 @@ def test_no_second_copy_of_the_weights(llada: Path, tmp_path: Path, stored: torc
     shapes |= {f"blocks.{layer}.{name}": shape for layer in range(12) for name, shape in inside.items()}
     tensors = {f"model.transformer.{name}.weight": torch.ones(shape, dtype=stored) for name, shape in shapes.items()}
     save_file(tensors, large / "model.safetensors")
-    command = [sys.executable, "-c", PEAK, str(llada), str(large)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(result.stdout)
+    found = loading_memory(LOAD, llada, large)
     assert found["size"] > 350e6
     assert found["peak"] <= 1.15 * found["size"], found
 

@@ -3,8 +3,6 @@
 import copy
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +35,8 @@ from dllm_plugins.errors import PluginError
 from .golden_data import PART
 from .golden_data import WHOLE
 from .golden_data import case_folders
+from .loading_memory import loading_memory
+from .loading_memory import needs_proc
 
 #: The cases whose class the block decoder computes.
 DENSE = (
@@ -244,37 +244,16 @@ def test_a_model_of_another_class() -> None:
         KernelDenoiser(Qwen2ForCausalLM(config), SPEC)
 
 
-PEAK = """
-import json, sys, threading, time
+LOAD = """
 from dllm_plugins import load_model
 
-def anonymous():
-    with open("/proc/self/status") as file:
-        return int(next(line for line in file if line.startswith("RssAnon")).split()[1]) * 1024
-
 def load(place):
-    return load_model(place, mask_id=5, dtype="bfloat16", device="cpu", backend="kernels")
-
-load(sys.argv[1])
-before, peak, going = anonymous(), [0], [True]
-
-def watch():
-    while going[0]:
-        peak[0] = max(peak[0], anonymous())
-        time.sleep(0.0005)
-
-thread = threading.Thread(target=watch)
-thread.start()
-model = load(sys.argv[2])
-going[0] = False
-thread.join()
-size = sum(weight.nbytes for weight in model.denoiser.model.parameters())
-print(json.dumps({"peak": peak[0] - before, "kept": anonymous() - before, "size": size}))
+    return load_model(place, mask_id=5, dtype="bfloat16", device="cpu", backend="kernels").denoiser.model
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
+@needs_proc
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
 def test_no_second_copy_of_the_weights(tmp_path: Path, stored: torch.dtype) -> None:
     """Peak anonymous memory stays below 1.15 times the weights while they are fused, too."""
@@ -290,9 +269,7 @@ def test_no_second_copy_of_the_weights(tmp_path: Path, stored: torch.dtype) -> N
     shapes |= {f"blocks.{layer}.{name}": shape for layer in range(12) for name, shape in inside.items()}
     tensors = {f"model.transformer.{name}.weight": torch.ones(shape, dtype=stored) for name, shape in shapes.items()}
     save_file(tensors, large / "model.safetensors")
-    command = [sys.executable, "-c", PEAK, str(small), str(large)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(result.stdout)
+    found = loading_memory(LOAD, small, large)
     assert found["size"] > 350e6
     assert found["peak"] <= 1.15 * found["size"], found
     assert found["kept"] <= 1.05 * found["size"], found

@@ -23,6 +23,9 @@ from dllm_plugins.processes.flow import SchedulerName
 from dllm_plugins.processes.flow import chosen
 from dllm_plugins.samplers.flow import MOVES
 
+from .batches import NEVER
+from .batches import equal_alone
+from .batches import unequal
 from .tiny_models import EOS
 from .tiny_models import MASK
 from .tiny_models import VOCABULARY
@@ -30,7 +33,6 @@ from .tiny_models import random_model
 from .tiny_models import says
 from .tiny_models import scripted_model
 
-NEVER: frozenset[int] = frozenset()
 PROMPTS = ([3, 4, 5], [6], [7, 8, 9, 10, 11, 12])
 CORRECTED = {"corrector": 4.0}
 
@@ -127,21 +129,7 @@ def test_more_passes_than_positions_with_a_corrector() -> None:
 @pytest.mark.parametrize("options", [{}, CORRECTED, {**CORRECTED, "solver": "euler"}, {"few_steps": True}])
 def test_a_batch_equals_its_rows_alone(make: Callable[[], Model], options: dict[str, Any]) -> None:
     """Unequal prompts, lengths, seeds, temperatures."""
-    model = make()
-    requests = [
-        Request(
-            prompt,
-            SamplingConfig(
-                mode="flow", max_new_tokens=6 + number, temperature=number / 2, seed=number, preset_options=options
-            ),
-            stop_ids=NEVER,
-        )
-        for number, prompt in enumerate(PROMPTS)
-    ]
-    together = model.engine().generate(requests)
-    alone = [model.engine().generate([request])[0] for request in requests]
-    assert [found.tokens for found in together] == [found.tokens for found in alone]
-    assert [found.usage.passes for found in together] == [found.usage.passes for found in alone]
+    together = equal_alone(make(), unequal("flow", PROMPTS, options))
     assert [len(found.tokens) for found in together] == [6, 7, 8]
 
 

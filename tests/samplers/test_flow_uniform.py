@@ -2,68 +2,31 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
-from transformers import DiffusionGemmaConfig
-from transformers import DiffusionGemmaForBlockDiffusion
 
 from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins import load_model
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 
+from .batches import NEVER
+from .batches import equal_alone
+from .batches import unequal
+from .tiny_gemma import LENGTH
+from .tiny_gemma import VOCABULARY
 from .tiny_models import Letters
 from .tiny_models import Scripted
 from .tiny_models import says
 from .tiny_models import spec
 
-LENGTH, VOCABULARY, WINDOW = 6, 64, 8
-NEVER: frozenset[int] = frozenset()
 PROMPTS = ([3, 4, 5], [6], list(range(3, 25)))
-
-
-@pytest.fixture(scope="module")
-def gemma(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Random weights, two layers, one of them with a window."""
-    torch.manual_seed(0)
-    text = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "per_layer_config": {},
-        "max_position_embeddings": 128,
-        "sliding_window": WINDOW,
-        "layer_types": ["sliding_attention", "full_attention"],
-        "num_experts": 4,
-        "top_k_experts": 2,
-        "moe_intermediate_size": 16,
-        "eos_token_id": 2,
-    }
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
-    vision |= {"num_key_value_heads": 1, "head_dim": 16, "position_embedding_size": 8}
-    ids: dict[str, Any] = {"image_token_id": 60, "boi_token_id": 61, "eoi_token_id": 62}
-    network = DiffusionGemmaForBlockDiffusion(
-        DiffusionGemmaConfig(text_config=text, vision_config=vision, canvas_length=LENGTH, **ids)
-    )
-    for weight in network.parameters():
-        if weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=0.3)
-    folder: Path = tmp_path_factory.mktemp("gemma")
-    network.save_pretrained(folder)
-    return load_model(str(folder), dtype="float32", device="cpu")
 
 
 class Watched(Scripted):
@@ -97,24 +60,7 @@ def one(model: Model, prompt: list[int], stop_ids: frozenset[int] = NEVER, **opt
 )
 def test_a_batch_equals_its_rows_alone(gemma: Model, options: dict[str, Any]) -> None:
     """Unequal prompts, beyond the window too, lengths and seeds; lengths are kept exactly."""
-    requests = [
-        Request(
-            prompt,
-            SamplingConfig(
-                mode="flow_uniform",
-                max_new_tokens=5 + 3 * number,
-                temperature=number / 2,
-                seed=number,
-                steps=5,
-                preset_options=options,
-            ),
-            stop_ids=NEVER,
-        )
-        for number, prompt in enumerate(PROMPTS)
-    ]
-    together = gemma.engine().generate(requests)
-    alone = [gemma.engine().generate([request])[0] for request in requests]
-    assert [found.tokens for found in together] == [found.tokens for found in alone]
+    together = equal_alone(gemma, unequal("flow_uniform", PROMPTS, options, begin=5, more=3, steps=5))
     assert [len(found.tokens) for found in together] == [5, 8, 11]
     assert all(0 <= token < VOCABULARY for found in together for token in found.tokens)
 

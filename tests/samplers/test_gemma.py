@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DiffusionGemmaConfig
 from transformers import DiffusionGemmaForBlockDiffusion
 
 from dllm_plugins import Model
@@ -24,49 +23,13 @@ from dllm_plugins.noise import RowNoise
 from dllm_plugins.samplers.diffusion_gemma import entropies
 from dllm_plugins.samplers.diffusion_gemma import within_bound
 
-LENGTH, VOCABULARY, WINDOW = 6, 64, 8
+from .batches import NEVER
+from .batches import equal_alone
+from .tiny_gemma import LENGTH
+from .tiny_gemma import VOCABULARY
+from .tiny_gemma import WINDOW
+
 SHORT = {"entropy_bound": 0.5}
-NO_STOPS: frozenset[int] = frozenset()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of two layers whose window is shorter than the prompts."""
-    torch.manual_seed(0)
-    text = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "per_layer_config": {},
-        "max_position_embeddings": 128,
-        "sliding_window": WINDOW,
-        "layer_types": ["sliding_attention", "full_attention"],
-        "num_experts": 4,
-        "top_k_experts": 2,
-        "moe_intermediate_size": 16,
-        "eos_token_id": 2,
-    }
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
-    vision |= {"num_key_value_heads": 1, "head_dim": 16, "position_embedding_size": 8}
-    ids: dict[str, Any] = {"image_token_id": 60, "boi_token_id": 61, "eoi_token_id": 62}
-    config = DiffusionGemmaConfig(text_config=text, vision_config=vision, canvas_length=LENGTH, **ids)
-    model = DiffusionGemmaForBlockDiffusion(config)
-    for weight in model.parameters():
-        if weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=0.3)
-    place = tmp_path_factory.mktemp("gemma")
-    model.save_pretrained(place)
-    return place
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Model:
-    """It behind our engine."""
-    return load_model(str(folder), dtype="float32", device="cpu")
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:
@@ -74,7 +37,7 @@ def prompt(length: int, seed: int = 0) -> list[int]:
 
 
 def request(tokens: list[int], options: dict[str, Any] | None = None, **more: Any) -> Request:
-    stops = more.pop("stop_ids", NO_STOPS)
+    stops = more.pop("stop_ids", NEVER)
     noise = more.pop("noise", None)
     config = {"max_new_tokens": 18, "steps": 4, "preset_options": SHORT | (options or {})} | more
     return Request(tokens, SamplingConfig(**config), stop_ids=stops, noise=noise)
@@ -82,44 +45,41 @@ def request(tokens: list[int], options: dict[str, Any] | None = None, **more: An
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("length", [1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW])
-def test_it_is_transformers_own_generate(folder: Path, model: Model, length: int) -> None:
+def test_it_is_transformers_own_generate(gemma_folder: Path, gemma: Model, length: int) -> None:
     """The same tokens from the same draws, before and beyond the sliding window."""
-    reference = DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=torch.float32)
+    reference = DiffusionGemmaForBlockDiffusion.from_pretrained(gemma_folder, dtype=torch.float32)
     tokens = prompt(length)
     torch.manual_seed(length)
     options = {"max_denoising_steps": 4, "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", **SHORT}}
     config = type(reference.generation_config)(max_new_tokens=18, **options)
     expected = reference.generate(torch.tensor([tokens]), generation_config=config).sequences[0, length:]
     noise = Replay(Regenerated(length, 1, LENGTH), 0, length, LENGTH)
-    [found] = model.engine().generate([request(tokens, noise=noise)])
+    [found] = gemma.engine().generate([request(tokens, noise=noise)])
     assert list(found.tokens) == expected.tolist()
 
 
-def test_a_batch_equals_its_rows_alone(model: Model) -> None:
+def test_a_batch_equals_its_rows_alone(gemma: Model) -> None:
     """Unequal prompts, lengths and seeds; some stop early."""
     rows = [
         request(prompt(3), seed=1),
         request(prompt(20), seed=2, max_new_tokens=7),
         request(prompt(9), {"stability_threshold": 0, "confidence_threshold": 9.0}, seed=3),
     ]
-    together = model.engine().generate(rows)
-    alone = [model.engine().generate([row])[0] for row in rows]
-    assert [found.tokens for found in together] == [found.tokens for found in alone]
-    assert [found.usage.passes for found in together] == [found.usage.passes for found in alone]
+    equal_alone(gemma, rows)
 
 
-def test_max_new_tokens_is_kept(model: Model) -> None:
+def test_max_new_tokens_is_kept(gemma: Model) -> None:
     """The last canvas is denoised as a whole; what lies behind the answer is dropped."""
-    [whole] = model.engine().generate([request(prompt(5), seed=4)])
-    [part] = model.engine().generate([request(prompt(5), seed=4, max_new_tokens=8)])
+    [whole] = gemma.engine().generate([request(prompt(5), seed=4)])
+    [part] = gemma.engine().generate([request(prompt(5), seed=4, max_new_tokens=8)])
     assert part.tokens == whole.tokens[:8]
     assert part.reason == "length"
     assert part.usage.passes == {"prefill": 1, "predict": 7}
 
 
-def test_drafts_are_argmax_canvases(model: Model) -> None:
+def test_drafts_are_argmax_canvases(gemma: Model) -> None:
     """Each shows all of the canvas that is denoised; the id of open positions is never among them."""
-    events = list(model.engine().stream(request(prompt(5), seed=4)))
+    events = list(gemma.engine().stream(request(prompt(5), seed=4)))
     drafts = [event for event in events if isinstance(event, Draft)]
     assert all(token is None or 0 <= token < VOCABULARY for draft in drafts for token in draft.tokens)
     assert [sum(token is not None for token in draft.tokens) for draft in drafts] == ([6] * 3 + [0]) * 2 + [6] * 3
@@ -127,40 +87,40 @@ def test_drafts_are_argmax_canvases(model: Model) -> None:
     assert events[-1].tokens[-LENGTH:][:5] != drafts[0].tokens[:5]
 
 
-def test_it_samples_without_a_temperature(model: Model) -> None:
+def test_it_samples_without_a_temperature(gemma: Model) -> None:
     """A seed is drawn and reported, and gives the same answer again."""
-    first, other = model.engine().generate([request(prompt(5)), request(prompt(5))])
+    first, other = gemma.engine().generate([request(prompt(5)), request(prompt(5))])
     assert first.usage.seed is not None
     assert first.tokens != other.tokens
-    [again] = model.engine().generate([request(prompt(5), seed=first.usage.seed)])
+    [again] = gemma.engine().generate([request(prompt(5), seed=first.usage.seed)])
     assert again.tokens == first.tokens
 
 
-def test_a_stop_id_ends_the_answer(model: Model) -> None:
+def test_a_stop_id_ends_the_answer(gemma: Model) -> None:
     """What stands behind it is dropped, and no further canvas is begun."""
-    [whole] = model.engine().generate([request(prompt(5), seed=4)])
+    [whole] = gemma.engine().generate([request(prompt(5), seed=4)])
     stop = whole.tokens[8]
     begin = whole.tokens.index(stop)
-    [found] = model.engine().generate([request(prompt(5), seed=4, stop_ids=frozenset({stop}))])
+    [found] = gemma.engine().generate([request(prompt(5), seed=4, stop_ids=frozenset({stop}))])
     assert (found.tokens, found.stop_token, found.reason) == (whole.tokens[:begin], stop, "eos")
     assert found.usage.total_passes == 4 * (begin // LENGTH + 1)
 
 
-def test_stability_and_confidence_end_a_canvas(model: Model) -> None:
+def test_stability_and_confidence_end_a_canvas(gemma: Model) -> None:
     """With nothing to wait for one pass is enough; one equal canvas takes at least two."""
     sure = {"confidence_threshold": 9.0, "t_min": 0.01, "t_max": 0.02, "entropy_bound": 99.0}
-    [now] = model.engine().generate([request(prompt(5), sure | {"stability_threshold": 0}, seed=1)])
-    [later] = model.engine().generate([request(prompt(5), sure | {"stability_threshold": 1}, seed=1, steps=40)])
+    [now] = gemma.engine().generate([request(prompt(5), sure | {"stability_threshold": 0}, seed=1)])
+    [later] = gemma.engine().generate([request(prompt(5), sure | {"stability_threshold": 1}, seed=1, steps=40)])
     assert now.usage.total_passes == 3
     assert 6 <= later.usage.total_passes < 120
 
 
-def test_a_canvas_can_be_given(model: Model) -> None:
+def test_a_canvas_can_be_given(gemma: Model) -> None:
     """It decides the first pass; the noise of later ones stays."""
     begun = [
         next(
             event
-            for event in model.engine().stream(request(prompt(5), {"decoder_input_ids": tokens}, seed=1))
+            for event in gemma.engine().stream(request(prompt(5), {"decoder_input_ids": tokens}, seed=1))
             if isinstance(event, Draft)
         ).tokens[:LENGTH]
         for tokens in (prompt(LENGTH, 1), prompt(LENGTH, 2), prompt(LENGTH, 1))
@@ -168,9 +128,9 @@ def test_a_canvas_can_be_given(model: Model) -> None:
     assert begun[0] == begun[2] != begun[1]
 
 
-def test_the_encoder_cache_is_exact(model: Model) -> None:
+def test_the_encoder_cache_is_exact(gemma: Model) -> None:
     """A prefix frozen in pieces, or taken over in part, says what one call says."""
-    denoiser, tokens, canvas = model.denoiser, prompt(20), prompt(LENGTH, 1)
+    denoiser, tokens, canvas = gemma.denoiser, prompt(20), prompt(LENGTH, 1)
 
     def decoded(row: int, begin: int) -> torch.Tensor:
         known = Segment(row, tokens[begin:], range(begin, 20))
@@ -187,14 +147,14 @@ def test_the_encoder_cache_is_exact(model: Model) -> None:
     assert torch.allclose(decoded(denoiser.open_row(denoiser.close_row(row), 11), 11), whole, atol=1e-5)
 
 
-def test_the_last_logits_condition_the_next_pass(model: Model) -> None:
+def test_the_last_logits_condition_the_next_pass(gemma: Model) -> None:
     """The same canvas says something else once the model is told what it said before."""
-    row, canvas = model.denoiser.open_row(), prompt(LENGTH)
-    model.denoiser.forward([Segment(row, prompt(4), range(4))])
-    model.denoiser.freeze(row, 4)
+    row, canvas = gemma.denoiser.open_row(), prompt(LENGTH)
+    gemma.denoiser.forward([Segment(row, prompt(4), range(4))])
+    gemma.denoiser.freeze(row, 4)
     told = [None, torch.zeros(LENGTH, VOCABULARY), torch.zeros(LENGTH, VOCABULARY).index_fill(1, torch.tensor(3), 9.0)]
     said = [
-        model.denoiser.forward(
+        gemma.denoiser.forward(
             [Segment(row, canvas, range(4, 10), causal=False, wanted=range(LENGTH), conditioning=logits)]
         )[0]
         for logits in told
@@ -220,31 +180,31 @@ def test_the_last_logits_condition_the_next_pass(model: Model) -> None:
         ({}, {"seed": 1, "noise": RowNoise(2)}, "seed=1"),
     ],
 )
-def test_bad_options_are_refused(model: Model, options: dict[str, Any], common: dict[str, Any], named: str) -> None:
+def test_bad_options_are_refused(gemma: Model, options: dict[str, Any], common: dict[str, Any], named: str) -> None:
     """When the request is admitted, by name."""
     with pytest.raises(OptionError, match=named):
-        model.engine().admit(request(prompt(3), options, **common))
+        gemma.engine().admit(request(prompt(3), options, **common))
 
 
-def test_there_is_no_mask_to_name(folder: Path, model: Model) -> None:
+def test_there_is_no_mask_to_name(gemma_folder: Path, gemma: Model) -> None:
     """Its id is outside the vocabulary; giving one is refused."""
-    assert model.denoiser.spec.mask_id == VOCABULARY
-    assert model.denoiser.spec.stop_ids == {2}
+    assert gemma.denoiser.spec.mask_id == VOCABULARY
+    assert gemma.denoiser.spec.stop_ids == {2}
     with pytest.raises(OptionError, match="mask_id=3"):
-        load_model(str(folder), mask_id=3)
+        load_model(str(gemma_folder), mask_id=3)
 
 
-def test_the_checkpoint_may_set_options(folder: Path, tmp_path: Path) -> None:
+def test_the_checkpoint_may_set_options(gemma_folder: Path, tmp_path: Path) -> None:
     """Those of its generation_config.json hold, unless a request says otherwise."""
-    shutil.copytree(folder, tmp_path / "set")
+    shutil.copytree(gemma_folder, tmp_path / "set")
     config = {"max_denoising_steps": 3, "t_max": 0.6, "sampler_config": {"entropy_bound": 2.0}, "t_min": None}
     (tmp_path / "set" / "generation_config.json").write_text(json.dumps(config))
     model = load_model(str(tmp_path / "set"), dtype="float32", device="cpu")
     short, long = SamplingConfig(max_new_tokens=LENGTH, seed=1), SamplingConfig(max_new_tokens=LENGTH, seed=1, steps=5)
-    found = model.engine().generate([Request(prompt(3), config, stop_ids=NO_STOPS) for config in (short, long)])
+    found = model.engine().generate([Request(prompt(3), config, stop_ids=NEVER) for config in (short, long)])
     assert [finish.usage.total_passes for finish in found] == [3, 5]
     said = short.with_options(steps=3, preset_options={"t_max": 0.6, "entropy_bound": 2.0})
-    assert model.engine().generate([Request(prompt(3), said, stop_ids=NO_STOPS)])[0].tokens == found[0].tokens
+    assert model.engine().generate([Request(prompt(3), said, stop_ids=NEVER)])[0].tokens == found[0].tokens
     with pytest.raises(OptionError, match="t_max"):
         model.engine().admit(request(prompt(3), {"t_min": 0.7}))
 

@@ -15,10 +15,12 @@ from dllm_plugins.samplers.remdm import RemdmSettings
 from dllm_plugins.samplers.remdm import shares
 from dllm_plugins.samplers.remdm import steps
 
+from .batches import NEVER
+from .batches import equal_alone
+from .batches import unequal
 from .tiny_models import MASK
 from .tiny_models import random_model
 
-NEVER: frozenset[int] = frozenset()
 PROMPTS = ([3, 4, 5], [6], [7, 8, 9, 10, 11, 12])
 VARIANTS: list[dict[str, Any]] = [
     {"variant": "cap", "eta": 0.4},
@@ -101,19 +103,7 @@ def test_tokens_are_taken_back(model: Model, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda options: options["variant"])
 def test_a_batch_equals_its_rows_alone(model: Model, options: dict[str, Any]) -> None:
-    requests = [
-        Request(
-            prompt,
-            SamplingConfig(
-                mode="remdm", max_new_tokens=6 + number, temperature=number / 2, seed=number, preset_options=options
-            ),
-            stop_ids=NEVER,
-        )
-        for number, prompt in enumerate(PROMPTS)
-    ]
-    together = model.engine().generate(requests)
-    alone = [model.engine().generate([request])[0] for request in requests]
-    assert [found.tokens for found in together] == [found.tokens for found in alone]
+    together = equal_alone(model, unequal("remdm", PROMPTS, options))
     assert [len(found.tokens) for found in together] == [6, 7, 8]
 
 

@@ -1,0 +1,45 @@
+"""What loading a checkpoint costs in anonymous memory, measured in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
+
+SCRIPT = """
+import json, sys, threading, time
+
+def anonymous():
+    with open("/proc/self/status") as file:
+        return int(next(line for line in file if line.startswith("RssAnon")).split()[1]) * 1024
+
+load(sys.argv[1])
+before, peak, going = anonymous(), [0], [True]
+
+def watch():
+    while going[0]:
+        peak[0] = max(peak[0], anonymous())
+        time.sleep(0.0005)
+
+thread = threading.Thread(target=watch)
+thread.start()
+model = load(sys.argv[2])
+going[0] = False
+thread.join()
+size = sum(weight.nbytes for weight in model.parameters())
+print(json.dumps({"peak": peak[0] - before, "kept": anonymous() - before, "size": size}))
+"""
+
+
+def loading_memory(load: str, small: Path, large: Path) -> dict[str, int]:
+    """Bytes: the peak while `large` is loaded, what is kept afterwards, and the size of its weights.
+
+    :param load: source of a function `load(place)` that returns a torch module.
+    :param small: loaded first, for all that is paid once.
+    """
+    command = [sys.executable, "-c", load + SCRIPT, str(small), str(large)]
+    found: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
