@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from typing import Self
 
 import torch
@@ -114,11 +115,49 @@ class Peer:
     build: Callable[[Setup], Contest]
 
 
+class Counted:
+    """Counts the forwards of a model that is called with token ids, and the positions they compute."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.passes = self.rows = 0
+        model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, _model: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        ids = given[0] if given else named["input_ids"]
+        self.passes += 1
+        self.rows += ids.numel()
+
+    def reset(self) -> None:
+        """Begin again, before each call of a sampler."""
+        self.passes = self.rows = 0
+
+
 def prompt_ids(length: int, vocabulary: int, seed: int = 0) -> list[int]:
     """Drawn ids, none of the first 100 and none at or above `vocabulary`: leave special ids out of that."""
     drawn = torch.randint(100, vocabulary, (length,), generator=torch.Generator().manual_seed(seed))
     found: list[int] = drawn.tolist()
     return found
+
+
+def sampled(model: torch.nn.Module, sample: Callable[[], Any], prompt: int) -> Callable[[], Decoded]:
+    """Their side.
+
+    :param sample: calls the sampler; returns ids [1, prompt + new].
+    """
+    counted = Counted(model)
+
+    def call() -> Decoded:
+        counted.reset()
+        with torch.inference_mode():
+            ids = sample()
+        return Decoded(tuple(ids[0, prompt:].tolist()), counted.passes, counted.rows)
+
+    return call
+
+
+def weights_of(model: torch.nn.Module) -> int:
+    """Parameters, shared ones once."""
+    return sum(weight.numel() for weight in model.parameters())
 
 
 def decode(model: Model, prompt: Sequence[int], config: SamplingConfig, stop_ids: frozenset[int] | None) -> Decoded:
