@@ -15,7 +15,7 @@ from dllm_plugins.errors import OptionError
 LARGEST_SEED = 2**63 - 1
 
 #: Options that every mode honours; the rest belong to a strategy or a rule.
-COMMON_OPTIONS = frozenset({"mode", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop"})
+COMMON_OPTIONS = frozenset({"mode", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop", "stats"})
 
 
 class SamplingConfig(BaseModel):
@@ -88,6 +88,8 @@ class SamplingConfig(BaseModel):
     preset_options: dict[str, Any] | None = Field(
         default=None, description="options of the model's own sampler by their names; see docs/families.md"
     )
+
+    stats: bool = Field(default=False, description="measure where the time goes: seconds by part in the statistics")
 
     def __init__(self, **options: Any) -> None:
         try:

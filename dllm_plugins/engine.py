@@ -25,6 +25,14 @@ from dllm_plugins.events import Finish
 from dllm_plugins.events import FinishReason
 from dllm_plugins.events import Usage
 from dllm_plugins.noise import RowNoise
+from dllm_plugins.profile import OFF
+from dllm_plugins.profile import PARTS
+from dllm_plugins.profile import RULES
+from dllm_plugins.profile import TEXT
+from dllm_plugins.profile import Clock
+from dllm_plugins.profile import Stopwatch
+from dllm_plugins.profile import add
+from dllm_plugins.profile import timed
 from dllm_plugins.request import Request
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import Strategy
@@ -45,6 +53,7 @@ class _Job:
     forwarded: int = 0
     prefill: float = 0.0
     passes: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, float] | None = None
 
 
 class Engine:
@@ -116,7 +125,8 @@ class Engine:
         )
         stops = config.stop if request.stop_ids is not None else (*config.stop, *spec.stops)
         text = AnswerText(self.tokenizer, stops)
-        self._jobs[row.number] = _Job(row, strategy, text, kept, time.perf_counter())
+        parts = dict.fromkeys(PARTS, 0.0) if config.stats else None
+        self._jobs[row.number] = _Job(row, strategy, text, kept, time.perf_counter(), parts=parts)
         return row.number
 
     def _strategy(self, mode: str | None) -> Strategy:
@@ -179,19 +189,32 @@ class Engine:
         jobs = list(self._jobs.values())
         if not jobs:
             return []
-        plans = [job.strategy.plan(job.row, self.denoiser.spec) for job in jobs]
+        asking = [job.parts for job in jobs if job.parts is not None]
+        if not asking:
+            return self._pass(jobs, self.denoiser, OFF)
+        watch = Stopwatch(self.denoiser)
+        events = self._pass(jobs, timed(self.denoiser, watch), watch)
+        seconds = watch.stop()
+        for parts in asking:
+            # Also those of a row that has just finished: its Finish holds this very dict.
+            add(parts, seconds)
+        return events
+
+    def _pass(self, jobs: Sequence[_Job], denoiser: Denoiser, clock: Clock) -> list[Event]:
+        plans = [job.strategy.plan(job.row, denoiser.spec) for job in jobs]
         for job, plan in zip(jobs, plans, strict=True):
             if plan.release:
-                self.denoiser.release(job.row.handle)
-        hidden = iter(self.denoiser.forward([segment for plan in plans for segment in plan.segments]))
+                denoiser.release(job.row.handle)
+        hidden = iter(denoiser.forward([segment for plan in plans for segment in plan.segments]))
         parts = [[next(hidden) for _ in plan.segments] for plan in plans]
         for strategy in {id(job.strategy): job.strategy for job in jobs}.values():
             own = [place for place, job in enumerate(jobs) if job.strategy is strategy]
-            strategy.read([jobs[place].row for place in own], [parts[place] for place in own], self.denoiser)
+            with clock.part(RULES):
+                strategy.read([jobs[place].row for place in own], [parts[place] for place in own], denoiser)
         events: list[Event] = []
         for job, plan in zip(jobs, plans, strict=True):
             self._count(job, plan)
-            events += self._tell(job)
+            events += self._tell(job, clock)
         return events
 
     def _count(self, job: _Job, plan: Plan) -> None:
@@ -201,25 +224,26 @@ class Engine:
             job.prefill = time.perf_counter() - job.began
         job.row.step += 1
 
-    def _tell(self, job: _Job) -> list[Event]:
+    def _tell(self, job: _Job, clock: Clock) -> list[Event]:
         """Events of one row after a pass: what became final, what is tentative, the end."""
         row = job.row
         answer, reason = self._end(row)
-        new_text = job.text.push(answer, last=reason is not None)
-        if job.text.stopped:
-            answer, reason = answer[: job.text.tokens_used(answer)], "stop"
+        with clock.part(TEXT):
+            new_text = job.text.push(answer, last=reason is not None)
+            if job.text.stopped:
+                answer, reason = answer[: job.text.tokens_used(answer)], "stop"
+            sure = answer[: job.text.tokens_within(answer)] if reason is None else answer
         events: list[Event] = []
-        sure = answer[: job.text.tokens_within(answer)] if reason is None else answer
         new = tuple(sure[job.told :])
         if new or new_text:
             events.append(Commit(row.number, row.step, new, new_text))
             job.told += len(new)
-        if reason is None:
-            tentative = job.strategy.tentative(row, self.denoiser.spec)
-            events.append(Draft(row.number, row.step, tentative, job.text.draft(answer, tentative)))
-        else:
-            events.append(self._finish(job, answer, reason))
-        return events
+        if reason is not None:
+            return [*events, self._finish(job, answer, reason)]
+        tentative = job.strategy.tentative(row, self.denoiser.spec)
+        with clock.part(TEXT):
+            shown = job.text.draft(answer, tentative)
+        return [*events, Draft(row.number, row.step, tentative, shown)]
 
     def _end(self, row: Row) -> tuple[list[int], FinishReason | None]:
         """The answer without what lies behind its end, and why it ended, if it did."""
@@ -251,6 +275,7 @@ class Engine:
             cache=row.cache or spec.cache,
             numerics=spec.numerics,
             seed=row.noise.seed if row.config.temperature > 0 or row.noise.drawn else row.config.seed,
+            parts=job.parts,
         )
         stop_token = row.generated[len(answer)] if reason == "eos" and len(answer) < len(row.generated) else None
         logits = None

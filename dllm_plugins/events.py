@@ -22,7 +22,9 @@ class Usage:
     `useful_tokens` are the tokens of the answer: end-of-text tokens, tokens behind a
     stop string and thrown-away canvas tokens are not counted. `canvas_tokens` are all
     the tokens that were settled. `passes` counts every forward in which the row took
-    part, by kind; `rows` are all the positions forwarded in them.
+    part, by kind; `rows` are all the positions forwarded in them. `parts`, with `stats`, are
+    seconds of those passes by part (:data:`dllm_plugins.profile.PARTS`), each pass's in full
+    however many rows shared it; what lies between passes belongs to no part.
     """
 
     prompt_tokens: int
@@ -37,6 +39,7 @@ class Usage:
     cache: str
     numerics: str
     seed: int | None
+    parts: dict[str, float] | None = None
 
     @property
     def total_passes(self) -> int:
@@ -54,12 +57,17 @@ class Usage:
         return self.rows / self.useful_tokens if self.useful_tokens else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-serialisable figures, the derived ones included."""
-        return asdict(self) | {
+        """JSON-serialisable figures, the derived ones included; `parts` only where they were asked for."""
+        found = asdict(self) | {
             "total_passes": self.total_passes,
             "tokens_per_forward": round(self.tokens_per_forward, 4),
             "rows_per_token": round(self.rows_per_token, 2),
         }
+        if self.parts is None:
+            del found["parts"]
+        else:
+            found["parts"] = {name: round(seconds, 6) for name, seconds in self.parts.items()}
+        return found
 
     def summary(self) -> str:
         """One line for people."""

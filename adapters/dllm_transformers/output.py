@@ -31,6 +31,7 @@ class DiffusionOutput(ModelOutput):
     :param tokens_per_forward: float32 [batch], useful tokens per pass.
     :param usage: per row, the engine's statistics.
     :param finish_reasons: per row "eos", "length" or "stop".
+    :param parts: with `stats`, per row the seconds of each part of its passes.
     """
 
     sequences: Tensor | None = None
@@ -40,6 +41,7 @@ class DiffusionOutput(ModelOutput):
     tokens_per_forward: Tensor | None = None
     usage: list[dict[str, Any]] | None = None
     finish_reasons: list[str] | None = None
+    parts: list[dict[str, float]] | None = None
 
     @property
     def past_key_values(self) -> PrefixCache | None:
@@ -81,14 +83,16 @@ def output_of(
             column if processors is None else processors(cast(LongTensor, sequences[:, : length + place]), column)
             for place, column in enumerate(logits)
         )
+    usage = [finish.usage.as_dict() for finish in done]
     return DiffusionOutput(
         sequences=sequences,
         scores=scores,
         logits=logits if config.output_logits else None,
         cache=cache,
         tokens_per_forward=torch.tensor([finish.usage.tokens_per_forward for finish in done]),
-        usage=[finish.usage.as_dict() for finish in done],
+        usage=usage,
         finish_reasons=[str(finish.reason) for finish in done],
+        parts=[row["parts"] for row in usage] if "parts" in usage[0] else None,
     )
 
 

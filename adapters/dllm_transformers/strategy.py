@@ -56,6 +56,7 @@ def block_diffusion(
     approximate_cache: str | None = None,
     refresh: int | None = None,
     preset_options: dict[str, Any] | None = None,
+    stats: bool | None = None,
     seed: int | None = None,
     denoiser: str | Path | None = None,
     stop_strings: str | list[str] | None = None,
@@ -70,6 +71,7 @@ def block_diffusion(
     :param model: a SmolLM2-135M-Instruct in any float dtype, a tri-mode or a diffusion model.
     :param input_ids: int64 [batch, length].
     :param mode: see :class:`~dllm_plugins.config.SamplingConfig`, as for the options after it.
+    :param stats: fill `parts` of the output, and so needs `return_dict_in_generate`.
     :param seed: row i of the batch samples with seed + i; drawn from torch's generator if not given.
     :param denoiser: file with the denoiser's weights; None for the model's own or the shipped ones.
     :param stop_strings: end an answer at these; needs `tokenizer`, as in transformers.
@@ -82,6 +84,8 @@ def block_diffusion(
     config = generation_config or model.generation_config
     refuse_arguments(given.refused)
     refuse(config, logits_processor, input_ids, model_kwargs)
+    if (stats or getattr(config, "stats", False)) and not config.return_dict_in_generate:
+        raise OptionError("stats=True needs return_dict_in_generate=True, whose output holds them; set both or neither")
     criteria = own_criteria(stopping_criteria)
     if stop_strings is not None:
         criteria.append(_stop_string_criteria(stop_strings, tokenizer or given.tokenizer))
@@ -100,6 +104,7 @@ def block_diffusion(
         "approximate_cache": approximate_cache,
         "refresh": refresh,
         "preset_options": preset_options,
+        "stats": stats,
     }
     first = int(torch.randint(LARGEST_SEED, ())) if seed is None else seed
     shared = shared_model_of(model, denoiser)

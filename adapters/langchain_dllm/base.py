@@ -65,6 +65,7 @@ class EngineModel(BaseLanguageModel[Any]):
     preset_options: dict[str, Any] | None = Field(
         default=None, description="options of the model's own sampler; see docs/families.md"
     )
+    stats: bool = Field(default=False, description="measure where the time goes: `parts` of the statistics")
     timeout: float | None = Field(default=None, description="seconds until an answer must be complete")
     max_retries: int = Field(default=0, description="how often a request starts again after a pass failed")
     streaming: bool = Field(default=False, description="tell callbacks about tokens and drafts in `invoke` too")

@@ -11,6 +11,7 @@ import click
 import llm
 
 from dllm_plugins.errors import DllmError
+from llm_dllm.bench_command import bench
 from llm_dllm.commands import dllm
 from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM
@@ -51,6 +52,6 @@ def _registered() -> Any:
 @llm.hookimpl
 def register_commands(cli: click.Group) -> None:
     """Register `llm dllm`."""
-    for command in (add, models, remove, rules):
+    for command in (add, bench, models, remove, rules):
         dllm.add_command(command)
     cli.add_command(dllm)

@@ -1,6 +1,7 @@
-"""The commands `llm dllm setup`, `watch` and `info`; those for checkpoints: `registry_commands`."""
+"""The commands `llm dllm setup`, `watch` and `info`; the others have modules of their own."""
 
 import sys
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -96,7 +97,30 @@ def _setup_with_progress(force: bool) -> None:
 @click.option("-s", "--system", help="System prompt.")
 @click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
 def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None, model: str) -> None:
-    """Show an answer while it is denoised, then one line of statistics."""
+    """Show an answer while it is denoised, then one line of statistics; with `-o stats true`, times by part."""
+    chat = [{"role": "user", "content": prompt}]
+    if system:
+        chat.insert(0, {"role": "system", "content": system})
+    console = Console(file=sys.stdout)
+    with clean_errors():
+        choice, config = choice_of(model), config_of(options)
+        if console.is_terminal:
+            finish = _watch_live(chat, config, console, choice)
+        else:
+            finish = _watch_plain(chat, config, choice)
+    click.echo(finish.usage.summary())
+    if finish.usage.parts is not None:
+        from dllm_plugins.profile import table
+
+        click.echo("\n".join(table(finish.usage.parts, finish.usage.total_passes)))
+
+
+def config_of(options: Iterable[tuple[str, str]]) -> SamplingConfig:
+    """What `-o NAME VALUE`, given several times, asks for.
+
+    :raises ClickException: for a name that is unknown or a value that cannot be read.
+    :raises OptionError: for a value out of range.
+    """
     try:
         chosen = Options(**dict(options))  # type: ignore[arg-type]
     except ValidationError as error:
@@ -104,17 +128,7 @@ def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None,
         name = ".".join(str(part) for part in first["loc"])
         known = ", ".join(sorted(Options.model_fields))
         raise click.ClickException(f"option {name}={first['input']!r}: {first['msg']}; options: {known}") from error
-    chat = [{"role": "user", "content": prompt}]
-    if system:
-        chat.insert(0, {"role": "system", "content": system})
-    console = Console(file=sys.stdout)
-    with clean_errors():
-        choice, config = choice_of(model), to_config(chosen)
-        if console.is_terminal:
-            finish = _watch_live(chat, config, console, choice)
-        else:
-            finish = _watch_plain(chat, config, choice)
-    click.echo(finish.usage.summary())
+    return to_config(chosen)
 
 
 def choice_of(name: str) -> Choice:

@@ -49,6 +49,7 @@ class Options(llm.Options):
     approximate_cache: str | None = _option("approximate_cache")
     refresh: int | None = _option("refresh")
     preset_options: dict[str, Any] | None = _json_option("preset_options")
+    stats: bool | None = _option("stats")
 
     @field_validator("stop", mode="before")
     @classmethod

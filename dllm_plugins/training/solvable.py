@@ -20,6 +20,7 @@ from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.errors import OptionError
 from dllm_plugins.models import Model
 from dllm_plugins.training.chain import Chain
 from dllm_plugins.training.chain import sequence_number
@@ -176,7 +177,7 @@ class SolvableDenoiser:
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Nothing is approximate here."""
-        raise NotImplementedError("the solvable model has no approximate cache")
+        raise OptionError(f"{self.spec.name} only has an exact cache; leave approximate_cache out")
 
     def release(self, row: int) -> None:
         """Nothing is held."""

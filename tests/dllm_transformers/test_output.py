@@ -9,6 +9,7 @@ import torch
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from dllm_plugins import DllmError
+from dllm_plugins.profile import PARTS
 from dllm_transformers import PrefixCache
 
 PROMPT = torch.tensor([[5, 9, 77, 120, 33]])
@@ -31,6 +32,17 @@ def test_statistics_of_every_row(model: Any, strategy: partial[Any]) -> None:
         assert usage["tokens_per_forward"] == pytest.approx(float(output.tokens_per_forward[row]), abs=1e-4)
         assert usage["mode"] == "speculative"
     assert set(output.finish_reasons) <= {"eos", "length"}
+
+
+def test_times_by_part(model: Any, strategy: partial[Any]) -> None:
+    """With `stats`, in the dict-like output only; without, no such field."""
+    options = {**OPTIONS, "do_sample": False, "custom_generate": strategy}
+    output = model.generate(BATCH, attention_mask=MASK, stats=True, **options)
+    assert [set(parts) for parts in output.parts] == [set(PARTS)] * 2
+    assert [usage["parts"] for usage in output.usage] == output.parts
+    assert model.generate(BATCH, attention_mask=MASK, **options).parts is None
+    with pytest.raises(DllmError, match="return_dict_in_generate=True"):
+        model.generate(BATCH, attention_mask=MASK, stats=True, **{**options, "return_dict_in_generate": False})
 
 
 @pytest.mark.parametrize("mode", ["ar", "speculative"])

@@ -18,6 +18,7 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from dllm_plugins import DllmError
 from dllm_plugins import Finish
+from dllm_plugins.profile import PARTS
 from langchain_dllm import ChatDLLM
 
 Chat = Callable[..., ChatDLLM]
@@ -43,6 +44,15 @@ def test_invoke_and_stream_give_the_engines_answer(chat: Chat, engine: Engine, m
         statistics = found.response_metadata["statistics"]
         assert statistics["passes"] == expected.usage.passes
         assert statistics["tokens_per_forward"] == expected.usage.as_dict()["tokens_per_forward"]
+
+
+def test_times_by_part(chat: Chat) -> None:
+    """`stats` as a field or in a call: seconds by part among the statistics, in streams too."""
+    answer = chat(stats=True, max_tokens=8).invoke("why?")
+    assert answer.response_metadata["statistics"]["parts"].keys() == PARTS.keys()
+    last = list(chat(max_tokens=8).stream("why?", stats=True))[-1]
+    assert last.response_metadata["statistics"]["parts"].keys() == PARTS.keys()
+    assert "parts" not in chat(max_tokens=8).invoke("why?").response_metadata["statistics"]
 
 
 def test_history_and_system_message(chat: Chat, engine: Engine) -> None:

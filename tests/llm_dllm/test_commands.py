@@ -11,6 +11,7 @@ from rich.console import Console
 from dllm_plugins import SamplingConfig
 from dllm_plugins import base_model
 from dllm_plugins.errors import DownloadError
+from dllm_plugins.profile import PARTS
 from llm_dllm import commands
 
 Run = Callable[..., Result]
@@ -59,6 +60,38 @@ def test_watch_takes_a_system_prompt(run: Run, answer: Answer) -> None:
 def test_watch_refuses_bad_options(run: Run, options: list[str], words: str) -> None:
     """One line."""
     result = run("dllm", "watch", "why?", *options, code=1)
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_watch_shows_times_by_part(run: Run) -> None:
+    """Behind the line of statistics, where they were asked for."""
+    shown = run("dllm", "watch", "why?", "-o", "max_tokens", "8", "-o", "stats", "true").stdout
+    assert [line.split()[0] for line in shown.splitlines()[-len(PARTS) - 2 :]] == ["part", *PARTS, "all"]
+
+
+def test_bench_prints_a_table(run: Run) -> None:
+    """The answer's figures, its speed, and every part with its share; the prompt may be left out."""
+    shown = run("dllm", "bench", "-o", "max_tokens", "8", "-o", "mode", "ar", "-n", "2").stdout.splitlines()
+    assert "8 tokens" in shown[0]
+    assert "mode ar" in shown[0]
+    assert shown[1].endswith("in 2 answers")
+    assert [line.split()[0] for line in shown[3:]] == ["part", *PARTS, "all"]
+    assert shown[-1].endswith("100.0%")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "telepathy", "1"], "max_tokens"),
+        (["-o", "steps", "3"], "no effect in mode 'speculative'"),
+        (["-n", "0"], "0"),
+        (["-m", "gpt-4o"], "not a diffusion model"),
+    ],
+)
+def test_bench_refuses_bad_options(run: Run, arguments: list[str], words: str) -> None:
+    """One line."""
+    result = run("dllm", "bench", *arguments, code=2 if "-n" in arguments else 1)
     assert words in result.output
     assert "Traceback" not in result.output
 

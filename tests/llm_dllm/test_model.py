@@ -14,6 +14,7 @@ import pytest
 from click.testing import Result
 
 from dllm_plugins import SamplingConfig
+from dllm_plugins.profile import PARTS
 from llm_dllm.loading import loaded_model
 from llm_dllm.options import Options
 from llm_dllm.options import to_config
@@ -53,6 +54,17 @@ def test_log_holds_usage_and_statistics(run: Run) -> None:
     assert statistics["cache"] == "exact"
     assert statistics["seed"] == 3
     assert statistics["finish_reason"] == "length"
+
+
+def test_log_holds_times_by_part(run: Run) -> None:
+    """`-o stats true`; without it there is no such field."""
+    for options, parts in (([], None), (["-o", "stats", "true"], set(PARTS))):
+        run("-m", "dllm", "why?", "-o", "max_tokens", "8", *options)
+        statistics = json.loads(run("logs", "--json", "-n", "1").stdout)[0]["response_json"]
+        if isinstance(statistics, str):
+            statistics = json.loads(statistics)
+        found = statistics.get("parts")
+        assert (found if found is None else set(found)) == parts
 
 
 def test_conversation_and_system_prompt(run: Run, answer: Answer) -> None:
