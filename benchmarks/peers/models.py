@@ -21,7 +21,7 @@ CONTEXT = 2048
 BLOCK = 32
 EOS, PAD, BOS, MASK = 0, 1, 2, VOCABULARY - 1
 SPECIAL = (EOS, PAD, BOS, MASK)
-#: Standard deviations, as multiples of what keeps a vector's length.
+#: Of queries and keys, of special ids and of logits, as multiples of what keeps a vector's length.
 SHARPNESS, SPECIAL_SCALE, HEAD_SCALE = 1.5, 0.05, 0.3
 
 _OUTSIDE = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight"}
@@ -56,7 +56,8 @@ def layer(generator: torch.Generator) -> dict[str, Tensor]:
     narrow = WIDTH // HEADS * KV_HEADS
 
     def drawn(rows: int, columns: int, scale: float = 1.0) -> Tensor:
-        return torch.randn(rows, columns, generator=generator) * scale / columns**0.5
+        found: Tensor = torch.randn(rows, columns, generator=generator) * (scale / columns**0.5)
+        return found
 
     small = (2 * LAYERS) ** -0.5
     return {
@@ -74,7 +75,7 @@ def layer(generator: torch.Generator) -> dict[str, Tensor]:
 
 def embedding(generator: torch.Generator) -> Tensor:
     """[VOCABULARY, WIDTH], also the head."""
-    found = torch.randn(VOCABULARY, WIDTH, generator=generator)
+    found: Tensor = torch.randn(VOCABULARY, WIDTH, generator=generator)
     found[list(SPECIAL)] *= SPECIAL_SCALE
     return found
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def exactness(ours: Decoded, theirs: Decoded, dtype: torch.dtype) -> str:
     if not differing:
         return f"same up to length: ours {len(ours.tokens)} tokens, theirs {len(theirs.tokens)}"
     where = f"first differ at new token {differing[0]}; {len(pairs) - len(differing)} of {len(pairs)} equal"
-    why = "bfloat16 sums in another order" if dtype == torch.bfloat16 else "see note"
+    why = "bfloat16 rounds sums of another order" if dtype == torch.bfloat16 else "see the row's note"
     return f"{where} ({why})"
 
 
@@ -146,6 +147,17 @@ def chosen(peers: Iterable[Peer], only: Sequence[str]) -> list[Peer]:
     return [peer for peer in names.values() if not only or peer.name in only]
 
 
+def check_used(peers: Iterable[Peer], checkouts: Mapping[str, Path | None]) -> None:
+    """Refuse a checkout that no chosen comparison needs.
+
+    :raises click.BadParameter: naming its option.
+    """
+    needed = {peer.checkout for peer in peers}
+    for option, path in checkouts.items():
+        if path is not None and option not in needed:
+            raise click.BadParameter(f"{path} is of no use to the chosen comparisons", param_hint=f"--{option}")
+
+
 def parsed(_context: click.Context, _option: click.Parameter, text: str) -> list[Size]:
     """Sizes from a list with commas."""
     try:
@@ -178,12 +190,14 @@ def main(
     """Print a table of medians and ratios."""
     torch.set_num_threads(threads)
     checkouts = {"zhz": zhz, "nvlabs": nvlabs}
+    peers = chosen(known(), only)
+    check_used(peers, checkouts)
     rows: list[Row] = []
     print(machine())
     print()
     print("| row | ours | theirs | ratio | passes | theirs | tokens/pass | tokens |")
     print("|---|---|---|---|---|---|---|---|")
-    for peer in chosen(known(), only):
+    for peer in peers:
         for size in sizes:
             try:
                 row = compared(peer, size, DTYPES[dtype], checkouts.get(peer.checkout or ""), rounds)
