@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from peers.peer import Skip
 
 #: In the order of the table.
 MODULES = ("zhz", "nvlabs")
+SAME = "same tokens"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 PROJECTS = {"zhz": "https://github.com/ZHZisZZ/dllm", "nvlabs": "https://github.com/NVlabs/Fast-dLLM"}
 
@@ -46,6 +48,7 @@ class Row:
     theirs: float
     unit: str
     ratio: float
+    ratio_per_pass: float
     passes: int
     their_passes: int
     rows: int
@@ -66,7 +69,7 @@ class Row:
 def exactness(ours: Decoded, theirs: Decoded, dtype: torch.dtype) -> str:
     """Whether both gave the same tokens, and if not, from where on."""
     if ours.tokens == theirs.tokens:
-        return "same tokens"
+        return SAME
     pairs = list(zip(ours.tokens, theirs.tokens, strict=False))
     differing = [place for place, (own, other) in enumerate(pairs) if own != other]
     if not differing:
@@ -99,6 +102,7 @@ def measured(name: str, contest: Contest, setup: Setup, rounds: int) -> Row:
         theirs=round(theirs, 4),
         unit="s",
         ratio=round(theirs / ours, 3),
+        ratio_per_pass=round(theirs / other.passes * own.passes / ours, 3),
         passes=own.passes,
         their_passes=other.passes,
         rows=own.rows,
@@ -120,6 +124,8 @@ def measured(name: str, contest: Contest, setup: Setup, rounds: int) -> Row:
 def compared(peer: Peer, size: Size, dtype: torch.dtype, checkout: Path | None, rounds: int) -> Row:
     """One comparison, from its random checkpoint to its row.
 
+    Where the tokens differ in bfloat16, both sides decode once more in float32, unmeasured.
+
     :raises Skip: if the other project is not there.
     """
     if peer.checkout is not None and checkout is None:
@@ -127,7 +133,13 @@ def compared(peer: Peer, size: Size, dtype: torch.dtype, checkout: Path | None, 
         raise Skip(f"no checkout; git clone {where} and give its folder as --{peer.checkout} PATH")
     with tempfile.TemporaryDirectory() as place:
         setup = Setup(size, dtype, Path(place), checkout)
-        return measured(peer.name, peer.build(setup), setup, rounds)
+        row = measured(peer.name, peer.build(setup), setup, rounds)
+    if dtype == torch.float32 or row.exactness == SAME:
+        return row
+    with tempfile.TemporaryDirectory() as place:
+        contest = peer.build(Setup(size, torch.float32, Path(place), checkout))
+        found = exactness(contest.ours(), contest.theirs(), torch.float32)
+    return replace(row, exactness=f"{row.exactness}; in float32: {found}")
 
 
 def known() -> tuple[Peer, ...]:

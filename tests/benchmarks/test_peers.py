@@ -1,6 +1,7 @@
 """The comparisons with other projects: what they measure, what they skip, what both sides load."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,9 @@ def test_rows_all_told(peers: None, tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     first, second = json.loads(path.read_text())
     assert second["name"] == "fake/p8n3"
-    assert first["ratio"] > 0
-    assert {name: first[name] for name in first if name not in ("ours", "theirs", "ratio")} == {
+    timed = ("ours", "theirs", "ratio", "ratio_per_pass")
+    assert all(first[name] >= 0 for name in timed)
+    assert {name: first[name] for name in first if name not in timed} == {
         "name": "fake/p4n3",
         "unit": "s",
         "passes": 2,
@@ -114,6 +116,17 @@ def test_rows_all_told(peers: None, tmp_path: Path) -> None:
 )
 def test_exactness(theirs: tuple[int, ...], dtype: torch.dtype, words: str) -> None:
     assert run.exactness(Decoded((5, 6, 7), 1, 1), Decoded(theirs, 1, 1), dtype).startswith(words)
+
+
+def test_what_differs_in_bfloat16_is_decoded_in_float32() -> None:
+    def build(setup: Setup) -> Contest:
+        theirs = (5, 6, 7) if setup.dtype == torch.float32 else (5, 6, 8)
+        return replace(fake().build(setup), theirs=lambda: Decoded(theirs, 2, 14))
+
+    row = run.compared(Peer("fake", None, build), SIZE, torch.bfloat16, None, rounds=1)
+    assert row.exactness.startswith("first differ at new token 2; 2 of 3 equal (bfloat16")
+    assert row.exactness.endswith("; in float32: same tokens")
+    assert row.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(
