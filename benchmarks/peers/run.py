@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -159,6 +160,21 @@ def chosen(peers: Iterable[Peer], only: Sequence[str]) -> list[Peer]:
     return [peer for peer in names.values() if not only or peer.name in only]
 
 
+def made(
+    peers: Iterable[Peer], sizes: Sequence[Size], dtype: torch.dtype, checkouts: Mapping[str, Path | None], rounds: int
+) -> Iterator[Row]:
+    """Rows as they come; says what is skipped and why, once."""
+    for peer in peers:
+        told: set[str] = set()
+        for size in sizes:
+            try:
+                yield compared(peer, size, dtype, checkouts.get(peer.checkout or ""), rounds)
+            except Skip as skip:
+                if str(skip) not in told:
+                    print(f"skipped {peer.name}: {skip}", file=sys.stderr)
+                told.add(str(skip))
+
+
 def check_used(peers: Iterable[Peer], checkouts: Mapping[str, Path | None]) -> None:
     """Refuse a checkout that no chosen comparison needs.
 
@@ -209,21 +225,21 @@ def main(
     print()
     print("| row | ours | theirs | ratio | passes | theirs | tokens/pass | tokens |")
     print("|---|---|---|---|---|---|---|---|")
-    for peer in peers:
-        for size in sizes:
-            try:
-                row = compared(peer, size, DTYPES[dtype], checkouts.get(peer.checkout or ""), rounds)
-            except Skip as reason:
-                print(f"skipped {peer.name}: {reason}", file=sys.stderr)
-                break
-            rows.append(row)
-            print(
-                f"| {row.name} | {row.ours:.2f} s | {row.theirs:.2f} s | {row.ratio:.2f} | {row.passes} | "
-                f"{row.their_passes} | {row.tokens_per_forward:.2f} | {row.exactness} |",
-                flush=True,
-            )
-            if path is not None:
-                path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    for row in made(peers, sizes, DTYPES[dtype], checkouts, rounds):
+        print(
+            f"| {row.name} | {row.ours:.2f} s | {row.theirs:.2f} s | {row.ratio:.2f} | {row.passes} | "
+            f"{row.their_passes} | {row.tokens_per_forward:.2f} | {row.exactness} |",
+            flush=True,
+        )
+        rows.append(row)
+        write(rows, path)
+    write(rows, path)
+
+
+def write(rows: Sequence[Row], path: Path | None) -> None:
+    """What there is so far: a run of all sizes is long."""
+    if path is not None:
+        path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

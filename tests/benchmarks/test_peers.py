@@ -57,12 +57,19 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_checkouts_all_are_skipped(peers: None, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    found = CliRunner().invoke(run.main, ["--sizes", str(SIZE), "--threads", "1", "--json", str(path)])
+    found = CliRunner().invoke(run.main, ["--sizes", "p4n3,p8n3", "--threads", "1", "--json", str(path)])
     assert found.exit_code == 0
     for peer in CHECKOUTS:
-        assert f"skipped {peer.name}: no checkout; git clone https://github.com/" in found.stderr
+        assert found.stderr.count(f"skipped {peer.name}: no checkout; git clone https://github.com/") == 1
         assert f"--{peer.checkout} PATH" in found.stderr
-    assert [row["name"] for row in json.loads(path.read_text())] == ["fake/p4n3"]
+    assert [row["name"] for row in json.loads(path.read_text())] == ["fake/p4n3", "fake/p8n3"]
+
+
+def test_nothing_to_compare_leaves_no_old_rows(peers: None, tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('["old"]')
+    assert CliRunner().invoke(run.main, ["--only", "zhz_mdlm", "--threads", "1", "--json", str(path)]).exit_code == 0
+    assert json.loads(path.read_text()) == []
 
 
 @pytest.mark.parametrize("peer", CHECKOUTS, ids=lambda peer: peer.name)
