@@ -1,6 +1,7 @@
 """The comparisons with other projects: what they measure, what they skip, what both sides load."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,8 +44,11 @@ def fake(name: str = "fake", ours: tuple[int, ...] = (5, 6, 7), theirs: tuple[in
 
 
 @pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> None:
+def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(run, "known", lambda: (*CHECKOUTS, fake()))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
