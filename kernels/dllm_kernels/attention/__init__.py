@@ -19,11 +19,13 @@ from dllm_kernels.attention.task import Blocks
 from dllm_kernels.attention.task import Prefix
 from dllm_kernels.attention.task import static_prefix
 from dllm_kernels.dispatch import Implementation
+from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import Shapes
+from dllm_kernels.dispatch import implementations
 from dllm_kernels.dispatch import kernel
 from dllm_kernels.dispatch import register
 
-__all__ = ["KERNEL", "Blocks", "Prefix", "block_attention", "static_prefix"]
+__all__ = ["KERNEL", "Blocks", "Prefix", "block_attention", "load", "static_prefix"]
 
 #: Its name in the dispatch; what that gives is called like :func:`block_attention`.
 #: Shapes: heads, kv_heads, head_dim, and the slots of a page.
@@ -43,6 +45,19 @@ def block_attention(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: Blo
     shapes = {"heads": q.shape[1], "kv_heads": k.shape[1], "head_dim": q.shape[2], "page": prefix.page}
     found: Tensor = kernel(KERNEL, q.device, q.dtype, shapes)(q, k, v, prefix, blocks)
     return found
+
+
+def load(name: str, device: torch.device, dtype: torch.dtype, shapes: Shapes) -> Any:
+    """A certain implementation, called like :func:`block_attention`.
+
+    :raises KernelError: if it is unknown or cannot run.
+    """
+    known = {item.name: item for item in implementations(KERNEL)}
+    if name not in known:
+        raise KernelError(f"implementation {name!r} is unknown; choose one of {sorted(known)}")
+    if reason := known[name].refuses(device, dtype, shapes):
+        raise KernelError(f"{KERNEL} as {name!r} {reason}; leave the implementation out")
+    return known[name].load()
 
 
 def _load_reference() -> Any:

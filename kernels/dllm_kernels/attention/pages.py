@@ -1,0 +1,160 @@
+"""Keys and values of all rows in one pool of pages, whose addresses stay while rows grow.
+
+A captured pass knows addresses, not lengths: a row that grows takes pages and moves
+nothing. Only when the pool itself grows does everything move, and its `version` says so.
+A pass writes right behind what a row keeps, over what the pass before left there.
+"""
+
+import weakref
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dllm_kernels.dispatch import KernelError
+
+#: Slots of a page: whole tiles of keys of any implementation.
+PAGE = 64
+#: Pages of a new pool. Page 0 belongs to nobody: keys that nobody wants are written there.
+FIRST = 33
+
+
+class PagePool:
+    """Keys and values of `layers` layers, `data` [2, layers, pages, PAGE, kv_heads, head_dim].
+
+    :ivar version: changes when `data` moves.
+    """
+
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.data = torch.zeros(2, layers, FIRST, PAGE, kv_heads, head_dim, dtype=dtype, device=device)
+        self.version = 0
+        self._free = list(range(FIRST - 1, 0, -1))
+
+    @property
+    def free(self) -> int:
+        """Pages that no row has."""
+        return len(self._free)
+
+    @property
+    def page_bytes(self) -> int:
+        """Memory of a page."""
+        return self.data.nbytes // self.data.shape[2]
+
+    @torch.inference_mode()
+    def take(self, count: int) -> list[int]:
+        """Pages that are the caller's until given back."""
+        missing = count - len(self._free)
+        if missing > 0:
+            pages = self.data.shape[2]
+            more = max(missing, pages // 2)
+            grown = self.data.new_zeros(*self.data.shape[:2], pages + more, *self.data.shape[3:])
+            grown[:, :, :pages] = self.data
+            self.data, self.version = grown, self.version + 1
+            self._free = [*range(pages + more - 1, pages - 1, -1), *self._free]
+        return [self._free.pop() for _ in range(count)]
+
+    def give(self, pages: list[int]) -> None:
+        """Back."""
+        self._free += pages
+        pages.clear()
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, [pages, PAGE, kv_heads, head_dim] each."""
+        keys, values = self.data[:, index]
+        return keys, values
+
+    @torch.inference_mode()
+    def move(self, source: Tensor, target: Tensor) -> None:
+        """Copy slots, int64 [n] numbers over all pages, in all layers; they may overlap."""
+        slots, device = self.data.flatten(2, 3), self.data.device
+        slots[:, :, target.to(device)] = slots[:, :, source.to(device)]
+
+
+class PagedRow:
+    """One row's part of a pool: a :class:`~dllm_kernels.decoder.base.Store`.
+
+    Its pages go back when nobody holds the row any more.
+
+    :ivar length: frozen positions.
+    :ivar held: kept positions behind them, until released.
+    :ivar pages: in order.
+    """
+
+    def __init__(self, pool: PagePool) -> None:
+        self.pool = pool
+        self.length = 0
+        self.held = 0
+        self.pages: list[int] = []
+        self._pending: list[int] = []
+        weakref.finalize(self, pool.give, self.pages).atexit = False
+
+    @property
+    def kept(self) -> int:
+        """Positions that every token sees: frozen and held ones."""
+        return self.length + self.held
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its pages."""
+        return len(self.pages) * self.pool.page_bytes
+
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` positions behind what is kept."""
+        missing = -(-(self.kept + rows) // PAGE) - len(self.pages)
+        if missing > 0:
+            self.pages += self.pool.take(missing)
+
+    def slots(self, places: Tensor) -> Tensor:
+        """Where in the pool the places int64 [n] of this row are, int64 [n]."""
+        return torch.tensor(self.pages, dtype=torch.int64)[places // PAGE] * PAGE + places % PAGE
+
+    def pend(self, count: int) -> None:
+        """The first `count` positions of this pass may be frozen, then held."""
+        self._pending = [*range(self.kept, self.kept + count)]
+
+    def freeze(self, count: int) -> None:
+        """The first `count` pending positions join the prefix; held ones go.
+
+        :raises KernelError: if fewer are pending, or they were frozen already.
+        """
+        places = self._first(count)[:count]
+        if places and places[0] < self.length:
+            raise KernelError("the last pass was frozen already; make another pass first")
+        if places and places[0] != self.length:
+            self._move(places)
+            self._pending[:count] = range(self.length, self.length + count)
+        self.length += count
+        self.held = 0
+
+    def hold(self, indices: Sequence[int]) -> None:
+        """These pending positions are held, in place of the earlier ones; the others are lost.
+
+        :raises KernelError: if they are not pending.
+        """
+        places = self._first(max(indices, default=-1) + 1)
+        self._move([places[index] for index in indices])
+        self.held, self._pending = len(indices), []
+
+    def release(self) -> None:
+        """Forget what is held."""
+        self.held = 0
+
+    def copy(self, length: int) -> "PagedRow":
+        """A row of its own that holds the first `length` positions of this prefix."""
+        made = PagedRow(self.pool)
+        made.reserve(length)
+        places = torch.arange(length)
+        self.pool.move(self.slots(places), made.slots(places))
+        made.length = length
+        return made
+
+    def _move(self, places: list[int]) -> None:
+        """Right behind what is frozen."""
+        target = torch.arange(self.length, self.length + len(places))
+        self.pool.move(self.slots(torch.tensor(places, dtype=torch.int64)), self.slots(target))
+
+    def _first(self, count: int) -> list[int]:
+        """The places of what is pending, at least `count`."""
+        if len(self._pending) < count:
+            raise KernelError(f"{count} positions of the last pass are wanted, {len(self._pending)} are pending")
+        return self._pending
