@@ -52,6 +52,12 @@ def _load_cpu() -> Any:
     return CpuDecoder
 
 
+def _load_gpu() -> Any:
+    from dllm_kernels.decoder.gpu import GpuDecoder
+
+    return GpuDecoder
+
+
 def _takes_all(_device: torch.device, _dtype: torch.dtype, _shapes: Shapes) -> str | None:
     return None
 
@@ -69,3 +75,14 @@ def _cpu_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> st
 
 register(Implementation(KERNEL, "reference", 0, _load_reference, _takes_all))
 register(Implementation(KERNEL, "cpu", 10, _load_cpu, _cpu_refuses))
+
+
+def _gpu_refuses(device: torch.device, dtype: torch.dtype, _shapes: Shapes) -> str | None:
+    if device.type != "cuda":
+        return f"runs on GPUs, not on {device.type}"
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"sums in float32, so it does not take {dtype}"
+    return None
+
+
+register(Implementation(KERNEL, "gpu", 20, _load_gpu, _gpu_refuses))
