@@ -7,6 +7,7 @@ of their own `no_grad`, and one thread pool is shared by both sides.
 """
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from inspect import signature
@@ -108,13 +109,14 @@ def qwen3(setup: Setup) -> Any:
 
 def _rename(called: torch.nn.Module, given: str, wanted: str) -> None:
     """Calls with the one keyword become calls with the other: transformers 5.24 renamed it."""
+    forward: Callable[..., Any] = called.forward
 
-    def renamed(
-        _module: torch.nn.Module, places: tuple[Any, ...], names: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return places, {wanted if name == given else name: value for name, value in names.items()}
+    def renamed(*places: Any, **names: Any) -> Any:
+        if given in names:
+            names[wanted] = names.pop(given)
+        return forward(*places, **names)
 
-    called.register_forward_pre_hook(renamed, with_kwargs=True)
+    called.forward = renamed
 
 
 def llada(setup: Setup) -> Any:
