@@ -13,6 +13,7 @@ layout, which our block decoder computes; the rule is the same, so the tokens ar
 
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def llada2_tensors(size: Experts) -> dict[str, Tensor]:
     head, small = size.width // size.heads, (2 * size.layers) ** -0.5
 
     def drawn(rows: int, columns: int, scale: float = 1.0) -> Tensor:
-        return torch.randn(rows, columns, generator=generator) * scale / columns**0.5
+        found: Tensor = torch.randn(rows, columns, generator=generator) * scale / columns**0.5
+        return found
 
     def mlp(inner: int) -> dict[str, Tensor]:
         return {
@@ -187,11 +189,9 @@ def contest(setup: Setup, mask: int, config: SamplingConfig, note: str, **option
     """
     if find_spec("diffusers") is None:
         raise Skip("diffusers is not installed; pip install diffusers")
-    from diffusers import BlockRefinementScheduler
-    from diffusers import LLaDA2Pipeline
-
+    diffusers: Any = import_module("diffusers")
     theirs = load_checkpoint(open_checkpoint(setup.folder), setup.dtype, {"": "cpu"})
-    pipeline = LLaDA2Pipeline(model=BlockCausal(theirs), scheduler=BlockRefinementScheduler())
+    pipeline = diffusers.LLaDA2Pipeline(model=BlockCausal(theirs), scheduler=diffusers.BlockRefinementScheduler())
     pipeline.set_progress_bar_config(disable=True)
     prompt = prompt_ids(setup.size.prompt, mask)
 
@@ -227,7 +227,7 @@ def whole_blocks(setup: Setup) -> None:
         raise Skip(f"size {setup.size} ends inside a block of {models.BLOCK}; choose one whose sum is a multiple of it")
 
 
-def llada2(setup: Setup, size: Experts = Experts()) -> Contest:  # noqa: B008
+def llada2(setup: Setup, size: Experts = Experts()) -> Contest:
     """LLaDA2's layout and sampler, through transformers' class on both sides."""
     whole_blocks(setup)
     llada2_folder(setup.folder, size)
