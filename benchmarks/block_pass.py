@@ -1,149 +1,224 @@
-"""What a pass over a block costs: the block decoder beside transformers' own class, in one run.
+"""What a pass over a block costs: the default model beside its floor and its peers, in one run.
 
-Random weights of a Qwen3 shape with about 135 million of them; one row of 16 open positions
-behind a prefix, with the head over all 16. The contestants take turns, so that all share
-the machine's moods; medians. Rows are named CONTESTANT_vs_BASELINE, `ratio` is the
-baseline's time over ours.
+The pass is that of mode `diffusion`: one clean and otherwise open rows behind a prefix,
+with the head over all of them. Baselines: its own linear layers packed for oneDNN and
+nothing else; transformers' eager forward of the base; llama.cpp, when llama-cpp-python is
+installed. Contestants take turns; medians. Rows are named CONTESTANT_vs_BASELINE: `ratio`
+is the baseline's time over ours, `times_baseline` ours over the baseline's. The last rows
+are about the engine's own work, and about a Qwen3 of random weights beside transformers' class.
 """
 
-import copy
 import json
-import statistics
-import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import asdict
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import click
 import torch
-from transformers import Qwen3Config
-from transformers import Qwen3ForCausalLM
 
-from dllm_plugins.denoisers.base import Denoiser
-from dllm_plugins.denoisers.base import ModelSpec
+import llama_cpp_pass
+from block_rows import Row
+from block_rows import Setting
+from block_rows import agreement
+from block_rows import table
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.kernel import KernelDenoiser
-from dllm_plugins.denoisers.native import NativeDenoiser
-from harness import machine
+from dllm_plugins.errors import OptionError
+from dllm_plugins.training.evaluation_prompts import HELD_OUT
+from eager_pass import Eager
+from engine_share import NEVER
+from engine_share import parts_of
+from packed_linears import PackedLinears
+from passes import Contestant
+from passes import block
+from passes import default_model
+from passes import drawn
+from passes import filled
+from passes import medians
+from passes import predict
+from passes import put
+from random_qwen3 import compared
 
-VOCABULARY = 49_152
-SPEC = ModelSpec(
-    name="random Qwen3",
-    vocabulary=VOCABULARY,
-    mask_id=VOCABULARY - 1,
-    context=8192,
-    stop_ids=frozenset(),
-    block_length=16,
-    draft_length=0,
-    modes=("diffusion",),
-    chain=False,
-    cache="exact",
-    numerics="approximate",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One row. Milliseconds are medians; `same` says whether both choose the same tokens."""
-
-    name: str
-    ours: float
-    baseline: float
-    ratio: float
-    unit: str
-    rows: int
-    prefix: int
-    dtype: str
-    threads: int
-    weights: int
-    same: bool
+AR_TOKENS = 64
+#: Of the engine, in one measurement.
+PASSES = 32
 
 
-def network(dtype: torch.dtype) -> Qwen3ForCausalLM:
-    """As deep and wide as SmolLM2-135M, with norms of query and key heads."""
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        head_dim=64,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
+class Passes:
+    """A model's pass over a block, and a causal one over as many known tokens for comparisons."""
+
+    def __init__(self, model: Model, setting: Setting) -> None:
+        denoiser = model.denoiser
+        self.tokens = drawn(setting.prefix + setting.rows, denoiser.spec.vocabulary)
+        row = filled(denoiser, self.tokens[: setting.prefix])
+        self.predict = predict(denoiser, block(denoiser, row, self.tokens[-1], setting.prefix, setting.rows))
+        places = range(setting.prefix, setting.prefix + setting.rows)
+        known = Segment(row, self.tokens[setting.prefix :], places, wanted=range(setting.rows))
+        self.causal = predict(denoiser, [known])
+
+
+def bf16_rows(setting: Setting) -> list[Row]:
+    """The bfloat16 pass beside its own linear layers and transformers' eager forward."""
+    model = default_model("bfloat16", setting.backend)
+    ours, plain = Passes(model, setting), Passes(default_model("bfloat16", "torch"), setting)
+    linears = PackedLinears(setting.rows, setting.rows - 1)
+    eager = Eager(ours.tokens, setting.prefix)
+    found = medians(
+        {"ours": Contestant(ours.predict), "linears": Contestant(linears), "eager": Contestant(eager, eager.rewind)},
+        setting.rounds,
     )
-    # transformers leaves its constructors and `to` untyped.
-    model: Any = Qwen3ForCausalLM(config)
-    found: Qwen3ForCausalLM = model.to(dtype).eval()
+    to_torch = f"backend torch: {agreement(ours.predict(), plain.predict())}"
+    to_eager = f"over known tokens: {agreement(ours.causal(), eager())}"
+    eager.rewind()
+    return [
+        setting.row("pass16_bf16_vs_linears", found["ours"], found["linears"], "bfloat16", to_torch),
+        setting.row("pass16_bf16_vs_transformers", found["ours"], found["eager"], "bfloat16", to_eager),
+    ]
+
+
+def int8_row(setting: Setting, folder: Path) -> Row:
+    """The int8 pass beside llama.cpp's pass in Q4_0 with as many rows of logits."""
+    ours = Passes(default_model("int8", setting.backend), setting)
+    wide = Passes(default_model("bfloat16", setting.backend), setting)
+    theirs = llama_cpp_pass.LlamaCpp(llama_cpp_pass.quantised("q4_0", folder), torch.get_num_threads())
+    theirs.prefill(ours.tokens[: setting.prefix])
+    behind = ours.tokens[setting.prefix :]
+    contestant = Contestant(
+        lambda: theirs.decode(behind, setting.prefix, causal=False, wanted=range(setting.rows)),
+        lambda: theirs.rewind(setting.prefix),
+    )
+    found = medians({"ours": Contestant(ours.predict), "theirs": contestant}, setting.rounds)
+    exactness = f"bfloat16: {agreement(ours.predict(), wide.predict())}"
+    return setting.row("pass16_int8_vs_llama_cpp_q4_0", found["ours"], found["theirs"], "int8 / Q4_0", exactness)
+
+
+def prompt_of(model: Model, length: int) -> list[int]:
+    """A chat of at least `length` tokens, if there are questions enough."""
+    tokens: list[int] = []
+    for count in range(1, len(HELD_OUT) + 1):
+        tokens = model.encode_chat([{"role": "user", "content": "\n".join(HELD_OUT[:count])}])
+        if len(tokens) >= length:
+            break
+    return tokens
+
+
+def ar_row(setting: Setting, folder: Path) -> Row:
+    """Token by token: mode `ar` beside llama.cpp in BF16; times of the tokens behind the first."""
+    model = default_model("bfloat16", setting.backend)
+    tokens = prompt_of(model, setting.prefix)
+    config = SamplingConfig(mode="ar", max_new_tokens=AR_TOKENS)
+    theirs = llama_cpp_pass.LlamaCpp(llama_cpp_pass.quantised("bf16", folder), torch.get_num_threads())
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    told: dict[str, list[int]] = {}
+    for _ in range(setting.answers):
+        [finish] = model.engine().generate([Request(tokens, config, stop_ids=NEVER)])
+        seconds["ours"].append(finish.usage.seconds - finish.usage.prefill_seconds)
+        told["ours"] = list(finish.tokens)
+        told["theirs"], taken = theirs.greedy(tokens, AR_TOKENS)
+        seconds["theirs"].append(taken)
+    ours, baseline = (sorted(taken)[len(taken) // 2] * 1000 / (AR_TOKENS - 1) for taken in seconds.values())
+    equal = next((n for n, (a, b) in enumerate(zip(*told.values(), strict=True)) if a != b), AR_TOKENS)
+    speeds = f"{1000 / ours:.1f} and {1000 / baseline:.1f} tokens/s"
+    return setting.row(
+        "ar_vs_llama_cpp_bf16",
+        ours,
+        baseline,
+        "bfloat16",
+        f"the first {equal} of {AR_TOKENS} tokens equal; {speeds}",
+        unit="ms/token",
+        rows=1,
+        prefix=len(tokens),
+    )
+
+
+def engine_rows(setting: Setting) -> list[Row]:
+    """The engine's own work in a pass over the time of forward and head; the largest share again as `engine_share`."""
+    model = default_model("bfloat16", setting.backend)
+    tokens = prompt_of(model, setting.prefix)
+    found = []
+    for mode in ("speculative", "diffusion"):
+        parts = parts_of(model, tokens, mode, setting.rows, PASSES, setting.answers)
+        shown = ", ".join(f"{name} {ms:.2f}" for name, ms in parts.ms.items())
+        found.append(
+            setting.row(
+                f"engine_share/{mode}",
+                parts.engine,
+                parts.model,
+                "bfloat16",
+                f"ms of a pass: {shown}",
+                rows=round(parts.rows, 2),
+                prefix=len(tokens),
+            )
+        )
+    worst = max(found, key=lambda row: row.times_baseline)
+    return [*found, Row(**(asdict(worst) | {"name": "engine_share"}))]
+
+
+def qwen3_rows(setting: Setting) -> list[Row]:
+    """The block decoder and transformers' class over the same random weights of a Qwen3."""
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        name = str(dtype).removeprefix("torch.")
+        ours, native, same = compared(dtype, setting.rows, setting.prefix, setting.rounds)
+        exactness = "all tokens equal" if same else "tokens differ"
+        found.append(setting.row(f"kernels_vs_native/{name}", ours, native, name, exactness))
     return found
 
 
-def ready(denoiser: Denoiser, rows: int, prefix: int) -> Callable[[], torch.Tensor]:
-    """A predict pass behind a frozen prefix, as often as wanted; returns the tokens it would choose."""
-    drawn = torch.randint(0, VOCABULARY, (prefix + rows,), generator=torch.Generator().manual_seed(1)).tolist()
-    row = denoiser.open_row()
-    denoiser.forward([Segment(row, drawn[:prefix], range(prefix))])
-    denoiser.freeze(row, prefix)
-    places = range(prefix, prefix + rows)
-    block = Segment(row, drawn[prefix:], places, noisy=True, causal=False, wanted=range(rows))
-    return lambda: denoiser.logits(denoiser.forward([block])[0]).argmax(-1)
+def comparisons(setting: Setting, folder: Path) -> Mapping[str, Callable[[], list[Row]]]:
+    """What can be measured, by the name under which it can be chosen."""
+    return {
+        "bf16": lambda: bf16_rows(setting),
+        "int8": lambda: [int8_row(setting, folder)],
+        "ar": lambda: [ar_row(setting, folder)],
+        "engine": lambda: engine_rows(setting),
+        "qwen3": lambda: qwen3_rows(setting),
+    }
 
 
-def medians(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Milliseconds of each, in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 2):
-        for name, run in contestants.items():
-            began = time.perf_counter()
-            run()
-            if turn > 1:
-                taken[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(times) for name, times in taken.items()}
-
-
-def compared(dtype: torch.dtype, rows: int, prefix: int, rounds: int) -> Comparison:
-    """The block decoder and transformers' class with the same weights."""
-    model = network(dtype)
-    native = ready(NativeDenoiser(copy.deepcopy(model), SPEC), rows, prefix)
-    ours = ready(KernelDenoiser(model, SPEC), rows, prefix)
-    found = medians({"kernels": ours, "native": native}, rounds)
-    return Comparison(
-        name=f"kernels_vs_native/{str(dtype).removeprefix('torch.')}",
-        ours=round(found["kernels"], 3),
-        baseline=round(found["native"], 3),
-        ratio=round(found["native"] / found["kernels"], 3),
-        unit="ms/pass",
-        rows=rows,
-        prefix=prefix,
-        dtype=str(dtype),
-        threads=torch.get_num_threads(),
-        weights=sum(weight.numel() for weight in model.parameters()),
-        same=torch.equal(ours(), native()),
-    )
-
-
-@click.command()
-@click.option("--rows", default=16, show_default=True, help="Open positions of a pass.")
+@click.command(help=__doc__)
+@click.option("--rows", default=16, show_default=True, help="Positions of a pass.")
 @click.option("--prefix", default=256, show_default=True, help="Frozen positions.")
-@click.option("--rounds", default=30, show_default=True, help="Timed passes of each contestant.")
+@click.option("--rounds", default=30, show_default=True, help="Turns of the contestants.")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--json", "path", type=click.Path(path_type=Path), help="Also write the rows here.")
-def main(rows: int, prefix: int, rounds: int, threads: int, path: Path | None) -> None:
-    """Print a table of medians and ratios."""
+@click.option("--backend", help="Of the default model; the kernels, where they serve it, if left out.")
+@click.option("--only", multiple=True, type=click.Choice(["bf16", "int8", "ar", "engine", "qwen3"]))
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write the rows here.")
+@click.option("--markdown", "page", type=click.Path(path_type=Path), help="Put the table into this page.")
+def main(
+    rows: int,
+    prefix: int,
+    rounds: int,
+    threads: int,
+    backend: str | None,
+    only: tuple[str, ...],
+    path: Path | None,
+    page: Path | None,
+) -> None:
     torch.set_num_threads(threads)
-    found = [compared(dtype, rows, prefix, rounds) for dtype in (torch.bfloat16, torch.float32)]
-    print(machine())
-    print()
-    print("| row | ours | baseline | ratio | same tokens |")
-    print("|---|---|---|---|---|")
-    for row in found:
-        print(f"| {row.name} | {row.ours:.1f} ms | {row.baseline:.1f} ms | {row.ratio:.2f} | {row.same} |")
+    found: list[Row] = []
+    with TemporaryDirectory() as work:
+        for name, measure in comparisons(Setting(rows, prefix, rounds, backend), Path(work)).items():
+            if only and name not in only:
+                continue
+            reason = llama_cpp_pass.missing() if name in ("int8", "ar") else None
+            if reason:
+                click.echo(f"{name} is left out: {reason}", err=True)
+                continue
+            try:
+                found += measure()
+            except OptionError as error:
+                click.echo(f"{name} is left out: {error}", err=True)
+    text = table(found)
+    click.echo(text)
     if path is not None:
         path.write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n", encoding="utf-8")
+    if page is not None:
+        put(page, "block-pass", text)
 
 
 if __name__ == "__main__":

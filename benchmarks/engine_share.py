@@ -1,0 +1,87 @@
+"""How much of a pass is the engine's own work, and what the rest is made of.
+
+Requests whose prompt is in the cache already, so that no pass is a prefill; each gives
+its seconds by part (`stats`). The engine's own work is all that is neither the forward
+nor the head: plans, draws, rules, bookkeeping, text, events.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins.caches.kept import KeptPrefixes
+from dllm_plugins.events import Usage
+from dllm_plugins.profile import FORWARD
+from dllm_plugins.profile import HEAD
+
+#: No answer ends before its length.
+NEVER: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Medians over requests of their mean pass.
+
+    :param ms: milliseconds of a pass by part, as in `dllm_plugins.profile`.
+    :param rows: positions forwarded in a pass.
+    """
+
+    ms: dict[str, float]
+    rows: float
+
+    @property
+    def model(self) -> float:
+        """Milliseconds of the forward and the head."""
+        return self.ms[FORWARD] + self.ms[HEAD]
+
+    @property
+    def whole(self) -> float:
+        """Milliseconds of all."""
+        return sum(taken for name, taken in self.ms.items() if "/" not in name)
+
+    @property
+    def engine(self) -> float:
+        """Milliseconds of the engine's own work."""
+        return self.whole - self.model
+
+
+def asked(mode: str, rows: int) -> dict[str, Any]:
+    """Options of a mode under which its passes forward about `rows` positions.
+
+    :raises ValueError: for numbers of rows that the mode does not have.
+    """
+    if mode == "diffusion" and rows > 1:
+        return {"block_length": rows - 1}
+    if mode == "ar" and rows == 1:
+        return {}
+    drafts = round(rows**0.5) - 1
+    if mode == "speculative" and drafts >= 1 and (drafts + 1) ** 2 == rows:
+        return {"draft_length": drafts}
+    raise ValueError(f"no pass of mode {mode!r} has {rows} rows")
+
+
+def parts_of(model: Model, tokens: Sequence[int], mode: str, rows: int, passes: int, rounds: int) -> Parts:
+    """Make `passes` passes behind `tokens`, once unmeasured and then `rounds` times."""
+    new = (passes + 1) * rows
+    engine = model.engine(KeptPrefixes(len(tokens) + new))
+    decoder: Any = getattr(model.denoiser, "decoder", None)
+    if hasattr(decoder, "time"):
+        decoder.time(True)
+    config = SamplingConfig(mode=mode, max_new_tokens=new, stats=True, **asked(mode, rows))
+    usages: list[Usage] = []
+    for _ in range(rounds + 1):
+        number = engine.admit(Request(list(tokens), config, stop_ids=NEVER))
+        for _ in range(passes):
+            engine.step()
+        usages.append(engine.stop(number, 0).usage)
+    if hasattr(decoder, "time"):
+        decoder.time(False)
+    each = [{name: 1000 * taken / passes for name, taken in (usage.parts or {}).items()} for usage in usages[1:]]
+    return Parts(
+        {name: statistics.median(ms[name] for ms in each) for name in each[0]},
+        statistics.median(usage.rows / passes for usage in usages[1:]),
+    )
