@@ -47,7 +47,7 @@ def parts(place: Any, points: Sequence[Mapping[str, Any]]) -> None:
     place.stackplot(prefixes, [[point["parts"][name] for point in mine] for name in names], labels=names, alpha=0.8)
     log_axis(place, prefixes, "frozen positions before the pass")
     place.set_ylabel(f"ms / pass of {rows} rows")
-    place.legend(loc="upper left", frameon=False)
+    place.legend(loc="lower left", framealpha=0.8)
 
 
 def log_axis(place: Any, ticks: Sequence[int], label: str) -> None:
