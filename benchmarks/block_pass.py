@@ -26,6 +26,7 @@ from block_rows import table
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
@@ -139,9 +140,9 @@ def engine_rows(setting: Setting) -> list[Row]:
     """The engine's own work in a pass over the time of forward and head; the largest share again as `engine_share`."""
     model = default_model("bfloat16", setting.backend)
     tokens = prompt_of(model, setting.prefix)
-    found = []
+    found, kept = [], KeptPrefixes(model.denoiser.spec.context)
     for mode in ("speculative", "diffusion"):
-        parts = parts_of(model, tokens, mode, setting.rows, PASSES, setting.answers)
+        parts = parts_of(model, tokens, mode, setting.rows, PASSES, setting.answers, kept)
         shown = ", ".join(f"{name} {ms:.2f}" for name, ms in parts.ms.items())
         found.append(
             setting.row(

@@ -64,10 +64,15 @@ def asked(mode: str, rows: int) -> dict[str, Any]:
     raise ValueError(f"no pass of mode {mode!r} has {rows} rows")
 
 
-def parts_of(model: Model, tokens: Sequence[int], mode: str, rows: int, passes: int, rounds: int) -> Parts:
-    """Make `passes` passes behind `tokens`, once unmeasured and then `rounds` times."""
+def parts_of(
+    model: Model, tokens: Sequence[int], mode: str, rows: int, passes: int, rounds: int, kept: KeptPrefixes
+) -> Parts:
+    """Make `passes` passes behind `tokens`, once unmeasured and then `rounds` times.
+
+    :param kept: where the prefix is, or will be for the next measurement.
+    """
     new = (passes + 1) * rows
-    engine = model.engine(KeptPrefixes(len(tokens) + new))
+    engine = model.engine(kept)
     decoder: Any = getattr(model.denoiser, "decoder", None)
     if hasattr(decoder, "time"):
         decoder.time(True)

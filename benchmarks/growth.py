@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dllm_plugins import Model
+from dllm_plugins.caches.kept import KeptPrefixes
 from engine_share import Parts
 from engine_share import parts_of
 from growth_plot import draw
@@ -67,12 +68,13 @@ def measure(model: Model, prefixes: list[int], rows: list[int], passes: int, rou
     room = spec.context - (passes + 1) * max(rows) - 1
     lengths = sorted({min(prefix, room) for prefix in prefixes})
     tokens = drawn(lengths[-1], spec.vocabulary)
+    kept = KeptPrefixes(2 * spec.context)
     found = []
     for length, count in track(
         [(length, count) for length in lengths for count in rows], "measuring", console=Console(stderr=True)
     ):
         mode = "ar" if count == 1 else "diffusion"
-        found.append(point(length, count, parts_of(model, tokens[:length], mode, count, passes, rounds)))
+        found.append(point(length, count, parts_of(model, tokens[:length], mode, count, passes, rounds, kept)))
     return found
 
 

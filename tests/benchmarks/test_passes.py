@@ -9,6 +9,7 @@ from block_rows import Setting
 from block_rows import agreement
 from block_rows import table
 from dllm_plugins import Model
+from dllm_plugins.caches.kept import KeptPrefixes
 from engine_share import Parts
 from engine_share import asked
 from engine_share import parts_of
@@ -45,9 +46,9 @@ def test_the_pass_is_that_of_mode_diffusion(tiny: Model) -> None:
 
 def test_parts_of_real_passes(tiny: Model) -> None:
     """Of the asked number of rows on average, none of them a prefill, adding up to the whole."""
-    tokens = drawn(30, tiny.denoiser.spec.vocabulary)
+    tokens, kept = drawn(30, tiny.denoiser.spec.vocabulary), KeptPrefixes(100)
     for mode, rows in (("ar", 1), ("diffusion", 6)):
-        parts = parts_of(tiny, tokens, mode, rows, passes=3, rounds=2)
+        parts = parts_of(tiny, tokens, mode, rows, passes=3, rounds=2, kept=kept)
         assert parts.rows == pytest.approx(rows, abs=2)
         assert parts.whole == pytest.approx(parts.model + parts.engine)
         assert min(parts.model, parts.engine) > 0
