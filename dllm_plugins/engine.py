@@ -42,7 +42,11 @@ from dllm_plugins.text import Tokenizer
 
 @dataclass(slots=True)
 class _Job:
-    """A row with what the engine counts and tells about it."""
+    """A row with what the engine counts and tells about it.
+
+    :param told: tokens that a Commit has named.
+    :param looked: tokens of the answer among which there is no stop id.
+    """
 
     row: Row
     strategy: Strategy
@@ -50,6 +54,7 @@ class _Job:
     kept: KeptPrefixes | None
     began: float
     told: int = 0
+    looked: int = 0
     forwarded: int = 0
     prefill: float = 0.0
     passes: dict[str, int] = field(default_factory=dict)
@@ -227,7 +232,7 @@ class Engine:
     def _tell(self, job: _Job, clock: Clock) -> list[Event]:
         """Events of one row after a pass: what became final, what is tentative, the end."""
         row = job.row
-        answer, reason = self._end(row)
+        answer, reason = self._end(job)
         with clock.part(TEXT):
             new_text = job.text.push(answer, last=reason is not None)
             if job.text.stopped:
@@ -245,12 +250,15 @@ class Engine:
             shown = job.text.draft(answer, tentative)
         return [*events, Draft(row.number, row.step, tentative, shown)]
 
-    def _end(self, row: Row) -> tuple[list[int], FinishReason | None]:
+    @staticmethod
+    def _end(job: _Job) -> tuple[list[int], FinishReason | None]:
         """The answer without what lies behind its end, and why it ended, if it did."""
+        row = job.row
         answer = row.generated[: row.config.max_new_tokens]
-        for place, token in enumerate(answer):
-            if token in row.stop_ids:
+        for place in range(job.looked, len(answer)):
+            if answer[place] in row.stop_ids:
                 return answer[:place], "eos"
+        job.looked = len(answer)
         if len(answer) == row.config.max_new_tokens:
             return answer, "length"
         return answer, "eos" if row.done else None

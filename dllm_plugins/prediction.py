@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+_EMPTY = torch.empty(0, dtype=torch.int64)
+#: Ids of a vocabulary that are looked at together in search of the largest logit.
+_SPAN = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +26,33 @@ class Draw:
 GREEDY = Draw()
 
 
+class Said(Protocol):
+    """What a pass says at N positions, from logits or from a head that never builds them."""
+
+    @property
+    def token(self) -> Tensor:
+        """The drawn tokens; int64 [N]."""
+
+    @property
+    def probability(self) -> Tensor:
+        """The model's probability of each drawn token, at temperature 1; float32 [N]."""
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of each position's distribution in nats; float32 [N]."""
+
+    @property
+    def margin(self) -> Tensor:
+        """The largest probability's lead over the second; float32 [N]."""
+
+    @property
+    def logits(self) -> Tensor | None:
+        """What the tokens were drawn from, [N, V]; None if it was never built."""
+
+
 @dataclass
 class Prediction:
-    """Tokens drawn at N positions.
+    """Tokens drawn at N positions, with what their logits tell; see :class:`Said`.
 
     :param token: int64 [N].
     :param logits: float [N, V]; V may be a subset of the vocabulary.
@@ -34,11 +62,13 @@ class Prediction:
     token: Tensor
     logits: Tensor
     ids: Tensor | None = None
-    _index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    _index: Tensor = _EMPTY
+    _exact: Tensor = _EMPTY
 
     @cached_property
     def _probabilities(self) -> Tensor:
-        return torch.softmax(self.logits.float(), dim=-1)
+        # Not softmax(..., dtype=float32), whose exp for 16-bit logits is a coarser one.
+        return torch.softmax(self._exact.float(), dim=-1)
 
     @cached_property
     def probability(self) -> Tensor:
@@ -48,8 +78,63 @@ class Prediction:
     @cached_property
     def entropy(self) -> Tensor:
         """Entropy of each position's distribution in nats; float32 [N]."""
-        entropy: Tensor = torch.special.entr(self._probabilities).sum(-1)
-        return entropy
+        return entropy_of(self._exact, self._probabilities)
+
+    @cached_property
+    def margin(self) -> Tensor:
+        """The largest probability's lead over the second; float32 [N]."""
+        return margin_of(self._exact, self._probabilities)
+
+
+def _widened(logits: Tensor) -> Tensor:
+    """The same numbers; 16-bit ones as float32, which processors are faster with."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def _largest_spans(logits: Tensor) -> Tensor:
+    """Largest logit of every _SPAN ids; [N, spans], the last span perhaps shorter."""
+    whole = logits.shape[-1] // _SPAN * _SPAN
+    found = logits[:, :whole].unflatten(-1, (-1, _SPAN)).amax(-1)
+    return found if whole == logits.shape[-1] else torch.cat([found, logits[:, whole:].amax(-1, keepdim=True)], -1)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The first id with the largest logit, int64 [N]; logits [N, V].
+
+    As `torch.argmax`, which the processor runs element by element and, in 16 bits, at a
+    tenth of the speed: here the largest logit of each span is found first, then its place.
+    """
+    if logits.device.type != "cpu" or logits.shape[-1] < 2 * _SPAN:
+        return torch.argmax(logits, dim=-1)
+    wide = _widened(logits)
+    span = _largest_spans(wide).argmax(-1, keepdim=True)
+    places = (span * _SPAN + torch.arange(_SPAN)).clamp_(max=logits.shape[-1] - 1)
+    return (span * _SPAN + wide.gather(-1, places).argmax(-1, keepdim=True))[:, 0]
+
+
+def _first(logits: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Place, logit and probability of the likeliest id, [N, 1] each."""
+    place = likeliest(logits)[:, None]
+    return place, logits.gather(1, place).float(), probabilities.gather(1, place)
+
+
+def entropy_of(logits: Tensor, probabilities: Tensor) -> Tensor:
+    """Entropy in nats, float32 [N], of logits [N, V] whose softmax is given, float32 [N, V].
+
+    -sum p log p without a logarithm per id: log p = logit - largest + log(largest p).
+    """
+    _, top, most = _first(logits, probabilities)
+    # Impossible ids count nothing, but zero times minus infinity would be no number.
+    below = (logits.float() - top).clamp_(min=torch.finfo(torch.float32).min)
+    return (-most.log()[:, 0] - torch.linalg.vecdot(probabilities, below)).clamp_(min=0.0)
+
+
+def margin_of(logits: Tensor, probabilities: Tensor) -> Tensor:
+    """The largest probability's lead over the second, float32 [N]; as :func:`entropy_of`."""
+    if probabilities.shape[-1] < 2:
+        return probabilities[:, 0]
+    place, _, most = _first(logits, probabilities)
+    return (most - probabilities.scatter(1, place, -1.0).amax(-1, keepdim=True))[:, 0]
 
 
 def _truncate(logits: Tensor, draw: Draw) -> Tensor:
@@ -110,8 +195,12 @@ def predict(logits: Tensor, draws: Sequence[Draw], ids: Tensor | None = None) ->
     Greedy positions take the first largest logit. Sampled ones take the largest of
     logits / temperature + Gumbel noise in float64, top-k before top-p.
     """
-    index = torch.argmax(logits, dim=-1)
-    for place, draw in enumerate(draws):
-        if draw.temperature > 0:
-            index[place] = _draw_one(logits[place], draw, ids)
-    return Prediction(index if ids is None else ids[index], logits, ids, index)
+    hot = [place for place, draw in enumerate(draws) if draw.temperature > 0]
+    exact = _widened(logits)
+    if len(hot) < len(logits):
+        index = likeliest(exact)
+    else:
+        index = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    for place in hot:
+        index[place] = _draw_one(logits[place], draws[place], ids)
+    return Prediction(index if ids is None else ids[index], logits, ids, index, exact)

@@ -1,5 +1,6 @@
 """Text of an answer as its tokens arrive."""
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -13,6 +14,21 @@ class Bytes:
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return bytes(token_ids).decode("utf-8", errors="replace")
+
+
+class Words:
+    """A tokenizer like SentencePiece's: every token brings its space along, and a text begins without one.
+
+    Some tokens have no text, and one joins its neighbours. Counts what it decodes.
+    """
+
+    def __init__(self) -> None:
+        self.decoded = 0
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        self.decoded += len(token_ids)
+        words = "".join(f" w{token}" if token > 3 else ["", " ", " n't", "."][token] for token in token_ids)
+        return words.replace(" n't", "n't").removeprefix(" ")
 
 
 def feed(text: str, stops: tuple[str, ...], size: int) -> tuple[list[str], AnswerText]:
@@ -82,3 +98,46 @@ def test_draft_text_shows_holes() -> None:
     answer.push(tokens, last=False)
     assert answer.draft(tokens, [ord("d"), None, ord("e"), None, None]) == "d·e··"
     assert answer.draft(tokens, []) == ""
+
+
+@pytest.mark.parametrize("stops", [(), ("never", "nor this"), ("w7 w7 w7 w8",)])
+@pytest.mark.parametrize("kind", ["words", "bytes", "random bytes"])
+def test_text_is_that_of_all_tokens(kind: str, stops: tuple[str, ...]) -> None:
+    """At every length, with whatever stands where two tokens meet: what is shown is the text of all tokens."""
+    drawn = random.Random(3)
+    if kind == "words":
+        tokens, tokenizer = [drawn.randrange(9) for _ in range(300)], Words()
+    else:
+        text = "".join(drawn.choice("abc é — 你好🙂") for _ in range(200)).encode()
+        tokens, tokenizer = list(text if kind == "bytes" else drawn.randbytes(300)), Bytes()
+    answer = AnswerText(tokenizer, stops)
+    end, sent = 0, ""
+    while end < len(tokens):
+        end = min(end + drawn.randrange(1, 6), len(tokens))
+        seen = tokens[:end]
+        sent += answer.push(seen, last=False)
+        whole = tokenizer.decode(seen)
+        assert answer.text == sent
+        assert sent + answer.draft(seen, []) == whole
+        within = answer.tokens_within(seen)
+        assert within == (
+            max(n for n in range(end + 1) if len(tokenizer.decode(seen[:n])) <= len(sent)) if stops else end
+        )
+    sent += answer.push(tokens, last=True)
+    assert sent == tokenizer.decode(tokens)
+
+
+@pytest.mark.parametrize("stops", [(), ("never",)])
+def test_a_long_answer_is_decoded_about_once(stops: tuple[str, ...]) -> None:
+    """Ten times the tokens take about ten times the work, not a hundred times."""
+    work = []
+    for length in (400, 4000):
+        tokenizer = Words()
+        answer = AnswerText(tokenizer, stops)
+        tokens = [4 + place % 50 for place in range(length)]
+        for end in range(1, length):
+            answer.push(tokens[:end], last=False)
+            answer.tokens_within(tokens[:end])
+            answer.draft(tokens[:end], [5, None, 6])
+        work.append(tokenizer.decoded)
+    assert work[1] < 11 * work[0]

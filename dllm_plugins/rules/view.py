@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.noise import RowNoise
+from dllm_plugins.prediction import entropy_of
+from dllm_plugins.prediction import margin_of
 from dllm_plugins.rules.base import CanvasView
 
 
@@ -18,13 +20,16 @@ class Seen:
     :param index: int64 [N], into the canvas.
     :param token: int64 [N], drawn.
     :param probability: float [N], of the drawn tokens.
-    :param logits: float [N, V].
+    :param logits: float [N, V]; empty if no rule asks for what only they tell.
+    :param known_entropy: float [N], where it is known without the logits; `known_margin` likewise.
     """
 
     index: Tensor
     token: Tensor
     probability: Tensor
     logits: Tensor
+    known_entropy: Tensor | None = None
+    known_margin: Tensor | None = None
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -33,13 +38,15 @@ class Seen:
 
     def entropy(self) -> Tensor:
         """Nats, float32 [N]."""
-        found: Tensor = torch.special.entr(self.probabilities).sum(-1)
-        return found
+        if self.known_entropy is not None:
+            return self.known_entropy.cpu()
+        return entropy_of(self.logits.cpu(), self.probabilities)
 
     def margin(self) -> Tensor:
         """The first probability's lead over the second, float32 [N]."""
-        best = torch.topk(self.probabilities, 2, dim=-1).values
-        return best[:, 0] - best[:, 1]
+        if self.known_margin is not None:
+            return self.known_margin.cpu()
+        return margin_of(self.logits.cpu(), self.probabilities)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.canvas import Row
+from dllm_plugins.prediction import likeliest
 from dllm_plugins.samplers.canvas import Canvas
 
 _PURPOSE = 4
@@ -65,7 +66,7 @@ def truncated(logits: Tensor, top_p: float | None, top_k: int | None) -> Tensor:
 def draw(canvas: Canvas, logits: Tensor, places: Sequence[int], *, sampled: bool) -> Tensor:
     """The likeliest token of each place, or one drawn with the row's noise of this pass; int64 [N], logits [N, V]."""
     if not sampled:
-        return torch.argmax(logits, dim=-1)
+        return likeliest(logits)
     noise = [canvas.row.canvas_draw(place).gumbel for place in places]
     drawn = torch.stack([item for item in noise if item is not None])
     return torch.argmax(logits.double() + drawn.to(logits.device), dim=-1)
