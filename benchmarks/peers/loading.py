@@ -16,8 +16,6 @@ from peers.peer import Decoded
 from peers.peer import Setup
 from peers.peer import decode
 
-#: Fast-dLLM's own setting for parallel decoding.
-THRESHOLD = 0.9
 Cache = Literal["prefix", "dual"]
 
 
@@ -48,13 +46,13 @@ def filled(model: Any, setup: Setup) -> Any:
 
 
 def fast_dllm(setup: Setup, prompt: Sequence[int], cache: Cache | None) -> Callable[[], Decoded]:
-    """Our engine on the folder's LLaDA: every position at least as sure as the threshold, block after block."""
+    """Our engine on the folder's LLaDA: the likeliest positions of a block, block after block."""
     model = load_model(str(setup.folder), backend="kernels", dtype=setup.dtype_name, device="cpu")
     config = SamplingConfig(
         mode="fast_dllm",
         max_new_tokens=setup.size.new,
         block_length=BLOCK,
-        threshold=THRESHOLD,
+        steps=setup.size.steps // setup.size.blocks,
         approximate_cache=cache,
     )
     return lambda: decode(model, prompt, config, frozenset())

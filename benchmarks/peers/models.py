@@ -18,6 +18,7 @@ from torch import Tensor
 
 VOCABULARY, WIDTH, INNER, LAYERS, HEADS, KV_HEADS = 49_152, 576, 1536, 30, 9, 3
 CONTEXT = 2048
+#: Positions denoised together.
 BLOCK = 32
 EOS, PAD, BOS, MASK = 0, 1, 2, VOCABULARY - 1
 SPECIAL = (EOS, PAD, BOS, MASK)

@@ -18,6 +18,7 @@ import torch
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from peers.models import BLOCK
 
 
 class Skip(Exception):
@@ -41,6 +42,16 @@ class Size:
         if found is None:
             raise ValueError(f"size {text!r} is not of the form p256n128: prompt tokens, then new tokens")
         return cls(int(found[1]), int(found[2]))
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the answer."""
+        return -(-self.new // BLOCK)
+
+    @property
+    def steps(self) -> int:
+        """Denoising passes: two tokens each, as many in every block."""
+        return self.blocks * BLOCK // 2
 
     def __str__(self) -> str:
         return f"p{self.prompt}n{self.new}"

@@ -34,7 +34,7 @@ from peers.peer import Size
 from peers.peer import Skip
 
 #: In the order of the table.
-MODULES = ("zhz", "nvlabs")
+MODULES = ("zhz", "nvlabs", "diffusers_llada2", "transformers_gemma")
 SAME = "same tokens"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 PROJECTS = {"zhz": "https://github.com/ZHZisZZ/dllm", "nvlabs": "https://github.com/NVlabs/Fast-dLLM"}

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from inspect import signature
 from types import ModuleType
 from types import SimpleNamespace
@@ -20,7 +22,6 @@ from torch import Tensor
 
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
-from peers.loading import THRESHOLD
 from peers.loading import Cache
 from peers.loading import fast_dllm
 from peers.loading import filled
@@ -51,6 +52,7 @@ BARE = (
     "dllm.pipelines.llada",
     "dllm.pipelines.llada.models",
 )
+MASKS = "transformers.modeling_attn_mask_utils"
 MDLM_NOTE = "theirs computes logits of the whole canvas, ours of open positions"
 BD3LM_NOTE = (
     "theirs encodes the whole text before a block again, with its logits, and copies its cache in every pass; "
@@ -71,7 +73,8 @@ def module(setup: Setup, name: str) -> Any:
             raise Skip(f"{place} does not exist; give the top folder of a checkout of ZHZisZZ/dllm")
         package = sys.modules.setdefault(bare, ModuleType(bare))
         package.__path__ = [str(place)]
-    sys.modules.setdefault("transformers.modeling_attn_mask_utils", _masks())
+    if find_spec(MASKS) is None:
+        sys.modules[MASKS] = _masks()
     try:
         return import_module(name)
     except ImportError as error:
@@ -80,7 +83,8 @@ def module(setup: Setup, name: str) -> Any:
 
 def _masks() -> ModuleType:
     """What transformers 5 no longer has: padding as a float mask [B, 1, T, T]."""
-    found = ModuleType("transformers.modeling_attn_mask_utils")
+    found = ModuleType(MASKS)
+    found.__spec__ = ModuleSpec(MASKS, None)
 
     def prepare(mask: Tensor, dtype: torch.dtype, tgt_len: int | None = None) -> Tensor:
         rows, length = mask.shape
@@ -143,14 +147,14 @@ def tiny_a2d(setup: Setup, name: str, note: str) -> Contest:
     """
     samplers = module(setup, "dllm.core.samplers")
     qwen3_folder(setup.folder)
-    theirs, steps = qwen3(setup), -(-setup.size.new // 2)
+    theirs = qwen3(setup)
     sampler = getattr(samplers, f"{name.upper()}Sampler")(model=theirs, tokenizer=TOKENIZER)
-    options = {"max_new_tokens": setup.size.new, "block_size": BLOCK, "steps": steps, "temperature": 0.0}
+    options = {"max_new_tokens": setup.size.new, "block_size": BLOCK, "steps": setup.size.steps, "temperature": 0.0}
     config = SamplingConfig(
         mode=name,
         max_new_tokens=setup.size.new,
         block_length=BLOCK,
-        steps=-(-steps // blocks_of(setup)),
+        steps=setup.size.steps // setup.size.blocks,
     )
     prompt = prompt_ids(setup.size.prompt, MASK)
     ours = load_model(
@@ -161,14 +165,9 @@ def tiny_a2d(setup: Setup, name: str, note: str) -> Contest:
         ours=lambda: decode(ours, prompt, config, stops),
         theirs=sampled(theirs, lambda: sampler.sample([list(prompt)], **options), padded(setup, name)),
         weights=weights_of(theirs),
-        setting=f"blocks of {BLOCK}, {config.steps} passes each, greedy, low confidence",
+        setting=f"blocks of {BLOCK}, {setup.size.steps} passes, greedy, low confidence",
         note=note,
     )
-
-
-def blocks_of(setup: Setup) -> int:
-    """Blocks of the answer."""
-    return -(-setup.size.new // BLOCK)
 
 
 def padded(setup: Setup, name: str) -> int:
@@ -177,7 +176,7 @@ def padded(setup: Setup, name: str) -> int:
 
 
 def fast(cache: Cache | None, setup: Setup) -> Contest:
-    """Their copy of Fast-dLLM: every position at least 0.9 sure, in blocks of 32.
+    """Their copy of Fast-dLLM: two positions a pass, the likeliest of a block of 32 first.
 
     :raises Skip: see :func:`module`.
     """
@@ -188,9 +187,8 @@ def fast(cache: Cache | None, setup: Setup) -> Contest:
     options = {
         "max_new_tokens": setup.size.new,
         "block_size": BLOCK,
-        "steps": setup.size.new,
+        "steps": setup.size.steps,
         "temperature": 0.0,
-        "threshold": THRESHOLD,
         "use_cache": cache,
     }
     prompt = prompt_ids(setup.size.prompt, MASK)
@@ -198,7 +196,7 @@ def fast(cache: Cache | None, setup: Setup) -> Contest:
         ours=fast_dllm(setup, prompt, cache),
         theirs=sampled(theirs, lambda: sampler.sample([list(prompt)], **options), setup.size.prompt),
         weights=weights_of(theirs),
-        setting=f"blocks of {BLOCK}, threshold {THRESHOLD}, cache {cache}, greedy",
+        setting=f"blocks of {BLOCK}, {setup.size.steps} passes, cache {cache}, greedy, low confidence",
         note="theirs computes logits of every row it forwards, ours of open positions; its confidence is float32",
     )
 

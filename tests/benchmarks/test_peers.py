@@ -79,7 +79,20 @@ def test_nothing_to_compare_leaves_no_old_rows(peers: None, tmp_path: Path) -> N
 @pytest.mark.parametrize("peer", CHECKOUTS, ids=lambda peer: peer.name)
 def test_a_folder_that_is_no_checkout(peer: Peer, tmp_path: Path) -> None:
     with pytest.raises(Skip, match="does not exist; give the top folder of a checkout of"):
-        run.compared(peer, SIZE, torch.float32, tmp_path, rounds=1)
+        run.compared(peer, Size(4, 32), torch.float32, tmp_path, rounds=1)
+
+
+def test_part_of_a_block_is_not_for_everybody(tmp_path: Path) -> None:
+    with pytest.raises(Skip, match="33 new tokens are not whole blocks of 32"):
+        run.compared(nvlabs.PEERS[0], Size(4, 33), torch.float32, tmp_path, rounds=1)
+
+
+def test_passes_are_the_same_in_every_block() -> None:
+    assert [(size.blocks, size.steps) for size in (Size(1, 32), Size(1, 33), Size(1, 128))] == [
+        (1, 16),
+        (2, 32),
+        (4, 64),
+    ]
 
 
 def test_rows_all_told(peers: None, tmp_path: Path) -> None:
