@@ -90,8 +90,8 @@ def register_strategies(
 
 @hookimpl
 def register_denoisers() -> list[Backend]:
-    """Torch on any device it has."""
-    return [smollm2.TORCH]
+    """What computes the default model's passes."""
+    return [smollm2.AUTO, smollm2.KERNELS, smollm2.TORCH]
 
 
 @hookimpl

@@ -26,9 +26,9 @@ class LoadOptions:
     :param device_map: accelerate's "auto" or a mapping from module name to device, for
         models larger than one device; excludes `device`. Weights that it puts on disk are
         written where temporary files go (TMPDIR) and removed with the model.
-    :param backend: what computes the passes: for the default model the name of a registered denoiser
-        backend; for checkpoints "torch", or "kernels" for the row-invariant block decoder of
-        `dllm_kernels`, which computes Llama, Qwen2 and Qwen3 shapes on one device.
+    :param backend: what computes the passes: "torch"; "kernels" for the row-invariant block decoder of
+        `dllm_kernels`, which computes Llama, Qwen2 and Qwen3 shapes on one device; "auto" for that where
+        it fits, else torch. For the default model also the name of any other registered backend.
     :param family: of a checkpoint that looks like an ordinary model.
     :param preset: the sampler behind mode `diffusion`, where the checkpoint does not say it.
     :param mask_id: the mask token, where neither the checkpoint nor its family says it.
@@ -39,7 +39,7 @@ class LoadOptions:
     dtype: str = "auto"
     device: str = "auto"
     device_map: "str | dict[str, str | int] | None" = None
-    backend: str = "torch"
+    backend: str = "auto"
     family: str | None = None
     preset: str | None = None
     mask_id: int | None = None

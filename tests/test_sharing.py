@@ -142,7 +142,7 @@ def test_a_model_is_loaded_once_and_freed_with_its_last_holder(tiny_folder: Path
     options: dict[str, Any] = {"base": tiny_folder, "denoiser": denoiser, "dtype": "bfloat16"}
     one = shared_model(**options)
     assert shared_model(**options) is one
-    assert shared_model(**options, device="auto", device_map=None, backend="torch") is one
+    assert shared_model(**options, device="auto", device_map=None, backend="auto") is one
     other = shared_model(**{**options, "dtype": "float16"})
     assert other is not one
     gone = weakref.ref(one)

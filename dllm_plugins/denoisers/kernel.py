@@ -1,10 +1,10 @@
 """The block decoder of :mod:`dllm_kernels` as a denoiser: Llama, Qwen2 and Qwen3 shapes, row-invariant.
 
 Rows of a pass share their products, whatever their lengths; each attends to its own keys.
-The model's own parameters become views of the decoder's fused tensors, so that there is
-one copy of the weights.
+There is one copy of the weights: the model gives its own away.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
@@ -23,51 +23,27 @@ from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.native import linked
 from dllm_plugins.denoisers.native import visible
+from dllm_plugins.denoisers.rows import Rows
+from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.errors import CheckpointError
 
 
-class KernelDenoiser:
-    """See :class:`~dllm_plugins.denoisers.base.Denoiser`.
+class DecoderDenoiser(Rows[Store]):
+    """A block decoder behind the protocol :class:`~dllm_plugins.denoisers.base.Denoiser`.
 
-    :param model: a Llama, Qwen2 or Qwen3 with its head; it can still be used.
-    :param spec: its `numerics` is set to what the chosen kernel promises.
-    :raises CheckpointError: for a model the kernel does not compute.
+    :param spec: its `numerics` is set to what the decoder promises.
     """
 
-    def __init__(self, model: PreTrainedModel, spec: ModelSpec) -> None:
-        try:
-            weights = decoding.take_weights(model)
-            head = weights.head
-            made: decoding.Decoder = kernel(decoding.KERNEL, head.device, head.dtype, weights.shape.sizes())(weights)
-        except KernelError as error:
-            raise CheckpointError(f"backend='kernels' does not fit {spec.name}: {error}") from error
-        self.spec = replace(spec, numerics="row-invariant" if made.row_invariant else "approximate")
-        self.model = model
-        self.decoder = made
-        self._rows: dict[int, Store] = {}
-        self._opened = 0
+    def __init__(self, decoder: decoding.Decoder, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = replace(spec, numerics="row-invariant" if decoder.row_invariant else "approximate")
+        self.decoder = decoder
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
         """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
-        self._opened += 1
         if prefix is None:
-            self._rows[self._opened] = self.decoder.new_store()
-        else:
-            self._rows[self._opened] = cast(Store, prefix).copy(length)
-        return self._opened
-
-    def close_row(self, row: int) -> Store:
-        """End the row; its store is the caller's."""
-        return self._rows.pop(row)
-
-    @property
-    def open_rows(self) -> int:
-        """Rows being decoded."""
-        return len(self._rows)
-
-    def freeze(self, row: int, count: int) -> None:
-        """The first `count` tokens of the row's first segment of the last pass join the prefix."""
-        self._rows[row].freeze(count)
+            return self._open(self.decoder.new_store())
+        return self._open(cast(Store, prefix).copy(length))
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Keep these keys of the row's first segment of the last pass; see the protocol."""
@@ -101,7 +77,7 @@ class KernelDenoiser:
         hidden = self.decoder.forward(tokens, positions, parts, noisy)
         for row, count in firsts.items():
             self._rows[row].pend(count)
-        return _wanted(hidden, segments)
+        return wanted_of(hidden, segments)
 
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:
         """Logits [N, vocabulary]; see :meth:`~dllm_plugins.denoisers.base.Denoiser.logits`."""
@@ -112,10 +88,27 @@ class KernelDenoiser:
         return self.logits(hidden), None
 
 
-def _wanted(hidden: Tensor, segments: Sequence[Segment]) -> list[Tensor]:
-    """The wanted hidden states of each segment; hidden [N, width]."""
-    found, begin = [], 0
-    for segment in segments:
-        found.append(hidden[[begin + index for index in segment.wanted]])
-        begin += len(segment.tokens)
-    return found
+class KernelDenoiser(DecoderDenoiser):
+    """A model of transformers on the best block decoder.
+
+    :param model: a Llama, Qwen2 or Qwen3 with its head; it can still be used.
+    :raises CheckpointError: for a model the kernel does not compute.
+    """
+
+    def __init__(self, model: PreTrainedModel, spec: ModelSpec) -> None:
+        super().__init__(best_decoder(lambda: decoding.take_weights(model), spec), spec)
+        self.model = model
+
+
+def best_decoder(weights: Callable[[], decoding.DecoderWeights], spec: ModelSpec) -> decoding.Decoder:
+    """The best decoder for these weights on this machine.
+
+    :raises CheckpointError: if none computes them.
+    """
+    try:
+        found = weights()
+        head = found.head
+        made: decoding.Decoder = kernel(decoding.KERNEL, head.device, head.dtype, found.shape.sizes())(found)
+    except KernelError as error:
+        raise CheckpointError(f"backend='kernels' does not fit {spec.name}: {error}") from error
+    return made

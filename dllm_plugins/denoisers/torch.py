@@ -163,7 +163,7 @@ class TorchDenoiser(Rows[ExactCache]):
         """The chain head where the left token is known; hidden [N, width] padded, left [n, 2]."""
         known = self._embedding[left.clamp(min=0).to(hidden.device)] * (left >= 0).to(hidden)[..., None]
         known = pad_rows(known.flatten(1), ROWS).view(-1, 2, hidden.shape[-1])
-        inputs = torch.cat([hidden, _unit_rms(known[:, 0]), _unit_rms(known[:, 1])], dim=-1)
+        inputs = torch.cat([hidden, unit_rms(known[:, 0]), unit_rms(known[:, 1])], dim=-1)
         change = linear(F.silu(linear(inputs, self.low_rank.chain_down)), self.low_rank.chain_up)
         return hidden + change * pad_rows((left[:, :1] >= 0).to(hidden), ROWS)
 
@@ -186,7 +186,7 @@ class TorchDenoiser(Rows[ExactCache]):
         return linear(padded, head)[: len(hidden)]
 
 
-def _unit_rms(x: Tensor) -> Tensor:
+def unit_rms(x: Tensor) -> Tensor:
     """Rows scaled to a root mean square of one; rows of zeros stay zero."""
     wide = x.float()
     return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)).to(x.dtype)

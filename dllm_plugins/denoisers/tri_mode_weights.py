@@ -25,7 +25,7 @@ def decoder_weights(base: LlamaWeights, low_rank: LowRankWeights) -> DecoderWeig
     shape = base.shape
     half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
     return DecoderWeights(
-        shape=_shape(shape),
+        shape=decoder_shape(shape),
         embedding=embedding,
         layers=tuple(_layer(layer) for layer in base.layers),
         norm=base.norm,
@@ -37,7 +37,8 @@ def decoder_weights(base: LlamaWeights, low_rank: LowRankWeights) -> DecoderWeig
     )
 
 
-def _shape(shape: LlamaShape) -> DecoderShape:
+def decoder_shape(shape: LlamaShape) -> DecoderShape:
+    """The same numbers as the block decoder names them."""
     return DecoderShape(
         layers=shape.layers,
         hidden=shape.hidden,

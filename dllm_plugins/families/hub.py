@@ -12,6 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers import Qwen2ForCausalLM
 from transformers import Qwen3ForCausalLM
 
+from dllm_kernels.decoder import KERNEL
+from dllm_kernels.decoder import shape_of
+from dllm_kernels.dispatch import KernelError
+from dllm_kernels.dispatch import choose
 from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
@@ -33,8 +37,8 @@ from dllm_plugins.models import Model
 
 #: Options that only the default model takes.
 FOREIGN = ("base", "denoiser")
-#: What computes the passes: transformers' own classes, or the block decoder of `dllm_kernels`.
-BACKENDS = ("torch", "kernels")
+#: What computes the passes: transformers' own classes, the block decoder of `dllm_kernels`, or that where it fits.
+BACKENDS = ("auto", "torch", "kernels")
 #: The classes whose forward the block decoder computes.
 DECODED = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 
@@ -53,7 +57,8 @@ def load(name: str, options: LoadOptions) -> Model:
     if options.backend not in BACKENDS:
         raise OptionError(f"backend={options.backend!r} cannot run {name}; use {' or '.join(map(repr, BACKENDS))}")
     checkpoint = open_checkpoint(hub_folder(name), options.family)
-    if options.backend == "kernels":
+    backend = options.backend
+    if backend == "kernels":
         _fits_kernels(checkpoint, options)
     tokenizer = tokenizer_of(checkpoint)
     spec = make_spec(name, checkpoint, tokenizer, options)
@@ -65,7 +70,19 @@ def load(name: str, options: LoadOptions) -> Model:
         offload = TemporaryDirectory(prefix="dllm-offload-")
         model = load_checkpoint(checkpoint, dtype, options.device_map, offload.name)
         weakref.finalize(model, offload.cleanup)
-    return Model(name, denoiser_of(model, checkpoint, spec, options.backend), tokenizer)
+    if backend == "auto":
+        backend = "kernels" if _computed(model, checkpoint, options) else "torch"
+    return Model(name, denoiser_of(model, checkpoint, spec, backend), tokenizer)
+
+
+def _computed(model: PreTrainedModel, checkpoint: Checkpoint, options: LoadOptions) -> bool:
+    """Whether a block decoder computes it row-invariantly: better than transformers' own class does."""
+    try:
+        _fits_kernels(checkpoint, options)
+        found = choose(KERNEL, model.device, model.dtype, shape_of(model.config).sizes())
+    except (OptionError, KernelError):
+        return False
+    return bool(found.load().row_invariant)
 
 
 def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:

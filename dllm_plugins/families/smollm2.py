@@ -8,8 +8,11 @@ row for position p sits at rotary position p - 1. Facts and figures: docs/defaul
 from importlib.resources import files
 from pathlib import Path
 
+from dllm_kernels.decoder import KERNEL
+from dllm_kernels.dispatch import choose
 from dllm_plugins import plugins
 from dllm_plugins.base_model import require_base
+from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.low_rank import LowRankWeights
 from dllm_plugins.denoisers.low_rank import load_low_rank
@@ -17,6 +20,8 @@ from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.denoisers.placement import place
 from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
+from dllm_plugins.denoisers.tri_mode_weights import decoder_shape
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.denoisers.weights import load_llama
 from dllm_plugins.denoisers.weights import read_config
@@ -104,6 +109,21 @@ def build_torch(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -
     return TorchDenoiser(base, low_rank, spec)
 
 
+def build_kernels(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> TriModeDenoiser:
+    """The backend of our kernels."""
+    return TriModeDenoiser(base, low_rank, spec)
+
+
+def build_auto(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> Denoiser:
+    """The kernels where all weights are in one place and a row-invariant decoder computes them, else torch."""
+    places = {str(base.embedding.device), *(str(layer.qkv.device) for layer in base.layers)}
+    found = choose(KERNEL, base.embedding.device, base.embedding.dtype, decoder_shape(base.shape).sizes())
+    fits = len(places) == 1 and found.load().row_invariant
+    return build_kernels(base, low_rank, spec) if fits else build_torch(base, low_rank, spec)
+
+
+AUTO = Backend("auto", "the kernels where they fit, else torch", build_auto)
+KERNELS = Backend("kernels", "our block decoder, on the CPU", build_kernels)
 TORCH = Backend("torch", "PyTorch on any device it has", build_torch)
 FAMILY = Family("smollm2-tri-mode", frozenset({"llama"}), "SmolLM2-135M-Instruct with our low-rank denoiser", load)
 DEFAULT = Preset(NAME, "the tri-mode default: speculative, diffusion, ar", FAMILY.load)

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from dllm_kernels.compiled import library
 from dllm_kernels.decoder.base import Decoder
 from dllm_kernels.decoder.base import Part
 from dllm_kernels.decoder.base import Store
+from dllm_kernels.decoder.matrices import packing_fault
 from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.weights import DecoderShape
 from dllm_kernels.decoder.weights import DecoderWeights
@@ -23,6 +25,7 @@ from dllm_kernels.dispatch import Shapes
 from dllm_kernels.dispatch import register
 
 __all__ = [
+    "INT8_KERNEL",
     "KERNEL",
     "Decoder",
     "DecoderShape",
@@ -38,6 +41,9 @@ __all__ = [
 
 #: Its name in the dispatch; what it gives is called with :class:`DecoderWeights`.
 KERNEL = "block_decoder"
+#: The same with int8 linear layers and head, see :mod:`dllm_kernels.int8`. What it decodes is
+#: lossless with respect to the quantised model only.
+INT8_KERNEL = "block_decoder_int8"
 
 
 def _load_reference() -> Any:
@@ -52,10 +58,28 @@ def _load_cpu() -> Any:
     return CpuDecoder
 
 
+def _load_packed() -> Any:
+    from dllm_kernels.decoder.cpu import PackedDecoder
+
+    return PackedDecoder
+
+
 def _load_gpu() -> Any:
     from dllm_kernels.decoder.gpu import GpuDecoder
 
     return GpuDecoder
+
+
+def _load_int8_reference() -> Any:
+    from dllm_kernels.decoder.reference import Int8Reference
+
+    return Int8Reference
+
+
+def _load_int8() -> Any:
+    from dllm_kernels.decoder.cpu import Int8Decoder
+
+    return Int8Decoder
 
 
 def _takes_all(_device: torch.device, _dtype: torch.dtype, _shapes: Shapes) -> str | None:
@@ -73,8 +97,33 @@ def _cpu_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> st
     return None
 
 
+def _packed_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | None:
+    return _cpu_refuses(device, dtype, shapes) or packing_fault(dtype)
+
+
 register(Implementation(KERNEL, "reference", 0, _load_reference, _takes_all))
 register(Implementation(KERNEL, "cpu", 10, _load_cpu, _cpu_refuses))
+register(Implementation(KERNEL, "packed", 20, _load_packed, _packed_refuses))
+
+
+def _load_compiled() -> Any:
+    from dllm_kernels.decoder.compiled import CompiledDecoder
+
+    return CompiledDecoder
+
+
+def _compiled_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | None:
+    if device.type != "cpu":
+        return f"runs on the cpu only, not on {device.type}"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"computes in float32 or bfloat16, not in {dtype}"
+    odd = [name for name in ("hidden", "intermediate", "head_dim") if shapes[name] % 2]
+    if odd and dtype == torch.bfloat16:
+        return f"multiplies bfloat16 in pairs, so {odd[0]}={shapes[odd[0]]} must be even"
+    return library.why_not()
+
+
+register(Implementation(KERNEL, "compiled", 30, _load_compiled, _compiled_refuses))
 
 
 def _gpu_refuses(device: torch.device, dtype: torch.dtype, _shapes: Shapes) -> str | None:
@@ -86,3 +135,5 @@ def _gpu_refuses(device: torch.device, dtype: torch.dtype, _shapes: Shapes) -> s
 
 
 register(Implementation(KERNEL, "gpu", 20, _load_gpu, _gpu_refuses))
+register(Implementation(INT8_KERNEL, "reference", 0, _load_int8_reference, _takes_all))
+register(Implementation(INT8_KERNEL, "cpu", 10, _load_int8, _cpu_refuses))

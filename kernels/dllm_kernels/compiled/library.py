@@ -1,0 +1,117 @@
+"""Finding and loading the compiled kernels."""
+
+import ctypes
+import hashlib
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+
+from dllm_kernels.compiled import structures
+from dllm_kernels.dispatch import KernelError
+
+SOURCES = Path(__file__).parent / "source"
+BUILD = "python -m dllm_kernels.build"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An instruction set to compile for.
+
+    :param machine: what :func:`platform.machine` says, in lower case.
+    :param features: names in /proc/cpuinfo that a processor must have.
+    :param flags: of the compiler.
+    """
+
+    machine: tuple[str, ...]
+    features: frozenset[str]
+    flags: tuple[str, ...]
+
+
+_X86, _ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
+_V4 = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"})
+#: The best first. Without AVX-512 the same sources compile to AVX2, NEON or plain vectors.
+TARGETS = {
+    "avx512-bf16": Target(
+        _X86, _V4 | {"avx512_bf16", "avx512_vnni"}, ("-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni")
+    ),
+    "avx512": Target(_X86, _V4, ("-march=x86-64-v4",)),
+    "avx2": Target(_X86, frozenset({"avx2", "fma"}), ("-march=x86-64-v3",)),
+    "neon": Target(_ARM, frozenset(), ()),
+}
+
+
+@cache
+def _features() -> frozenset[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    lines = (line.partition(":") for line in text.splitlines())
+    return frozenset(
+        word for name, _, words in lines if name.strip() in ("flags", "Features") for word in words.split()
+    )
+
+
+def best_target() -> str:
+    """The best instruction set this machine has.
+
+    :raises KernelError: for a machine we do not compile for.
+    """
+    machine = platform.machine().lower()
+    for name, target in TARGETS.items():
+        if machine in target.machine and target.features <= _features():
+            return name
+    raise KernelError(f"the compiled kernels know {', '.join(TARGETS)}, not this machine ({machine}); PyTorch serves")
+
+
+def folder() -> Path:
+    """Where builds are: what DLLM_KERNELS names, else the user's cache."""
+    chosen = os.environ.get("DLLM_KERNELS")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("dllm-plugins") / "kernels"
+
+
+@cache
+def _print() -> str:
+    """Changes with the sources, so that an old build is never loaded."""
+    seen = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        seen.update(path.name.encode() + path.read_bytes())
+    return seen.hexdigest()[:12]
+
+
+def place(target: str) -> Path:
+    """The library of a target."""
+    return folder() / f"dllm_kernels-{target}-{_print()}.so"
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """The compiled kernels.
+
+    :raises KernelError: if they were not built, or cannot be loaded, with what mends it.
+    """
+    path = place(best_target())
+    if not path.exists():
+        raise KernelError(f"was not built; run `{BUILD}` (it needs a C++ compiler)")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelError(f"{path} cannot be loaded ({error}); remove it and run `{BUILD}`") from error
+    structures.declare(library)
+    return library
+
+
+def why_not() -> str | None:
+    """Why the compiled kernels cannot be used; None if they can."""
+    if os.environ.get("DLLM_KERNELS") == "":
+        return "is switched off by DLLM_KERNELS='' in the environment"
+    try:
+        load()
+    except KernelError as error:
+        load.cache_clear()
+        return str(error)
+    return None

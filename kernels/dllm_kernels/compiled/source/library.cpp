@@ -1,0 +1,71 @@
+// What Python calls, through ctypes: plain C, no Python or torch headers, so that one build
+// serves every version of both. Functions return 0, or 1 where memory ran out.
+#include <new>
+
+#include "decoder.hpp"
+
+#define DLLM_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+template <class Work>
+int guarded(const Work& work) {
+    try {
+        work();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
+template <class T>
+void linear(const Unit* x, const Linear& l, float* to, int rows, int threads) {
+    int units = l.inputs / T::PER_UNIT;
+    Levels levels;
+    if (l.levels) levels.fit(rows, l.inputs);
+    Product<T> product{l, {x, units}, &levels};
+    Barrier barrier;
+    pool().run(threads, [&](int thread) {
+        if (l.levels) {
+            Share own(rows, 1, thread, threads);
+            for (int r = own.begin; r < own.end; r++)
+                quantise<T>(product.x.row(r), l.inputs, levels.levels.data() + (size_t)r * l.inputs, levels.scale[r]);
+            barrier.wait(threads);
+        }
+        Share share(l.outputs, 24, thread, threads);
+        each_tile(rows, share.begin, share.end, [&](int row, int count, int out, int some) {
+            float found[TILE];
+            product(row, count, out, some, found);
+            hand_out(row, count, out, some, found,
+                     [&](int r, int n, auto value) { store(to + (size_t)r * l.outputs + n, value); });
+        });
+    });
+}
+
+}  // namespace
+
+// Changes whenever a structure or a function does.
+DLLM_EXPORT int dllm_version() { return 1; }
+
+DLLM_EXPORT void* dllm_workspace() { return new (std::nothrow) Workspace; }
+
+DLLM_EXPORT void dllm_free_workspace(void* space) { delete (Workspace*)space; }
+
+// One pass; `narrow` for bfloat16 weights. Buffers of wide passes are not kept.
+DLLM_EXPORT int dllm_forward(const Model* model, const Pass* pass, void* space, int narrow) {
+    return guarded([&] {
+        Workspace own, &used = pass->rows > 256 ? own : *(Workspace*)space;
+        if (narrow)
+            Forward<BFloat16>(*model, *pass, used).run();
+        else
+            Forward<Float32>(*model, *pass, used).run();
+    });
+}
+
+// Whether int8 weights can be used.
+DLLM_EXPORT int dllm_has_int8() { return HAS_INT8; }
+
+// float32 [rows, outputs] of x [rows, inputs].
+DLLM_EXPORT int dllm_linear(const Unit* x, const Linear* l, float* to, int rows, int threads, int narrow) {
+    return guarded([&] { (narrow ? linear<BFloat16> : linear<Float32>)(x, *l, to, rows, threads); });
+}

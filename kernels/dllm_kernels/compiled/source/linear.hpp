@@ -1,0 +1,161 @@
+// Linear layers: plain ones with their low-rank part, and int8 ones (dllm_kernels/int8.py says
+// what is computed; integer sums are exact, and a row's scale comes from that row alone).
+#pragma once
+
+#include <vector>
+
+#include "product.hpp"
+
+// Weights [out][in / per unit] units, or int8 levels [out][in] with a scale and 128 times the
+// sum of the levels per output. The low-rank pair may be absent.
+struct Linear {
+    const Unit* weight;
+    const float* bias;
+    const Unit* down;
+    const Unit* up;
+    const int8_t* levels;
+    const float* scale;
+    const int32_t* offset;
+    int32_t outputs, inputs;
+};
+
+// Rows in uint8: the level plus 128.
+struct Levels {
+    std::vector<uint8_t> levels;
+    std::vector<float> scale;
+    void fit(int rows, int inputs) {
+        levels.resize((size_t)rows * inputs);
+        scale.resize(rows);
+    }
+};
+
+template <class T>
+inline void quantise(const Unit* from, int count, uint8_t* to, float& scale) {
+    const Units sign = splat(0x7fffffffu);
+    Floats top{};
+    int i = 0;
+    for (; i + LANES <= count; i += LANES) top = larger(top, (Floats)((Units)T::get_vector(from, i) & sign));
+    float largest = max_of(top);
+    for (; i < count; i++) largest = std::max(largest, std::fabs(T::get(from, i)));
+    scale = std::max(largest / 127.0f, 1.17549435e-38f);
+    // Adding 1.5 * 2^23 rounds to a whole number, ties to even; the levels are then at most 127.
+    for (i = 0; i + LANES <= count; i += LANES) {
+        Units level = (Units)(T::get_vector(from, i) / scale + 12582912.0f) - (float_to_bits(12582912.0f) - 128u);
+        store(to + i, __builtin_convertvector(level, Bytes));
+    }
+    for (; i < count; i++) to[i] = (uint8_t)((int)std::nearbyint(T::get(from, i) / scale) + 128);
+}
+
+#if defined(__AVX512VNNI__)
+constexpr bool HAS_INT8 = true;
+
+// sum += four products of uint8 and int8 a lane. Written out, because GCC 12 copies every sum
+// around the intrinsic and spills half of them.
+inline __attribute__((always_inline)) void dot_int8(__m512i& sum, __m512i a, __m512i b) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+
+template <int MR, int NR, bool WHOLE>
+inline __attribute__((always_inline)) void step_int8(__m512i (&sum)[NR * MR], const uint8_t* x, const int8_t* w,
+                                                     int inputs, __mmask64 mask) {
+    __m512i b[NR];
+#pragma GCC unroll 8
+    for (int n = 0; n < NR; n++) {
+        const int8_t* from = w + (size_t)n * inputs;
+        b[n] = WHOLE ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi8(mask, from);
+        __builtin_prefetch(from + (size_t)NR * inputs, 0, 3);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; r++) {
+        const uint8_t* from = x + (size_t)r * inputs;
+        __m512i a = WHOLE ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi8(mask, from);
+#pragma GCC unroll 8
+        for (int n = 0; n < NR; n++) dot_int8(sum[r * NR + n], a, b[n]);
+    }
+}
+
+template <int MR, int NR>
+inline void tile_int8(const Levels& x, const Linear& l, int row, int out, int32_t* to) {
+    __m512i sum[NR * MR];
+#pragma GCC unroll 32
+    for (int i = 0; i < NR * MR; i++) sum[i] = _mm512_setzero_si512();
+    const uint8_t* xs = x.levels.data() + (size_t)row * l.inputs;
+    const int8_t* ws = l.levels + (size_t)out * l.inputs;
+    const int inputs = l.inputs;
+    int k = 0;
+    for (; k + 64 <= inputs; k += 64) step_int8<MR, NR, true>(sum, xs + k, ws + k, inputs, 0);
+    if (k < inputs) step_int8<MR, NR, false>(sum, xs + k, ws + k, inputs, (1ull << (inputs - k)) - 1);
+#pragma GCC unroll 4
+    for (int i = 0; i < NR * MR; i += 8) {
+        __m512i part[8];
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) part[j] = i + j < NR * MR ? sum[i + j] : _mm512_setzero_si512();
+        _mm256_storeu_si256((__m256i*)(to + i), sums_of_eight<AddInts>(part));
+    }
+}
+
+template <int MR>
+inline void tiles_int8(const Levels& x, const Linear& l, int row, int out, int outputs, int32_t* to) {
+    if (outputs == outputs_of(MR)) return tile_int8<MR, outputs_of(MR)>(x, l, row, out, to);
+    int32_t one[8];
+    for (int n = 0; n < outputs; n++) {
+        tile_int8<MR, 1>(x, l, row, out + n, one);
+        for (int r = 0; r < MR; r++) to[r * outputs_of(MR) + n] = one[r];
+    }
+}
+
+inline void multiply_int8(const Levels& x, const Linear& l, int row, int rows, int out, int outputs, float* to) {
+    int32_t found[TILE];
+    switch (rows) {
+        case 1: tiles_int8<1>(x, l, row, out, outputs, found); break;
+        case 2: tiles_int8<2>(x, l, row, out, outputs, found); break;
+        case 3: tiles_int8<3>(x, l, row, out, outputs, found); break;
+        case 4: tiles_int8<4>(x, l, row, out, outputs, found); break;
+        case 5: tiles_int8<5>(x, l, row, out, outputs, found); break;
+        default: tiles_int8<6>(x, l, row, out, outputs, found); break;
+    }
+    int stride = outputs_of(rows);
+    typedef int32_t FourInts __attribute__((vector_size(16)));
+    for (int r = 0; r < rows; r++) {
+        float scale = x.scale[row + r];
+        int n = 0;
+        for (; n + 4 <= outputs; n += 4) {
+            FourInts exact = load<FourInts>(found + r * stride + n) - load<FourInts>(l.offset + out + n);
+            store(to + r * stride + n, __builtin_convertvector(exact, Four) * (scale * load<Four>(l.scale + out + n)));
+        }
+        for (; n < outputs; n++)
+            to[r * stride + n] = (float)(found[r * stride + n] - l.offset[out + n]) * (scale * l.scale[out + n]);
+    }
+}
+#else
+constexpr bool HAS_INT8 = false;
+
+inline void multiply_int8(const Levels&, const Linear&, int, int, int, int, float*) {}
+#endif
+
+// A linear layer of certain rows; call it for tiles.
+template <class T>
+struct Product {
+    const Linear& l;
+    Rows x;
+    const Levels* levels = nullptr;
+    Rows t = {};
+
+    // A tile with the bias.
+    void operator()(int row, int rows, int out, int outputs, float* to) const {
+        Rows u{l.up, t.units};
+        if (!l.levels) {
+            multiply<T>({x, {l.weight, x.units}, t, u}, row, rows, out, outputs, to);
+        } else {
+            multiply_int8(*levels, l, row, rows, out, outputs, to);
+            if (t.data) {
+                float low[TILE] = {};
+                multiply<T>({t, u, {}, {}}, row, rows, out, outputs, low);
+                for (int i = 0; i < TILE; i++) to[i] += low[i];
+            }
+        }
+        if (l.bias)
+            for (int r = 0; r < rows; r++)
+                for (int n = 0; n < outputs; n++) to[r * outputs_of(rows) + n] += l.bias[out + n];
+    }
+};

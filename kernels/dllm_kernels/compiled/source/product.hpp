@@ -1,0 +1,125 @@
+// Products of a few rows with large matrices. Rows of both are contiguous, so weights stay as
+// they were loaded. Every element is summed lane by lane and then over the lanes in one fixed
+// order, whatever the tile: a row's result cannot depend on how many rows there are.
+#pragma once
+
+#include <algorithm>
+
+#include "pool.hpp"
+#include "simd.hpp"
+
+// Rows [.., units] one behind another.
+struct Rows {
+    const Unit* data = nullptr;
+    int units = 0;
+    const Unit* row(int index) const { return data + (size_t)index * units; }
+};
+
+// x [rows] times w [outputs], and then t times u: the low-rank part continues the same sums.
+struct Factors {
+    Rows x, w, t, u;
+};
+
+constexpr int MOST_ROWS = 6;
+// Outputs of a tile: accumulators fit the registers, and loads stay behind multiplications.
+constexpr int outputs_of(int rows) { return rows <= 2 ? 8 : 4; }
+// Room for the results of a tile: to[r * outputs_of(rows) + n].
+constexpr int TILE = 32;
+
+template <class T, int MR, int NR>
+inline void accumulate(Floats (&sum)[NR * MR], const Rows& x, int row, const Rows& w, int out) {
+    const Unit* xs[MR];
+    const Unit* ws[NR];
+    for (int r = 0; r < MR; r++) xs[r] = x.row(row + r);
+    for (int n = 0; n < NR; n++) ws[n] = w.row(out + n);
+    int k = 0;
+    for (; k + LANES <= x.units; k += LANES) {
+        Units b[NR];
+#pragma GCC unroll 8
+        for (int n = 0; n < NR; n++) {
+            b[n] = load<Units>(ws[n] + k);
+            // The next tile's weights, on their way while this one is multiplied.
+            __builtin_prefetch(ws[n] + k + (size_t)NR * w.units, 0, 3);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < MR; r++) {
+            Units a = load<Units>(xs[r] + k);
+#pragma GCC unroll 8
+            for (int n = 0; n < NR; n++) sum[r * NR + n] = T::dot(sum[r * NR + n], b[n], a);
+        }
+    }
+    if (k == x.units) return;
+    Units b[NR];
+#pragma GCC unroll 8
+    for (int n = 0; n < NR; n++) b[n] = load_part(ws[n] + k, x.units - k);
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; r++) {
+        Units a = load_part(xs[r] + k, x.units - k);
+#pragma GCC unroll 8
+        for (int n = 0; n < NR; n++) sum[r * NR + n] = T::dot(sum[r * NR + n], b[n], a);
+    }
+}
+
+// to[r * NR + n] for NR outputs of MR rows.
+template <class T, int MR, int NR>
+void tile(const Factors& f, int row, int out, float* to) {
+    Floats sum[NR * MR];
+#pragma GCC unroll 32
+    for (int i = 0; i < NR * MR; i++) sum[i] = Floats{};
+    accumulate<T, MR, NR>(sum, f.x, row, f.w, out);
+    if (f.t.data) accumulate<T, MR, NR>(sum, f.t, row, f.u, out);
+    sums<NR * MR>(sum, to);
+}
+
+template <class T, int MR>
+inline void tile_of(const Factors& f, int row, int out, int outputs, float* to) {
+    if (outputs == outputs_of(MR)) return tile<T, MR, outputs_of(MR)>(f, row, out, to);
+    float one[8];
+    for (int n = 0; n < outputs; n++) {
+        tile<T, MR, 1>(f, row, out + n, one);
+        for (int r = 0; r < MR; r++) to[r * outputs_of(MR) + n] = one[r];
+    }
+}
+
+// At most MOST_ROWS rows and outputs_of(rows) outputs.
+template <class T>
+inline void multiply(const Factors& f, int row, int rows, int out, int outputs, float* to) {
+    switch (rows) {
+        case 1: return tile_of<T, 1>(f, row, out, outputs, to);
+        case 2: return tile_of<T, 2>(f, row, out, outputs, to);
+        case 3: return tile_of<T, 3>(f, row, out, outputs, to);
+        case 4: return tile_of<T, 4>(f, row, out, outputs, to);
+        case 5: return tile_of<T, 5>(f, row, out, outputs, to);
+        default: return tile_of<T, 6>(f, row, out, outputs, to);
+    }
+}
+
+// Visits all tiles of rows x [begin, end) so that weights come from memory once.
+template <class Visit>
+inline void each_tile(int rows, int begin, int end, const Visit& visit) {
+    int groups = (rows + MOST_ROWS - 1) / MOST_ROWS;
+    int panel = groups <= 6 ? 8 : 48;
+    for (int first = begin; first < end; first += panel) {
+        int last = std::min(first + panel, end);
+        for (int group = 0; group < groups; group++) {
+            int row = rows * group / groups, count = rows * (group + 1) / groups - row;
+            int step = outputs_of(count);
+            for (int out = first; out < last; out += step) visit(row, count, out, std::min(step, last - out));
+        }
+    }
+}
+
+// Four neighbouring results of a row.
+typedef float Four __attribute__((vector_size(16)));
+
+// Visits to(row, output, Four) where four are whole, and to(row, output, float) for the rest.
+template <class To>
+inline void hand_out(int row, int rows, int out, int outputs, const float* found, const To& to) {
+    int stride = outputs_of(rows);
+    for (int r = 0; r < rows; r++) {
+        const float* own = found + r * stride;
+        int n = 0;
+        for (; n + 4 <= outputs; n += 4) to(row + r, out + n, load<Four>(own + n));
+        for (; n < outputs; n++) to(row + r, out + n, own[n]);
+    }
+}

@@ -1,0 +1,132 @@
+"""The block decoder in C++: a whole pass in one call; see compiled/source/decoder.hpp.
+
+Row-invariant by construction: every sum runs over its own inputs in one fixed order, on
+any number of threads. Residuals and norms are float32, so in bfloat16 the results are
+closer to float32 than those of the reference.
+"""
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dllm_kernels.compiled import library
+from dllm_kernels.compiled import structures
+from dllm_kernels.decoder.base import Part
+from dllm_kernels.decoder.base import noisy_rows
+from dllm_kernels.decoder.compiled_store import CompiledStore
+from dllm_kernels.decoder.compiled_store import store_of
+from dllm_kernels.decoder.compiled_weights import Packed
+from dllm_kernels.decoder.compiled_weights import pack
+from dllm_kernels.decoder.weights import DecoderWeights
+
+
+class CompiledDecoder:
+    """See :class:`~dllm_kernels.decoder.base.Decoder`.
+
+    :param int8: whether the linear layers of the body and the head are quantised; see
+        :mod:`dllm_kernels.int8`. The weights given are then not kept.
+    """
+
+    row_invariant = True
+
+    def __init__(self, weights: DecoderWeights, int8: bool = False) -> None:
+        self.weights = weights
+        self._library = library.load()
+        self._packed: Packed = pack(weights, int8)
+        self._narrow = int(weights.embedding.dtype == torch.bfloat16)
+        self._space = self._library.dllm_workspace()
+        weakref.finalize(self, self._library.dllm_free_workspace, self._space)
+        self._turns = torch.empty(2, 0, len(weights.frequencies))
+        self._seconds: ctypes.Array[ctypes.c_double] | None = None
+
+    def new_store(self) -> CompiledStore:
+        """An empty row."""
+        return CompiledStore(self.weights.shape, self.weights.embedding.dtype)
+
+    @torch.inference_mode()
+    def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part], noisy: Tensor | None = None) -> Tensor:
+        """See :class:`~dllm_kernels.decoder.base.Decoder`."""
+        rows = len(tokens)
+        hidden = torch.empty(rows, self.weights.shape.hidden, dtype=self.weights.embedding.dtype)
+        turns = self._rotary(int(positions.max()) + 1) if rows else self._turns
+        seen = [part.seen.to(torch.uint8).contiguous() for part in parts]
+        own, rounds = self._parts(parts, seen)
+        flags = None if noisy_rows(noisy, self.weights) is None else noisy
+        tokens, positions = tokens.contiguous(), positions.contiguous()
+        call = structures.Pass(
+            rows=rows,
+            parts=len(parts),
+            rounds=rounds,
+            threads=torch.get_num_threads(),
+            tokens=tokens.data_ptr(),
+            positions=positions.data_ptr(),
+            cosines=turns[0].data_ptr(),
+            sines=turns[1].data_ptr(),
+            noisy=None if flags is None else flags.data_ptr(),
+            part=own,
+            hidden=hidden.data_ptr(),
+            seconds=self._seconds,
+        )
+        if self._library.dllm_forward(self._packed.model, call, self._space, self._narrow):
+            raise MemoryError(f"no memory for a pass over {rows} positions; forward fewer at once")
+        return hidden
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits float32 [N, vocabulary] of hidden states [N, hidden]."""
+        return self._multiply(hidden, self._packed.head)
+
+    def product(self, weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """A linear layer of its own: rows [N, in] to float32 [N, out], row-invariant.
+
+        :param weight: [out, in] in the decoder's dtype.
+        """
+        linear = self._packed.linear(weight, bias, None, int8=False)
+        return lambda x: self._multiply(x, linear)
+
+    def _multiply(self, x: Tensor, linear: structures.Linear) -> Tensor:
+        x = x.contiguous()
+        found = torch.empty(len(x), linear.outputs)
+        threads = torch.get_num_threads()
+        if self._library.dllm_linear(x.data_ptr(), linear, found.data_ptr(), len(x), threads, self._narrow):
+            raise MemoryError(f"no memory for a product of {len(x)} rows; ask for fewer at once")
+        return found
+
+    def time(self, on: bool) -> None:
+        """Whether passes are timed by parts from now on."""
+        self._seconds = (ctypes.c_double * 3)() if on else None
+
+    def timings(self) -> dict[str, float]:
+        """Seconds since the last call: linear layers, attention, and the rest of the body."""
+        if self._seconds is None:
+            return {}
+        found = dict(zip(("linear", "attention", "other"), self._seconds, strict=True))
+        self._seconds = (ctypes.c_double * 3)()
+        return found
+
+    def _rotary(self, length: int) -> Tensor:
+        """Cosines and sines float32 [2, at least length, head_dim / 2]."""
+        if length > self._turns.shape[1]:
+            angles = torch.outer(torch.arange(1 << (length - 1).bit_length()).float(), self.weights.frequencies)
+            self._turns = torch.stack([angles.cos(), angles.sin()]) * self.weights.rope_scale
+        return self._turns
+
+    @staticmethod
+    def _parts(parts: Sequence[Part], seen: Sequence[Tensor]) -> tuple[Any, int]:
+        """The parts, each with its number among those of its row, and the most parts of a row."""
+        own = (structures.Part * len(parts))()
+        counts: dict[int, int] = {}
+        for place, (part, mask) in enumerate(zip(parts, seen, strict=True)):
+            store = store_of(part.store)
+            keys, values = store.pointers
+            number = counts.get(id(store), 0)
+            counts[id(store)] = number + 1
+            own[place] = structures.Part(
+                part.rows.start, len(mask), store.kept, number, store.capacity, keys, values, mask.data_ptr()
+            )
+        return own, max(counts.values(), default=0)

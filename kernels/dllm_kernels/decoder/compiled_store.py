@@ -1,0 +1,127 @@
+"""Keys and values as the compiled decoder reads them: sixteen keys or two values side by side.
+
+The layouts are written down in compiled/source/attention.hpp.
+"""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dllm_kernels.decoder.store import KeyValues
+from dllm_kernels.decoder.weights import DecoderShape
+from dllm_kernels.dispatch import KernelError
+
+#: Keys of a chunk, and what head sizes are padded to.
+CHUNK = 16
+
+
+class CompiledStore(KeyValues):
+    """Per layer, keys [kv_heads, capacity / 16, size / per, 16, per], values [kv_heads, capacity / per, size, per].
+
+    `per` is 2 in bfloat16 and 1 in float32; size is head_dim in whole sixteens, the rest zeros.
+    """
+
+    def __init__(self, shape: DecoderShape, dtype: torch.dtype) -> None:
+        super().__init__(shape, torch.device("cpu"), dtype)
+        self._per = 2 if dtype == torch.bfloat16 else 1
+        self._pointers: tuple[ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]] | None = None
+
+    @property
+    def pointers(self) -> tuple[int, int]:
+        """Addresses of the arrays of the layers' keys and values; good until the store grows."""
+        if self._pointers is None:
+            array = ctypes.c_void_p * self.shape.layers
+            self._pointers = (
+                array(*(tensor.data_ptr() for tensor in self.keys)),
+                array(*(tensor.data_ptr() for tensor in self.values)),
+            )
+        keys, values = self._pointers
+        return ctypes.addressof(keys), ctypes.addressof(values)
+
+    @torch.inference_mode()
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
+        needed = _whole(self.kept + rows)
+        if needed <= self.capacity:
+            return
+        # A quarter more each time: few copies of a growing prefix, little memory in vain.
+        self.capacity = max(needed, _whole(self.capacity + self.capacity // 4))
+        per, size = self._per, _whole(self.shape.head_dim)
+        heads, chunks = self.shape.kv_heads, self.capacity // CHUNK
+        self._grow(self.keys, (heads, chunks, size // per, CHUNK, per))
+        self._grow(self.values, (heads, self.capacity // per, size, per))
+        self._pointers = None
+
+    def _grow(self, store: list[Tensor], size: tuple[int, ...]) -> None:
+        for layer in range(self.shape.layers):
+            # Zeros, because a hidden value times a weight of zero must be zero.
+            grown = torch.zeros(size, dtype=self.dtype)
+            if layer < len(store):
+                grown[:, : store[layer].shape[1]] = store[layer]
+                store[layer] = grown
+            else:
+                store.append(grown)
+
+    @torch.inference_mode()
+    def freeze(self, count: int) -> None:
+        """The first `count` pending positions join the prefix; held ones go.
+
+        :raises KernelError: if fewer are pending, or they were frozen already.
+        """
+        slots = self._first(count)[:count]
+        if slots and slots[0] < self.length:
+            raise KernelError("the last pass was frozen already; make another pass first")
+        if slots and slots[0] != self.length:
+            self._move(slots, self.length)
+            self._pending[:count] = range(self.length, self.length + count)
+        self.length += count
+        self.held = 0
+
+    @torch.inference_mode()
+    def hold(self, indices: Sequence[int]) -> None:
+        """These pending positions are held, in place of the earlier ones; the others are lost.
+
+        :raises KernelError: if they are not pending.
+        """
+        slots = self._first(max(indices, default=-1) + 1)
+        self._move([slots[index] for index in indices], self.length)
+        self.held, self._pending = len(indices), []
+
+    @torch.inference_mode()
+    def copy(self, length: int) -> "CompiledStore":
+        """A store of its own that holds the first `length` positions of this prefix."""
+        made = CompiledStore(self.shape, self.dtype)
+        made.reserve(length)
+        chunks = -(-length // CHUNK)
+        for new, old in zip(made.keys, self.keys, strict=True):
+            new[:, :chunks] = old[:, :chunks]
+        for new, old in zip(made.values, self.values, strict=True):
+            new[:, : chunks * CHUNK // self._per] = old[:, : chunks * CHUNK // self._per]
+        made.length = length
+        return made
+
+    def _move(self, slots: Sequence[int], begin: int) -> None:
+        """What stands at `slots` goes to begin, begin + 1, ..."""
+        if not slots:
+            return
+        old, new = torch.tensor(list(slots)), torch.arange(begin, begin + len(slots))
+        for tensors, width, axis in ((self.keys, CHUNK, 3), (self.values, self._per, 3)):
+            for tensor in tensors:
+                by_slot = tensor.movedim(axis, 2)
+                by_slot[:, new // width, new % width] = by_slot[:, old // width, old % width].clone()
+
+
+def store_of(store: object) -> CompiledStore:
+    """The store of a part.
+
+    :raises KernelError: for another decoder's store.
+    """
+    if not isinstance(store, CompiledStore):
+        raise KernelError(f"a store of {type(store).__name__} is another decoder's; use this one's new_store()")
+    return store
+
+
+def _whole(length: int) -> int:
+    return -(-length // CHUNK) * CHUNK

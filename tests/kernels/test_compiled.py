@@ -1,0 +1,266 @@
+"""The compiled block decoder: equal to transformers, row-invariant, and only used where it fits."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dllm_kernels import build
+from dllm_kernels.compiled import library
+from dllm_kernels.decoder import KERNEL
+from dllm_kernels.decoder import Decoder
+from dllm_kernels.decoder import LowRankPair
+from dllm_kernels.decoder import take_weights
+from dllm_kernels.decoder.compiled import CompiledDecoder
+from dllm_kernels.decoder.reference import ReferenceDecoder
+from dllm_kernels.dispatch import KernelError
+from dllm_kernels.dispatch import choose
+from dllm_kernels.dispatch import explain
+
+from .decoders import BIASED
+from .decoders import KINDS
+from .decoders import SHAPES
+from .decoders import blocks
+from .decoders import drawn
+from .decoders import logits_of
+from .decoders import network
+from .decoders import row_of
+from .decoders import run
+from .test_decoder_numerics import assert_row_invariant
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    """Built once; where there is no compiler there is nothing to test."""
+    try:
+        build.compiler()
+    except KernelError as error:
+        pytest.skip(str(error))
+    target = library.best_target()
+    if not library.place(target).exists():
+        build.build(target)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sizes", SHAPES, ids=lambda sizes: str(sizes["hidden_size"]))
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_transformers(kind: str, biased: bool, sizes: dict[str, Any], threads: int) -> None:
+    """Odd widths and heads, any mask, positions out of order, tied and untied heads."""
+    extra: dict[str, Any] = BIASED[kind] if biased else {}
+    model = network(kind, tie_word_embeddings=biased, **sizes, **extra)
+    tokens, positions = drawn(23), torch.randperm(700, generator=torch.Generator().manual_seed(1))[:23]
+    seen = (torch.rand(23, 23, generator=torch.Generator().manual_seed(2)) < 0.5) | torch.eye(23).bool()
+    decoder = CompiledDecoder(take_weights(model))
+    (found,) = run(decoder, [(row_of(decoder), tokens, positions, seen)])
+    torch.testing.assert_close(found, logits_of(model, tokens, positions, seen), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_is_as_close_to_float32_as_the_reference(kind: str) -> None:
+    """Its residuals and norms are float32, so it must not be further away."""
+    wide = network(kind, **SHAPES[1])
+    narrow = network(kind, torch.bfloat16, **SHAPES[1])
+    with torch.no_grad():
+        for own, other in zip(wide.parameters(), narrow.parameters(), strict=True):
+            own.copy_(other.float())
+    errors = []
+    for implementation in (CompiledDecoder, ReferenceDecoder):
+        found = []
+        for model in (wide, narrow):
+            decoder = implementation(take_weights(model))
+            rows = [(row_of(decoder), drawn(n, n), torch.arange(n), torch.ones(n, n).bool()) for n in (1, 17, 6)]
+            found.append(torch.cat(run(decoder, rows)).float())
+        errors.append(float((found[0] - found[1]).norm()))
+    assert 0 < errors[0] <= errors[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [SHAPES[0], SHAPES[1]], ids=["36", "64"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_row_invariant(kind: str, sizes: dict[str, int], dtype: torch.dtype, threads: int) -> None:
+    """Bit-equal alone and batched, over the boundary of a block of keys."""
+    assert_row_invariant(CompiledDecoder(take_weights(network(kind, dtype, **sizes))), drawn(270))
+
+
+def test_int8_is_row_invariant(threads: int) -> None:
+    if not library.load().dllm_has_int8():
+        pytest.skip("this processor has no AVX-512 VNNI")
+    model = network("qwen3", torch.bfloat16, **SHAPES[1])
+    assert_row_invariant(CompiledDecoder(take_weights(model), int8=True), drawn(60))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cached_equals_recomputed(dtype: torch.dtype) -> None:
+    """Ragged rows behind their own prefixes; a pass overwrites what the one before left."""
+    model = network("qwen3", dtype, **SHAPES[1])
+    decoder = CompiledDecoder(take_weights(model))
+    tokens = [drawn(290, seed) for seed in (1, 2)]
+    whole = [run(decoder, [(row_of(decoder), row, torch.arange(290), blocks(0, 290))])[0] for row in tokens]
+    stores, ends = [row_of(decoder), row_of(decoder)], [0, 0]
+    for steps in ((250, 5), (5, 10), (5, 255), (10, 5), (5, 5)):
+        before = list(ends)
+        ends = [begin + step for begin, step in zip(before, steps, strict=True)]
+        spans = [torch.arange(begin, end) for begin, end in zip(before, ends, strict=True)]
+        rows = [(stores[i], tokens[i][spans[i]], spans[i], blocks(before[i], ends[i])) for i in (0, 1)]
+        noise = [(stores[i], drawn(7, 9), spans[i][0] + torch.arange(7), torch.ones(7, 7).bool()) for i in (0, 1)]
+        run(decoder, noise)
+        for row, found in enumerate(run(decoder, rows)):
+            assert torch.equal(found, whole[row][spans[row]])
+        for row, step in enumerate(steps):
+            stores[row].pend(step)
+            stores[row].freeze(step)
+    copied = stores[0].copy(13)
+    (again,) = run(decoder, [(copied, tokens[0][10:15][3:], torch.arange(13, 15), blocks(13, 15))])
+    assert torch.isfinite(again).all() and copied.length == 13
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_held_keys_stand_where_they_are_put(dtype: torch.dtype) -> None:
+    """What is held equals a store that was filled with those positions in the first place."""
+    decoder = CompiledDecoder(take_weights(network("llama", dtype, **SHAPES[1])))
+    store, tokens = row_of(decoder), drawn(40)
+    run(decoder, [(store, tokens[:9], torch.arange(9), blocks(0, 9))])
+    store.pend(9)
+    store.freeze(9)
+    run(decoder, [(store, tokens[9:30], torch.arange(9, 30), blocks(9, 30))])
+    store.pend(21)
+    chosen = [1, 2, 5, 18, 20]
+    expected = [tensor.clone() for tensor in (*store.keys, *store.values)]
+    store.hold(chosen)
+    assert (store.length, store.held) == (9, 5)
+    for before, after, width in zip(
+        expected, (*store.keys, *store.values), [16] * 2 + [1 if dtype == torch.float32 else 2] * 2, strict=True
+    ):
+        old, new = before.movedim(3, 2), after.movedim(3, 2)
+        for place, index in enumerate(chosen):
+            was, now = 9 + index, 9 + place
+            assert torch.equal(new[:, now // width, now % width], old[:, was // width, was % width])
+    run(decoder, [(store, tokens[30:34], torch.arange(30, 34), blocks(30, 34))])
+    store.pend(4)
+    store.freeze(4)
+    assert (store.length, store.held) == (13, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_low_rank_pairs_act_at_noisy_rows_only(dtype: torch.dtype) -> None:
+    """Noisy rows equal the reference, clean ones keep the bits of the bare base."""
+    weights = take_weights(network("llama", dtype, **SHAPES[1]))
+    noise = torch.Generator().manual_seed(3)
+    pairs = tuple(
+        tuple(
+            LowRankPair(
+                (torch.randn(4, matrix.shape[1], generator=noise) / 8).to(dtype),
+                (torch.randn(matrix.shape[0], 4, generator=noise) / 8).to(dtype),
+            )
+            for matrix in (layer.qkv, layer.out, layer.gate_up, layer.down)
+        )
+        for layer in weights.layers
+    )
+    gated = replace(weights, low_rank=pairs, low_rank_scale=2.0)
+    noisy = torch.arange(12) >= 5
+    seen = torch.ones(12, 12).bool()
+    seen[:5, 5:] = False
+    found = {}
+    decoders: dict[str, Decoder] = {
+        "bare": CompiledDecoder(weights),
+        "gated": CompiledDecoder(gated),
+        "reference": ReferenceDecoder(gated),
+    }
+    for name, decoder in decoders.items():
+        row = (row_of(decoder), drawn(12), torch.arange(12), seen)
+        (found[name],) = run(decoder, [row], None if name == "bare" else noisy)
+    assert torch.equal(found["gated"][:5], found["bare"][:5])
+    assert not torch.allclose(found["gated"][5:], found["bare"][5:], atol=0.1)
+    atol, rtol = (2e-4, 1e-4) if dtype == torch.float32 else (0.3, 0.1)
+    torch.testing.assert_close(found["gated"], found["reference"].float(), atol=atol, rtol=rtol)
+
+
+def test_parts_of_a_row_do_not_see_one_another() -> None:
+    """Each equals the pass that holds it alone, and the first one's keys stay."""
+    decoder = CompiledDecoder(take_weights(network("qwen3", **SHAPES[1])))
+    store, alone = row_of(decoder), []
+    parts = [(store, drawn(n, n), torch.arange(n), torch.ones(n, n).bool()) for n in (6, 11, 3)]
+    for part in parts:
+        alone += run(decoder, [part])
+    for found, expected in zip(run(decoder, parts), alone, strict=True):
+        assert torch.equal(found, expected)
+    kept = [tensor.clone() for tensor in store.keys]
+    run(decoder, parts[:1])
+    for before, after in zip(kept, store.keys, strict=True):
+        assert torch.equal(before[:, 0, :, :6], after[:, 0, :, :6])
+
+
+def test_empty_pass() -> None:
+    decoder = CompiledDecoder(take_weights(network("llama", **SHAPES[1])))
+    none = torch.empty(0, dtype=torch.int64)
+    assert decoder.forward(none, none, []).shape == (0, 64)
+    assert decoder.logits(torch.empty(0, 64)).shape == (0, 71)
+
+
+def test_chosen_where_it_fits_and_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    sizes = take_weights(network("llama", **SHAPES[1])).shape.sizes()
+    assert choose(KERNEL, cpu, torch.bfloat16, sizes).name == "compiled"
+    assert choose(KERNEL, cpu, torch.bfloat16, {**sizes, "intermediate": 33}).name != "compiled"
+    assert "must be even" in explain(KERNEL, cpu, torch.bfloat16, {**sizes, "intermediate": 33})
+    for setting, reason in ((str(tmp_path), "dllm_kernels.build"), ("", "switched off")):
+        library.load.cache_clear()
+        monkeypatch.setenv("DLLM_KERNELS", setting)
+        assert choose(KERNEL, cpu, torch.bfloat16, sizes).name != "compiled"
+        assert reason in explain(KERNEL, cpu, torch.bfloat16, sizes)
+    library.load.cache_clear()
+
+
+def test_another_decoders_store_is_refused() -> None:
+    weights = take_weights(network("llama", **SHAPES[1]))
+    other = ReferenceDecoder(weights).new_store()
+    with pytest.raises(KernelError, match="new_store"):
+        run(CompiledDecoder(weights), [(other, drawn(3), torch.arange(3), torch.ones(3, 3).bool())])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["avx512", "avx2"])
+def test_other_instruction_sets_compute_the_same(target: str, tmp_path: Path) -> None:
+    """The plain-vector forms of the same sources, where this machine can run them."""
+    if library.TARGETS[target].features - library._features():
+        pytest.skip(f"this processor has no {target}")
+    program = """
+import sys
+from dllm_kernels import build
+from dllm_kernels.compiled import library
+library.best_target = lambda: sys.argv[1]
+build.build(sys.argv[1])
+import pytest
+names = "recomputed or low_rank or parts or as_close or held or empty"
+raise SystemExit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", names, sys.argv[2]]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, target, __file__],
+        env={**os.environ, "DLLM_KERNELS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+def test_build_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("DLLM_KERNELS", str(tmp_path))
+    with pytest.raises(KernelError, match="CXX='no-such-compiler'"):
+        build.build(library.best_target())
+    assert not list(tmp_path.iterdir())
