@@ -49,27 +49,29 @@ def attend(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: Blocks) -> T
     # Float32: the interpreter's cast to bfloat16 cuts off. Zeros: positions of no block are not written.
     out = torch.zeros(count, heads, size, device=q.device)
     if out.numel() and rows and widest:
-        attend_blocks[(rows, kv_heads, -(-widest * share // QUERIES))](
-            q.contiguous(),
-            k.contiguous(),
-            v.contiguous(),
-            prefix.keys,
-            prefix.values,
-            prefix.table.contiguous(),
-            prefix.lengths,
-            blocks.starts,
-            blocks.own.contiguous().view(torch.uint8),
-            out,
-            size**-0.5,
-            prefix.table.shape[1],
-            widest,
-            prefix.page,
-            *prefix.keys.stride()[:3],
-            share=share,
-            size=size,
-            queries=QUERIES,
-            tile=TILE,
-            interpreted=INTERPRETED,
-            num_stages=stages(size * q.element_size()),
-        )
+        # Triton launches on the current device, whatever its tensors' is.
+        with torch.cuda.device_of(q):
+            attend_blocks[(rows, kv_heads, -(-widest * share // QUERIES))](
+                q.contiguous(),
+                k.contiguous(),
+                v.contiguous(),
+                prefix.keys,
+                prefix.values,
+                prefix.table.contiguous(),
+                prefix.lengths,
+                blocks.starts,
+                blocks.own.contiguous().view(torch.uint8),
+                out,
+                size**-0.5,
+                prefix.table.shape[1],
+                widest,
+                prefix.page,
+                *prefix.keys.stride()[:3],
+                share=share,
+                size=size,
+                queries=QUERIES,
+                tile=TILE,
+                interpreted=INTERPRETED,
+                num_stages=stages(size * q.element_size()),
+            )
     return out.to(q.dtype).flatten(1)
