@@ -59,6 +59,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "SPECIAL", (models.EOS, models.PAD, models.BOS, 511))
 
 
+def test_every_comparison_there_is() -> None:
+    names = [peer.name for peer in run.known()]
+    assert len(names) == len(set(names))
+    for name in ("zhz_mdlm", "zhz_bd3lm", "zhz_fast_prefix", "zhz_fast_dual", "nvlabs_none", "nvlabs_prefix"):
+        assert name in names
+    for name in ("nvlabs_dual", "diffusers_llada2", "transformers_diffusion_gemma"):
+        assert name in names
+
+
 def test_without_checkouts_all_are_skipped(peers: None, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     found = CliRunner().invoke(run.main, ["--sizes", "p4n3,p8n3", "--threads", "1", "--json", str(path)])
