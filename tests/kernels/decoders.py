@@ -16,6 +16,7 @@ from dllm_kernels.decoder import Decoder
 from dllm_kernels.decoder import KeyValues
 from dllm_kernels.decoder import Part
 from dllm_kernels.decoder.cpu import CpuDecoder
+from dllm_kernels.decoder.cpu import PackedDecoder
 from dllm_kernels.decoder.reference import ReferenceDecoder
 
 KINDS: dict[str, tuple[Any, Any]] = {
@@ -29,7 +30,7 @@ SHAPES: list[dict[str, Any]] = [
     {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16},
     {"hidden_size": 40, "intermediate_size": 33, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 8},
 ]
-IMPLEMENTATIONS: list[Any] = [ReferenceDecoder, CpuDecoder]
+IMPLEMENTATIONS: list[Any] = [ReferenceDecoder, CpuDecoder, PackedDecoder]
 BIASED: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": True, "mlp_bias": True},
     "qwen2": {},

@@ -7,11 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from dllm_kernels import tiles
 from dllm_kernels.decoder import Decoder
+from dllm_kernels.decoder import attention
+from dllm_kernels.decoder import layers
+from dllm_kernels.decoder import matrices
 from dllm_kernels.decoder import products
 from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.cpu import CpuDecoder
-from dllm_kernels.tiles import CHUNK
+from dllm_kernels.decoder.cpu import Int8Decoder
+from dllm_kernels.decoder.cpu import PackedDecoder
+from dllm_kernels.decoder.matrices import Form
+from dllm_kernels.decoder.matrices import Matrix
+from dllm_kernels.decoder.store import BLOCK
 
 from .decoders import KINDS
 from .decoders import SHAPES
@@ -19,6 +27,8 @@ from .decoders import drawn
 from .decoders import network
 from .decoders import row_of
 from .decoders import run
+
+FAST: list[Any] = [CpuDecoder, PackedDecoder, Int8Decoder]
 
 
 @pytest.fixture(params=[1, 2])
@@ -60,8 +70,10 @@ def assert_row_invariant(decoder: Decoder, tokens: Tensor) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", KINDS)
 def test_row_invariant(kind: str, dtype: torch.dtype, threads: int) -> None:
-    """Over the boundary of a chunk of keys."""
-    assert_row_invariant(CpuDecoder(take_weights(network(kind, dtype, **SHAPES[1]))), drawn(CHUNK + 12))
+    """Of every kind of decoder."""
+    weights = take_weights(network(kind, dtype, **SHAPES[1]))
+    for implementation in FAST:
+        assert_row_invariant(implementation(weights), drawn(44))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -69,7 +81,34 @@ def test_row_invariant(kind: str, dtype: torch.dtype, threads: int) -> None:
 def test_row_invariant_on_odd_shapes(sizes: dict[str, int], dtype: torch.dtype, threads: int) -> None:
     """Widths that no vector of the machine divides."""
     model = network("qwen3", dtype, **{**sizes, "head_dim": 24})
-    assert_row_invariant(CpuDecoder(take_weights(model)), drawn(60))
+    weights = take_weights(model)
+    for implementation in FAST:
+        assert_row_invariant(implementation(weights), drawn(44))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("implementation", FAST)
+def test_row_invariant_over_blocks_of_keys(implementation: Any, dtype: torch.dtype) -> None:
+    """The last positions before the end of a block of keys and the first behind it, alone and together."""
+    decoder = implementation(take_weights(network("qwen3", dtype, **SHAPES[1])))
+    tokens, cut = drawn(BLOCK + 30), BLOCK - 9
+    rows = [row_of(decoder) for _ in range(3)]
+    for store in rows:
+        run(decoder, [(store, tokens[:cut], torch.arange(cut), torch.ones(cut, cut).bool().tril())])
+        store.pend(cut)
+        store.freeze(cut)
+    found = []
+    for store, at_once in zip(rows, (1, 9, 39), strict=True):
+        logits = []
+        for begin in range(cut, len(tokens), at_once):
+            part = tokens[begin : begin + at_once]
+            places = torch.arange(begin, begin + len(part))
+            logits += run(decoder, [(store, part, places, torch.ones(len(part), len(part)).bool().tril())])
+            store.pend(len(part))
+            store.freeze(len(part))
+        found.append(torch.cat(logits))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 @pytest.mark.slow
@@ -83,14 +122,16 @@ def test_row_invariant_at_the_default_models_widths(dtype: torch.dtype, threads:
         "num_key_value_heads": 3,
     }
     model = network("llama", dtype, **sizes, head_dim=64, vocab_size=4096)
-    assert_row_invariant(CpuDecoder(take_weights(model)), drawn(40))
+    weights = take_weights(model)
+    for implementation in FAST:
+        assert_row_invariant(implementation(weights), drawn(40))
 
 
-def test_threads_do_not_matter() -> None:
+@pytest.mark.parametrize("implementation", FAST)
+def test_threads_do_not_matter(implementation: Any) -> None:
     """One thread and two give the same bits."""
-    decoder = CpuDecoder(
-        take_weights(network("qwen3", torch.bfloat16, hidden_size=256, intermediate_size=768, head_dim=64))
-    )
+    weights = take_weights(network("qwen3", torch.bfloat16, hidden_size=256, intermediate_size=768, head_dim=64))
+    decoder = implementation(weights)
     before, found = torch.get_num_threads(), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -99,40 +140,89 @@ def test_threads_do_not_matter() -> None:
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_tiles_of_one_size(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where wider products would differ, every product has the same few rows."""
-    monkeypatch.setattr(products, "agree", lambda weight, bias: False)
-    seen: list[int] = []
-    multiply = products._multiply
+def test_tiles_of_one_size(dtype: torch.dtype, implementation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where wider products or the fused attention would differ, tiles of one size serve."""
+    monkeypatch.setattr(products, "agree", lambda matrix, like: False)
+    monkeypatch.setattr(attention, "agree", lambda heads, kv_heads, size, dtype: False)
+    seen: set[int] = set()
+    made = matrices.matrix
 
-    def watched(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        seen.append(len(x))
-        return multiply(out, x, weight, bias)
+    def watched(form: Form, weight: Tensor, bias: Tensor | None = None) -> Matrix:
+        whole = made(form, weight, bias)
 
-    monkeypatch.setattr(products, "_multiply", watched)
-    assert_row_invariant(CpuDecoder(take_weights(network("qwen2", dtype, **SHAPES[1]))), drawn(50))
-    assert set(seen) == {products.STEP}
+        class Watched:
+            outs, key = whole.outs, whole.key
+
+            def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+                seen.add(len(x))
+                return whole(x, out)
+
+        return Watched()
+
+    monkeypatch.setattr(layers, "matrix", watched)
+    assert_row_invariant(implementation(take_weights(network("qwen2", dtype, **SHAPES[1]))), drawn(50))
+    assert seen == {products.STEP}
 
 
-def test_wider_products_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wider_products_are_measured() -> None:
     """A library that rounds otherwise for many rows is found out."""
-    weight = torch.randn(20, 24)
-    multiply = products._multiply
+    whole = matrices.PlainMatrix(torch.randn(20, 24), None)
 
-    def moody(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return multiply(out, x, weight, bias).mul_(1 + 1e-6 * (len(x) == 48))
+    class Moody:
+        outs, key = whole.outs, whole.key
 
-    monkeypatch.setattr(products, "_multiply", moody)
-    assert not products.agree(weight)
-    assert products.Products().width(weight) == products.STEP
+        def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+            return whole(x).mul_(1 + 1e-6 * (len(x) == 48))
+
+    x = torch.randn(16, 24)
+    assert products.agree(whole, x) == (products.Products().width(whole, x) == products.WIDEST)
+    assert not products.agree(Moody(), x)
+    assert products.Products().width(Moody(), x) == products.STEP
+
+
+@pytest.mark.parametrize("fault", ["length", "place", "company"])
+def test_the_fused_attention_is_measured(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose bits depend on hidden keys, on a query's place or on its tile's company is found out."""
+    fused = attention._fused
+
+    def moody(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        found = fused(q, keys, values, mask)
+        if fault == "length" and keys.shape[1] > BLOCK:
+            found *= 1 + 1e-6
+        if fault == "place":
+            found[4] *= 1 + 1e-6
+        if fault == "company" and len(q) > 3 * 16:
+            found *= 1 + 1e-6
+        return found
+
+    monkeypatch.setattr(attention, "_fused", moody)
+    assert not attention.agree(4, 2, 16, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_equals_the_tiles(dtype: torch.dtype) -> None:
+    """Fused or not, over many groups of queries, some of which see nothing in the first block."""
+    noise = torch.Generator().manual_seed(0)
+    q = torch.randn(300, 6, 16, generator=noise).to(dtype)
+    keys, values = (torch.randn(2, 2 * BLOCK, 16, generator=noise).to(dtype) for _ in "kv")
+    seen = torch.rand(300, 2 * BLOCK, generator=noise) < 0.1
+    seen[:50, :BLOCK] = False
+    seen[:, -1] = True
+    expected = tiles.attend(q.float(), keys.float(), values.float(), seen)
+    found = attention.Attention()(q, keys, values, attention.Mask(seen, 3, dtype)).float()
+    torch.testing.assert_close(found, expected, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=1e-2)
 
 
 def test_products_equal_torch() -> None:
-    """Any number of whole steps, with and without a bias."""
+    """Any number of whole steps, with and without a bias, packed and plain."""
     made, weight, bias = products.Products(), torch.randn(20, 24), torch.randn(20)
-    for rows in (16, 48, 64, 80, 192):
-        x = torch.randn(rows, 24)
-        for added in (None, bias):
-            expected = torch.nn.functional.linear(x, weight, added)
-            torch.testing.assert_close(made.into(torch.empty(rows, 20), x, weight, added), expected)
+    for form in ("plain", "packed"):
+        for rows in (16, 48, 128, 144, 320):
+            x = torch.randn(rows, 24)
+            for added in (None, bias):
+                expected = torch.nn.functional.linear(x, weight, added)
+                matrix = matrices.matrix(form, weight, added)
+                torch.testing.assert_close(made(x, matrix), expected)
+                torch.testing.assert_close(made(x, matrix, torch.empty(rows, 20)), expected)

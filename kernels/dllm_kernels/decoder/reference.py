@@ -11,6 +11,8 @@ from dllm_kernels.decoder.base import keys_of
 from dllm_kernels.decoder.base import noisy_rows
 from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.weights import DecoderWeights
+from dllm_kernels.int8 import ReferenceLinear
+from dllm_kernels.int8 import quantise_weight
 
 
 class ReferenceDecoder:
@@ -23,7 +25,8 @@ class ReferenceDecoder:
 
     def new_store(self) -> KeyValues:
         """An empty row."""
-        return KeyValues(self.weights.shape, self.weights.embedding.device)
+        embedding = self.weights.embedding
+        return KeyValues(self.weights.shape, embedding.device, embedding.dtype)
 
     @torch.inference_mode()
     def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part], noisy: Tensor | None = None) -> Tensor:
@@ -49,7 +52,10 @@ class ReferenceDecoder:
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, vocabulary] of hidden states [N, hidden]."""
-        return F.linear(hidden, self.weights.head)
+        return self._linear(hidden, self.weights.head, None)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         wide = x.float()
@@ -66,7 +72,7 @@ class ReferenceDecoder:
 
     def _attention(self, index: int, x: Tensor, turns: Tensor, part: Part, gate: Tensor) -> Tensor:
         layer, shape = self.weights.layers[index], self.weights.shape
-        fused = self._gated(F.linear(x, layer.qkv, layer.qkv_bias), x, index, 0, gate)
+        fused = self._gated(self._linear(x, layer.qkv, layer.qkv_bias), x, index, 0, gate)
         fused = fused.float().view(len(x), -1, shape.head_dim)
         q, k, v = fused.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
@@ -75,18 +81,32 @@ class ReferenceDecoder:
         seen = F.pad(part.seen.to(x.device), (store.kept, 0), value=True)
         keys, values = store.write(index, _turn(k, turns), v)
         share = shape.heads // shape.kv_heads
-        keys, values = (stored[:, : seen.shape[1]].repeat_interleave(share, dim=0) for stored in (keys, values))
+        keys, values = (stored[:, : seen.shape[1]].float().repeat_interleave(share, dim=0) for stored in (keys, values))
         scores = _turn(q, turns).transpose(0, 1) @ keys.transpose(1, 2) * shape.head_dim**-0.5
         weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
         mixed = (weights @ values).transpose(0, 1).flatten(1).to(x.dtype)
-        return self._gated(F.linear(mixed, layer.out, layer.out_bias), mixed, index, 1, gate)
+        return self._gated(self._linear(mixed, layer.out, layer.out_bias), mixed, index, 1, gate)
 
     def _mlp(self, index: int, x: Tensor, gate: Tensor) -> Tensor:
         layer = self.weights.layers[index]
-        wide = self._gated(F.linear(x, layer.gate_up, layer.gate_up_bias), x, index, 2, gate)
+        wide = self._gated(self._linear(x, layer.gate_up, layer.gate_up_bias), x, index, 2, gate)
         left, right = wide.chunk(2, dim=-1)
         inner = F.silu(left) * right
-        return self._gated(F.linear(inner, layer.down, layer.down_bias), inner, index, 3, gate)
+        return self._gated(self._linear(inner, layer.down, layer.down_bias), inner, index, 3, gate)
+
+
+class Int8Reference(ReferenceDecoder):
+    """The same with int8 linear layers and head, each by :class:`dllm_kernels.int8.ReferenceLinear`."""
+
+    def __init__(self, weights: DecoderWeights) -> None:
+        super().__init__(weights)
+        self._quantised: dict[int, ReferenceLinear] = {}
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # The weights live as long as this does, so that an id means one of them.
+        if id(weight) not in self._quantised:
+            self._quantised[id(weight)] = ReferenceLinear(quantise_weight(weight, bias))
+        return self._quantised[id(weight)](x)
 
 
 def _turn(x: Tensor, turns: Tensor) -> Tensor:

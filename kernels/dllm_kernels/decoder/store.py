@@ -14,17 +14,21 @@ from dllm_kernels.decoder.weights import DecoderShape
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.tiles import CHUNK
 
+#: Attention sums over whole blocks of keys: what torch's fused kernel works on at once.
+BLOCK = 4 * CHUNK
+
 
 class KeyValues:
-    """Per layer, keys and values float32 [kv_heads, capacity, head_dim]; capacity is whole chunks.
+    """Per layer, keys and values of `dtype` [kv_heads, capacity, head_dim]; capacity is whole blocks.
 
     :ivar length: frozen positions.
     :ivar held: kept positions behind them, until released.
     """
 
-    def __init__(self, shape: DecoderShape, device: torch.device) -> None:
+    def __init__(self, shape: DecoderShape, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.shape = shape
         self.device = device
+        self.dtype = dtype
         self.length = 0
         self.held = 0
         self.capacity = 0
@@ -45,16 +49,16 @@ class KeyValues:
     @torch.inference_mode()
     def reserve(self, rows: int) -> None:
         """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
-        needed = whole_chunks(self.kept + rows)
+        needed = whole_blocks(self.kept + rows)
         if needed <= self.capacity:
             return
         # A quarter more each time: few copies of a growing prefix, little memory in vain.
-        self.capacity = max(needed, whole_chunks(self.capacity + self.capacity // 4))
+        self.capacity = max(needed, whole_blocks(self.capacity + self.capacity // 4))
         size = (self.shape.kv_heads, self.capacity, self.shape.head_dim)
         for store in (self.keys, self.values):
             for layer in range(self.shape.layers):
                 # Zeros, because a hidden value times a weight of zero must be zero.
-                grown = torch.zeros(size, device=self.device)
+                grown = torch.zeros(size, dtype=self.dtype, device=self.device)
                 if layer < len(store):
                     grown[:, : self.kept] = store[layer][:, : self.kept]
                     store[layer] = grown
@@ -62,11 +66,11 @@ class KeyValues:
                     store.append(grown)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put [rows, kv_heads, head_dim] behind what is kept; returns whole chunks of keys and values."""
+        """Put [rows, kv_heads, head_dim] behind what is kept; returns whole blocks of keys and values."""
         end = self.kept + len(keys)
         self.keys[layer][:, self.kept : end] = keys.transpose(0, 1)
         self.values[layer][:, self.kept : end] = values.transpose(0, 1)
-        padded = whole_chunks(end)
+        padded = whole_blocks(end)
         return self.keys[layer][:, :padded], self.values[layer][:, :padded]
 
     def pend(self, count: int) -> None:
@@ -108,7 +112,9 @@ class KeyValues:
     @torch.inference_mode()
     def copy(self, length: int) -> "KeyValues":
         """A store of its own that holds the first `length` positions of this prefix."""
-        made = KeyValues(self.shape, self.device)
+        made = KeyValues(self.shape, self.device, self.dtype)
+        if not length:
+            return made
         made.reserve(length)
         for new, old in zip([*made.keys, *made.values], [*self.keys, *self.values], strict=True):
             new[:, :length] = old[:, :length]
@@ -122,6 +128,6 @@ class KeyValues:
         return self._pending
 
 
-def whole_chunks(length: int) -> int:
-    """The next multiple of a chunk."""
-    return -(-length // CHUNK) * CHUNK
+def whole_blocks(length: int) -> int:
+    """The next multiple of BLOCK."""
+    return -(-length // BLOCK) * BLOCK

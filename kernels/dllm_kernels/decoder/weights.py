@@ -1,8 +1,9 @@
 """Weights of a decoder-only transformer, fused for few large products.
 
 Query, key and value projections are one matrix, gate and up projections another, so that
-a layer is four products. A transformers model keeps working: its own parameters become
-views of the fused tensors, and there is one copy of the weights.
+a layer is four products. A transformers model either keeps working (its own parameters
+become views of the fused tensors), or gives its weights away; both ways there is one
+copy of them while they are fused.
 """
 
 from dataclasses import asdict
@@ -73,6 +74,7 @@ class DecoderWeights:
     :param rope_scale: what cosines and sines are multiplied with.
     :param low_rank: per layer, the pairs of qkv, out, gate_up and down.
     :param low_rank_scale: what the products with their `down` are multiplied with.
+    :param given: whether a decoder may empty the matrices it has put into a form of its own.
     """
 
     shape: DecoderShape
@@ -84,6 +86,7 @@ class DecoderWeights:
     rope_scale: float
     low_rank: tuple[tuple[LowRankPair, ...], ...] | None = None
     low_rank_scale: float = 1.0
+    given: bool = False
 
 
 def shape_of(config: Any) -> DecoderShape:
@@ -119,10 +122,12 @@ def shape_of(config: Any) -> DecoderShape:
 
 
 @torch.no_grad()
-def take_weights(model: Any) -> DecoderWeights:
+def take_weights(model: Any, *, release: bool = False) -> DecoderWeights:
     """Fuse the weights of a loaded Llama, Qwen2 or Qwen3 of transformers, layer by layer.
 
     :param model: with a head; its parameters become views of what is returned.
+    :param release: move its parameters to the meta device instead; its own forward then
+        raises a :class:`KernelError`, and the decoder may empty what is returned.
     :raises KernelError: for shapes not computed here, and for weights that are not all in one place.
     """
     shape = shape_of(model.config)
@@ -133,7 +138,7 @@ def take_weights(model: Any) -> DecoderWeights:
             f"the block decoder needs all weights on one device in one dtype, not {found}; leave device_map out"
         )
     body, rotary = model.model, model.model.rotary_emb
-    return DecoderWeights(
+    taken = DecoderWeights(
         shape=shape,
         embedding=body.embed_tokens.weight.data,
         layers=tuple(_layer(layer) for layer in body.layers),
@@ -141,6 +146,30 @@ def take_weights(model: Any) -> DecoderWeights:
         head=model.lm_head.weight.data,
         frequencies=rotary.inv_freq.float(),
         rope_scale=float(rotary.attention_scaling),
+        given=release,
+    )
+    if release:
+        _release(model)
+    return taken
+
+
+def _release(model: Any) -> None:
+    """No weight stays; modules keep their shapes, and whoever calls the model is told."""
+    moved: dict[int, Any] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            # Tied parameters stay one.
+            if id(parameter) not in moved:
+                moved[id(parameter)] = torch.nn.Parameter(parameter.to("meta"), requires_grad=False)
+            setattr(module, name, moved[id(parameter)])
+    for module in (model, model.model):
+        module.register_forward_pre_hook(_refuse)
+
+
+def _refuse(module: Any, _inputs: Any) -> None:
+    raise KernelError(
+        f"the weights of this {type(module).__name__} were given to the block decoder; "
+        f"pass keep_model=True to use both, at the price of a second copy, or load the model again"
     )
 
 

@@ -1,0 +1,80 @@
+"""A decoder's layers with their matrices in the form they are multiplied in."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dllm_kernels.decoder.matrices import Form
+from dllm_kernels.decoder.matrices import Matrix
+from dllm_kernels.decoder.matrices import matrix
+from dllm_kernels.decoder.matrices import packing_fault
+from dllm_kernels.decoder.weights import DecoderWeights
+from dllm_kernels.decoder.weights import LayerWeights
+from dllm_kernels.decoder.weights import LowRankPair
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A low-rank pair."""
+
+    down: Matrix
+    up: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer; norms of query and key heads are float32, as what they act on."""
+
+    input_norm: Tensor
+    qkv: Matrix
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    out: Matrix
+    post_norm: Tensor
+    gate_up: Matrix
+    down: Matrix
+    pairs: tuple[Pair, ...]
+
+
+@torch.inference_mode()
+def layers_of(weights: DecoderWeights, form: Form) -> list[Layer]:
+    """Layer by layer; where the weights are given away, each is emptied before the next one is put into its form.
+
+    :raises KernelError: for numbers the form cannot hold.
+    """
+    pairs = weights.low_rank or tuple(() for _ in weights.layers)
+    return [_layer(layer, own, form, weights.given) for layer, own in zip(weights.layers, pairs, strict=True)]
+
+
+@torch.inference_mode()
+def head_of(weights: DecoderWeights, form: Form) -> Matrix:
+    """The head; packed only if that is no second copy of the embedding."""
+    head, embedding = weights.head, weights.embedding
+    tied = head.untyped_storage().data_ptr() == embedding.untyped_storage().data_ptr()
+    if tied:
+        return matrix("plain" if form == "packed" else form, head)
+    return _made(form, head, None, weights.given)
+
+
+def _layer(layer: LayerWeights, pairs: tuple[LowRankPair, ...], form: Form, given: bool) -> Layer:
+    # Pairs are too narrow for int8 to pay.
+    narrow: Form = "plain" if packing_fault(layer.qkv.dtype) or form == "plain" else "packed"
+    return Layer(
+        input_norm=layer.input_norm,
+        qkv=_made(form, layer.qkv, layer.qkv_bias, given),
+        q_norm=None if layer.q_norm is None else layer.q_norm.float(),
+        k_norm=None if layer.k_norm is None else layer.k_norm.float(),
+        out=_made(form, layer.out, layer.out_bias, given),
+        post_norm=layer.post_norm,
+        gate_up=_made(form, layer.gate_up, layer.gate_up_bias, given),
+        down=_made(form, layer.down, layer.down_bias, given),
+        pairs=tuple(Pair(_made(narrow, pair.down, None, given), _made(narrow, pair.up, None, given)) for pair in pairs),
+    )
+
+
+def _made(form: Form, weight: Tensor, bias: Tensor | None, given: bool) -> Matrix:
+    made = matrix(form, weight, bias)
+    if given and form != "plain":
+        weight.data = weight.new_empty(0)
+    return made

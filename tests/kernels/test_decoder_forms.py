@@ -1,0 +1,101 @@
+"""Forms of the weights: packed equals plain, int8 equals its reference, and nothing is kept twice."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from dllm_kernels.decoder import matrices
+from dllm_kernels.decoder import take_weights
+from dllm_kernels.decoder.cpu import CpuDecoder
+from dllm_kernels.decoder.cpu import Int8Decoder
+from dllm_kernels.decoder.cpu import PackedDecoder
+from dllm_kernels.decoder.reference import Int8Reference
+from dllm_kernels.dispatch import KernelError
+
+from .decoders import KINDS
+from .decoders import SHAPES
+from .decoders import drawn
+from .decoders import network
+from .decoders import row_of
+from .decoders import run
+
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+def told(decoder: Any, length: int = 21) -> torch.Tensor:
+    """Logits of a whole canvas."""
+    seen = torch.ones(length, length).bool()
+    return run(decoder, [(row_of(decoder), drawn(length), torch.arange(length), seen)])[0].float()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_equals_plain(kind: str, dtype: torch.dtype) -> None:
+    """Internal operators against torch's own product."""
+    weights = take_weights(network(kind, dtype, **SHAPES[1]))
+    expected, found = told(CpuDecoder(weights)), told(PackedDecoder(weights))
+    bound = 1e-4 if dtype == torch.float32 else 0.15
+    torch.testing.assert_close(found, expected, atol=bound, rtol=bound)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_int8_equals_its_reference(kind: str) -> None:
+    """In float32, where a level seldom flips; and both are near the unquantised model."""
+    weights = take_weights(network(kind, hidden_size=128, intermediate_size=256, num_attention_heads=4, head_dim=16))
+    reference, found, plain = told(Int8Reference(weights)), told(Int8Decoder(weights)), told(CpuDecoder(weights))
+    spread = float(plain.std())
+    assert (found - reference).abs().max() < 0.05 * spread
+    assert 0 < (found - plain).abs().mean() < 0.1 * spread
+
+
+def test_int8_refuses_what_it_cannot_hold() -> None:
+    """With the weight's size."""
+    weights = take_weights(network("llama", **SHAPES[1]))
+    weights.layers[1].down[0, 0] = torch.inf
+    with pytest.raises(KernelError, match=r"weight \(64, 96\) holds numbers that are not finite.*leave int8 out"):
+        Int8Decoder(weights)
+
+
+def test_operators_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another torch may have none, or others; then nothing is packed, and the reason is told."""
+
+    def missing(*_: Any) -> torch.Tensor:
+        raise AttributeError("no such operator")
+
+    packing_fault = matrices.packing_fault.__wrapped__
+    assert packing_fault(torch.bfloat16) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(matrices, "_multiply", lambda x, packed, bias: x.new_zeros(len(x), 48))
+        assert "wrong products" in str(packing_fault(torch.bfloat16))
+    monkeypatch.setattr(matrices, "_pack", missing)
+    assert "no such operator" in str(packing_fault(torch.float32))
+
+
+@pytest.mark.parametrize("implementation", [CpuDecoder, PackedDecoder, Int8Decoder])
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_are_given_away(tied: bool, implementation: Any) -> None:
+    """What is packed is emptied; the model says so when it is called, and keeps its shapes."""
+    expected = told(implementation(take_weights(network("qwen2", tie_word_embeddings=tied, **SHAPES[1]))))
+    model = network("qwen2", tie_word_embeddings=tied, **SHAPES[1])
+    count = sum(parameter.numel() for parameter in model.parameters())
+    weights = take_weights(model, release=True)
+    decoder = implementation(weights)
+    assert torch.equal(told(decoder), expected)
+    emptied = implementation is not CpuDecoder
+    assert all((layer.qkv.numel() == 0) == emptied for layer in weights.layers)
+    assert (weights.head.numel() == 0) == (emptied and not tied)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    for called in (model, model.model):
+        with pytest.raises(KernelError, match=r"given to the block decoder; pass keep_model=True"):
+            called(drawn(3)[None])
+
+
+def test_stores_are_as_narrow_as_the_weights() -> None:
+    """bfloat16 keys and values for bfloat16 weights."""
+    for dtype in DTYPES:
+        store = row_of(PackedDecoder(take_weights(network("llama", dtype, **SHAPES[1]))))
+        store.reserve(1)
+        assert {tensor.dtype for tensor in [*store.keys, *store.values]} == {dtype}
+        assert store.copy(0).dtype == dtype
