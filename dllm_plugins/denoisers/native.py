@@ -18,6 +18,7 @@ from dllm_plugins.caches.native import NativeCache
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.experts import quicken
 from dllm_plugins.denoisers.rows import Rows
 from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.errors import OptionError
@@ -36,6 +37,7 @@ class NativeDenoiser(Rows[NativeCache]):
         self.spec = spec
         self.model = model
         self.own_mask = own_mask
+        quicken(model)
         self._body: Any = model.base_model
         self._head = self._find_head(model)
         # transformers renamed the argument in 5.24.
