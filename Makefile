@@ -16,7 +16,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-setup: $(VENV)/installed  ## install everything into .venv and fetch the base model once
+setup: $(VENV)/installed  ## install everything into .venv, build the kernels, fetch the base model once
+	@$(BIN)/python -m dllm_kernels.build --if-possible
 	@$(BIN)/llm dllm setup
 
 demo: setup  ## answer a question and show it being denoised

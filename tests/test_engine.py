@@ -15,7 +15,7 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 
 
 def requests(temperature: float) -> list[Request]:
@@ -150,7 +150,7 @@ def test_end_of_text_ends_the_work_in_mid_canvas(tiny: Model, mode: str) -> None
 class Counter:
     """Counts the passes and rows a denoiser really forwards."""
 
-    def __init__(self, inner: TorchDenoiser) -> None:
+    def __init__(self, inner: TriModeDenoiser) -> None:
         self.inner, self.spec = inner, inner.spec
         self.open_row, self.close_row, self.freeze = inner.open_row, inner.close_row, inner.freeze
         self.logits, self.draft_logits = inner.logits, inner.draft_logits
@@ -166,7 +166,7 @@ class Counter:
 @pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
 def test_usage_is_honest(tiny: Model, mode: str) -> None:
     """Invariant 9: passes and rows are those the denoiser forwarded; only the answer's tokens count."""
-    assert isinstance(tiny.denoiser, TorchDenoiser)
+    assert isinstance(tiny.denoiser, TriModeDenoiser)
     counter = Counter(tiny.denoiser)
     engine = tiny.engine()
     counted = Engine(counter, tiny.tokenizer, engine.strategies)
@@ -182,7 +182,7 @@ def test_usage_is_honest(tiny: Model, mode: str) -> None:
 
 def test_closing_a_stream_frees_the_row_at_once(tiny: Model) -> None:
     """Invariant 11: a closed iterator leaves no row and no cache behind; others go on."""
-    assert isinstance(tiny.denoiser, TorchDenoiser)
+    assert isinstance(tiny.denoiser, TriModeDenoiser)
     engine = tiny.engine()
     other = engine.admit(Request([4, 5], SamplingConfig(mode="ar", max_new_tokens=6)))
     stream = engine.stream(Request([9, 8, 7], SamplingConfig(max_new_tokens=40)))
@@ -198,7 +198,7 @@ def test_closing_a_stream_frees_the_row_at_once(tiny: Model) -> None:
 
 def test_an_error_in_a_batch_leaves_no_row_behind(tiny: Model) -> None:
     """A refused request takes the rows admitted before it out again."""
-    assert isinstance(tiny.denoiser, TorchDenoiser)
+    assert isinstance(tiny.denoiser, TriModeDenoiser)
     engine = tiny.engine()
     with pytest.raises(ValueError, match="empty"):
         engine.generate([Request([4, 5]), Request([])])

@@ -16,7 +16,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.low_rank import SCALE
-from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.denoisers.weights import load_llama
 from dllm_plugins.training.checkpoint import load_weights
 from dllm_plugins.training.model import LowRankDenoiser
@@ -28,7 +28,7 @@ PROMPT = [1, 40, 41, 42, 43, 44, 45, 46, 60, 61, 62]
 class Recorder:
     """A denoiser that remembers each pass: frozen tokens, segments, hidden states."""
 
-    def __init__(self, inner: TorchDenoiser) -> None:
+    def __init__(self, inner: TriModeDenoiser) -> None:
         self.inner = inner
         self.spec = inner.spec
         self.hold, self.release = inner.hold, inner.release
@@ -59,7 +59,7 @@ class Recorder:
 
 def record(model: Model, config: SamplingConfig) -> Recorder:
     """Decode PROMPT and return what was forwarded."""
-    assert isinstance(model.denoiser, TorchDenoiser)
+    assert isinstance(model.denoiser, TriModeDenoiser)
     recorder = Recorder(model.denoiser)
     Engine(recorder, model.tokenizer, plugins.strategies()).generate([Request(PROMPT, config)])
     return recorder

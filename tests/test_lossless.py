@@ -11,7 +11,7 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
-from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 
 PROMPTS = [[5], [7, 8, 9], [1, 40, 41, 42, 43, 44, 45, 46, 60, 61, 62], list(range(10, 120))]
 SAMPLING = [
@@ -39,7 +39,7 @@ def test_speculative_equals_ar(load_tiny: Callable[[str], Model], dtype: str, sa
 class KnowingDenoiser:
     """The tiny model, but with drafts taken from a script: the right text, wrong in every `fault`-th place."""
 
-    def __init__(self, inner: TorchDenoiser, text: list[int], fault: int) -> None:
+    def __init__(self, inner: TriModeDenoiser, text: list[int], fault: int) -> None:
         self.inner, self.text, self.fault = inner, text, fault
         self.spec = inner.spec
         self.open_row, self.close_row = inner.open_row, inner.close_row
@@ -63,7 +63,7 @@ def test_right_drafts_save_passes_and_wrong_ones_do_no_harm(tiny: Model, fault: 
     prompt = [1, 40, 41, 42]
     config = SamplingConfig(mode="ar", max_new_tokens=48, temperature=1.0, seed=11)
     expected = tiny.engine().generate([Request(prompt, config)])[0]
-    assert isinstance(tiny.denoiser, TorchDenoiser)
+    assert isinstance(tiny.denoiser, TriModeDenoiser)
     knowing = KnowingDenoiser(tiny.denoiser, [*prompt, *expected.tokens], fault)
     engine = Engine(knowing, tiny.tokenizer, plugins.strategies())
     found = engine.generate([Request(prompt, config.with_options(mode="speculative", draft_length=4))])[0]

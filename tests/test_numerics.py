@@ -15,7 +15,7 @@ from dllm_plugins.denoisers.attention import attend
 from dllm_plugins.denoisers.attention import linear
 from dllm_plugins.denoisers.attention import pad_rows
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 
 
 @pytest.fixture(params=[1, 2])
@@ -27,7 +27,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def clean_logits(denoiser: TorchDenoiser, tokens: list[int], at_once: int, company: int = 0) -> Tensor:
+def clean_logits(denoiser: TriModeDenoiser, tokens: list[int], at_once: int, company: int = 0) -> Tensor:
     """Logits of every token, `at_once` tokens a pass, with `company` other rows in each pass."""
     row = denoiser.open_row()
     others = [denoiser.open_row() for _ in range(company)]
@@ -52,7 +52,7 @@ def clean_logits(denoiser: TorchDenoiser, tokens: list[int], at_once: int, compa
     return torch.cat(found)
 
 
-def assert_row_invariant(denoiser: TorchDenoiser, tokens: list[int]) -> None:
+def assert_row_invariant(denoiser: TriModeDenoiser, tokens: list[int]) -> None:
     """Bit-equal logits for 1, 2, 9, 16 and 25 tokens a pass, alone and beside other rows."""
     alone = clean_logits(denoiser, tokens, 1)
     for at_once, company in [(2, 0), (9, 0), (16, 0), (25, 0), (len(tokens), 0), (1, 3), (9, 4), (25, 2)]:
@@ -63,7 +63,7 @@ def assert_row_invariant(denoiser: TorchDenoiser, tokens: list[int]) -> None:
 def test_tiny_logits_are_bit_equal(load_tiny: Callable[[str], Model], dtype: str, threads: int) -> None:
     """On the tiny model, prompts longer than one chunk of keys included."""
     denoiser = load_tiny(dtype).denoiser
-    assert isinstance(denoiser, TorchDenoiser)
+    assert isinstance(denoiser, TriModeDenoiser)
     assert_row_invariant(denoiser, [3 + (7 * i) % 250 for i in range(CHUNK + 22)])
 
 
@@ -73,7 +73,7 @@ def test_default_model_logits_are_bit_equal(load_default: Callable[[str], Model]
     """On the default model, over the boundary of a chunk of keys."""
     model = load_default(dtype)
     denoiser = model.denoiser
-    assert isinstance(denoiser, TorchDenoiser)
+    assert isinstance(denoiser, TriModeDenoiser)
     text = "The quick brown fox jumps over the lazy dog, and then it rests. " * 10
     tokens = model.tokenizer(text)["input_ids"][:60]
     alone = clean_logits(denoiser, tokens, 1)

@@ -17,7 +17,7 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.errors import RequestError
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
@@ -63,13 +63,13 @@ def test_interleaved_streams_of_one_thread(tiny: Model, alone: list[tuple[int, .
 def test_threads_share_passes(tiny: Model, alone: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Six threads at once: same answers, and passes that hold several rows."""
     rows: list[int] = []
-    forward = TorchDenoiser.forward
+    forward = TriModeDenoiser.forward
 
-    def counted(self: TorchDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+    def counted(self: TriModeDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
         rows.append(len({segment.row for segment in segments}))
         return forward(self, segments)
 
-    monkeypatch.setattr(TorchDenoiser, "forward", counted)
+    monkeypatch.setattr(TriModeDenoiser, "forward", counted)
     shared = SharedModel(tiny)
     found: dict[int, Finish] = {}
     ready = threading.Barrier(6)
@@ -125,11 +125,11 @@ def test_a_failed_pass_reaches_every_caller(tiny: Model, monkeypatch: pytest.Mon
     next(first)
     next(second)
 
-    def broken(self: TorchDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+    def broken(self: TriModeDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
         raise MemoryError("too many rows")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TorchDenoiser, "forward", broken)
+        patch.setattr(TriModeDenoiser, "forward", broken)
         for stream in (first, second):
             with pytest.raises(MemoryError, match="too many rows"):
                 list(stream)
@@ -232,14 +232,14 @@ def test_leaving_in_mid_pass_frees_the_row_when_the_pass_ends(tiny: Model, monke
     leaver, other = (shared.stream(request) for request in requests(2))
     next(leaver)
     next(other)
-    forward = TorchDenoiser.forward
+    forward = TriModeDenoiser.forward
 
-    def leave(self: TorchDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+    def leave(self: TriModeDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
         leaver.close()
         return forward(self, segments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TorchDenoiser, "forward", leave)
+        patch.setattr(TriModeDenoiser, "forward", leave)
         while shared._engine.active == (1, 2):
             next(other)
     assert shared._engine.active == (2,)

@@ -10,10 +10,10 @@ from transformers import PreTrainedModel
 from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.low_rank import low_rank_from
 from dllm_plugins.denoisers.low_rank import spread
-from dllm_plugins.denoisers.torch import TorchDenoiser
 from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.smollm2 import build_auto
 from dllm_plugins.families.smollm2 import make_spec
 from dllm_plugins.families.smollm2 import shipped_denoiser
 from dllm_plugins.models import Model
@@ -86,4 +86,4 @@ def _make(model: PreTrainedModel, path: Path | None) -> SharedModel:
     low_rank = spread(weights, [layer.qkv.device for layer in base.layers], base.norm.device)
     on_cpu = all(layer.qkv.device.type == "cpu" for layer in base.layers)
     spec = replace(make_spec(base, frozenset(), row_invariant=on_cpu), name=name)
-    return SharedModel(Model(name, TorchDenoiser(base, low_rank, spec), NoText()))
+    return SharedModel(Model(name, build_auto(base, low_rank, spec), NoText()))

@@ -13,7 +13,7 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from langchain_dllm import DLLM
 from langchain_dllm import ChatDLLM
 
@@ -59,11 +59,11 @@ def engine(tiny: Model) -> Callable[..., Finish]:
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many requests took part in each pass."""
     found: list[int] = []
-    forward = TorchDenoiser.forward
+    forward = TriModeDenoiser.forward
 
-    def counted(self: TorchDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+    def counted(self: TriModeDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
         found.append(len({segment.row for segment in segments}))
         return forward(self, segments)
 
-    monkeypatch.setattr(TorchDenoiser, "forward", counted)
+    monkeypatch.setattr(TriModeDenoiser, "forward", counted)
     return found

@@ -18,7 +18,7 @@ from torch import Tensor
 from dllm_plugins import DllmError
 from dllm_plugins import Finish
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from langchain_dllm import ChatDLLM
 
 Chat = Callable[..., ChatDLLM]
@@ -140,16 +140,16 @@ def test_calls_of_a_batch_within_a_batch(chat: Chat, engine: Engine) -> None:
 def test_a_failed_pass_reaches_every_call(chat: Chat, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """And `max_retries` starts each again."""
     failures = [MemoryError("too many rows")]
-    forward = TorchDenoiser.forward
+    forward = TriModeDenoiser.forward
 
-    def failing(self: TorchDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+    def failing(self: TriModeDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
         if failures:
             raise failures.pop()
         return forward(self, segments)
 
     model = chat()
     model.get_num_tokens("loads")
-    monkeypatch.setattr(TorchDenoiser, "forward", failing)
+    monkeypatch.setattr(TriModeDenoiser, "forward", failing)
     answers = model.batch(["why?"] * 3, return_exceptions=True)
     assert all(isinstance(answer, MemoryError) for answer in answers)
     failures.append(MemoryError("too many rows"))

@@ -21,7 +21,7 @@ from dllm_plugins import hookimpl
 from dllm_plugins import load_model
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Preset
 from langchain_dllm import DLLM
@@ -119,9 +119,9 @@ async def test_timeout_ends_the_request(make: Make) -> None:
 async def test_retries_after_a_failed_pass(make: Make, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As often as `max_retries` says, before anything was handed out."""
     failures = 0
-    forward = TorchDenoiser.forward
+    forward = TriModeDenoiser.forward
 
-    def failing(self: TorchDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
+    def failing(self: TriModeDenoiser, segments: Sequence[Segment]) -> list[Tensor]:
         nonlocal failures
         if failures:
             failures -= 1
@@ -129,7 +129,7 @@ async def test_retries_after_a_failed_pass(make: Make, engine: Engine, monkeypat
         return forward(self, segments)
 
     expected = engine("why?").text
-    monkeypatch.setattr(TorchDenoiser, "forward", failing)
+    monkeypatch.setattr(TriModeDenoiser, "forward", failing)
     failures = 2
     assert said(make(max_retries=2)) == expected
     failures = 1

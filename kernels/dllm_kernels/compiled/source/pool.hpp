@@ -6,7 +6,6 @@
 #include <mutex>
 #include <thread>
 
-#include <sched.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -21,6 +20,15 @@ inline void relax() {
 #endif
 }
 
+// Spins for some microseconds; a thread that has lost its processor is then slept for.
+inline void await_change(const std::atomic<int>& value, int seen) {
+    for (int spins = 0; spins < 2000; spins++) {
+        if (value.load(std::memory_order_acquire) != seen) return;
+        relax();
+    }
+    value.wait(seen, std::memory_order_acquire);
+}
+
 class Barrier {
   public:
     void wait(int threads) {
@@ -29,11 +37,10 @@ class Barrier {
         if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
             arrived_.store(0, std::memory_order_relaxed);
             generation_.store(seen + 1, std::memory_order_release);
+            generation_.notify_all();
             return;
         }
-        // A thread that has lost its processor must not be waited for at full speed.
-        for (int spins = 0; generation_.load(std::memory_order_acquire) == seen; spins++)
-            spins < 2000 ? relax() : (void)sched_yield();
+        await_change(generation_, seen);
     }
 
   private:
@@ -63,18 +70,16 @@ class Pool {
         generation_.fetch_add(1, std::memory_order_release);
         generation_.notify_all();
         work(0);
-        for (int spins = 0; left_.load(std::memory_order_acquire); spins++)
-            spins < 2000 ? relax() : (void)sched_yield();
+        for (int left; (left = left_.load(std::memory_order_acquire));) await_change(left_, left);
     }
 
   private:
     void serve(int index, int seen) {
         for (;;) {
-            for (int spins = 0; spins < 3000 && generation_.load(std::memory_order_acquire) == seen; spins++) relax();
-            generation_.wait(seen, std::memory_order_acquire);
+            await_change(generation_, seen);
             seen = generation_.load(std::memory_order_acquire);
             if (index < threads_) call_(work_, index);
-            left_.fetch_sub(1, std::memory_order_release);
+            if (left_.fetch_sub(1, std::memory_order_release) == 1) left_.notify_all();
         }
     }
 
