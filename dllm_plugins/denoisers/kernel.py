@@ -1,7 +1,7 @@
 """The block decoder of :mod:`dllm_kernels` as a denoiser: Llama, Qwen2 and Qwen3 shapes, row-invariant.
 
 Rows of a pass share their products, whatever their lengths; each attends to its own keys.
-There is one copy of the weights: the model gives its own away.
+There is one copy of the weights: the model shares them, or gives them away.
 """
 
 from collections.abc import Callable
@@ -91,24 +91,47 @@ class DecoderDenoiser(Rows[Store]):
 class KernelDenoiser(DecoderDenoiser):
     """A model of transformers on the best block decoder.
 
-    :param model: a Llama, Qwen2 or Qwen3 with its head; it can still be used.
+    :param model: a Llama, Qwen2 or Qwen3 with its head. Where the decoder packs its weights,
+        the model gives its own away, and its own forward raises afterwards.
+    :param int8: quantise linear layers and head; what is lossless then is so with respect to
+        the quantised model only, and the spec's `name` says it.
+    :param keep_model: leave the model usable all the same, at the price of a second copy.
     :raises CheckpointError: for a model the kernel does not compute.
     """
 
-    def __init__(self, model: PreTrainedModel, spec: ModelSpec) -> None:
-        super().__init__(best_decoder(lambda: decoding.take_weights(model), spec), spec)
+    def __init__(
+        self, model: PreTrainedModel, spec: ModelSpec, *, int8: bool = False, keep_model: bool = False
+    ) -> None:
+        if int8:
+            spec = replace(spec, name=f"{spec.name} with int8 weights")
+        give = None if keep_model else lambda: decoding.release(model)
+        super().__init__(best_decoder(lambda: decoding.take_weights(model), spec, int8=int8, give=give), spec)
         self.model = model
 
 
-def best_decoder(weights: Callable[[], decoding.DecoderWeights], spec: ModelSpec) -> decoding.Decoder:
+def best_decoder(
+    weights: Callable[[], decoding.DecoderWeights],
+    spec: ModelSpec,
+    *,
+    int8: bool = False,
+    give: Callable[[], None] | None = None,
+) -> decoding.Decoder:
     """The best decoder for these weights on this machine.
 
+    :param int8: with linear layers and head quantised.
+    :param give: lets go of the weights' other owners; called if the decoder copies the weights,
+        which are then emptied one by one. None if they stay in use.
     :raises CheckpointError: if none computes them.
     """
+    name = decoding.INT8_KERNEL if int8 else decoding.KERNEL
     try:
         found = weights()
         head = found.head
-        made: decoding.Decoder = kernel(decoding.KERNEL, head.device, head.dtype, found.shape.sizes())(found)
+        chosen = kernel(name, head.device, head.dtype, found.shape.sizes())
+        if give is not None and getattr(chosen, "copies", False):
+            give()
+            found = replace(found, given=True)
+        made: decoding.Decoder = chosen(found)
     except KernelError as error:
         raise CheckpointError(f"backend='kernels' does not fit {spec.name}: {error}") from error
     return made

@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers import Qwen2Config
 from transformers import Qwen2ForCausalLM
 
+from dllm_kernels.decoder.cpu import PackedDecoder
+from dllm_kernels.dispatch import KernelError
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
@@ -24,13 +26,13 @@ from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.check import Models
 from dllm_plugins.conformance.check import check
 from dllm_plugins.conformance.check import first_load
+from dllm_plugins.denoisers import kernel as kernel_module
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.errors import PluginError
 
 from .golden_data import PART
 from .golden_data import WHOLE
@@ -215,11 +217,15 @@ def test_a_batch_equals_its_rows_bit_for_bit(tmp_path: Path) -> None:
     assert {finish.usage.numerics for finish in finishes} == {"row-invariant"}
 
 
-def test_default_stays() -> None:
-    """Nobody gets the block decoder who did not ask."""
-    model = load_model(str(CASES["sdar"].folder / "checkpoint"), device="cpu")
-    assert isinstance(model.denoiser, NativeDenoiser)
-    assert model.denoiser.spec.numerics == "approximate"
+def test_auto_takes_it_where_it_fits() -> None:
+    """Dense decoders get the block decoder, mixtures of experts transformers' own class; torch can be asked for."""
+    folder = str(CASES["sdar"].folder / "checkpoint")
+    model = load_model(folder, device="cpu")
+    assert isinstance(model.denoiser, KernelDenoiser)
+    assert model.denoiser.spec.numerics == "row-invariant"
+    plain = load_model(folder, device="cpu", backend="torch")
+    assert isinstance(plain.denoiser, NativeDenoiser)
+    assert plain.denoiser.spec.numerics == "approximate"
 
 
 def test_what_it_does_not_compute(tmp_path: Path) -> None:
@@ -231,10 +237,8 @@ def test_what_it_does_not_compute(tmp_path: Path) -> None:
     folder = str(CASES["sdar"].folder / "checkpoint")
     with pytest.raises(OptionError, match="leave device_map='auto' out"):
         load_model(folder, backend="kernels", device_map="auto")
-    with pytest.raises(OptionError, match=r"backend='fast' cannot run .*use 'torch' or 'kernels'"):
+    with pytest.raises(OptionError, match=r"backend='fast' cannot run .*use 'auto' or 'torch' or 'kernels'"):
         load_model(folder, backend="fast")
-    with pytest.raises(PluginError, match="kernels"):
-        load_model("dllm", backend="kernels")
 
 
 def test_a_model_of_another_class() -> None:
@@ -248,7 +252,9 @@ LOAD = """
 from dllm_plugins import load_model
 
 def load(place):
-    return load_model(place, mask_id=5, dtype="bfloat16", device="cpu", backend="kernels").denoiser.model
+    global kept
+    kept = load_model(place, mask_id=5, dtype="bfloat16", device="cpu", backend="kernels").denoiser
+    return kept.model
 """
 
 
@@ -273,3 +279,31 @@ def test_no_second_copy_of_the_weights(tmp_path: Path, stored: torch.dtype) -> N
     assert found["size"] > 350e6
     assert found["peak"] <= 1.15 * found["size"], found
     assert found["kept"] <= 1.05 * found["size"], found
+
+
+def test_the_model_gives_its_weights_away_or_stays(
+    pair: tuple[NativeDenoiser, KernelDenoiser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where weights are packed its own forward says what happened; kept, it says what it said before."""
+    monkeypatch.setattr(kernel_module, "kernel", lambda *_: PackedDecoder)
+    model, tokens = pair[0].model, torch.tensor([tokens_of(6, 1)])
+    expected = model(tokens).logits
+    given, kept = (KernelDenoiser(copy.deepcopy(model), SPEC, keep_model=keep) for keep in (False, True))
+    assert torch.equal(kept.model(tokens).logits, expected)
+    with pytest.raises(KernelError, match="keep_model=True"):
+        given.model(tokens)
+    for denoiser in (given, kept):
+        (found,) = told(denoiser, [whole(denoiser.open_row(), tokens[0].tolist(), causal=True)])
+        torch.testing.assert_close(found, expected[0], atol=1e-4, rtol=1e-4)
+
+
+def test_int8_is_said(pair: tuple[NativeDenoiser, KernelDenoiser]) -> None:
+    """Its name tells that the weights are others; a batch still equals its rows."""
+    denoiser = KernelDenoiser(copy.deepcopy(pair[0].model), SPEC, int8=True)
+    assert denoiser.spec.name == "tiny with int8 weights"
+    assert denoiser.spec.numerics == "row-invariant"
+    rows = [denoiser.open_row() for _ in range(3)]
+    passes = [whole(row, tokens_of(4 + 5 * row, row)) for row in rows]
+    for segment, batched in zip(passes, told(denoiser, passes), strict=True):
+        assert torch.equal(told(denoiser, [segment])[0], batched)
+    assert not torch.equal(told(denoiser, passes)[0], told(pair[1], [whole(pair[1].open_row(), tokens_of(9, 1))])[0])

@@ -1,11 +1,13 @@
 """Forms of the weights: packed equals plain, int8 equals its reference, and nothing is kept twice."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from dllm_kernels.decoder import matrices
+from dllm_kernels.decoder import release
 from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.cpu import CpuDecoder
 from dllm_kernels.decoder.cpu import Int8Decoder
@@ -79,7 +81,8 @@ def test_weights_are_given_away(tied: bool, implementation: Any) -> None:
     expected = told(implementation(take_weights(network("qwen2", tie_word_embeddings=tied, **SHAPES[1]))))
     model = network("qwen2", tie_word_embeddings=tied, **SHAPES[1])
     count = sum(parameter.numel() for parameter in model.parameters())
-    weights = take_weights(model, release=True)
+    weights = replace(take_weights(model), given=True)
+    release(model)
     decoder = implementation(weights)
     assert torch.equal(told(decoder), expected)
     emptied = implementation is not CpuDecoder

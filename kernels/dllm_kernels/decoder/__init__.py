@@ -4,6 +4,7 @@ Llama, Qwen2 (biases of query, key and value) and Qwen3 (norms of query and key 
 shapes, grouped keys, tied or untied head. `reference` says what is computed, `cpu` is fast.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from dllm_kernels.decoder.weights import DecoderShape
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
 from dllm_kernels.decoder.weights import LowRankPair
+from dllm_kernels.decoder.weights import release
 from dllm_kernels.decoder.weights import shape_of
 from dllm_kernels.decoder.weights import take_weights
 from dllm_kernels.dispatch import Implementation
@@ -35,6 +37,7 @@ __all__ = [
     "LowRankPair",
     "Part",
     "Store",
+    "release",
     "shape_of",
     "take_weights",
 ]
@@ -112,6 +115,10 @@ def _load_compiled() -> Any:
     return CompiledDecoder
 
 
+def _load_compiled_int8() -> Any:
+    return partial(_load_compiled(), int8=True)
+
+
 def _compiled_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | None:
     if device.type != "cpu":
         return f"runs on the cpu only, not on {device.type}"
@@ -137,3 +144,4 @@ def _gpu_refuses(device: torch.device, dtype: torch.dtype, _shapes: Shapes) -> s
 register(Implementation(KERNEL, "gpu", 20, _load_gpu, _gpu_refuses))
 register(Implementation(INT8_KERNEL, "reference", 0, _load_int8_reference, _takes_all))
 register(Implementation(INT8_KERNEL, "cpu", 10, _load_int8, _cpu_refuses))
+register(Implementation(INT8_KERNEL, "compiled", 30, _load_compiled_int8, _compiled_refuses))

@@ -76,6 +76,8 @@ class CpuDecoder:
     """See :class:`~dllm_kernels.decoder.base.Decoder`. Weights as they are: nothing is copied."""
 
     form: ClassVar[Form] = "plain"
+    #: Whether the weights are copied into a form of their own.
+    copies: ClassVar[bool] = False
     row_invariant = True
 
     def __init__(self, weights: DecoderWeights) -> None:
@@ -178,12 +180,14 @@ class PackedDecoder(CpuDecoder):
     """Weights in oneDNN's own order; tied heads stay plain, as the embedding is needed anyway."""
 
     form = "packed"
+    copies = True
 
 
 class Int8Decoder(CpuDecoder):
     """Linear layers and the head in int8, low-rank pairs and everything else as they are."""
 
     form = "int8"
+    copies = True
 
 
 def _turn(space: Workspace, turns: tuple[Tensor, Tensor]) -> None:

@@ -122,12 +122,10 @@ def shape_of(config: Any) -> DecoderShape:
 
 
 @torch.no_grad()
-def take_weights(model: Any, *, release: bool = False) -> DecoderWeights:
+def take_weights(model: Any) -> DecoderWeights:
     """Fuse the weights of a loaded Llama, Qwen2 or Qwen3 of transformers, layer by layer.
 
-    :param model: with a head; its parameters become views of what is returned.
-    :param release: move its parameters to the meta device instead; its own forward then
-        raises a :class:`KernelError`, and the decoder may empty what is returned.
+    :param model: with a head; its parameters become views of what is returned, see also :func:`release`.
     :raises KernelError: for shapes not computed here, and for weights that are not all in one place.
     """
     shape = shape_of(model.config)
@@ -138,7 +136,7 @@ def take_weights(model: Any, *, release: bool = False) -> DecoderWeights:
             f"the block decoder needs all weights on one device in one dtype, not {found}; leave device_map out"
         )
     body, rotary = model.model, model.model.rotary_emb
-    taken = DecoderWeights(
+    return DecoderWeights(
         shape=shape,
         embedding=body.embed_tokens.weight.data,
         layers=tuple(_layer(layer) for layer in body.layers),
@@ -146,15 +144,14 @@ def take_weights(model: Any, *, release: bool = False) -> DecoderWeights:
         head=model.lm_head.weight.data,
         frequencies=rotary.inv_freq.float(),
         rope_scale=float(rotary.attention_scaling),
-        given=release,
     )
-    if release:
-        _release(model)
-    return taken
 
 
-def _release(model: Any) -> None:
-    """No weight stays; modules keep their shapes, and whoever calls the model is told."""
+def release(model: Any) -> None:
+    """Let a model whose weights were taken let go of them; its forward raises afterwards.
+
+    Every parameter moves to the meta device, so that modules keep their shapes.
+    """
     moved: dict[int, Any] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
