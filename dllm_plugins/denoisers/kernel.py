@@ -26,6 +26,8 @@ from dllm_plugins.denoisers.native import visible
 from dllm_plugins.denoisers.rows import Rows
 from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.prediction import Draw
+from dllm_plugins.prediction import Said
 
 
 class DecoderDenoiser(Rows[Store]):
@@ -79,9 +81,30 @@ class DecoderDenoiser(Rows[Store]):
             self._rows[row].pend(count)
         return wanted_of(hidden, segments)
 
+    def timings(self) -> dict[str, float]:
+        """See :class:`~dllm_plugins.profile.Timings`; empty where the decoder does not tell."""
+        found: dict[str, float] = getattr(self.decoder, "timings", dict)()
+        return found
+
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:
         """Logits [N, vocabulary]; see :meth:`~dllm_plugins.denoisers.base.Denoiser.logits`."""
         return self.decoder.logits(hidden)
+
+    def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Said | None:
+        """See :class:`~dllm_plugins.unmasking.Unmasks`; where the decoder can, and nothing is cut from a draw."""
+        head = getattr(self.decoder, "unmask", None)
+        if head is None or any(draw.top_k is not None or draw.top_p is not None for draw in draws):
+            return None
+        found: Said = head(
+            self.refined(hidden, left),
+            [draw.temperature for draw in draws],
+            [draw.gumbel if draw.temperature > 0 else None for draw in draws],
+        )
+        return found
+
+    def refined(self, hidden: Tensor, left: Tensor | None) -> Tensor:
+        """Hidden states as the head takes them; models with a chain head change them by what is on the left."""
+        return hidden
 
     def draft_logits(self, hidden: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same: there is no shortlist."""

@@ -58,16 +58,17 @@ class TriModeDenoiser(DecoderDenoiser):
     @torch.inference_mode()
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:
         """Logits [N, vocabulary]; see :meth:`~dllm_plugins.denoisers.base.Denoiser.logits`."""
-        return self.decoder.logits(self._refined(hidden, left))
+        return self.decoder.logits(self.refined(hidden, left))
 
     @torch.inference_mode()
     def draft_logits(self, hidden: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits over the shortlist of frequent tokens, where the weights carry one."""
         if self._shortlist is None:
             return self.logits(hidden, left), None
-        return self._shortlist_head(self._refined(hidden, left)), self._shortlist
+        return self._shortlist_head(self.refined(hidden, left)), self._shortlist
 
-    def _refined(self, hidden: Tensor, left: Tensor | None) -> Tensor:
+    @torch.inference_mode()
+    def refined(self, hidden: Tensor, left: Tensor | None) -> Tensor:
         """The chain head where the left token is known; hidden [N, width], left [N, 2]."""
         if left is None:
             return hidden

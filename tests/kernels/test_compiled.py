@@ -276,3 +276,55 @@ def test_build_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(KernelError, match="CXX='no-such-compiler'"):
         build.build(library.best_target())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocabulary", [71, 2051])
+def test_the_head_without_logits_says_what_logits_say(dtype: torch.dtype, vocabulary: int, threads: int) -> None:
+    """Greedy and sampled tokens exactly, the numbers to 1e-6, in any company."""
+    model = network("llama", dtype, vocab_size=vocabulary, tie_word_embeddings=False, **SHAPES[1])
+    decoder = CompiledDecoder(take_weights(model))
+    hidden = torch.randn(17, 64, generator=torch.Generator().manual_seed(4)).to(dtype)
+    logits = decoder.logits(hidden)
+    gumbel = (
+        -torch.empty(17, vocabulary, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(5)).log()
+    )
+    temperatures = [0.0 if row % 2 else 0.1 + row / 4 for row in range(17)]
+    noises = [gumbel[row] if heat else None for row, heat in enumerate(temperatures)]
+    found = decoder.unmask(hidden, temperatures, noises)
+    expected = torch.stack(
+        [
+            (logits[row].double() / heat + gumbel[row]).argmax() if heat else logits[row].argmax()
+            for row, heat in enumerate(temperatures)
+        ]
+    )
+    assert torch.equal(found.token, expected)
+    exact = logits.double().softmax(-1)
+    best = exact.topk(2).values
+    for own, other in (
+        (found.probability, exact.gather(1, expected[:, None])[:, 0]),
+        (found.entropy, torch.special.entr(exact).sum(-1)),
+        (found.margin, best[:, 0] - best[:, 1]),
+    ):
+        torch.testing.assert_close(own.double(), other, atol=2e-6, rtol=2e-6)
+    for row in (0, 3, 16):
+        alone = decoder.unmask(hidden[row : row + 1], temperatures[row : row + 1], noises[row : row + 1])
+        for name in ("token", "probability", "entropy", "margin"):
+            assert torch.equal(getattr(alone, name), getattr(found, name)[row : row + 1])
+
+
+def test_the_head_among_extreme_logits() -> None:
+    """Large ones, equal ones (the first is taken) and a sure one."""
+    model = network("llama", vocab_size=1500, tie_word_embeddings=False, **SHAPES[1])
+    weights = take_weights(model)
+    head = torch.zeros(1500, 64)
+    head[:, 0] = torch.linspace(-1e4, 1e4, 1500)
+    head[[7, 1400], 1] = 5.0
+    decoder = CompiledDecoder(replace(weights, head=head))
+    hidden = torch.zeros(2, 64)
+    hidden[0, 0] = hidden[1, 1] = 1.0
+    found = decoder.unmask(hidden, [0.0, 0.0], [None, None])
+    assert found.token.tolist() == [1499, 7]
+    exact = decoder.logits(hidden).double().softmax(-1)
+    torch.testing.assert_close(found.entropy.double(), torch.special.entr(exact).sum(-1), atol=1e-5, rtol=1e-5)
+    assert found.margin[1] == 0 and found.margin[0] > 0.9

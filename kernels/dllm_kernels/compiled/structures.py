@@ -94,6 +94,18 @@ class Pass(ctypes.Structure):
     )
 
 
+class Drawing(ctypes.Structure):
+    """How one position is drawn."""
+
+    _fields_ = (("noise", c_void_p), ("temperature", c_double))
+
+
+class Unmasked(ctypes.Structure):
+    """Where the unmasking head's results go."""
+
+    _fields_ = (("token", c_void_p), ("probability", c_void_p), ("entropy", c_void_p), ("margin", c_void_p))
+
+
 def declare(library: ctypes.CDLL) -> None:
     """Types of the library's functions."""
     library.dllm_workspace.restype = c_void_p
@@ -101,3 +113,12 @@ def declare(library: ctypes.CDLL) -> None:
     library.dllm_free_workspace.restype = None
     library.dllm_forward.argtypes = [POINTER(Model), POINTER(Pass), c_void_p, c_int]
     library.dllm_linear.argtypes = [c_void_p, POINTER(Linear), c_void_p, c_int, c_int, c_int]
+    library.dllm_unmask.argtypes = [
+        c_void_p,
+        POINTER(Linear),
+        POINTER(Drawing),
+        POINTER(Unmasked),
+        c_int,
+        c_int,
+        c_int,
+    ]

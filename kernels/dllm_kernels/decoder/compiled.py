@@ -23,6 +23,7 @@ from dllm_kernels.decoder.compiled_store import store_of
 from dllm_kernels.decoder.compiled_weights import Packed
 from dllm_kernels.decoder.compiled_weights import pack
 from dllm_kernels.decoder.weights import DecoderWeights
+from dllm_kernels.head import Unmasked
 
 
 class CompiledDecoder:
@@ -42,7 +43,7 @@ class CompiledDecoder:
         self._space = self._library.dllm_workspace()
         weakref.finalize(self, self._library.dllm_free_workspace, self._space)
         self._turns = torch.empty(2, 0, len(weights.frequencies))
-        self._seconds: ctypes.Array[ctypes.c_double] | None = None
+        self._seconds = (ctypes.c_double * 3)()
 
     def new_store(self) -> CompiledStore:
         """An empty row."""
@@ -81,6 +82,27 @@ class CompiledDecoder:
         """Logits float32 [N, vocabulary] of hidden states [N, hidden]."""
         return self._multiply(hidden, self._packed.head)
 
+    @torch.inference_mode()
+    def unmask(self, hidden: Tensor, temperatures: Sequence[float], noises: Sequence[Tensor | None]) -> Unmasked:
+        """Tokens of hidden states [N, hidden] and how sure the model is of them, without logits.
+
+        Greedy positions take the first largest logit, others the first largest of
+        logit / temperature + noise in float64; see compiled/source/head.hpp.
+
+        :param noises: float64 [vocabulary] standard Gumbel numbers of each position, None where it is greedy.
+        """
+        rows, hidden = len(hidden), hidden.contiguous()
+        token, numbers = torch.empty(rows, dtype=torch.int64), torch.empty(3, rows)
+        draws = (structures.Drawing * rows)()
+        kept = [None if noise is None else noise.to(torch.float64).contiguous() for noise in noises]
+        for place, (noise, temperature) in enumerate(zip(kept, temperatures, strict=True)):
+            draws[place] = structures.Drawing(None if noise is None else noise.data_ptr(), temperature)
+        to = structures.Unmasked(token.data_ptr(), *(row.data_ptr() for row in numbers))
+        threads = torch.get_num_threads()
+        if self._library.dllm_unmask(hidden.data_ptr(), self._packed.head, draws, to, rows, threads, self._narrow):
+            raise MemoryError(f"no memory for the head over {rows} positions; ask for fewer at once")
+        return Unmasked(token, *numbers)
+
     def product(self, weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """A linear layer of its own: rows [N, in] to float32 [N, out], row-invariant.
 
@@ -97,14 +119,8 @@ class CompiledDecoder:
             raise MemoryError(f"no memory for a product of {len(x)} rows; ask for fewer at once")
         return found
 
-    def time(self, on: bool) -> None:
-        """Whether passes are timed by parts from now on."""
-        self._seconds = (ctypes.c_double * 3)() if on else None
-
     def timings(self) -> dict[str, float]:
-        """Seconds since the last call: linear layers, attention, and the rest of the body."""
-        if self._seconds is None:
-            return {}
+        """Seconds of all passes since the last call: linear layers, attention, and the rest of the body."""
         found = dict(zip(("linear", "attention", "other"), self._seconds, strict=True))
         self._seconds = (ctypes.c_double * 3)()
         return found

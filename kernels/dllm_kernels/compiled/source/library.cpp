@@ -3,6 +3,7 @@
 #include <new>
 
 #include "decoder.hpp"
+#include "head.hpp"
 
 #define DLLM_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -18,24 +19,31 @@ int guarded(const Work& work) {
     }
 }
 
+// A linear layer of rows that are quantised first, where its weights are.
 template <class T>
-void linear(const Unit* x, const Linear& l, float* to, int rows, int threads) {
-    int units = l.inputs / T::PER_UNIT;
+struct Prepared {
     Levels levels;
-    if (l.levels) levels.fit(rows, l.inputs);
-    Product<T> product{l, {x, units}, &levels};
-    Barrier barrier;
-    pool().run(threads, [&](int thread) {
-        if (l.levels) {
+    Product<T> product;
+
+    Prepared(const Unit* x, const Linear& l, int rows, int threads) : product{l, {x, l.inputs / T::PER_UNIT}, &levels} {
+        if (!l.levels) return;
+        levels.fit(rows, l.inputs);
+        pool().run(threads, [&](int thread) {
             Share own(rows, 1, thread, threads);
             for (int r = own.begin; r < own.end; r++)
                 quantise<T>(product.x.row(r), l.inputs, levels.levels.data() + (size_t)r * l.inputs, levels.scale[r]);
-            barrier.wait(threads);
-        }
+        });
+    }
+};
+
+template <class T>
+void linear(const Unit* x, const Linear& l, float* to, int rows, int threads) {
+    Prepared<T> ready(x, l, rows, threads);
+    pool().run(threads, [&](int thread) {
         Share share(l.outputs, 24, thread, threads);
         each_tile(rows, share.begin, share.end, [&](int row, int count, int out, int some) {
             float found[TILE];
-            product(row, count, out, some, found);
+            ready.product(row, count, out, some, found);
             hand_out(row, count, out, some, found,
                      [&](int r, int n, auto value) { store(to + (size_t)r * l.outputs + n, value); });
         });
@@ -68,4 +76,15 @@ DLLM_EXPORT int dllm_has_int8() { return HAS_INT8; }
 // float32 [rows, outputs] of x [rows, inputs].
 DLLM_EXPORT int dllm_linear(const Unit* x, const Linear* l, float* to, int rows, int threads, int narrow) {
     return guarded([&] { (narrow ? linear<BFloat16> : linear<Float32>)(x, *l, to, rows, threads); });
+}
+
+// Tokens of x [rows, inputs]; see head.hpp.
+DLLM_EXPORT int dllm_unmask(const Unit* x, const Linear* l, const Drawing* drawings, const Unmasked* to, int rows,
+                            int threads, int narrow) {
+    return guarded([&] {
+        if (narrow)
+            unmask(Prepared<BFloat16>(x, *l, rows, threads).product, rows, threads, drawings, *to);
+        else
+            unmask(Prepared<Float32>(x, *l, rows, threads).product, rows, threads, drawings, *to);
+    });
 }
