@@ -43,6 +43,10 @@ check: lint types setup docs  ## all that CI runs
 bench: setup  ## benchmarks, each beside its baselines
 	$(BIN)/python benchmarks/default_model.py
 	$(BIN)/python benchmarks/families.py
+	$(BIN)/python benchmarks/block_pass.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/peers/run.py
 
 train: setup  ## rebuild the shipped denoiser (hours; resumes where it was)
 	$(BIN)/python -m dllm_plugins.training train
