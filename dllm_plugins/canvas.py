@@ -17,11 +17,15 @@ _CANVAS_DRAW = 2
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The hidden state and the step a token was settled by, and its left neighbour then (-1: open)."""
+    """The hidden state and the step a token was settled by, and its left neighbour then (-1: open).
+
+    :param logits: whether it was drawn from logits that were wanted, too.
+    """
 
     hidden: Tensor
     step: int
     left: int
+    logits: bool = False
 
 
 @dataclass

@@ -94,7 +94,7 @@ def _widened(logits: Tensor) -> Tensor:
 def _largest_spans(logits: Tensor) -> Tensor:
     """Largest logit of every _SPAN ids; [N, spans], the last span perhaps shorter."""
     whole = logits.shape[-1] // _SPAN * _SPAN
-    found = logits[:, :whole].unflatten(-1, (-1, _SPAN)).amax(-1)
+    found: Tensor = logits[:, :whole].unflatten(-1, (-1, _SPAN)).amax(-1)
     return found if whole == logits.shape[-1] else torch.cat([found, logits[:, whole:].amax(-1, keepdim=True)], -1)
 
 
@@ -126,7 +126,8 @@ def entropy_of(logits: Tensor, probabilities: Tensor) -> Tensor:
     _, top, most = _first(logits, probabilities)
     # Impossible ids count nothing, but zero times minus infinity would be no number.
     below = (logits.float() - top).clamp_(min=torch.finfo(torch.float32).min)
-    return (-most.log()[:, 0] - torch.linalg.vecdot(probabilities, below)).clamp_(min=0.0)
+    mean: Tensor = torch.linalg.vecdot(probabilities, below)
+    return (-most.log()[:, 0] - mean).clamp_(min=0.0)
 
 
 def margin_of(logits: Tensor, probabilities: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from dllm_plugins.text import AnswerText
+from dllm_plugins.text import Tokenizer
 from dllm_plugins.text import longest_held
 
 
@@ -105,11 +106,11 @@ def test_draft_text_shows_holes() -> None:
 def test_text_is_that_of_all_tokens(kind: str, stops: tuple[str, ...]) -> None:
     """At every length, with whatever stands where two tokens meet: what is shown is the text of all tokens."""
     drawn = random.Random(3)
+    text = "".join(drawn.choice("abc é — 你好🙂") for _ in range(200)).encode()
+    tokens = list(text if kind == "bytes" else drawn.randbytes(300))
+    tokenizer: Tokenizer = Bytes()
     if kind == "words":
         tokens, tokenizer = [drawn.randrange(9) for _ in range(300)], Words()
-    else:
-        text = "".join(drawn.choice("abc é — 你好🙂") for _ in range(200)).encode()
-        tokens, tokenizer = list(text if kind == "bytes" else drawn.randbytes(300)), Bytes()
     answer = AnswerText(tokenizer, stops)
     end, sent = 0, ""
     while end < len(tokens):

@@ -17,6 +17,9 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.noise import RowNoise
 
 _EMPTY = torch.empty(0)
+#: Parameters read lately, by their class and what was given; see :func:`_read`.
+_seen: dict[tuple[type[BaseModel], int], tuple[dict[str, Any] | None, Any]] = {}
+_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,24 @@ def needs_of(rule: CommitRule) -> frozenset[str]:
     return frozenset(getattr(rule, "needs", ()))
 
 
+#: What only the logits themselves tell.
+_FROM_LOGITS = frozenset({"held", "probabilities"})
+
+
+def rescores(rule: CommitRule) -> bool:
+    """Whether a rule changes logits before tokens are drawn from them."""
+    own = getattr(type(rule), "rescore", None)
+    return own is not None and own is not RuleDefaults.rescore
+
+
+def wants_logits(rule: CommitRule, also: frozenset[str] = frozenset()) -> bool:
+    """Whether a rule needs more of a pass than tokens, probabilities, entropies and margins.
+
+    :param also: what a revocation rule beside it needs.
+    """
+    return rescores(rule) or bool((needs_of(rule) | also) & _FROM_LOGITS)
+
+
 def parameters(settings: type[Parameters], config: SamplingConfig, name: str) -> Parameters:
     """A commit rule's own parameters in a request.
 
@@ -141,6 +162,21 @@ def revocation_parameters(settings: type[Parameters], config: SamplingConfig, na
 
 
 def _read(settings: type[Parameters], given: dict[str, Any] | None, where: str) -> Parameters:
+    """Parameters as they were given, read once per request: rules ask in every pass.
+
+    Known by the identity of what was given; it is kept alive meanwhile, so that no other can have the same.
+    """
+    key = (settings, id(given))
+    known = _seen.get(key)
+    if known is None:
+        known = _seen[key] = (given, _validated(settings, given, where))
+        while len(_seen) > _REMEMBERED:
+            _seen.pop(next(iter(_seen)), None)
+    found: Parameters = known[1]
+    return found
+
+
+def _validated(settings: type[Parameters], given: dict[str, Any] | None, where: str) -> Parameters:
     try:
         return settings(**(given or {}))
     except ValidationError as error:
@@ -155,6 +191,8 @@ def check_parameters(rule: CommitRule, config: SamplingConfig) -> None:
     """
     settings = getattr(rule, "settings", None)
     if settings is not None:
+        # Read anew for a new request: what a parameter names, such as a file, may have changed.
+        _seen.pop((settings, id(config.rule_options)), None)
         parameters(settings, config, rule.name)
     elif config.rule_options:
         raise OptionError(f"rule {rule.name!r} has no rule_options; leave {config.rule_options} out")

@@ -25,4 +25,6 @@ class ThresholdRule:
         level = torch.tensor(levels, dtype=view.probability.dtype)
         sure = view.open & (view.probability > level[:, None])
         none_yet = (view.settled_now == 0) & ~sure.any(dim=-1)
+        if not bool(none_yet.any()):
+            return sure, state
         return sure | most_probable(view.probability, view.open, none_yet.long()), state

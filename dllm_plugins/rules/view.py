@@ -71,11 +71,15 @@ def make_view(
     """What a rule sees of one row: a view with R = 1 that holds what it needs."""
     is_open = torch.tensor([positions.open])
     width, index = is_open.shape[1], seen.index
+    # As a pass mostly says something of every position in order, nothing has to be moved then.
+    everywhere = len(index) == width and bool((index == torch.arange(width)).all())
 
     def spread(values: Tensor) -> Tensor:
+        if everywhere:
+            return values[None].clone()
         return values.new_zeros(1, width, *values.shape[1:]).index_copy(1, index, values[None])
 
-    held = torch.tensor([positions.tokens])
+    held = torch.tensor([positions.tokens]) if needs & {"token", "held"} else is_open
     found: dict[str, Tensor] = {}
     if "token" in needs:
         found["token"] = torch.where(is_open, spread(seen.token.cpu()), held)

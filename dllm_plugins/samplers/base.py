@@ -24,6 +24,7 @@ from dllm_plugins.config import explain
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
+from dllm_plugins.prediction import Said
 from dllm_plugins.samplers.canvas import Canvas
 
 
@@ -35,6 +36,19 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a program would rather know of the last segment's wanted positions than their logits.
+
+    :param places: these positions; each is drawn with its noise of the pass that answers.
+    :param said: the answer, if the denoiser has one without logits (see :mod:`~dllm_plugins.unmasking`) and
+        none of the tokens is the mask id; the logits sent for the segment are empty then.
+    """
+
+    places: Sequence[int]
+    said: Said | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,7 @@ class Pass:
     freeze: int = 0
     hold: Sequence[int] | None = None
     keep: int = 0
+    asked: Asked | None = None
 
 
 #: Yields passes; is sent, per segment, the logits [len(wanted), V].

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.canvas import Canvas
 
@@ -55,8 +56,13 @@ class Blocks:
             self.canvas.tokens += [self.canvas.mask] * (begins[-1] + self.length - len(self.canvas.tokens))
         return [range(max(begin, 0), min(begin + self.length, len(self.canvas.tokens))) for begin in begins]
 
-    def look(self, block: range, places: Sequence[int], kind: str = "predict") -> Generator[Pass, list[Tensor], Tensor]:
-        """Logits [len(places), V] at ascending positions of `block`; everything before it is frozen by the way."""
+    def look(
+        self, block: range, places: Sequence[int], kind: str = "predict", asked: Asked | None = None
+    ) -> Generator[Pass, list[Tensor], Tensor]:
+        """Logits [len(places), V] at ascending positions of `block`; everything before it is frozen by the way.
+
+        :param asked: of all `places`; not for shifted models, two segments of which are wanted.
+        """
         count = block.start - self.frozen
         wanted = [place - self.shift for place in places if place - self.shift >= block.start]
         if count:
@@ -67,9 +73,9 @@ class Blocks:
             newest = self.canvas.part(block, wanted, behind=((0, count),))
             kind = kind if self.frozen else "prefill"
             self.frozen = block.start
-            self._last, logits = yield Pass((context, newest), kind, freeze=count)
+            self._last, logits = yield Pass((context, newest), kind, freeze=count, asked=asked)
         else:
-            logits = (yield Pass((self.canvas.part(block, wanted),), kind))[0]
+            logits = (yield Pass((self.canvas.part(block, wanted),), kind, asked=asked))[0]
         return logits if len(wanted) == len(places) else torch.cat([self._last, logits])
 
 

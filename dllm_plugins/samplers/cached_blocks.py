@@ -45,8 +45,9 @@ def start(
     for block in blocks.answer():
         while canvas.wanting(block):
             places = ruled.places(block)
-            logits = yield from blocks.look(block, places)
-            ruled.settle(block, places, logits)
+            asked = None if spec.shifted else ruled.asked(places)
+            logits = yield from blocks.look(block, places, asked=asked)
+            ruled.settle(block, places, logits, said=None if asked is None else asked.said)
         canvas.release(block.stop)
 
 

@@ -11,14 +11,18 @@ from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
+from dllm_plugins.prediction import Said
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
 from dllm_plugins.rules.base import check_parameters
 from dllm_plugins.rules.base import needs_of
+from dllm_plugins.rules.base import rescores
 from dllm_plugins.rules.base import revocation_parameters
+from dllm_plugins.rules.base import wants_logits
 from dllm_plugins.rules.view import Positions
 from dllm_plugins.rules.view import Seen
 from dllm_plugins.rules.view import make_view
+from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import draw_open
@@ -58,6 +62,7 @@ class Ruled:
         self.rule = rule
         self.revocation = revocation
         self.confidence = confidence
+        self._wants_logits = wants_logits(rule, revocation.needs if revocation else frozenset())
         self._needs = needs_of(rule) | (revocation.needs if revocation else frozenset())
         self._state: Any = None
         self._revocation_state: Any = None
@@ -69,21 +74,37 @@ class Ruled:
         inside = range(max(block.start, self.canvas.prompt), block.stop)
         return self.canvas.open(inside) if self.revocation is None else list(inside)
 
-    def settle(self, block: range, places: Sequence[int], logits: Tensor, *, hasty: bool = False) -> None:
+    def asked(self, places: Sequence[int]) -> Asked | None:
+        """What the rules need to know of some positions, if they and the request can do without logits.
+
+        For samplers whose confidence is the probability in single precision.
+        """
+        return None if self._wants_logits or self.canvas.row.logits is not None else Asked(places)
+
+    def settle(
+        self, block: range, places: Sequence[int], logits: Tensor, *, hasty: bool = False, said: Said | None = None
+    ) -> None:
         """Write what the rules decide about a block; logits [len(places), V].
 
         :param hasty: settle the last open position along with all others.
+        :param said: what was said in place of the logits, if it was asked for and given.
         """
         if block != self._block:
             self._block, self._step = block, 0
         canvas, config, row = self.canvas, self.canvas.row.config, self.canvas.row
         opened = set(canvas.open(places))
-        if hasattr(self.rule, "rescore"):
-            offsets = torch.tensor(places) - canvas.prompt
-            logits, self._state = self.rule.rescore(logits, offsets, self._step, config, self._state)
-        tokens = draw_open(canvas, logits, places)
         index = torch.tensor(places) - block.start
-        seen = Seen(index, tokens, self.confidence(logits, tokens), logits)
+        if said is None:
+            if rescores(self.rule):
+                rule: Any = self.rule
+                offsets = torch.tensor(places) - canvas.prompt
+                logits, self._state = rule.rescore(logits, offsets, self._step, config, self._state)
+            tokens = draw_open(canvas, logits, places)
+            seen = Seen(index, tokens, self.confidence(logits, tokens), logits)
+        else:
+            tokens, needs = said.token, self._needs
+            entropy = said.entropy if "entropy" in needs else None
+            seen = Seen(index, tokens, said.probability, logits, entropy, said.margin if "margin" in needs else None)
         view = make_view(
             self._positions(block, opened), seen, self._needs, settled_now=0, step=self._step, noise=row.noise
         )
@@ -96,9 +117,10 @@ class Ruled:
             again, self._revocation_state = self.revocation.revoke(view, (config,), self._revocation_state)
             if self._step < PATIENCE * len(block):
                 reopened = {block.start + item for item in again[0].nonzero()[:, 0].tolist()}
+        drawn = tokens.tolist()
         for number, place in enumerate(places):
             if place in chosen or (place in reopened and self.revocation and self.revocation.replaces):
-                canvas.write(place, int(tokens[number]), logits[number])
+                canvas.write(place, drawn[number], logits[number] if row.logits is not None else None)
             elif place in reopened:
                 canvas.reopen(place)
         self._step += 1

@@ -9,10 +9,10 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.prediction import predict
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import check_options
-from dllm_plugins.strategies.base import stack
+from dllm_plugins.unmasking import Ask
+from dllm_plugins.unmasking import ask_all
 
 
 class AutoregressiveStrategy:
@@ -37,13 +37,16 @@ class AutoregressiveStrategy:
 
     def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
         """Freeze what was forwarded and append one token."""
-        logits = denoiser.logits(stack(part[0] for part in hidden))
-        drawn = predict(logits, [row.draw(len(row.tokens)) for row in rows])
-        for row, token, drawn_from in zip(rows, drawn.token.tolist(), logits, strict=True):
-            row.note(len(row.tokens), drawn_from)
+        asks = [
+            Ask(parts[0], [row.draw(len(row.tokens))], logits=row.logits is not None)
+            for row, parts in zip(rows, hidden, strict=True)
+        ]
+        for row, said in zip(rows, ask_all(denoiser, asks), strict=True):
+            if row.logits is not None:
+                row.note(len(row.tokens), said.logits_at(0))
             denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
             row.frozen = len(row.tokens)
-            row.tokens.append(token)
+            row.tokens += said.tokens
 
     def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
         """Nothing is tentative."""

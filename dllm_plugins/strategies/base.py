@@ -1,12 +1,10 @@
 """The contract of a strategy: what the next pass holds, and what it meant."""
 
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from dllm_plugins.canvas import Row
@@ -92,8 +90,3 @@ def choose_rule(config: SamplingConfig, rules: Mapping[str, CommitRule]) -> Comm
     if name not in rules:
         raise OptionError(f"unknown rule {name!r}; known rules: {', '.join(sorted(rules))}")
     return rules[name]
-
-
-def stack(parts: Iterable[Tensor]) -> Tensor:
-    """Hidden states of several segments as one [N, hidden]."""
-    return torch.cat(list(parts))

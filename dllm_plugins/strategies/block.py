@@ -9,6 +9,7 @@ more as clean rows together with the next canvas (freeze fused with predict).
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,28 +24,47 @@ from dllm_plugins.prediction import predict
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.rules.base import CanvasView
 from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.rules.base import RuleDefaults
 from dllm_plugins.rules.base import check_parameters
 from dllm_plugins.rules.base import needs_of
+from dllm_plugins.rules.base import rescores
+from dllm_plugins.rules.base import wants_logits
 from dllm_plugins.rules.view import Positions
 from dllm_plugins.rules.view import Seen
 from dllm_plugins.rules.view import make_view
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import check_options
 from dllm_plugins.strategies.base import choose_rule
-from dllm_plugins.strategies.base import stack
+from dllm_plugins.unmasking import Answer
+from dllm_plugins.unmasking import Ask
+from dllm_plugins.unmasking import answers
+from dllm_plugins.unmasking import ask_all
+
+_NONE = torch.empty(0)
 
 
 @dataclass(slots=True)
 class _Canvas:
-    """What one row's pass said about its open positions, while they are being settled."""
+    """What one row's pass said about its n open positions, while they are being settled.
+
+    :param rule: the row's.
+    :param needs: what the rule reads.
+    :param keeps: whether the rule or the request wants logits.
+    :param probability: float32 [n]; `entropy` and `margin` likewise, where the rule reads them.
+    :param logits: [V] by index, where they are wanted.
+    """
 
     row: Row
-    first: int
+    rule: CommitRule
+    needs: frozenset[str]
+    keeps: bool
     hidden: Tensor
     places: list[int]
     step: int
     token: list[int]
-    probability: list[float]
+    probability: Tensor
+    entropy: Tensor
+    margin: Tensor
     logits: dict[int, Tensor]
     settled_now: int = 1
 
@@ -53,6 +73,32 @@ class _Canvas:
         if place < len(self.row.tokens):
             return self.row.tokens[place]
         return self.row.settled.get(place, -1)
+
+    def known_before(self, distance: int) -> list[int]:
+        """The tokens that far left of each position, -1 where open."""
+        tokens, settled = self.row.tokens, self.row.settled
+        final = len(tokens)
+        places = [place - distance for place in self.places]
+        return [tokens[place] if place < final else settled.get(place, -1) for place in places]
+
+    def take(self, indices: list[int], said: Answer, left: list[int] | None) -> None:
+        """Take in what was said at some of the positions.
+
+        :param left: tokens left of all positions; one that repeats its own counts as impossible, to be drawn again.
+        """
+        everywhere = len(indices) == len(self.places)
+        where = slice(None) if everywhere else torch.tensor(indices)
+        self.probability[where] = said.probability.float().cpu()
+        if "entropy" in self.needs:
+            self.entropy[where] = said.entropy.cpu()
+        if "margin" in self.needs:
+            self.margin[where] = said.margin.cpu()
+        for number, index in enumerate(indices):
+            token = self.token[index] = said.tokens[number]
+            if self.keeps:
+                self.logits[index] = said.logits_at(number)
+            if left is not None and token == left[index]:
+                self.probability[index] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,32 +167,38 @@ class BlockStrategy:
     def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
         """Freeze, settle the frontier, then settle what the rule accepts."""
         spec = denoiser.spec
-        windows = [self._window(row, spec) for row in rows]
-        opened = [
-            [place for place in window if place not in row.settled] for row, window in zip(rows, windows, strict=True)
-        ]
-        frontier = predict(
-            denoiser.logits(stack(parts[0] for parts in hidden)), [row.draw(len(row.tokens)) for row in rows]
+        opened = [[place for place in self._window(row, spec) if place not in row.settled] for row in rows]
+        frontier = ask_all(
+            denoiser,
+            [
+                Ask(parts[0], [row.draw(len(row.tokens))], logits=row.logits is not None)
+                for row, parts in zip(rows, hidden, strict=True)
+            ],
         )
-        tokens = frontier.token.tolist()
         if spec.chain:
             settling = [
-                _Settling(row, len(row.tokens), token, row.tokens[-1]) for row, token in zip(rows, tokens, strict=True)
+                _Settling(row, len(row.tokens), said.tokens[0], row.tokens[-1])
+                for row, said in zip(rows, frontier, strict=True)
             ]
             self._reopen(settling, denoiser)
         canvases = []
-        for row, parts, window, places, token, drawn_from in zip(
-            rows, hidden, windows, opened, tokens, frontier.logits, strict=True
-        ):
-            row.note(len(row.tokens), drawn_from)
+        for row, parts, places, said in zip(rows, hidden, opened, frontier, strict=True):
+            if row.logits is not None:
+                row.note(len(row.tokens), said.logits_at(0))
             denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
             row.frozen = len(row.tokens)
-            row.settle(row.frozen, token)
-            if places and token not in row.stop_ids:
-                canvases.append(
-                    _Canvas(row, window.start, parts[-1], places, row.step, [0] * len(places), [0.0] * len(places), {})
-                )
+            row.settle(row.frozen, said.tokens[0])
+            if places and said.tokens[0] not in row.stop_ids:
+                canvases.append(self._canvas(row, parts[-1], places))
         self._settle(canvases, denoiser)
+
+    def _canvas(self, row: Row, hidden: Tensor, places: list[int]) -> _Canvas:
+        rule, count = choose_rule(row.config, self.rules), len(places)
+        probability, entropy, margin = torch.zeros(3, count)
+        keeps = row.logits is not None or wants_logits(rule)
+        return _Canvas(
+            row, rule, needs_of(rule), keeps, hidden, places, row.step, [0] * count, probability, entropy, margin, {}
+        )
 
     @staticmethod
     def _reopen(settling: Sequence[_Settling], denoiser: Denoiser) -> None:
@@ -165,10 +217,17 @@ class BlockStrategy:
         if not doubtful:
             return
         found = [item.row.evidence.pop(item.place + 1) for item in doubtful]
-        left = torch.tensor([[item.token, item.left] for item in doubtful])
-        draws = [item.row.canvas_draw(item.place + 1, past.step) for item, past in zip(doubtful, found, strict=True)]
-        drawn = predict(denoiser.logits(torch.stack([past.hidden for past in found]), left), draws)
-        for item, token in zip(doubtful, drawn.token.tolist(), strict=True):
+        asks = [
+            Ask(
+                past.hidden[None],
+                [item.row.canvas_draw(item.place + 1, past.step)],
+                torch.tensor([[item.token, item.left]]),
+                past.logits,
+            )
+            for item, past in zip(doubtful, found, strict=True)
+        ]
+        for item, said in zip(doubtful, ask_all(denoiser, asks), strict=True):
+            token = said.tokens[0]
             if item.row.settled[item.place + 1] != token or token == item.token:
                 del item.row.settled[item.place + 1]
 
@@ -186,67 +245,79 @@ class BlockStrategy:
                     pending[id(canvas)] = self._decide(canvas, denoiser)
 
     def _predict(self, wanted: list[tuple[_Canvas, list[int]]], denoiser: Denoiser) -> None:
-        hidden = torch.cat([canvas.hidden[indices] for canvas, indices in wanted])
-        places = [(canvas, canvas.places[index]) for canvas, indices in wanted for index in indices]
-        left = torch.tensor([[canvas.known(place - 1), canvas.known(place - 2)] for canvas, place in places])
-        draws = [canvas.row.canvas_draw(place) for canvas, place in places]
-        drawn = predict(self._rescored(wanted, denoiser.logits(hidden, left)), draws)
-        tokens, probabilities = iter(drawn.token.tolist()), iter(drawn.probability.tolist())
-        logits = iter(drawn.logits)
-        for canvas, indices in wanted:
-            for index in indices:
-                canvas.token[index], canvas.probability[index] = next(tokens), next(probabilities)
-                canvas.logits[index] = next(logits)
-                if denoiser.spec.chain and canvas.token[index] == canvas.known(canvas.places[index] - 1):
-                    canvas.probability[index] = 0.0
-
-    def _rescored(self, wanted: list[tuple[_Canvas, list[int]]], logits: Tensor) -> Tensor:
-        """Logits as the rows' rules change them before tokens are drawn."""
-        parts = []
-        for (canvas, indices), own in zip(wanted, logits.split([len(indices) for _, indices in wanted]), strict=True):
-            row, rule = canvas.row, choose_rule(canvas.row.config, self.rules)
-            if hasattr(rule, "rescore"):
-                place = torch.tensor([canvas.places[index] - row.prompt for index in indices])
-                own, row.rule_state = rule.rescore(own, place, canvas.step, row.config, row.rule_state)  # noqa: PLW2901
-            parts.append(own)
-        return torch.cat(parts)
+        lefts = [canvas.known_before(1) for canvas, _ in wanted]
+        for changed in (False, True):
+            own = [place for place, (canvas, _) in enumerate(wanted) if rescores(canvas.rule) is changed]
+            asks = [self._ask(*wanted[place], lefts[place]) for place in own]
+            if not asks:
+                continue
+            chosen = [wanted[place] for place in own]
+            found = self._rescored(chosen, asks, denoiser) if changed else ask_all(denoiser, asks)
+            for place, said in zip(own, found, strict=True):
+                canvas, indices = wanted[place]
+                canvas.take(indices, said, lefts[place] if denoiser.spec.chain else None)
 
     @staticmethod
-    def _view(canvas: _Canvas, rule: CommitRule, width: int) -> CanvasView:
-        """What the rule sees: the open rows, filled up to the block's length."""
-        row, needs, padding = canvas.row, needs_of(rule), width - len(canvas.places)
-        logits = torch.stack([canvas.logits[index] for index in range(len(canvas.places))]) if needs else torch.empty(0)
-        seen = Seen(
-            torch.arange(len(canvas.places)), torch.tensor(canvas.token), torch.tensor(canvas.probability), logits
+    def _ask(canvas: _Canvas, indices: list[int], before: list[int]) -> Ask:
+        everywhere, farther = len(indices) == len(canvas.places), canvas.known_before(2)
+        return Ask(
+            canvas.hidden if everywhere else canvas.hidden[indices],
+            [canvas.row.canvas_draw(canvas.places[index]) for index in indices],
+            torch.tensor([[before[index], farther[index]] for index in indices]),
+            canvas.keeps,
         )
-        known = [canvas.known(place) for place in canvas.places]
+
+    @staticmethod
+    def _rescored(wanted: list[tuple[_Canvas, list[int]]], asks: Sequence[Ask], denoiser: Denoiser) -> list[Answer]:
+        """What is said once the rows' rules have changed the logits."""
+        counts = [len(indices) for _, indices in wanted]
+        lefts = [ask.left for ask in asks if ask.left is not None]
+        logits = denoiser.logits(torch.cat([ask.hidden for ask in asks]), torch.cat(lefts))
+        parts = []
+        for (canvas, indices), own in zip(wanted, logits.split(counts), strict=True):
+            row, rule = canvas.row, cast(RuleDefaults, canvas.rule)
+            offsets = torch.tensor([canvas.places[index] - row.prompt for index in indices])
+            changed, row.rule_state = rule.rescore(own, offsets, canvas.step, row.config, row.rule_state)
+            parts.append(changed)
+        return answers(predict(torch.cat(parts), [draw for ask in asks for draw in ask.draws]), counts)
+
+    @staticmethod
+    def _view(canvas: _Canvas, width: int) -> CanvasView:
+        """What the rule sees: the open rows, filled up to the block's length."""
+        row, count = canvas.row, len(canvas.places)
+        padding = width - count
+        logits = torch.stack([canvas.logits[index] for index in range(count)]) if canvas.keeps else _NONE
+        seen = Seen(
+            torch.arange(count), torch.tensor(canvas.token), canvas.probability, logits, canvas.entropy, canvas.margin
+        )
+        known = canvas.known_before(0)
         positions = Positions(
             tokens=known + [-1] * padding,
             open=[token < 0 for token in known] + [False] * padding,
             settled=[False] * width,
             place=[place - row.prompt for place in canvas.places] + [-1] * padding,
         )
-        return make_view(positions, seen, needs, settled_now=canvas.settled_now, step=canvas.step, noise=row.noise)
+        return make_view(
+            positions, seen, canvas.needs, settled_now=canvas.settled_now, step=canvas.step, noise=row.noise
+        )
 
     def _decide(self, canvas: _Canvas, denoiser: Denoiser) -> list[int]:
         """Settle what the rule accepts; returns the indices to predict again."""
-        row, rule, spec = canvas.row, choose_rule(canvas.row.config, self.rules), denoiser.spec
-        view = self._view(canvas, rule, row.config.block_length or spec.block_length)
-        decision, row.rule_state = rule.decide(view, (row.config,), row.rule_state)
-        chosen = [index for index in range(len(canvas.places)) if decision[0, index]]
-        waits = {
-            index
-            for index in chosen
-            if spec.chain and canvas.places[index] - 1 in {canvas.places[other] for other in chosen}
-        }
+        row, spec = canvas.row, denoiser.spec
+        view = self._view(canvas, row.config.block_length or spec.block_length)
+        decision, row.rule_state = canvas.rule.decide(view, (row.config,), row.rule_state)
+        chosen: list[int] = decision[0].nonzero()[:, 0].tolist()
+        taken = {canvas.places[index] for index in chosen}
+        waits = {index for index in chosen if spec.chain and canvas.places[index] - 1 in taken}
         for index in chosen:
             if index not in waits:
                 place, token, left = canvas.places[index], canvas.token[index], canvas.known(canvas.places[index] - 1)
                 if spec.chain:
                     self._reopen([_Settling(row, place, token, left)], denoiser)
                     if place > len(row.tokens):
-                        row.evidence[place] = Evidence(canvas.hidden[index], row.step, left)
-                row.note(place, canvas.logits[index])
+                        row.evidence[place] = Evidence(canvas.hidden[index], row.step, left, canvas.keeps)
+                if row.logits is not None:
+                    row.note(place, canvas.logits[index])
                 row.settle(place, token)
                 canvas.settled_now += 1
         if not spec.chain or not chosen:

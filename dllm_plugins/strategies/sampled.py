@@ -1,6 +1,7 @@
 """The strategy behind every reference sampler: it runs their programs, row by row."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -9,6 +10,8 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
+from dllm_plugins.prediction import Said
+from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
@@ -81,10 +84,23 @@ class SampledStrategy:
             if wanted.hold is not None:
                 denoiser.hold(row.handle, wanted.hold)
                 row.cache = "approximate"
-            running.tell([denoiser.logits(part) for part in parts])
+            running.tell(_heads(row, parts, wanted.asked, denoiser))
             if running.wanted.keep and running.wanted is not wanted:
                 denoiser.freeze(row.handle, running.wanted.keep)
 
     def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
         """The canvas behind the final text, None where open."""
         return self._running(row, spec).canvas.tentative()
+
+
+def _heads(row: Row, parts: Sequence[Tensor], asked: Asked | None, denoiser: Denoiser) -> list[Tensor]:
+    """Logits of every segment; none of the last one if what is asked of it was said without."""
+    straight: Any = getattr(denoiser, "unmask", None)
+    if asked is None or straight is None:
+        return [denoiser.logits(part) for part in parts]
+    said: Said | None = straight(parts[-1], [row.canvas_draw(place) for place in asked.places])
+    # The mask id counts among the probabilities but is never drawn: where it comes first, another has to be found.
+    if said is None or bool((said.token == denoiser.spec.mask_id).any()):
+        return [denoiser.logits(part) for part in parts]
+    asked.said = said
+    return [*(denoiser.logits(part) for part in parts[:-1]), parts[-1].new_empty(0)]

@@ -21,7 +21,8 @@ from dllm_plugins.prediction import predict
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import check_options
-from dllm_plugins.strategies.base import stack
+from dllm_plugins.unmasking import Ask
+from dllm_plugins.unmasking import ask_all
 
 
 class SpeculativeStrategy:
@@ -80,20 +81,22 @@ class SpeculativeStrategy:
         self._draft(rows, groups, denoiser)
 
     def _verify(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> list[int]:
-        draws = [row.draw(len(row.tokens) + i) for row in rows for i in range(len(row.drafts) + 1)]
-        logits = denoiser.logits(stack(parts[0] for parts in hidden))
-        drawn = predict(logits, draws).token.tolist()
+        asks = [
+            Ask(
+                parts[0],
+                [row.draw(len(row.tokens) + place) for place in range(len(row.drafts) + 1)],
+                logits=row.logits is not None,
+            )
+            for row, parts in zip(rows, hidden, strict=True)
+        ]
         accepted = []
-        for row in rows:
-            size = len(row.drafts) + 1
-            choices, drawn = drawn[:size], drawn[size:]
-            drawn_from, logits = logits[:size], logits[size:]
-            count = 0
+        for row, said in zip(rows, ask_all(denoiser, asks), strict=True):
+            choices, count = said.tokens, 0
             while count < len(row.drafts) and row.drafts[count] == choices[count]:
                 count += 1
             denoiser.freeze(row.handle, len(row.tokens) - row.frozen + count)
-            for place in range(count + 1):
-                row.note(len(row.tokens) + place, drawn_from[place])
+            for place in range(count + 1 if row.logits is not None else 0):
+                row.note(len(row.tokens) + place, said.logits_at(place))
             row.frozen = len(row.tokens) + count
             row.tokens += choices[: count + 1]
             accepted.append(count)
