@@ -14,7 +14,6 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.caches.kept import KeptPrefixes
-from dllm_plugins.events import Usage
 from dllm_plugins.profile import FORWARD
 from dllm_plugins.profile import HEAD
 
@@ -77,16 +76,26 @@ def parts_of(
     if hasattr(decoder, "time"):
         decoder.time(True)
     config = SamplingConfig(mode=mode, max_new_tokens=new, stats=True, **asked(mode, rows))
-    usages: list[Usage] = []
+    each: list[dict[str, float]] = []
+    rows_forwarded: list[float] = []
     for _ in range(rounds + 1):
         number = engine.admit(Request(list(tokens), config, stop_ids=NEVER))
+        divided(decoder, {})
         for _ in range(passes):
             engine.step()
-        usages.append(engine.stop(number, 0).usage)
+        usage = engine.stop(number, 0).usage
+        each.append({name: 1000 * taken / passes for name, taken in divided(decoder, usage.parts or {}).items()})
+        rows_forwarded.append(usage.rows / passes)
     if hasattr(decoder, "time"):
         decoder.time(False)
-    each = [{name: 1000 * taken / passes for name, taken in (usage.parts or {}).items()} for usage in usages[1:]]
-    return Parts(
-        {name: statistics.median(ms[name] for ms in each) for name in each[0]},
-        statistics.median(usage.rows / passes for usage in usages[1:]),
-    )
+    ms = {name: statistics.median(taken[name] for taken in each[1:]) for name in each[0]}
+    return Parts(ms, statistics.median(rows_forwarded[1:]))
+
+
+def divided(decoder: Any, parts: dict[str, float]) -> dict[str, float]:
+    """Seconds by part, with what the forward is made of where only the decoder can tell; it starts anew."""
+    told = decoder.timings() if hasattr(decoder, "timings") else {}
+    inside = {f"{FORWARD}/{name}": told[name] for name in ("linear", "attention") if name in told}
+    if not inside or f"{FORWARD}/linear" in parts or FORWARD not in parts:
+        return parts
+    return parts | inside | {f"{FORWARD}/other": parts[FORWARD] - sum(inside.values())}

@@ -19,6 +19,7 @@ from dllm_plugins.caches.kept import KeptPrefixes
 from engine_share import Parts
 from engine_share import parts_of
 from growth_plot import draw
+from growth_plot import nearest
 from passes import backend_of
 from passes import default_model
 from passes import drawn
@@ -89,9 +90,10 @@ def tables(points: list[Point], head: str) -> str:
     for prefix in prefixes:
         lines.append(f"| {prefix} | " + " | ".join(f"{by_place[prefix, count].ms:.1f}" for count in rows) + " |")
     parts = list(points[0].parts)
+    shown = {rows[0], nearest(rows), rows[-1]}
     lines += ["", "Of which, in percent:", "", "| prefix | rows | " + " | ".join(parts) + " |"]
     lines.append("|---|---|" + "---|" * len(parts))
-    for item in points:
+    for item in (item for item in points if item.rows in shown):
         shares = " | ".join(f"{item.share(name):.1f}" for name in parts)
         lines.append(f"| {item.prefix} | {item.rows} | {shares} |")
     return "\n".join(lines)

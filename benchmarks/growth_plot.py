@@ -3,6 +3,7 @@
 The same points give the same bytes.
 """
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,14 +41,19 @@ def curves(place: Any, points: Sequence[Mapping[str, Any]], along: str, each: st
 
 def parts(place: Any, points: Sequence[Mapping[str, Any]]) -> None:
     """What a pass of about SHOWN rows is made of behind every prefix."""
-    rows = min({point["rows"] for point in points}, key=lambda count: abs(count - SHOWN))
+    rows = nearest({point["rows"] for point in points})
     mine = sorted((point for point in points if point["rows"] == rows), key=lambda point: point["prefix"])
     prefixes = [point["prefix"] for point in mine]
     names = list(mine[0]["parts"])
     place.stackplot(prefixes, [[point["parts"][name] for point in mine] for name in names], labels=names, alpha=0.8)
     log_axis(place, prefixes, "frozen positions before the pass")
     place.set_ylabel(f"ms / pass of {rows} rows")
-    place.legend(loc="lower left", framealpha=0.8)
+    place.legend(loc="upper left", framealpha=0.8)
+
+
+def nearest(rows: Collection[int]) -> int:
+    """The number of rows that is nearest to SHOWN."""
+    return min(rows, key=lambda count: abs(count - SHOWN))
 
 
 def log_axis(place: Any, ticks: Sequence[int], label: str) -> None:

@@ -40,7 +40,7 @@ def library() -> Any:
         # The package's own callback counts levels otherwise than ggml does and hides errors.
         @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
         def log(level: int, text: bytes, _: object) -> None:
-            if level >= ERROR:
+            if level == ERROR:
                 sys.stderr.write(text.decode("utf8", "replace"))
 
         llama_cpp.dllm_log = log

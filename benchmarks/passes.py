@@ -1,5 +1,6 @@
 """What benchmarks of single passes share: the default model, a pass over a block, turns, tables in pages."""
 
+import os
 import re
 import statistics
 import time
@@ -104,8 +105,9 @@ def medians(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, flo
 
 
 def measured() -> str:
-    """When and where, for the head of a table."""
-    return f"{datetime.now(tz=UTC):%Y-%m-%d}, {machine()}."
+    """When, where and beside how much other work, for the head of a table."""
+    load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
+    return f"{datetime.now(tz=UTC):%Y-%m-%d}, {machine()}, {load}."
 
 
 def put(page: Path, name: str, text: str) -> None:
