@@ -9,9 +9,13 @@ from dllm_plugins.noise import RowNoise
 from dllm_plugins.rules import CanvasView
 from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import FactorRule
+from dllm_plugins.rules import PositionAwareRule
 from dllm_plugins.rules import QuotaRule
 from dllm_plugins.rules import RandomRule
 from dllm_plugins.rules import ThresholdRule
+from dllm_plugins.rules import parameters
+from dllm_plugins.rules.base import check_parameters
+from dllm_plugins.rules.position_aware import PositionAwareSettings
 from dllm_plugins.rules.quota import pass_quota
 
 
@@ -122,3 +126,17 @@ def test_rules_settle_open_positions_only_and_always_move(rule: CommitRule) -> N
         decision = decide(rule, seen)
         assert not (decision & ~seen.open).any()
         assert torch.equal(decision.any(-1), seen.open.any(-1))
+
+
+def test_parameters_are_read_once_a_request() -> None:
+    """The same object in every pass; read anew when the next request is checked, and never another request's."""
+    rule = PositionAwareRule()
+    one, other = (SamplingConfig(rule=rule.name, rule_options={"decay": decay}) for decay in (0.5, 0.75))
+    check_parameters(rule, one)
+    first = parameters(PositionAwareSettings, one, rule.name)
+    assert parameters(PositionAwareSettings, one, rule.name) is first
+    assert parameters(PositionAwareSettings, other, rule.name).decay == 0.75
+    check_parameters(rule, one)
+    again = parameters(PositionAwareSettings, one, rule.name)
+    assert again == first
+    assert again is not first
