@@ -32,21 +32,30 @@ class TriModeDenoiser(DecoderDenoiser):
 
     :param base: weights, all on one device.
     :param low_rank: the denoiser's own weights, on the same device.
+    :param int8: quantise the base's linear layers and the head; the matrices of `base` are then
+        emptied, and what is lossless is so with respect to the quantised model, as the spec's
+        `name` says. The low-rank pairs, the chain head and the shortlist stay as they are.
     :raises CheckpointError: for weights no block decoder computes.
     """
 
-    def __init__(self, base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> None:
+    def __init__(self, base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec, *, int8: bool = False) -> None:
         weights = decoder_weights(base, low_rank)
-        super().__init__(best_decoder(lambda: weights, spec), spec)
-        self.base = replace(base, embedding=weights.head)
+        shortlist = None if low_rank.draft_tokens is None else low_rank.draft_tokens.long().to(weights.head.device)
+        shortlist_head = None if shortlist is None else weights.head[shortlist]
+        if int8:
+            spec = replace(spec, name=f"{spec.name} with int8 weights")
+            base = replace(base, embedding=base.embedding.new_empty(0))
+        else:
+            base = replace(base, embedding=weights.head)
+        give = (lambda: None) if int8 else None
+        super().__init__(best_decoder(lambda: weights, spec, int8=int8, give=give), spec)
+        self.base = base
         self.low_rank = low_rank
-        self._embedding = weights.embedding
         self._down = _product(self.decoder, low_rank.chain_down)
         self._up = _product(self.decoder, low_rank.chain_up)
-        self._shortlist: Tensor | None = None
-        if low_rank.draft_tokens is not None:
-            self._shortlist = low_rank.draft_tokens.long().to(weights.head.device)
-            self._shortlist_head = _product(self.decoder, weights.head[self._shortlist])
+        self._shortlist = shortlist
+        if shortlist_head is not None:
+            self._shortlist_head = _product(self.decoder, shortlist_head)
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Refused: the cache of this model is exact.
@@ -72,7 +81,7 @@ class TriModeDenoiser(DecoderDenoiser):
         """The chain head where the left token is known; hidden [N, width], left [N, 2]."""
         if left is None:
             return hidden
-        known = self._embedding[left.clamp(min=0).to(hidden.device)] * (left >= 0).to(hidden)[..., None]
+        known = _embedded(self.decoder, left.clamp(min=0).to(hidden.device)) * (left >= 0).to(hidden)[..., None]
         inputs = torch.cat([hidden, unit_rms(known[:, 0]), unit_rms(known[:, 1])], dim=-1)
         inner = F.silu(self._down(inputs)).to(hidden.dtype)
         change = self._up(inner).to(hidden.dtype)
@@ -84,3 +93,10 @@ def _product(decoder: Decoder, weight: Tensor) -> Callable[[Tensor], Tensor]:
     if isinstance(decoder, CompiledDecoder):
         return decoder.product(weight)
     return lambda x: linear(pad_rows(x, ROWS), weight)[: len(x)]
+
+
+def _embedded(decoder: Decoder, tokens: Tensor) -> Tensor:
+    """Embeddings of tokens."""
+    if isinstance(decoder, CompiledDecoder):
+        return decoder.embed(tokens)
+    return decoder.weights.embedding[tokens]

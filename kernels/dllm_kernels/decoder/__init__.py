@@ -4,7 +4,6 @@ Llama, Qwen2 (biases of query, key and value) and Qwen3 (norms of query and key 
 shapes, grouped keys, tied or untied head. `reference` says what is computed, `cpu` is fast.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -116,7 +115,9 @@ def _load_compiled() -> Any:
 
 
 def _load_compiled_int8() -> Any:
-    return partial(_load_compiled(), int8=True)
+    from dllm_kernels.decoder.compiled import CompiledInt8Decoder
+
+    return CompiledInt8Decoder
 
 
 def _compiled_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | None:
@@ -128,6 +129,13 @@ def _compiled_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) 
     if odd and dtype == torch.bfloat16:
         return f"multiplies bfloat16 in pairs, so {odd[0]}={shapes[odd[0]]} must be even"
     return library.why_not()
+
+
+def _compiled_int8_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | None:
+    reason = _compiled_refuses(device, dtype, shapes)
+    if reason is None and not library.load().dllm_has_int8():
+        return "multiplies int8 on processors with AVX-512 VNNI only"
+    return reason
 
 
 register(Implementation(KERNEL, "compiled", 30, _load_compiled, _compiled_refuses))
@@ -144,4 +152,4 @@ def _gpu_refuses(device: torch.device, dtype: torch.dtype, _shapes: Shapes) -> s
 register(Implementation(KERNEL, "gpu", 20, _load_gpu, _gpu_refuses))
 register(Implementation(INT8_KERNEL, "reference", 0, _load_int8_reference, _takes_all))
 register(Implementation(INT8_KERNEL, "cpu", 10, _load_int8, _cpu_refuses))
-register(Implementation(INT8_KERNEL, "compiled", 30, _load_compiled_int8, _compiled_refuses))
+register(Implementation(INT8_KERNEL, "compiled", 30, _load_compiled_int8, _compiled_int8_refuses))

@@ -9,6 +9,7 @@ import ctypes
 import weakref
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from dllm_kernels.decoder.compiled_store import CompiledStore
 from dllm_kernels.decoder.compiled_store import store_of
 from dllm_kernels.decoder.compiled_weights import Packed
 from dllm_kernels.decoder.compiled_weights import pack
+from dllm_kernels.decoder.rotation import Rotation
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.head import Unmasked
 
@@ -30,15 +32,29 @@ class CompiledDecoder:
     """See :class:`~dllm_kernels.decoder.base.Decoder`.
 
     :param int8: whether the linear layers of the body and the head are quantised; see
-        :mod:`dllm_kernels.int8`. The weights given are then not kept.
+        :mod:`dllm_kernels.int8`. Their residual stream is turned, see
+        :mod:`~dllm_kernels.decoder.rotation`; what comes in and goes out is not. Weights with
+        `given` set are emptied, and their embedding is turned in place.
+    :raises KernelError: for numbers that int8 cannot hold.
     """
 
     row_invariant = True
 
+    @torch.inference_mode()
     def __init__(self, weights: DecoderWeights, int8: bool = False) -> None:
-        self.weights = weights
         self._library = library.load()
-        self._packed: Packed = pack(weights, int8)
+        rotation = Rotation(weights.shape.hidden) if int8 else None
+        self._packed: Packed = pack(weights, rotation)
+        self.weights = weights
+        self._turn: Callable[[Tensor], Tensor] | None = None
+        if rotation is not None:
+            matrix, dtype = rotation.matrix().to(weights.norm.device), weights.norm.dtype
+            self._turn = self.product(matrix.T.to(dtype))
+            self._turn_back = self.product(matrix.to(dtype))
+            self._turn_back_scaled = self.product((weights.norm.float()[:, None] * matrix).to(dtype))
+            # Nothing that was given is to stay alive here.
+            empty = weights.norm.new_empty(0)
+            self.weights = replace(weights, embedding=self._packed.embedding, layers=(), head=empty)
         self._narrow = int(weights.embedding.dtype == torch.bfloat16)
         self._space = self._library.dllm_workspace()
         weakref.finalize(self, self._library.dllm_free_workspace, self._space)
@@ -75,12 +91,24 @@ class CompiledDecoder:
         )
         if self._library.dllm_forward(self._packed.model, call, self._space, self._narrow):
             raise MemoryError(f"no memory for a pass over {rows} positions; forward fewer at once")
-        return hidden
+        return hidden if self._turn is None else self._turn_back_scaled(hidden).to(hidden.dtype)
+
+    @torch.inference_mode()
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings [..., hidden] of tokens [...] as the model has them, whatever is kept of them."""
+        found = self._packed.embedding[tokens]
+        if self._turn is None:
+            return found
+        return self._turn_back(found.flatten(0, -2)).view_as(found).to(found.dtype)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits float32 [N, vocabulary] of hidden states [N, hidden]."""
-        return self._multiply(hidden, self._packed.head)
+        return self._multiply(self._turned(hidden), self._packed.head)
+
+    def _turned(self, hidden: Tensor) -> Tensor:
+        """Hidden states as the head takes them."""
+        return hidden if self._turn is None else self._turn(hidden).to(hidden.dtype)
 
     @torch.inference_mode()
     def unmask(self, hidden: Tensor, temperatures: Sequence[float], noises: Sequence[Tensor | None]) -> Unmasked:
@@ -91,7 +119,7 @@ class CompiledDecoder:
 
         :param noises: float64 [vocabulary] standard Gumbel numbers of each position, None where it is greedy.
         """
-        rows, hidden = len(hidden), hidden.contiguous()
+        rows, hidden = len(hidden), self._turned(hidden).contiguous()
         token, numbers = torch.empty(rows, dtype=torch.int64), torch.empty(3, rows)
         draws = (structures.Drawing * rows)()
         kept = [None if noise is None else noise.to(torch.float64).contiguous() for noise in noises]
@@ -146,3 +174,12 @@ class CompiledDecoder:
                 part.rows.start, len(mask), store.kept, number, store.capacity, keys, values, mask.data_ptr()
             )
         return own, max(counts.values(), default=0)
+
+
+class CompiledInt8Decoder(CompiledDecoder):
+    """The same in int8, on weights of its own."""
+
+    copies = True
+
+    def __init__(self, weights: DecoderWeights) -> None:
+        super().__init__(weights, int8=True)

@@ -1,4 +1,7 @@
-"""Weights as the compiled decoder reads them: where they lie already, with norms and biases in float32."""
+"""Weights as the compiled decoder reads them: where they lie already, with norms and biases in float32.
+
+In int8 they are copies, on a turned residual stream; see :mod:`~dllm_kernels.decoder.rotation`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +12,14 @@ import torch
 from torch import Tensor
 
 from dllm_kernels.compiled import structures
+from dllm_kernels.decoder.rotation import Rotation
+from dllm_kernels.decoder.rotation import turned_embedding
+from dllm_kernels.decoder.rotation import turned_layer
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
 from dllm_kernels.decoder.weights import LowRankPair
-from dllm_kernels.int8 import quantise_rows
+from dllm_kernels.dispatch import KernelError
+from dllm_kernels.int8 import quantise_weight
 
 #: How the activations of int8 products are shifted to be unsigned, as AVX-512 VNNI wants them.
 OFFSET = 128
@@ -22,8 +29,11 @@ OFFSET = 128
 class Packed:
     """Structures for C++ and the tensors they point to.
 
+    :param embedding: what the structures point to, for lookups.
     :param kept: keeps alive what has no other owner.
     """
+
+    embedding: Tensor
 
     model: structures.Model = field(default_factory=structures.Model)
     head: structures.Linear = field(default_factory=structures.Linear)
@@ -46,21 +56,36 @@ class Packed:
         if pair is not None:
             made.down, made.up = self.address(pair.down.contiguous()), self.address(pair.up.contiguous())
         if int8:
-            levels, scale = quantise_rows(weight)
-            made.levels, made.scale = self.address(levels), self.address(scale)
-            made.offset = self.address(levels.sum(-1, dtype=torch.int32) * OFFSET)
+            try:
+                quantised = quantise_weight(weight)
+            except ValueError as error:
+                raise KernelError(f"{error}; leave int8 out") from error
+            made.levels, made.scale = self.address(quantised.values), self.address(quantised.scale)
+            made.offset = self.address(quantised.values.sum(-1, dtype=torch.int32) * OFFSET)
         else:
             made.weight = self.address(weight.contiguous())
         return made
 
 
-def pack(weights: DecoderWeights, int8: bool) -> Packed:
-    """Structures for a whole decoder."""
-    packed = Packed()
+def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
+    """Structures for a whole decoder.
+
+    :param rotation: given for int8: the residual stream and what the head reads are turned by it.
+        Weights that were given are emptied one by one, and the embedding is turned in place.
+    :raises KernelError: for numbers that int8 cannot hold.
+    """
+    packed = Packed(weights.embedding)
     layers = (structures.Layer * len(weights.layers))()
     for place, layer in enumerate(weights.layers):
         pairs = (None,) * 4 if weights.low_rank is None else weights.low_rank[place]
-        layers[place] = _layer(packed, layer, pairs, int8)
+        layers[place] = _packed_layer(packed, layer, pairs, rotation)
+        if rotation is not None and weights.given:
+            _empty(layer.qkv, layer.out, layer.gate_up, layer.down)
+    if rotation is None:
+        packed.head = packed.linear(weights.head, None, None, int8=False)
+    else:
+        packed.head = packed.linear(rotation.turn(weights.head), None, None, int8=True)
+        _turn_embedding(packed, weights, rotation)
     shape = weights.shape
     packed.model = structures.Model(
         layers=shape.layers,
@@ -72,12 +97,31 @@ def pack(weights: DecoderWeights, int8: bool) -> Packed:
         rank=0 if weights.low_rank is None else weights.low_rank[0][0].down.shape[0],
         eps=shape.eps,
         low_rank_scale=weights.low_rank_scale,
-        embedding=packed.address(weights.embedding.contiguous()),
-        norm=packed.narrow(weights.norm),
+        embedding=packed.address(packed.embedding.contiguous()),
+        norm=packed.narrow(weights.norm if rotation is None else torch.ones_like(weights.norm)),
         layer=layers,
     )
-    packed.head = packed.linear(weights.head, None, None, int8)
     return packed
+
+
+def _turn_embedding(packed: Packed, weights: DecoderWeights, rotation: Rotation) -> None:
+    tied = weights.head.untyped_storage().data_ptr() == weights.embedding.untyped_storage().data_ptr()
+    packed.embedding = turned_embedding(weights.embedding, rotation, in_place=weights.given)
+    if weights.given and not tied:
+        _empty(weights.head)
+
+
+def _empty(*matrices: Tensor) -> None:
+    for matrix in matrices:
+        matrix.data = matrix.new_empty(0)
+
+
+def _packed_layer(
+    packed: Packed, layer: LayerWeights, pairs: Sequence[LowRankPair | None], rotation: Rotation | None
+) -> structures.Layer:
+    if rotation is None:
+        return _layer(packed, layer, pairs, int8=False)
+    return _layer(packed, *turned_layer(layer, pairs, rotation), int8=True)
 
 
 def _layer(packed: Packed, layer: LayerWeights, pairs: Sequence[LowRankPair | None], int8: bool) -> structures.Layer:
