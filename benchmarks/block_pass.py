@@ -26,9 +26,17 @@ from block_rows import table
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from dllm_plugins.base_model import require_base
 from dllm_plugins.caches.kept import KeptPrefixes
+from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.errors import OptionError
+from dllm_plugins.denoisers.kernel import DecoderDenoiser
+from dllm_plugins.denoisers.kernel import best_decoder
+from dllm_plugins.denoisers.low_rank import load_low_rank
+from dllm_plugins.denoisers.tri_mode_weights import decoder_weights
+from dllm_plugins.denoisers.weights import load_llama
+from dllm_plugins.families.smollm2 import make_spec
+from dllm_plugins.families.smollm2 import shipped_denoiser
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from eager_pass import Eager
 from engine_share import NEVER
@@ -37,7 +45,6 @@ from packed_linears import PackedLinears
 from passes import Contestant
 from passes import block
 from passes import default_model
-from passes import drawn
 from passes import filled
 from passes import medians
 from passes import predict
@@ -52,22 +59,37 @@ PASSES = 32
 class Passes:
     """A model's pass over a block, and a causal one over as many known tokens for comparisons."""
 
-    def __init__(self, model: Model, setting: Setting) -> None:
-        denoiser = model.denoiser
-        self.tokens = drawn(setting.prefix + setting.rows, denoiser.spec.vocabulary)
-        row = filled(denoiser, self.tokens[: setting.prefix])
-        self.predict = predict(denoiser, block(denoiser, row, self.tokens[-1], setting.prefix, setting.rows))
+    def __init__(self, denoiser: Denoiser, tokens: list[int], setting: Setting) -> None:
+        row = filled(denoiser, tokens[: setting.prefix])
+        self.predict = predict(denoiser, block(denoiser, row, tokens[setting.prefix], setting.prefix, setting.rows))
         places = range(setting.prefix, setting.prefix + setting.rows)
-        known = Segment(row, self.tokens[setting.prefix :], places, wanted=range(setting.rows))
+        known = Segment(row, tokens[setting.prefix :], places, wanted=range(setting.rows))
         self.causal = predict(denoiser, [known])
+
+
+def prompt_of(model: Model, length: int) -> list[int]:
+    """A chat of at least `length` tokens, if there are questions enough."""
+    tokens: list[int] = []
+    for count in range(1, len(HELD_OUT) + 1):
+        tokens = model.encode_chat([{"role": "user", "content": "\n".join(HELD_OUT[:count])}])
+        if len(tokens) >= length:
+            break
+    return tokens
+
+
+def text_of(model: Model, length: int) -> list[int]:
+    """`length` tokens of text; questions come again where there are too few."""
+    tokens = prompt_of(model, length)
+    return (tokens * (length // len(tokens) + 1))[:length]
 
 
 def bf16_rows(setting: Setting) -> list[Row]:
     """The bfloat16 pass beside its own linear layers and transformers' eager forward."""
     model = default_model("bfloat16", setting.backend)
-    ours, plain = Passes(model, setting), Passes(default_model("bfloat16", "torch"), setting)
+    tokens = text_of(model, setting.prefix + setting.rows)
+    ours, plain = (Passes(each.denoiser, tokens, setting) for each in (model, default_model("bfloat16", "torch")))
     linears = PackedLinears(setting.rows, setting.rows - 1)
-    eager = Eager(ours.tokens, setting.prefix)
+    eager = Eager(tokens, setting.prefix)
     found = medians(
         {"ours": Contestant(ours.predict), "linears": Contestant(linears), "eager": Contestant(eager, eager.rewind)},
         setting.rounds,
@@ -81,13 +103,22 @@ def bf16_rows(setting: Setting) -> list[Row]:
     ]
 
 
+def int8_denoiser() -> Denoiser:
+    """The default model with int8 linear layers and head, on the best block decoder for them."""
+    base = load_llama(require_base(), torch.bfloat16)
+    low_rank = load_low_rank(shipped_denoiser(), base.shape, torch.bfloat16)
+    spec = make_spec(base, NEVER, row_invariant=True)
+    return DecoderDenoiser(best_decoder(lambda: decoder_weights(base, low_rank), spec, int8=True), spec)
+
+
 def int8_row(setting: Setting, folder: Path) -> Row:
     """The int8 pass beside llama.cpp's pass in Q4_0 with as many rows of logits."""
-    ours = Passes(default_model("int8", setting.backend), setting)
-    wide = Passes(default_model("bfloat16", setting.backend), setting)
+    model = default_model("bfloat16", setting.backend)
+    tokens = text_of(model, setting.prefix + setting.rows)
+    ours, wide = (Passes(each, tokens, setting) for each in (int8_denoiser(), model.denoiser))
     theirs = llama_cpp_pass.LlamaCpp(llama_cpp_pass.quantised("q4_0", folder), torch.get_num_threads())
-    theirs.prefill(ours.tokens[: setting.prefix])
-    behind = ours.tokens[setting.prefix :]
+    theirs.prefill(tokens[: setting.prefix])
+    behind = tokens[setting.prefix :]
     contestant = Contestant(
         lambda: theirs.decode(behind, setting.prefix, causal=False, wanted=range(setting.rows)),
         lambda: theirs.rewind(setting.prefix),
@@ -95,16 +126,6 @@ def int8_row(setting: Setting, folder: Path) -> Row:
     found = medians({"ours": Contestant(ours.predict), "theirs": contestant}, setting.rounds)
     exactness = f"bfloat16: {agreement(ours.predict(), wide.predict())}"
     return setting.row("pass16_int8_vs_llama_cpp_q4_0", found["ours"], found["theirs"], "int8 / Q4_0", exactness)
-
-
-def prompt_of(model: Model, length: int) -> list[int]:
-    """A chat of at least `length` tokens, if there are questions enough."""
-    tokens: list[int] = []
-    for count in range(1, len(HELD_OUT) + 1):
-        tokens = model.encode_chat([{"role": "user", "content": "\n".join(HELD_OUT[:count])}])
-        if len(tokens) >= length:
-            break
-    return tokens
 
 
 def ar_row(setting: Setting, folder: Path) -> Row:
@@ -210,10 +231,7 @@ def main(
             if reason:
                 click.echo(f"{name} is left out: {reason}", err=True)
                 continue
-            try:
-                found += measure()
-            except OptionError as error:
-                click.echo(f"{name} is left out: {error}", err=True)
+            found += measure()
     text = table(found)
     click.echo(text)
     if path is not None:
