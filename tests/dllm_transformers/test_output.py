@@ -38,7 +38,8 @@ def test_times_by_part(model: Any, strategy: partial[Any]) -> None:
     """With `stats`, in the dict-like output only; without, no such field."""
     options = {**OPTIONS, "do_sample": False, "custom_generate": strategy}
     output = model.generate(BATCH, attention_mask=MASK, stats=True, **options)
-    assert [set(parts) for parts in output.parts] == [set(PARTS)] * 2
+    # What the denoiser can tell of its forward, forward/..., depends on the machine.
+    assert [{name for name in parts if "/" not in name} for parts in output.parts] == [set(PARTS)] * 2
     assert [usage["parts"] for usage in output.usage] == output.parts
     assert model.generate(BATCH, attention_mask=MASK, **options).parts is None
     with pytest.raises(DllmError, match="return_dict_in_generate=True"):

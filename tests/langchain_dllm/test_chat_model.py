@@ -49,9 +49,9 @@ def test_invoke_and_stream_give_the_engines_answer(chat: Chat, engine: Engine, m
 def test_times_by_part(chat: Chat) -> None:
     """`stats` as a field or in a call: seconds by part among the statistics, in streams too."""
     answer = chat(stats=True, max_tokens=8).invoke("why?")
-    assert answer.response_metadata["statistics"]["parts"].keys() == PARTS.keys()
+    assert answer.response_metadata["statistics"]["parts"].keys() >= PARTS.keys()
     last = list(chat(max_tokens=8).stream("why?", stats=True))[-1]
-    assert last.response_metadata["statistics"]["parts"].keys() == PARTS.keys()
+    assert last.response_metadata["statistics"]["parts"].keys() >= PARTS.keys()
     assert "parts" not in chat(max_tokens=8).invoke("why?").response_metadata["statistics"]
 
 
