@@ -72,30 +72,15 @@ def parts_of(
     """
     new = (passes + 1) * rows
     engine = model.engine(kept)
-    decoder: Any = getattr(model.denoiser, "decoder", None)
-    if hasattr(decoder, "time"):
-        decoder.time(True)
     config = SamplingConfig(mode=mode, max_new_tokens=new, stats=True, **asked(mode, rows))
     each: list[dict[str, float]] = []
     rows_forwarded: list[float] = []
     for _ in range(rounds + 1):
         number = engine.admit(Request(list(tokens), config, stop_ids=NEVER))
-        divided(decoder, {})
         for _ in range(passes):
             engine.step()
         usage = engine.stop(number, 0).usage
-        each.append({name: 1000 * taken / passes for name, taken in divided(decoder, usage.parts or {}).items()})
+        each.append({name: 1000 * taken / passes for name, taken in (usage.parts or {}).items()})
         rows_forwarded.append(usage.rows / passes)
-    if hasattr(decoder, "time"):
-        decoder.time(False)
     ms = {name: statistics.median(taken[name] for taken in each[1:]) for name in each[0]}
     return Parts(ms, statistics.median(rows_forwarded[1:]))
-
-
-def divided(decoder: Any, parts: dict[str, float]) -> dict[str, float]:
-    """Seconds by part, with what the forward is made of where only the decoder can tell; it starts anew."""
-    told = decoder.timings() if hasattr(decoder, "timings") else {}
-    inside = {f"{FORWARD}/{name}": told[name] for name in ("linear", "attention") if name in told}
-    if not inside or f"{FORWARD}/linear" in parts or FORWARD not in parts:
-        return parts
-    return parts | inside | {f"{FORWARD}/other": parts[FORWARD] - sum(inside.values())}
