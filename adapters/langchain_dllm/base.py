@@ -75,6 +75,7 @@ class EngineModel(BaseLanguageModel[Any]):
     device: str = "auto"
     device_map: str | dict[str, str | int] | None = None
     backend: str = Field(default="auto", description="a registered denoiser backend")
+    weights: str = Field(default="auto", description="'int8' quantises them while loading, on CPUs")
     family: str | None = Field(default=None, description="of a checkpoint that looks like an ordinary model")
     preset: str | None = Field(default=None, description="the checkpoint's sampler, where its config does not say it")
     mask_id: int | None = Field(default=None, description="the mask token, where nothing in the checkpoint says it")

@@ -32,7 +32,8 @@ class ModelSpec:
     :param sampling: options of its own sampler that the checkpoint sets; a request comes first.
     :param stops: strings that end an answer, unless the request names stop ids of its own.
     :param cache: "exact", "approximate", or "none" if every pass forwards the whole sequence.
-    :param numerics: "row-invariant" if a position's result cannot depend on the rest of the pass.
+    :param numerics: "row-invariant" if a position's result cannot depend on the rest of the pass, else
+        "approximate"; followed by "int8" where weights are quantised.
     """
 
     name: str
@@ -45,7 +46,7 @@ class ModelSpec:
     modes: tuple[str, ...]
     chain: bool
     cache: Literal["exact", "approximate", "none"]
-    numerics: Literal["row-invariant", "approximate"]
+    numerics: Literal["row-invariant", "approximate", "row-invariant int8", "approximate int8"]
     strategies: Mapping[str, str] = field(default_factory=dict)
     shifted: bool = False
     holds: bool = False

@@ -7,6 +7,7 @@ There is one copy of the weights: the model shares them, or gives them away.
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 from typing import cast
 
 import torch
@@ -34,11 +35,15 @@ class DecoderDenoiser(Rows[Store]):
     """A block decoder behind the protocol :class:`~dllm_plugins.denoisers.base.Denoiser`.
 
     :param spec: its `numerics` is set to what the decoder promises.
+    :param int8: whether the decoder's weights are; the spec's `name` and `numerics` say it.
     """
 
-    def __init__(self, decoder: decoding.Decoder, spec: ModelSpec) -> None:
+    def __init__(self, decoder: decoding.Decoder, spec: ModelSpec, int8: bool = False) -> None:
         super().__init__()
         self.spec = replace(spec, numerics="row-invariant" if decoder.row_invariant else "approximate")
+        if int8:
+            numerics: Any = f"{self.spec.numerics} int8"
+            self.spec = replace(self.spec, name=f"{spec.name} with int8 weights", numerics=numerics)
         self.decoder = decoder
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
@@ -125,10 +130,8 @@ class KernelDenoiser(DecoderDenoiser):
     def __init__(
         self, model: PreTrainedModel, spec: ModelSpec, *, int8: bool = False, keep_model: bool = False
     ) -> None:
-        if int8:
-            spec = replace(spec, name=f"{spec.name} with int8 weights")
         give = None if keep_model else lambda: decoding.release(model)
-        super().__init__(best_decoder(lambda: decoding.take_weights(model), spec, int8=int8, give=give), spec)
+        super().__init__(best_decoder(lambda: decoding.take_weights(model), spec, int8=int8, give=give), spec, int8)
         self.model = model
 
 

@@ -42,13 +42,9 @@ class TriModeDenoiser(DecoderDenoiser):
         weights = decoder_weights(base, low_rank)
         shortlist = None if low_rank.draft_tokens is None else low_rank.draft_tokens.long().to(weights.head.device)
         shortlist_head = None if shortlist is None else weights.head[shortlist]
-        if int8:
-            spec = replace(spec, name=f"{spec.name} with int8 weights")
-            base = replace(base, embedding=base.embedding.new_empty(0))
-        else:
-            base = replace(base, embedding=weights.head)
+        base = replace(base, embedding=base.embedding.new_empty(0) if int8 else weights.head)
         give = (lambda: None) if int8 else None
-        super().__init__(best_decoder(lambda: weights, spec, int8=int8, give=give), spec)
+        super().__init__(best_decoder(lambda: weights, spec, int8=int8, give=give), spec, int8)
         self.base = base
         self.low_rank = low_rank
         self._down = _product(self.decoder, low_rank.chain_down)

@@ -31,6 +31,8 @@ from dllm_plugins.families.files import has_tokenizer
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.families.files import tokenizer_class
+from dllm_plugins.families.quantised import check_int8
+from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
@@ -57,12 +59,13 @@ def load(name: str, options: LoadOptions) -> Model:
     if options.backend not in BACKENDS:
         raise OptionError(f"backend={options.backend!r} cannot run {name}; use {' or '.join(map(repr, BACKENDS))}")
     checkpoint = open_checkpoint(hub_folder(name), options.family)
-    backend = options.backend
+    device = best_device(options.device)
+    int8 = wants_int8(options, device)
+    backend = "kernels" if int8 else options.backend
     if backend == "kernels":
         _fits_kernels(checkpoint, options)
     tokenizer = tokenizer_of(checkpoint)
     spec = make_spec(name, checkpoint, tokenizer, options)
-    device = best_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     if options.device_map is None:
         model = load_checkpoint(checkpoint, dtype, {"": str(device)})
@@ -72,7 +75,9 @@ def load(name: str, options: LoadOptions) -> Model:
         weakref.finalize(model, offload.cleanup)
     if backend == "auto":
         backend = "kernels" if _computed(model, checkpoint, options) else "torch"
-    return Model(name, denoiser_of(model, checkpoint, spec, backend), tokenizer)
+    if int8:
+        check_int8(device, dtype, shape_of(model.config))
+    return Model(name, denoiser_of(model, checkpoint, spec, backend, int8), tokenizer)
 
 
 def _computed(model: PreTrainedModel, checkpoint: Checkpoint, options: LoadOptions) -> bool:
@@ -93,9 +98,10 @@ def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
     native = checkpoint.layout.native(checkpoint.config)
     if native not in DECODED:
         known = ", ".join(item.__name__ for item in DECODED)
+        option, value = ("weights", "int8") if options.weights == "int8" else ("backend", "kernels")
         raise OptionError(
-            f"backend='kernels' computes {known}, but family {checkpoint.layout.name!r} is a {native.__name__}; "
-            f"leave backend out"
+            f"{option}={value!r} computes {known}, but family {checkpoint.layout.name!r} is a {native.__name__}; "
+            f"leave {option} out"
         )
     if options.device_map is not None:
         raise OptionError(f"backend='kernels' runs on one device; leave device_map={options.device_map!r} out")
@@ -111,10 +117,12 @@ def tokenizer_of(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | TokenIds:
     return tokenizer
 
 
-def denoiser_of(model: PreTrainedModel, checkpoint: Checkpoint, spec: Any, backend: str = "torch") -> Denoiser:
-    """The denoiser around a loaded class."""
+def denoiser_of(
+    model: PreTrainedModel, checkpoint: Checkpoint, spec: Any, backend: str = "torch", int8: bool = False
+) -> Denoiser:
+    """The denoiser around a loaded class; `int8` goes with backend "kernels"."""
     if backend == "kernels":
-        return KernelDenoiser(model, spec)
+        return KernelDenoiser(model, spec, int8=int8)
     if isinstance(model, DiffusionGemmaForBlockDiffusion):
         return GemmaDenoiser(model, spec)
     return NativeDenoiser(model, spec, own_mask=checkpoint.layout.attention == "own")

@@ -29,6 +29,8 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import load_tokenizer
+from dllm_plugins.families.quantised import check_int8
+from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.models import Backend
 from dllm_plugins.models import Family
 from dllm_plugins.models import LoadOptions
@@ -97,10 +99,14 @@ def load(options: LoadOptions) -> Model:
     folder = base_place(options.base)
     device = best_device(options.device)
     dtype = choose_dtype(options.dtype, device)
+    int8 = wants_int8(options, device)
     base = load_llama(folder, dtype)
+    if int8:
+        check_int8(device, dtype, decoder_shape(base.shape))
     low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), base.shape, dtype)
     spec = make_spec(base, _stop_ids(folder), row_invariant=device.type == "cpu" and options.device_map is None)
-    denoiser = backend.build(*place(folder, base, low_rank, device, options.device_map), spec)
+    placed = place(folder, base, low_rank, device, options.device_map)
+    denoiser = build_kernels(*placed, spec, int8=True) if int8 else backend.build(*placed, spec)
     return Model(NAME, denoiser, load_tokenizer(folder))
 
 
@@ -109,9 +115,9 @@ def build_torch(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -
     return TorchDenoiser(base, low_rank, spec)
 
 
-def build_kernels(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> TriModeDenoiser:
-    """The backend of our kernels."""
-    return TriModeDenoiser(base, low_rank, spec)
+def build_kernels(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec, int8: bool = False) -> TriModeDenoiser:
+    """The backend of our kernels; with `int8` the base's matrices are quantised and emptied."""
+    return TriModeDenoiser(base, low_rank, spec, int8=int8)
 
 
 def build_auto(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> Denoiser:

@@ -301,7 +301,7 @@ def test_int8_is_said(pair: tuple[NativeDenoiser, KernelDenoiser]) -> None:
     """Its name tells that the weights are others; a batch still equals its rows."""
     denoiser = KernelDenoiser(copy.deepcopy(pair[0].model), SPEC, int8=True)
     assert denoiser.spec.name == "tiny with int8 weights"
-    assert denoiser.spec.numerics == "row-invariant"
+    assert denoiser.spec.numerics == "row-invariant int8"
     rows = [denoiser.open_row() for _ in range(3)]
     passes = [whole(row, tokens_of(4 + 5 * row, row)) for row in rows]
     for segment, batched in zip(passes, told(denoiser, passes), strict=True):

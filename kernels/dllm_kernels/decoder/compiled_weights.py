@@ -6,6 +6,7 @@ In int8 they are copies, on a turned residual stream; see :mod:`~dllm_kernels.de
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from dllm_kernels.int8 import quantise_weight
 
 #: How the activations of int8 products are shifted to be unsigned, as AVX-512 VNNI wants them.
 OFFSET = 128
+#: Layers at both ends whose `down` is not quantised. What goes into it there has a few numbers a
+#: hundred times the others (massive activations, arXiv 2402.17762), which turning cannot reach.
+FIRST, LAST = 3, 2
 
 
 @dataclass(slots=True)
@@ -78,7 +82,8 @@ def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
     layers = (structures.Layer * len(weights.layers))()
     for place, layer in enumerate(weights.layers):
         pairs = (None,) * 4 if weights.low_rank is None else weights.low_rank[place]
-        layers[place] = _packed_layer(packed, layer, pairs, rotation)
+        at_end = place < FIRST or place >= len(weights.layers) - LAST
+        layers[place] = _packed_layer(packed, layer, pairs, rotation, at_end)
         if rotation is not None and weights.given:
             _empty(layer.qkv, layer.out, layer.gate_up, layer.down)
     if rotation is None:
@@ -117,14 +122,20 @@ def _empty(*matrices: Tensor) -> None:
 
 
 def _packed_layer(
-    packed: Packed, layer: LayerWeights, pairs: Sequence[LowRankPair | None], rotation: Rotation | None
+    packed: Packed, layer: LayerWeights, pairs: Sequence[LowRankPair | None], rotation: Rotation | None, at_end: bool
 ) -> structures.Layer:
     if rotation is None:
-        return _layer(packed, layer, pairs, int8=False)
-    return _layer(packed, *turned_layer(layer, pairs, rotation), int8=True)
+        return _layer(packed, layer, pairs, int8=False, int8_down=False)
+    dtype = layer.down.dtype
+    layer, pairs = turned_layer(layer, pairs, rotation)
+    if at_end:
+        layer = replace(layer, down=layer.down.to(dtype))
+    return _layer(packed, layer, pairs, int8=True, int8_down=not at_end)
 
 
-def _layer(packed: Packed, layer: LayerWeights, pairs: Sequence[LowRankPair | None], int8: bool) -> structures.Layer:
+def _layer(
+    packed: Packed, layer: LayerWeights, pairs: Sequence[LowRankPair | None], int8: bool, int8_down: bool
+) -> structures.Layer:
     return structures.Layer(
         input_norm=packed.narrow(layer.input_norm),
         post_norm=packed.narrow(layer.post_norm),
@@ -133,5 +144,5 @@ def _layer(packed: Packed, layer: LayerWeights, pairs: Sequence[LowRankPair | No
         qkv=packed.linear(layer.qkv, layer.qkv_bias, pairs[0], int8),
         out=packed.linear(layer.out, layer.out_bias, pairs[1], int8),
         gate_up=packed.linear(layer.gate_up, layer.gate_up_bias, pairs[2], int8),
-        down=packed.linear(layer.down, layer.down_bias, pairs[3], int8),
+        down=packed.linear(layer.down, layer.down_bias, pairs[3], int8_down),
     )

@@ -1,0 +1,48 @@
+"""The load option `weights`: who may ask for int8, and where it runs."""
+
+import torch
+
+from dllm_kernels import int8
+from dllm_kernels.decoder import INT8_KERNEL
+from dllm_kernels.decoder import DecoderShape
+from dllm_kernels.dispatch import choose
+from dllm_kernels.dispatch import explain
+from dllm_plugins.errors import OptionError
+from dllm_plugins.models import LoadOptions
+
+#: As the checkpoint has them in the chosen dtype, or quantised while they are loaded.
+WEIGHTS = ("auto", "int8")
+
+
+def wants_int8(options: LoadOptions, device: torch.device) -> bool:
+    """Whether int8 weights are asked for, before any are read.
+
+    :raises OptionError: for an unknown value, and for options that exclude int8.
+    """
+    if options.weights not in WEIGHTS:
+        raise OptionError(f"weights={options.weights!r} is unknown; use {' or '.join(map(repr, WEIGHTS))}")
+    if options.weights == "auto":
+        return False
+    if options.backend not in ("auto", "kernels"):
+        raise OptionError(f"weights='int8' runs on the block decoder only; leave backend={options.backend!r} out")
+    if options.device_map is not None:
+        raise OptionError(f"weights='int8' runs on one device; leave device_map={options.device_map!r} out")
+    if device.type != "cpu":
+        raise OptionError(f"weights='int8' runs on the CPU only, not on {device}; give device='cpu', or leave it out")
+    return True
+
+
+def check_int8(device: torch.device, dtype: torch.dtype, shape: DecoderShape) -> None:
+    """Refuse int8 where only the slow reference would compute it.
+
+    :raises OptionError: with why each implementation cannot.
+    """
+    found = choose(INT8_KERNEL, device, dtype, shape.sizes())
+    sizes = {"in": shape.hidden, "out": shape.hidden}
+    plain = found.name == "cpu" and choose(int8.KERNEL, device, dtype, sizes).name == "reference"
+    if found.load().row_invariant and not plain:
+        return
+    reasons = (
+        explain(int8.KERNEL, device, dtype, sizes) if plain else explain(INT8_KERNEL, device, dtype, shape.sizes())
+    )
+    raise OptionError(f"weights='int8' would be slow here; leave it out ({reasons})")

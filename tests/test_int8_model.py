@@ -1,0 +1,157 @@
+"""`weights="int8"`: lossless with respect to itself, said in its name, one copy of the weights, refused elsewhere."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dllm_kernels import decoder as decoding
+from dllm_kernels.decoder.base import Part
+from dllm_kernels.decoder.rotation import Rotation
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.denoisers.kernel import KernelDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
+from dllm_plugins.errors import OptionError
+from dllm_plugins.families import quantised
+from dllm_plugins.models import Model
+from dllm_plugins.models import load_model
+from dllm_plugins.request import Request
+
+from .families.golden_data import PART
+
+CONFIG = SamplingConfig(mode="ar", max_new_tokens=4)
+PROMPTS = ([1, 40, 41, 42], [1, 77], [1, *range(30, 60)])
+
+
+def load(folder: Path, **options: Any) -> Model:
+    given = {"base": folder, "denoiser": folder.parent / "denoiser.safetensors", "dtype": "bfloat16", "device": "cpu"}
+    return load_model(**{**given, **options})
+
+
+@pytest.fixture(scope="module", params=["bfloat16", "float32"])
+def int8(tiny_folder: Path, request: pytest.FixtureRequest) -> Model:
+    """The tiny model with int8 weights, the rest in a dtype."""
+    return load(tiny_folder, weights="int8", dtype=request.param)
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_speculative_is_its_own_ar(int8: Model, temperature: float, threads: int) -> None:
+    """Alone and as a batch of unequal rows."""
+    found = {}
+    for mode in ("ar", "speculative"):
+        seed = 5 if temperature else None
+        config = SamplingConfig(mode=mode, max_new_tokens=40, temperature=temperature, seed=seed)
+        requests = [Request(prompt, config) for prompt in PROMPTS]
+        found[mode] = [finish.tokens for finish in int8.engine().generate(requests)]
+        alone = [int8.engine().generate([request])[0].tokens for request in requests]
+        assert alone == found[mode]
+    assert found["ar"] == found["speculative"]
+
+
+def test_its_name_says_it(int8: Model, tiny: Model) -> None:
+    assert int8.denoiser.spec.name == "dllm with int8 weights"
+    assert int8.denoiser.spec.numerics == "row-invariant int8"
+    assert int8.engine().generate([Request([1, 5], CONFIG)])[0].usage.numerics == "row-invariant int8"
+    assert tiny.denoiser.spec.name == "dllm"
+
+
+def test_every_mode_decodes(int8: Model) -> None:
+    requests = [Request(PROMPTS[0], SamplingConfig(mode=mode, max_new_tokens=12)) for mode in ("diffusion", "ar")]
+    assert all(finish.tokens for finish in int8.engine().generate(requests))
+
+
+def test_no_second_copy_of_the_weights(tiny_folder: Path) -> None:
+    """Matrices that were quantised are empty."""
+    denoiser = load(tiny_folder, weights="int8").denoiser
+    assert isinstance(denoiser, TriModeDenoiser)
+    layers = denoiser.base.layers
+    assert len(layers) == 2
+    assert not any(matrix.numel() for layer in layers for matrix in (layer.qkv, layer.out, layer.gate_up, layer.down))
+    assert not denoiser.base.embedding.numel()
+
+
+def test_hidden_states_are_near_the_unquantised_ones(tiny_folder: Path) -> None:
+    """On clean and open rows, behind whatever turns the stream inside."""
+    tokens, positions, seen = torch.arange(30, 50), torch.arange(20), torch.ones(20, 20).tril().bool()
+    found = []
+    for weights in ("auto", "int8"):
+        denoiser = load(tiny_folder, weights=weights, dtype="float32").denoiser
+        assert isinstance(denoiser, TriModeDenoiser)
+        store = denoiser.decoder.new_store()
+        store.reserve(20)
+        hidden = denoiser.decoder.forward(tokens, positions, [Part(store, slice(0, 20), seen)], positions >= 12)
+        left = torch.tensor([[41, 40], [42, -1]])
+        found.append((hidden, denoiser.logits(hidden), denoiser.logits(hidden[:2], left)))
+    for plain, near in zip(*found, strict=True):
+        assert 0 < float((plain - near).norm() / plain.norm()) < 0.05
+
+
+@pytest.mark.parametrize("size", [1, 36, 64, 194, 576])
+def test_the_rotation_is_orthogonal(size: int) -> None:
+    rotation = Rotation(size)
+    matrix = rotation.matrix()
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(size), atol=1e-5, rtol=0)
+    x = torch.randn(3, size, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(rotation.turn(x), x @ matrix, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rotation.turn_outputs(x.T), (x @ matrix).T, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "int4"}, r"weights='int4' is unknown; use 'auto' or 'int8'"),
+        ({"weights": "int8", "backend": "torch"}, r"leave backend='torch' out"),
+        ({"weights": "int8", "device": "auto", "device_map": "auto"}, r"leave device_map='auto' out"),
+        ({"weights": "int8", "device": "meta"}, r"on the CPU only, not on meta; give device='cpu'"),
+        ({"weights": "int8", "dtype": "float16"}, r"would be slow here; leave it out.*float16"),
+    ],
+)
+def test_refused_with_the_remedy(tiny_folder: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        load(tiny_folder, **options)
+
+
+def test_checkpoints_take_it(tmp_path: Path) -> None:
+    """A dense checkpoint by its folder is quantised too; a mixture of experts is refused, with what fits."""
+    options: dict[str, Any] = {"device": "cpu", "dtype": "bfloat16", "weights": "int8"}
+    model = load_model(str(PART / "sdar" / "checkpoint"), **options)
+    assert isinstance(model.denoiser, KernelDenoiser)
+    assert model.denoiser.spec.name.endswith("with int8 weights")
+    found = model.engine().generate([Request([3, 4, 5], SamplingConfig(max_new_tokens=8))])[0]
+    assert found.usage.numerics == "row-invariant int8"
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["SDARMoeForCausalLM"], "vocab_size": 40}))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(OptionError, match=r"weights='int8' computes .* leave weights out"):
+        load_model(str(tmp_path), **options)
+    with pytest.raises(OptionError, match=r"leave backend='torch' out"):
+        load_model(str(PART / "sdar" / "checkpoint"), **options, backend="torch")
+
+
+def test_slow_machines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no fast implementation serves, the reasons are given."""
+
+    class Slow:
+        row_invariant = False
+
+    class Found:
+        name = "reference"
+
+        @staticmethod
+        def load() -> type[Slow]:
+            return Slow
+
+    monkeypatch.setattr(quantised, "choose", lambda *_: Found())
+    shape = decoding.DecoderShape(2, 64, 4, 2, 16, 96, 259, 1e-5)
+    with pytest.raises(OptionError, match="would be slow here"):
+        quantised.check_int8(torch.device("cpu"), torch.bfloat16, shape)
