@@ -1,5 +1,6 @@
 """WINO: against a plain loop over dense masks, for both attentions; the rules as pure functions; what is refused."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.native import visible
 from dllm_plugins.errors import OptionError
+from dllm_plugins.models import load_model
 from dllm_plugins.samplers.wino import accepted
 from dllm_plugins.samplers.wino import doubted
 
@@ -208,11 +210,9 @@ def test_shifted_models_are_refused() -> None:
         decode(random_model("wino", cache="none", shifted=True), [[1]])
 
 
-def test_other_backends_refuse_it(tiny: Model) -> None:
-    """The default model's denoiser has no such mask."""
-    row = tiny.denoiser.open_row()
-    try:
-        with pytest.raises(OptionError, match="cannot hide"):
-            tiny.denoiser.forward([Segment(row, [5], [0]), Segment(row, [5], [0], behind=((0, 1),), apart=[0])])
-    finally:
-        tiny.denoiser.close_row(row)
+def test_the_plain_backend_refuses_it(tiny_folder: Path) -> None:
+    """It has no such mask, and says so."""
+    model = load_model(base=tiny_folder, denoiser=tiny_folder.parent / "denoiser.safetensors", backend="torch")
+    row = model.denoiser.open_row()
+    with pytest.raises(OptionError, match="cannot hide"):
+        model.denoiser.forward([Segment(row, [5], [0]), Segment(row, [5], [0], behind=((0, 1),), apart=[0])])

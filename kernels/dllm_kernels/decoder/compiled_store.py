@@ -46,8 +46,8 @@ class CompiledStore(KeyValues):
         needed = _whole(self.kept + rows)
         if needed <= self.capacity:
             return
-        # A quarter more each time: few copies of a growing prefix, little memory in vain.
-        self.capacity = max(needed, _whole(self.capacity + self.capacity // 4))
+        # An eighth more each time: few copies of a growing prefix, little memory in vain.
+        self.capacity = max(needed, _whole(self.capacity + self.capacity // 8))
         per, size = self._per, _whole(self.shape.head_dim)
         heads, chunks = self.shape.kv_heads, self.capacity // CHUNK
         self._grow(self.keys, (heads, chunks, size // per, CHUNK, per))

@@ -75,7 +75,7 @@ inline __attribute__((always_inline)) void step_int8(__m512i (&sum)[NR * MR], co
 }
 
 template <int MR, int NR>
-inline void tile_int8(const Levels& x, const Linear& l, int row, int out, int32_t* to) {
+__attribute__((noinline)) void tile_int8(const Levels& x, const Linear& l, int row, int out, int32_t* to) {
     __m512i sum[NR * MR];
 #pragma GCC unroll 32
     for (int i = 0; i < NR * MR; i++) sum[i] = _mm512_setzero_si512();

@@ -27,7 +27,7 @@ constexpr int outputs_of(int rows) { return rows <= 2 ? 8 : 4; }
 constexpr int TILE = 32;
 
 template <class T, int MR, int NR>
-inline void accumulate(Floats (&sum)[NR * MR], const Rows& x, int row, const Rows& w, int out) {
+inline __attribute__((always_inline)) void accumulate(Floats (&sum)[NR * MR], const Rows& x, int row, const Rows& w, int out) {
     const Unit* xs[MR];
     const Unit* ws[NR];
     for (int r = 0; r < MR; r++) xs[r] = x.row(row + r);
@@ -60,9 +60,9 @@ inline void accumulate(Floats (&sum)[NR * MR], const Rows& x, int row, const Row
     }
 }
 
-// to[r * NR + n] for NR outputs of MR rows.
+// to[r * NR + n] for NR outputs of MR rows. A function of its own, so that its sums get the registers.
 template <class T, int MR, int NR>
-void tile(const Factors& f, int row, int out, float* to) {
+__attribute__((noinline)) void tile(const Factors& f, int row, int out, float* to) {
     Floats sum[NR * MR];
 #pragma GCC unroll 32
     for (int i = 0; i < NR * MR; i++) sum[i] = Floats{};

@@ -91,7 +91,9 @@ struct BFloat16 {
     static constexpr int PER_UNIT = 2;
     static Floats dot(Floats sum, Units a, Units b) {
 #if defined(__AVX512BF16__)
-        return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+        // Written out, because GCC 12 copies sums around the intrinsic and spills them.
+        asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+        return sum;
 #else
         sum += (Floats)(a << 16) * (Floats)(b << 16);
         return sum + (Floats)(a & 0xffff0000u) * (Floats)(b & 0xffff0000u);
