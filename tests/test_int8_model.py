@@ -1,12 +1,15 @@
 """`weights="int8"`: lossless with respect to itself, said in its name, one copy of the weights, refused elsewhere."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from safetensors.torch import save_file
 
 from dllm_kernels import decoder as decoding
 from dllm_kernels.decoder.base import Part
@@ -14,6 +17,7 @@ from dllm_kernels.decoder.rotation import Rotation
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
+from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families import quantised
 from dllm_plugins.models import Model
@@ -136,6 +140,17 @@ def test_checkpoints_take_it(tmp_path: Path) -> None:
         load_model(str(tmp_path), **options)
     with pytest.raises(OptionError, match=r"leave backend='torch' out"):
         load_model(str(PART / "sdar" / "checkpoint"), **options, backend="torch")
+
+
+def test_numbers_that_int8_cannot_hold(tmp_path: Path) -> None:
+    """With the weight's size and the remedy."""
+    place = shutil.copytree(PART / "sdar" / "checkpoint", tmp_path / "sdar")
+    tensors = load_file(place / "model.safetensors")
+    name = next(name for name in tensors if "gate_proj" in name)
+    tensors[name][0, 0] = torch.inf
+    save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"not finite.*leave int8 out"):
+        load_model(str(place), device="cpu", dtype="bfloat16", weights="int8")
 
 
 def test_slow_machines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

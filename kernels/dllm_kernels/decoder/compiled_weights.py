@@ -3,6 +3,7 @@
 In int8 they are copies, on a turned residual stream; see :mod:`~dllm_kernels.decoder.rotation`.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dllm_kernels.compiled import structures
+from dllm_kernels.decoder.rotation import ROWS
 from dllm_kernels.decoder.rotation import Rotation
 from dllm_kernels.decoder.rotation import turned_embedding
 from dllm_kernels.decoder.rotation import turned_layer
@@ -20,8 +22,10 @@ from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
 from dllm_kernels.decoder.weights import LowRankPair
 from dllm_kernels.dispatch import KernelError
-from dllm_kernels.int8 import quantise_weight
+from dllm_kernels.int8 import quantise_rows
 
+#: Bytes of a cache line.
+LINE = 64
 #: How the activations of int8 products are shifted to be unsigned, as AVX-512 VNNI wants them.
 OFFSET = 128
 #: Layers at both ends whose `down` is not quantised. What goes into it there has a few numbers a
@@ -54,21 +58,41 @@ class Packed:
         """Where a float32 copy of a norm or bias begins."""
         return None if tensor is None else self.address(tensor.float().contiguous())
 
-    def linear(self, weight: Tensor, bias: Tensor | None, pair: LowRankPair | None, int8: bool) -> structures.Linear:
-        """A linear layer [out, in]."""
+    def linear(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        pair: LowRankPair | None,
+        int8: bool,
+        turn: Callable[[Tensor], Tensor] = Tensor.float,
+    ) -> structures.Linear:
+        """A linear layer [out, in].
+
+        :param turn: what to do with rows before they are quantised.
+        :raises KernelError: for numbers that int8 cannot hold.
+        """
         made = structures.Linear(bias=self.narrow(bias), outputs=weight.shape[0], inputs=weight.shape[1])
         if pair is not None:
-            made.down, made.up = self.address(pair.down.contiguous()), self.address(pair.up.contiguous())
+            made.down, made.up = self.address(aligned(pair.down)), self.address(aligned(pair.up))
         if int8:
-            try:
-                quantised = quantise_weight(weight)
-            except ValueError as error:
-                raise KernelError(f"{error}; leave int8 out") from error
-            made.levels, made.scale = self.address(quantised.values), self.address(quantised.scale)
-            made.offset = self.address(quantised.values.sum(-1, dtype=torch.int32) * OFFSET)
+            levels, scale = _quantised(weight, turn)
+            made.levels, made.scale = self.address(levels), self.address(scale)
+            made.offset = self.address(levels.sum(-1, dtype=torch.int32) * OFFSET)
         else:
-            made.weight = self.address(weight.contiguous())
+            made.weight = self.address(aligned(weight))
         return made
+
+
+def _quantised(weight: Tensor, turn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Levels int8 [out, in] and scales float32 [out], some rows after others: heads are large in float32."""
+    levels, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
+    for begin in range(0, len(weight), ROWS):
+        part = turn(weight[begin : begin + ROWS])
+        if not bool(part.isfinite().all()):
+            shape = tuple(weight.shape)
+            raise KernelError(f"weight {shape} holds numbers that are not finite, and int8 cannot; leave int8 out")
+        levels[begin : begin + ROWS], scale[begin : begin + ROWS] = quantise_rows(part)
+    return levels, scale
 
 
 def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
@@ -89,7 +113,7 @@ def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
     if rotation is None:
         packed.head = packed.linear(weights.head, None, None, int8=False)
     else:
-        packed.head = packed.linear(rotation.turn(weights.head), None, None, int8=True)
+        packed.head = packed.linear(weights.head, None, None, int8=True, turn=rotation.turn)
         _turn_embedding(packed, weights, rotation)
     shape = weights.shape
     packed.model = structures.Model(
@@ -146,3 +170,12 @@ def _layer(
         gate_up=packed.linear(layer.gate_up, layer.gate_up_bias, pairs[2], int8),
         down=packed.linear(layer.down, layer.down_bias, pairs[3], int8_down),
     )
+
+
+def aligned(weight: Tensor) -> Tensor:
+    """Rows one behind another from the beginning of a cache line on: the tensor itself where it is so.
+
+    Views of a file begin anywhere; every load that crosses a line costs two.
+    """
+    weight = weight.contiguous()
+    return weight if weight.data_ptr() % LINE == 0 else weight.clone()

@@ -6,8 +6,11 @@ scale a row they leave the others few levels. Turned, all are alike (QuaRot, arX
 matrices behind them, root mean squares do not change, and every matrix that reads or
 writes the stream is turned once. What is computed stays the same, roundings aside.
 
-The default model's held-out answers (benchmarks/int8.py) before and after, all but the
-turning equal: see docs of :class:`~dllm_kernels.decoder.compiled.CompiledDecoder`.
+The default model over 3,239 tokens of held-out answers, int8 beside bfloat16
+(benchmarks/int8.py): 84.4 % of the greedy tokens agree and the perplexity is 13.2 % higher
+without turning; 92.6 % and 1.8 % turned; 94.7 % and 0.9 % with `down` kept at the ends, too
+(see :mod:`~dllm_kernels.decoder.compiled_weights`). bfloat16 beside float32: 99.4 %, 0.0 %.
+Scales per input channel, from the norms' weights or the matrices' columns, made it worse.
 """
 
 import math
@@ -22,7 +25,7 @@ from dllm_kernels.decoder.weights import LowRankPair
 
 #: Largest factor of a size that is turned at once: keeps turning large matrices cheap.
 FACTOR = 64
-#: Rows of an embedding turned at once.
+#: Rows of a large matrix turned at once.
 ROWS = 4096
 
 
