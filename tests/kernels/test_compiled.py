@@ -1,9 +1,11 @@
 """The compiled block decoder: equal to transformers, row-invariant, and only used where it fits."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -328,3 +330,40 @@ def test_the_head_among_extreme_logits() -> None:
     exact = decoder.logits(hidden).double().softmax(-1)
     torch.testing.assert_close(found.entropy.double(), torch.special.entr(exact).sum(-1), atol=1e-5, rtol=1e-5)
     assert found.margin[1] == 0 and found.margin[0] > 0.9
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """Threads do not survive a fork; a child that waited for them would hang."""
+    decoder = CompiledDecoder(take_weights(network("llama", **SHAPES[1])))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        hidden = torch.randn(20, 64)
+        expected = decoder.logits(hidden)
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            os._exit(0 if torch.equal(decoder.logits(hidden), expected) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_several_python_threads_at_once() -> None:
+    """Each decoder belongs to one thread; the threads inside are shared in turn."""
+    model = network("llama", torch.bfloat16, **SHAPES[1])
+    decoders = [CompiledDecoder(take_weights(model)) for _ in range(3)]
+    tokens, seen = drawn(40), torch.ones(40, 40).bool()
+
+    def work(decoder: CompiledDecoder) -> list[torch.Tensor]:
+        return [run(decoder, [(row_of(decoder), tokens, torch.arange(40), seen)])[0] for _ in range(10)]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            found = [logits for part in threads.map(work, decoders) for logits in part]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(other, found[0]) for other in found[1:])
