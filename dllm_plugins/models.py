@@ -30,9 +30,9 @@ class LoadOptions:
         `dllm_kernels`, which computes Llama, Qwen2 and Qwen3 shapes on one device; "auto" for that where
         it fits, else torch. For the default model also the name of any other registered backend.
     :param weights: "auto" for the checkpoint's own; "int8" to quantise linear layers and head while loading,
-        on CPUs: half the memory of bfloat16 and faster passes, but another model. Its lossless modes
-        are so with respect to its own mode `ar`, and its spec's `name` says int8; docs/kernels.md
-        has what it changes.
+        on CPUs. They take half the memory of bfloat16 and passes are faster, but it is another model: lossless
+        modes are so with respect to its own mode `ar`, its spec's `name` and the statistics say int8, and
+        docs/kernels.md how much it changes.
     :param family: of a checkpoint that looks like an ordinary model.
     :param preset: the sampler behind mode `diffusion`, where the checkpoint does not say it.
     :param mask_id: the mask token, where neither the checkpoint nor its family says it.

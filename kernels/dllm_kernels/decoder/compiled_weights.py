@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dllm_kernels.compiled import library
 from dllm_kernels.compiled import structures
 from dllm_kernels.decoder.rotation import ROWS
 from dllm_kernels.decoder.rotation import Rotation
@@ -110,6 +111,7 @@ def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
         layers[place] = _packed_layer(packed, layer, pairs, rotation, at_end)
         if rotation is not None and weights.given:
             _empty(layer.qkv, layer.out, layer.gate_up, layer.down)
+            _trim()
     if rotation is None:
         packed.head = packed.linear(weights.head, None, None, int8=False)
     else:
@@ -138,11 +140,19 @@ def _turn_embedding(packed: Packed, weights: DecoderWeights, rotation: Rotation)
     packed.embedding = turned_embedding(weights.embedding, rotation, in_place=weights.given)
     if weights.given and not tied:
         _empty(weights.head)
+    _trim()
 
 
 def _empty(*matrices: Tensor) -> None:
     for matrix in matrices:
         matrix.data = matrix.new_empty(0)
+
+
+def _trim() -> None:
+    """Freed memory goes back to the system; glibc keeps it otherwise, 200 MB for the default model."""
+    found = getattr(library.load(), "malloc_trim", None)
+    if found is not None:
+        found(0)
 
 
 def _packed_layer(
