@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from safetensors.torch import load_file
 from safetensors.torch import save_file
 
 from dllm_kernels import decoder as decoding
+from dllm_kernels.compiled import library
+from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.base import Part
+from dllm_kernels.decoder.compiled import CompiledDecoder
 from dllm_kernels.decoder.rotation import Rotation
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.kernel import KernelDenoiser
@@ -25,6 +29,13 @@ from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
 
 from .families.golden_data import PART
+from .kernels.decoders import BIASED
+from .kernels.decoders import KINDS
+from .kernels.decoders import SHAPES
+from .kernels.decoders import drawn
+from .kernels.decoders import network
+from .kernels.decoders import row_of
+from .kernels.decoders import run
 
 CONFIG = SamplingConfig(mode="ar", max_new_tokens=4)
 PROMPTS = ([1, 40, 41, 42], [1, 77], [1, *range(30, 60)])
@@ -99,6 +110,30 @@ def test_hidden_states_are_near_the_unquantised_ones(tiny_folder: Path) -> None:
         found.append((hidden, denoiser.logits(hidden), denoiser.logits(hidden[:2], left)))
     for plain, near in zip(*found, strict=True):
         assert 0 < float((plain - near).norm() / plain.norm()) < 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("given", [False, True])
+def test_every_shape_is_near_its_unquantised_form(kind: str, given: bool) -> None:
+    """Norms that are not one, biases, tied and untied heads; weights that stay, and weights given away."""
+    if library.why_not() or not library.load().dllm_has_int8():
+        pytest.skip("needs the compiled kernels on a processor with AVX-512 VNNI")
+    for tied in (False, True):
+        model = network(kind, tie_word_embeddings=tied, **SHAPES[1], **BIASED[kind])
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "layernorm" in name or name.endswith("model.norm.weight"):
+                    parameter.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(1))
+        weights = replace(take_weights(model), given=given)
+        found = []
+        for int8 in (False, True):
+            decoder = CompiledDecoder(weights, int8)
+            rows = [(row_of(decoder), drawn(12), torch.arange(12), torch.ones(12, 12).tril().bool())]
+            found.append(run(decoder, rows)[0].float())
+            found.append(decoder.embed(drawn(12)))
+        assert 0 < float((found[0] - found[2]).norm() / found[0].norm()) < 0.05
+        torch.testing.assert_close(found[1], found[3], atol=1e-4, rtol=1e-4)
+        assert (weights.layers[0].qkv.numel() == 0) == given
 
 
 @pytest.mark.parametrize("size", [1, 36, 64, 194, 576])
