@@ -33,6 +33,10 @@ class LoadOptions:
         on CPUs. They take half the memory of bfloat16 and passes are faster, but it is another model: lossless
         modes are so with respect to its own mode `ar`, its spec's `name` and the statistics say int8, and
         docs/kernels.md how much it changes.
+    :param compile: True for transformers' own class behind torch.compile, which takes up to minutes at the
+        first passes and little the next time: what was compiled is kept in the user's cache, or in
+        TORCHINDUCTOR_CACHE_DIR. It goes with backend "torch", which "auto" then is, and one device,
+        and needs a C++ compiler on a CPU; the default model has kernels instead.
     :param family: of a checkpoint that looks like an ordinary model.
     :param preset: the sampler behind mode `diffusion`, where the checkpoint does not say it.
     :param mask_id: the mask token, where neither the checkpoint nor its family says it.
@@ -45,6 +49,7 @@ class LoadOptions:
     device_map: "str | dict[str, str | int] | None" = None
     backend: str = "auto"
     weights: str = "auto"
+    compile: bool = False
     family: str | None = None
     preset: str | None = None
     mask_id: int | None = None

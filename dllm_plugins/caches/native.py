@@ -49,11 +49,13 @@ class NativeCache:
         layers = [] if cache is None else [(layer.keys, layer.values) for layer in cache.layers]
         self._pending = _slice(layers, kept, count)
 
+    @torch.inference_mode()
     def freeze(self, count: int) -> None:
         """The first `count` pending tokens join the prefix; held keys go."""
         self.prefix = _join(self.prefix, _slice(self._pending, 0, count))
         self.held = []
 
+    @torch.inference_mode()
     def hold(self, indices: Sequence[int]) -> None:
         """These pending tokens are held, in place of the earlier ones."""
         places = torch.tensor(list(indices), dtype=torch.int64)

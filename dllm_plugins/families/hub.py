@@ -20,6 +20,8 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.compiling import compile_model
+from dllm_plugins.denoisers.compiling import wants_compiled
 from dllm_plugins.denoisers.gemma import GemmaDenoiser
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
@@ -61,7 +63,8 @@ def load(name: str, options: LoadOptions) -> Model:
     checkpoint = open_checkpoint(hub_folder(name), options.family)
     device = best_device(options.device)
     int8 = wants_int8(options, device)
-    backend = "kernels" if int8 else options.backend
+    compiled = wants_compiled(options, device)
+    backend = "kernels" if int8 else "torch" if compiled else options.backend
     if backend == "kernels":
         _fits_kernels(checkpoint, options)
     tokenizer = tokenizer_of(checkpoint)
@@ -75,6 +78,8 @@ def load(name: str, options: LoadOptions) -> Model:
         weakref.finalize(model, offload.cleanup)
     if backend == "auto":
         backend = "kernels" if _computed(model, checkpoint, options) else "torch"
+    if compiled:
+        compile_model(model)
     if int8:
         check_int8(device, dtype, shape_of(model.config))
     return Model(name, denoiser_of(model, checkpoint, spec, backend, int8), tokenizer)

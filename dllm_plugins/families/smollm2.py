@@ -95,6 +95,8 @@ def load(options: LoadOptions) -> Model:
     for option in ("family", "preset", "mask_id"):
         if getattr(options, option) is not None:
             raise OptionError(f"{option}={getattr(options, option)!r} is of no use to {NAME}; leave it out")
+    if options.compile:
+        raise OptionError(f"compile={options.compile!r} is of no use to {NAME}, which has kernels; leave it out")
     backend = plugins.find("backend", options.backend, plugins.backends())
     folder = base_place(options.base)
     device = best_device(options.device)
