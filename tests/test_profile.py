@@ -56,12 +56,14 @@ def test_parts_add_up_and_fit_into_the_seconds(tiny: Model, mode: str) -> None:
     config = SamplingConfig(mode=mode, max_new_tokens=20, stats=True)
     usage = tiny.engine().generate([Request(PROMPT, config)])[0].usage
     assert usage.parts is not None
-    assert usage.parts.keys() == PARTS.keys()
-    assert min(usage.parts.values()) > 0
+    # What the denoiser can tell of its forward, forward/..., depends on the machine.
+    own = {name: seconds for name, seconds in usage.parts.items() if "/" not in name}
+    assert own.keys() == PARTS.keys()
+    assert min(own.values()) > 0
     # The last pass's engine part ends a little after the answer does.
-    outside = sum(usage.parts.values()) - usage.parts[ENGINE]
+    outside = sum(own.values()) - own[ENGINE]
     assert outside < usage.seconds
-    assert usage.as_dict()["parts"].keys() == PARTS.keys()
+    assert usage.as_dict()["parts"].keys() == usage.parts.keys()
 
 
 def test_nothing_is_measured_without_it(tiny: Model) -> None:
