@@ -27,9 +27,10 @@ _shapes: Any = _config
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
-def wants_compiled(options: LoadOptions, device: torch.device) -> bool:
+def wants_compiled(options: LoadOptions, device: torch.device, native: type[Any]) -> bool:
     """Whether a compiled forward is asked for, before weights are read.
 
+    :param native: transformers' class. Compiled, DiffusionGemma decoded other tokens in float32.
     :raises OptionError: for options that exclude it, and where there is no compiler for a CPU.
     """
     if not isinstance(options.compile, bool):
@@ -46,6 +47,8 @@ def wants_compiled(options: LoadOptions, device: torch.device) -> bool:
         )
     if options.device_map is not None:
         raise OptionError(f"compile=True runs on one device; leave device_map={options.device_map!r} or compile out")
+    if issubclass(native, DiffusionGemmaForBlockDiffusion):
+        raise OptionError(f"compile=True decodes other tokens with {native.__name__}; leave compile out")
     if device.type == "cpu":
         _check_compiler()
     return True
@@ -84,9 +87,7 @@ def compile_model(model: PreTrainedModel) -> None:
     """
     os.environ[VARIABLE] = str(folder())
     body: Any = model.base_model
-    gemma = isinstance(model, DiffusionGemmaForBlockDiffusion)
-    for part in (body.get_encoder(), body.decoder) if gemma else (body,):
-        part.forward = _compiled(part.forward)
+    body.forward = _compiled(body.forward)
 
 
 def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:

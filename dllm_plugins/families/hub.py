@@ -63,7 +63,7 @@ def load(name: str, options: LoadOptions) -> Model:
     checkpoint = open_checkpoint(hub_folder(name), options.family)
     device = best_device(options.device)
     int8 = wants_int8(options, device)
-    compiled = wants_compiled(options, device)
+    compiled = wants_compiled(options, device, checkpoint.layout.native(checkpoint.config))
     backend = "kernels" if int8 else "torch" if compiled else options.backend
     if backend == "kernels":
         _fits_kernels(checkpoint, options)

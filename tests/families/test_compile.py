@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import DiffusionGemmaForBlockDiffusion
 
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
@@ -14,6 +15,7 @@ from dllm_plugins.denoisers import compiling
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.errors import OptionError
+from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 
 from .golden_data import PART
@@ -92,6 +94,13 @@ def test_refused_with_the_remedy(options: dict[str, Any], message: str) -> None:
 def test_refused_by_the_default_model() -> None:
     with pytest.raises(OptionError, match=r"compile=True is of no use to dllm, which has kernels; leave it out"):
         load_model("dllm", compile=True)
+
+
+def test_refused_where_tokens_would_differ() -> None:
+    with pytest.raises(OptionError, match=r"other tokens with DiffusionGemma.*; leave compile out"):
+        compiling.wants_compiled(
+            LoadOptions(compile=True, device="cpu"), torch.device("cpu"), DiffusionGemmaForBlockDiffusion
+        )
 
 
 def test_refused_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
