@@ -102,7 +102,28 @@ def load() -> ctypes.CDLL:
     except OSError as error:
         raise KernelError(f"{path} cannot be loaded ({error}); remove it and run `{BUILD}`") from error
     structures.declare(library)
+    _share_threads(library)
     return library
+
+
+def _share_threads(library: ctypes.CDLL) -> None:
+    """Compute on torch's OpenMP threads where they can be found; else on threads of our own."""
+    import torch
+
+    torch.get_num_threads()  # its OpenMP library is loaded with it
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    paths = sorted({line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line})
+    for path in paths:
+        # Several may be loaded; torch's own lies beside it.
+        if len(paths) > 1 and "torch" not in path:
+            continue
+        openmp = ctypes.CDLL(path)
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        library.dllm_use_openmp(*(ctypes.cast(getattr(openmp, name), ctypes.c_void_p) for name in names))
+        return
 
 
 def why_not() -> str | None:

@@ -108,6 +108,8 @@ class Unmasked(ctypes.Structure):
 
 def declare(library: ctypes.CDLL) -> None:
     """Types of the library's functions."""
+    library.dllm_use_openmp.argtypes = [c_void_p, c_void_p, c_void_p]
+    library.dllm_use_openmp.restype = None
     library.dllm_workspace.restype = c_void_p
     library.dllm_free_workspace.argtypes = [c_void_p]
     library.dllm_free_workspace.restype = None

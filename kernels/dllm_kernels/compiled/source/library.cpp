@@ -55,6 +55,15 @@ void linear(const Unit* x, const Linear& l, float* to, int rows, int threads) {
 // Changes whenever a structure or a function does.
 DLLM_EXPORT int dllm_version() { return 1; }
 
+// From now on torch's threads compute; see OpenMP in pool.hpp.
+DLLM_EXPORT void dllm_use_openmp(void* parallel, void* thread, void* threads) {
+    OpenMP& found = open_mp();
+    found.parallel = (decltype(found.parallel))parallel;
+    found.thread = (decltype(found.thread))thread;
+    found.threads = (decltype(found.threads))threads;
+    found.owner = getpid();
+}
+
 DLLM_EXPORT void* dllm_workspace() { return new (std::nothrow) Workspace; }
 
 DLLM_EXPORT void dllm_free_workspace(void* space) { delete (Workspace*)space; }

@@ -48,12 +48,49 @@ class Barrier {
     alignas(64) std::atomic<int> generation_{0};
 };
 
+// The OpenMP library that torch computes with, found at run time (libgomp's own interface, which
+// clang's library has, too). Threads of a second pool would share the processors with torch's,
+// which go on spinning for milliseconds after each of its operations.
+struct OpenMP {
+    void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
+    int (*thread)() = nullptr;
+    int (*threads)() = nullptr;
+    pid_t owner = 0;
+
+    // False if it did not give as many threads: then nothing has been done.
+    template <class Work>
+    bool run(int wanted, const Work& work) const {
+        if (!parallel || owner != getpid()) return false;  // its threads do not survive a fork
+        struct Call {
+            const OpenMP& library;
+            const Work& work;
+            int wanted;
+            std::atomic<bool> fewer{false};
+        } call{*this, work, wanted};
+        auto enter = [](void* what) {
+            Call& own = *static_cast<Call*>(what);
+            if (own.library.threads() == own.wanted)
+                own.work(own.library.thread());
+            else
+                own.fewer = true;
+        };
+        parallel(enter, &call, wanted, 0);
+        return !call.fewer;
+    }
+};
+
+inline OpenMP& open_mp() {
+    static OpenMP found;
+    return found;
+}
+
 class Pool {
   public:
     // Runs work(thread) for thread = 0 ... threads - 1, the first on the caller's thread.
     template <class Work>
     void run(int threads, const Work& work) {
         if (threads <= 1) return work(0);
+        if (open_mp().run(threads, work)) return;
         std::lock_guard<std::mutex> turn(turn_);
         if (owner_ != getpid()) {  // threads do not survive a fork
             workers_ = 0;
