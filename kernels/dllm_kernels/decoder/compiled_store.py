@@ -65,34 +65,11 @@ class CompiledStore(KeyValues):
                 store.append(grown)
 
     @torch.inference_mode()
-    def freeze(self, count: int) -> None:
-        """The first `count` pending positions join the prefix; held ones go.
-
-        :raises KernelError: if fewer are pending, or they were frozen already.
-        """
-        slots = self._first(count)[:count]
-        if slots and slots[0] < self.length:
-            raise KernelError("the last pass was frozen already; make another pass first")
-        if slots and slots[0] != self.length:
-            self._move(slots, self.length)
-            self._pending[:count] = range(self.length, self.length + count)
-        self.length += count
-        self.held = 0
-
-    @torch.inference_mode()
-    def hold(self, indices: Sequence[int]) -> None:
-        """These pending positions are held, in place of the earlier ones; the others are lost.
-
-        :raises KernelError: if they are not pending.
-        """
-        slots = self._first(max(indices, default=-1) + 1)
-        self._move([slots[index] for index in indices], self.length)
-        self.held, self._pending = len(indices), []
-
-    @torch.inference_mode()
     def copy(self, length: int) -> "CompiledStore":
         """A store of its own that holds the first `length` positions of this prefix."""
         made = CompiledStore(self.shape, self.dtype)
+        if not length:
+            return made
         made.reserve(length)
         chunks = -(-length // CHUNK)
         for new, old in zip(made.keys, self.keys, strict=True):

@@ -87,8 +87,7 @@ class KeyValues:
         if slots and slots[0] < self.length:
             raise KernelError("the last pass was frozen already; make another pass first")
         if slots and slots[0] != self.length:
-            for tensor in [*self.keys, *self.values]:
-                tensor[:, self.length : self.length + count] = tensor[:, slots[0] : slots[0] + count].clone()
+            self._move(slots[:count], self.length)
             self._pending[:count] = range(self.length, self.length + count)
         self.length += count
         self.held = 0
@@ -100,10 +99,8 @@ class KeyValues:
         :raises KernelError: if they are not pending.
         """
         slots = self._first(max(indices, default=-1) + 1)
-        places = torch.tensor([slots[index] for index in indices], dtype=torch.int64, device=self.device)
+        self._move([slots[index] for index in indices], self.length)
         self.held, self._pending = len(indices), []
-        for tensor in [*self.keys, *self.values]:
-            tensor[:, self.length : self.kept] = tensor.index_select(1, places)
 
     def release(self) -> None:
         """Forget what is held."""
@@ -120,6 +117,12 @@ class KeyValues:
             new[:, :length] = old[:, :length]
         made.length = length
         return made
+
+    def _move(self, slots: Sequence[int], begin: int) -> None:
+        """What stands at `slots` goes to begin, begin + 1, ..."""
+        places = torch.tensor(list(slots), dtype=torch.int64, device=self.device)
+        for tensor in [*self.keys, *self.values]:
+            tensor[:, begin : begin + len(slots)] = tensor.index_select(1, places)
 
     def _first(self, count: int) -> list[int]:
         """The slots of what is pending, at least `count`."""
