@@ -132,12 +132,7 @@ class Forward {
     template <class To>
     void linear(const Linear& l, const Unit* from, int thread, const To& to) {
         Product<T> product = ready(l, from, thread);
-        Share outputs(l.outputs, 24, thread, p_.threads);
-        each_tile(p_.rows, outputs.begin, outputs.end, [&](int row, int rows, int out, int count) {
-            float found[TILE];
-            product(row, rows, out, count, found);
-            hand_out(row, rows, out, count, found, to);
-        });
+        multiply_share(product, p_.rows, thread, p_.threads, to);
         meet(thread, LINEAR);
     }
 
@@ -146,9 +141,7 @@ class Forward {
         Product<T> product{l, {from, units(l.inputs)}};
         if (l.levels) {
             product.levels = &s_.levels;
-            Share rows(p_.rows, 1, thread, p_.threads);
-            for (int r = rows.begin; r < rows.end; r++)
-                quantise<T>(product.x.row(r), l.inputs, s_.levels.levels.data() + (size_t)r * l.inputs, s_.levels.scale[r]);
+            quantise_share<T>(product.x, p_.rows, l.inputs, thread, p_.threads, s_.levels);
             meet(thread, OTHER);
         }
         if (any_noisy_ && l.down) product.t = low(l, product.x, thread);

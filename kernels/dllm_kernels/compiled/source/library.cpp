@@ -29,9 +29,7 @@ struct Prepared {
         if (!l.levels) return;
         levels.fit(rows, l.inputs);
         pool().run(threads, [&](int thread) {
-            Share own(rows, 1, thread, threads);
-            for (int r = own.begin; r < own.end; r++)
-                quantise<T>(product.x.row(r), l.inputs, levels.levels.data() + (size_t)r * l.inputs, levels.scale[r]);
+            quantise_share<T>(product.x, rows, l.inputs, thread, threads, levels);
         });
     }
 };
@@ -40,12 +38,8 @@ template <class T>
 void linear(const Unit* x, const Linear& l, float* to, int rows, int threads) {
     Prepared<T> ready(x, l, rows, threads);
     pool().run(threads, [&](int thread) {
-        Share share(l.outputs, 24, thread, threads);
-        each_tile(rows, share.begin, share.end, [&](int row, int count, int out, int some) {
-            float found[TILE];
-            ready.product(row, count, out, some, found);
-            hand_out(row, count, out, some, found,
-                     [&](int r, int n, auto value) { store(to + (size_t)r * l.outputs + n, value); });
+        multiply_share(ready.product, rows, thread, threads, [&](int r, int n, auto value) {
+            store(to + (size_t)r * l.outputs + n, value);
         });
     });
 }

@@ -159,3 +159,22 @@ struct Product {
                 for (int n = 0; n < outputs; n++) to[r * outputs_of(rows) + n] += l.bias[out + n];
     }
 };
+
+// This thread's share of rows [.., inputs], quantised.
+template <class T>
+inline void quantise_share(const Rows& x, int rows, int inputs, int thread, int threads, Levels& to) {
+    Share own(rows, 1, thread, threads);
+    for (int r = own.begin; r < own.end; r++)
+        quantise<T>(x.row(r), inputs, to.levels.data() + (size_t)r * inputs, to.scale[r]);
+}
+
+// This thread's share of the outputs, handed out; see hand_out.
+template <class T, class To>
+inline void multiply_share(const Product<T>& product, int rows, int thread, int threads, const To& to) {
+    Share outputs(product.l.outputs, 24, thread, threads);
+    each_tile(rows, outputs.begin, outputs.end, [&](int row, int count, int out, int some) {
+        float found[TILE];
+        product(row, count, out, some, found);
+        hand_out(row, count, out, some, found, to);
+    });
+}
