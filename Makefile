@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUESTION ?= Why is the sky blue?
 
-.PHONY: help demo setup test check lint types docs bench train clean
+.PHONY: help demo setup gguf test check lint types docs bench train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +23,13 @@ setup: $(VENV)/installed  ## install everything into .venv, build the kernels, f
 demo: setup  ## answer a question and show it being denoised
 	@HF_HUB_OFFLINE=1 $(BIN)/llm dllm watch "$(QUESTION)" -o max_tokens 96
 
+# It is built from source.
+$(VENV)/gguf: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[gguf]"
+	@touch $@
+
+gguf: $(VENV)/gguf  ## install llama.cpp for GGUF files: minutes, with a C++ compiler
+
 test: setup  ## run all tests
 	$(BIN)/python -m pytest
 
@@ -38,6 +45,7 @@ docs: $(VENV)/installed  ## check that the docs say what the code says, and buil
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: lint types setup docs  ## all that CI runs
+	@$(MAKE) --no-print-directory gguf || echo "llama.cpp cannot be built here: the tests of GGUF files are skipped, and say so"
 	$(BIN)/python -m pytest
 
 bench: setup  ## benchmarks, each beside its baselines

@@ -41,6 +41,31 @@ class Checkpoint:
         native: Any = self.layout.native(self.config)
         return native.config_class(**self.layout.config(self.config))
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return int(self.native_config.get_text_config().vocab_size)
+
+    @property
+    def context(self) -> int:
+        """How many positions it was made for."""
+        return int(self.native_config.get_text_config().max_position_embeddings)
+
+    @cached_property
+    def generation(self) -> dict[str, Any]:
+        """generation_config.json; empty if there is none.
+
+        :raises CheckpointError: if it cannot be read.
+        """
+        place = self.folder / "generation_config.json"
+        if not place.exists():
+            return {}
+        try:
+            found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {place}: {error}") from error
+        return found
+
 
 def open_checkpoint(folder: str | Path, family: str | None = None) -> Checkpoint:
     """Read a folder's config and find its weight files.

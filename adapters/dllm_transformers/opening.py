@@ -12,7 +12,6 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
-from dllm_plugins.families.spec import generation
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.families.spec import modes_of
 from dllm_plugins.families.spec import stop_ids
@@ -95,12 +94,12 @@ def plain(generation: dict[str, Any]) -> dict[str, Any]:
 
 def generation_config(checkpoint: Checkpoint) -> GenerationConfig:
     """The checkpoint's own, or what its config says, with all ids that end its answers."""
-    found = GenerationConfig(**plain(generation(checkpoint)))
+    found = GenerationConfig(**plain(checkpoint.generation))
     text = {**(checkpoint.config.get("text_config") or {}), **checkpoint.config}
     for name in ("bos_token_id", "pad_token_id"):
         if getattr(found, name) is None:
             setattr(found, name, text.get(name))
-    vocabulary = checkpoint.native_config.get_text_config().vocab_size
+    vocabulary = checkpoint.vocabulary
     ends = sorted(stop_ids(checkpoint) | {item for item in checkpoint.layout.stop_ids if item < vocabulary})
     found.eos_token_id = ends[0] if len(ends) == 1 else ends or None
     if found.pad_token_id is None and ends:

@@ -18,7 +18,6 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import read_mapped
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.families.spec import generation
 from dllm_transformers.diffusion_config import DTYPE_KEYS
 from dllm_transformers.opening import plain
 
@@ -85,6 +84,6 @@ def save(
 
 def _save_generation_config(model: Any, place: Path) -> None:
     """The checkpoint's own entries, even those of other classes, under those of the model."""
-    found = {**generation(model.checkpoint), **plain(model.generation_config.to_diff_dict())}
+    found = {**model.checkpoint.generation, **plain(model.generation_config.to_diff_dict())}
     text = json.dumps(found, indent=2) + "\n"
     (place / "generation_config.json").write_text(text, encoding="utf-8")

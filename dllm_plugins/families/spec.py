@@ -1,6 +1,5 @@
 """What the engine must know of a checkpoint, from its config, its tokenizer and its family."""
 
-import json
 from typing import Any
 from typing import Literal
 
@@ -24,15 +23,14 @@ def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOp
     :raises CheckpointError: if nothing says which id is the mask, or which sampler is meant.
     :raises OptionError: for a preset that does not fit the family.
     """
-    layout, native = checkpoint.layout, checkpoint.native_config.get_text_config()
-    vocabulary: int = native.vocab_size
+    layout, vocabulary = checkpoint.layout, checkpoint.vocabulary
     modes = modes_of(name, checkpoint, options.preset)
     cache: Literal["exact", "none"] = "none" if layout.attention in ("bidirectional", "own") else "exact"
     return ModelSpec(
         name=name,
         vocabulary=vocabulary,
         mask_id=mask_of(checkpoint, tokenizer, options.mask_id, vocabulary),
-        context=native.max_position_embeddings,
+        context=checkpoint.context,
         stop_ids=stop_ids(checkpoint) | {item for item in layout.stop_ids if item < vocabulary},
         block_length=block_length(checkpoint),
         draft_length=0,
@@ -45,7 +43,7 @@ def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOp
         holds=layout.attention == "bidirectional",
         ids={key: item for key, item in checkpoint.config.items() if key.endswith("_token_id") and type(item) is int},
         stops=layout.stops,
-        sampling=layout.sampling(generation(checkpoint)),
+        sampling=layout.sampling(checkpoint.generation),
         eos_id=token_id(checkpoint, "eos_token_id"),
         pad_id=token_id(checkpoint, "pad_token_id"),
     )
@@ -130,21 +128,6 @@ def token_id(checkpoint: Checkpoint, key: str) -> int | None:
 def stop_ids(checkpoint: Checkpoint) -> frozenset[int]:
     """End-of-text ids of generation_config.json, else of config.json; none if neither has any."""
     text = {**(checkpoint.config.get("text_config") or {}), **checkpoint.config}
-    found = generation(checkpoint).get("eos_token_id", text.get("eos_token_id"))
+    found = checkpoint.generation.get("eos_token_id", text.get("eos_token_id"))
     ids = found if isinstance(found, list) else [] if found is None else [found]
     return frozenset(int(item) for item in ids)
-
-
-def generation(checkpoint: Checkpoint) -> dict[str, Any]:
-    """generation_config.json; empty if there is none.
-
-    :raises CheckpointError: if it cannot be read.
-    """
-    place = checkpoint.folder / "generation_config.json"
-    if not place.exists():
-        return {}
-    try:
-        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {place}: {error}") from error
-    return found
