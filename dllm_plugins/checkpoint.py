@@ -120,6 +120,17 @@ def read_mapped(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return tensors
 
 
+def native_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """All tensors by the names of transformers' own class, views of the files; experts stay one by one.
+
+    :raises CheckpointError: for a damaged file, and weights that contradict the config.
+    """
+    native = checkpoint.layout.native(checkpoint.config)
+    tensors = checkpoint.layout.tensors(read_mapped(checkpoint), checkpoint.config)
+    _compare(tensors, expected_tensors(native, checkpoint.native_config, tensors), checkpoint)
+    return tensors
+
+
 def load_checkpoint(
     checkpoint: Checkpoint,
     dtype: torch.dtype | None = None,
@@ -136,8 +147,7 @@ def load_checkpoint(
     # transformers types neither its config classes nor its loading reports.
     native: Any = checkpoint.layout.native(checkpoint.config)
     config = checkpoint.native_config
-    tensors = checkpoint.layout.tensors(read_mapped(checkpoint), checkpoint.config)
-    _compare(tensors, expected_tensors(native, config, tensors), checkpoint)
+    tensors = native_tensors(checkpoint)
     stored = next(iter(tensors.values())).dtype
     model, report = native.from_pretrained(
         None,

@@ -1,0 +1,136 @@
+"""From a family's checkpoint to a GGUF file that llama.cpp loads.
+
+The file says all that `load_model` needs to build the same model as from the folder: under
+`dllm.` are config.json and generation_config.json as they are, the family, the mask and,
+where one was said or the checkpoint's name tells it, the sampler.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dllm_plugins.base_model import Progress
+from dllm_plugins.base_model import quiet
+from dllm_plugins.checkpoint import Checkpoint
+from dllm_plugins.checkpoint import native_tensors
+from dllm_plugins.checkpoint import open_checkpoint
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
+from dllm_plugins.families.files import hub_folder
+from dllm_plugins.families.hub import tokenizer_of as folder_tokenizer
+from dllm_plugins.families.layout import name_of
+from dllm_plugins.families.spec import mask_of
+from dllm_plugins.gguf.architectures import Architecture
+from dllm_plugins.gguf.architectures import Metadata
+from dllm_plugins.gguf.architectures import architecture_of
+from dllm_plugins.gguf.architectures import describe
+from dllm_plugins.gguf.names import Entry
+from dllm_plugins.gguf.names import arrange
+from dllm_plugins.gguf.rotary import rotary
+from dllm_plugins.gguf.writing import beside
+from dllm_plugins.gguf.writing import size
+from dllm_plugins.gguf.writing import write
+
+#: Types of file, with llama.cpp's number.
+QUANTS = {"F32": 0, "F16": 1, "BF16": 32}
+
+
+def convert(
+    place: str | Path,
+    out: Path,
+    quant: str = "BF16",
+    *,
+    progress: Progress = quiet,
+    family: str | None = None,
+    preset: str | None = None,
+    mask_id: int | None = None,
+) -> Path:
+    """Write a checkpoint as one GGUF file; a file that is there is replaced when the new one is whole.
+
+    :param place: a folder in the hub's format, or a hub id.
+    :param quant: the type of the weights, one of :data:`QUANTS`.
+    :param progress: called with (stage, done, total) in bytes; stages are "write" and "quantise".
+    :param family: of a checkpoint that looks like an ordinary model.
+    :param preset: the sampler it was made for, where its name does not tell.
+    :param mask_id: the mask token, where neither the checkpoint nor its family says it.
+    :return: `out`.
+    :raises OptionError: for an unknown type, or a preset that does not fit.
+    :raises CheckpointError: for anything llama.cpp would compute differently or that is
+        missing; nothing was written then.
+    """
+    out = _checked_out(out)
+    kind = quant.upper()
+    if kind not in QUANTS:
+        raise OptionError(f"quant={quant!r} is unknown; known types: {', '.join(QUANTS)}")
+    checkpoint = open_checkpoint(hub_folder(place), family)
+    found = architecture_of(checkpoint)
+    metadata = _metadata(checkpoint, found, str(place), preset, mask_id)
+    entries = _entries(checkpoint, found, metadata)
+    metadata["general.file_type"] = QUANTS[kind]
+    _room(out, size(entries, kind))
+    with beside(out) as part:
+        write(part, metadata, entries, kind, progress)
+    return out
+
+
+def _checked_out(out: Path) -> Path:
+    out = Path(out)
+    if out.is_dir() or not out.parent.is_dir():
+        raise OptionError(f"{out} cannot be written: give the name of a file in a folder that exists")
+    return out
+
+
+def _room(out: Path, wanted: int) -> None:
+    free = shutil.disk_usage(out.parent).free
+    if wanted > free:
+        raise CheckpointError(f"{out} needs {wanted >> 20} MiB, and {out.parent} has {free >> 20} MiB; free some")
+
+
+def _entries(checkpoint: Checkpoint, found: Architecture, metadata: Metadata) -> list[Entry]:
+    """All tensors, and the keys of the rotary embedding, which may have one."""
+    keys, factors = rotary(checkpoint.native_config, found)
+    metadata |= keys
+    entries = arrange(native_tensors(checkpoint), checkpoint.native_config, found)
+    if factors is not None:
+        entries.append(Entry("rope_freqs.weight", tuple(factors.shape), lambda: factors))
+    return entries
+
+
+def _metadata(
+    checkpoint: Checkpoint, found: Architecture, place: str, preset: str | None, mask_id: int | None
+) -> Metadata:
+    layout, config = checkpoint.layout, checkpoint.native_config
+    tokenizer: Any = folder_tokenizer(checkpoint)
+    mask = mask_of(checkpoint, tokenizer, mask_id, config.vocab_size)
+    metadata: Metadata = {
+        "general.architecture": found.name,
+        "general.type": "model",
+        "general.name": name_of(place),
+        **describe(config, found),
+        "diffusion.shift_logits": layout.shifted,
+        "tokenizer.ggml.model": "none",
+        "tokenizer.ggml.mask_token_id": mask,
+        "dllm.name": name_of(place),
+        "dllm.family": layout.name,
+        "dllm.mask_token_id": mask,
+        "dllm.config": json.dumps(checkpoint.config),
+    }
+    sampler = _preset(checkpoint, place, preset)
+    if sampler is not None:
+        metadata["dllm.preset"] = sampler
+    if checkpoint.generation:
+        metadata["dllm.generation_config"] = json.dumps(checkpoint.generation)
+    return metadata
+
+
+def _preset(checkpoint: Checkpoint, place: str, given: str | None) -> str | None:
+    """The sampler as said, or as the checkpoint's name tells it; its family's otherwise.
+
+    :raises OptionError: for one that does not fit the family.
+    """
+    layout = checkpoint.layout
+    known = dict.fromkeys((*layout.modes.values(), *layout.samplers))
+    if given is not None and given not in known:
+        raise OptionError(f"preset={given!r} does not fit {place}; presets of {layout.name}: {', '.join(known)}")
+    return given or next((sampler for part, sampler in layout.hints.items() if part in name_of(place)), None)

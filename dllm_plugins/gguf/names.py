@@ -1,0 +1,125 @@
+"""A checkpoint's tensors under llama.cpp's names and in its order of rows."""
+
+import re
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.gguf.architectures import Architecture
+
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+_EXPERT = re.compile(r"mlp\.experts\.(\d+)\.(gate|up|down)_proj\.weight")
+_OUTSIDE = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+_FUSED = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of the file; `make` reads and arranges it when it is its turn."""
+
+    name: str
+    shape: tuple[int, ...]
+    make: Callable[[], Tensor]
+
+    @property
+    def exact(self) -> bool:
+        """Whether it stays float32 in every file: vectors, and routers as llama.cpp's own converter keeps them."""
+        return len(self.shape) == 1 or self.name.endswith("ffn_gate_inp.weight")
+
+
+def arrange(stored: Mapping[str, Tensor], config: Any, found: Architecture) -> list[Entry]:
+    """All tensors of a file, in layer order; nothing is read yet.
+
+    :param stored: by the names of transformers' class; experts stacked or one by one.
+    :param config: of transformers' class.
+    :raises CheckpointError: for a tensor that the graph has no place for.
+    """
+    layers: dict[int, dict[str, Tensor]] = {}
+    entries = []
+    for name, tensor in stored.items():
+        inside = _LAYER.fullmatch(name)
+        if inside:
+            layers.setdefault(int(inside[1]), {})[inside[2]] = tensor
+        elif name in _OUTSIDE:
+            entries.append(_as_it_is(_OUTSIDE[name], tensor))
+        else:
+            _refuse(name, found)
+    if found.own_head and "lm_head.weight" not in stored:
+        entries.append(_as_it_is("output.weight", stored["model.embed_tokens.weight"]))
+    for index in sorted(layers):
+        entries += _layer(f"blk.{index}.", layers[index], config, found)
+    return entries
+
+
+def _as_it_is(name: str, tensor: Tensor) -> Entry:
+    return Entry(name, tuple(tensor.shape), lambda: tensor)
+
+
+def _refuse(name: str, found: Architecture) -> None:
+    raise CheckpointError(
+        f"tensor {name!r} has no place in llama.cpp's {found.name!r}, which would leave it out; use backend='torch'"
+    )
+
+
+def _layer(prefix: str, tensors: Mapping[str, Tensor], config: Any, found: Architecture) -> list[Entry]:
+    plain: dict[str, Tensor] = {}
+    experts: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in tensors.items():
+        one = _EXPERT.fullmatch(name)
+        if one and f"mlp.experts.{one[2]}_proj" in found.layer:
+            experts.setdefault(f"mlp.experts.{one[2]}_proj", {})[int(one[1])] = tensor
+        elif name == "mlp.experts.gate_up_proj" and "mlp.experts.gate_proj" in found.layer:
+            plain["mlp.experts.gate_proj"], plain["mlp.experts.up_proj"] = tensor.chunk(2, dim=1)
+        elif name in found.layer:
+            plain[name] = tensor
+        else:
+            _refuse(name, found)
+    entries = {}
+    for name, tensor in plain.items():
+        rows = _heads(name, config) if found.permuted else 0
+        make = partial(_paired, tensor, rows) if rows else partial(_same, tensor)
+        entries[found.layer[name]] = Entry(prefix + found.layer[name], tuple(tensor.shape), make)
+    for name, parts in experts.items():
+        shape = (len(parts), *parts[0].shape)
+        make = partial(_stacked, [parts[index] for index in sorted(parts)])
+        entries[found.layer[name]] = Entry(prefix + found.layer[name], shape, make)
+    return list(_joined(prefix, entries) if found.fused else entries.values())
+
+
+def _joined(prefix: str, entries: dict[str, Entry]) -> Iterator[Entry]:
+    """Query, key and value in one."""
+    parts = [entries.pop(name) for name in _FUSED]
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    yield Entry(prefix + "attn_qkv.weight", shape, lambda: torch.cat([part.make() for part in parts]))
+    yield from entries.values()
+
+
+def _heads(name: str, config: Any) -> int:
+    """Heads of a query or key projection, 0 for any other tensor."""
+    heads = {"self_attn.q_proj.": config.num_attention_heads, "self_attn.k_proj.": config.num_key_value_heads}
+    return next((count for start, count in heads.items() if name.startswith(start)), 0)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts)
+
+
+def _paired(tensor: Tensor, heads: int) -> Tensor:
+    """Rows from halves of a head, as transformers rotates them, to neighbouring pairs."""
+    halves = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:])
+    return halves.transpose(1, 2).reshape(tensor.shape)
