@@ -25,5 +25,13 @@ class MissingExtraError(DllmError, ImportError):
     """An optional dependency is not installed."""
 
 
+class GgufError(DllmError):
+    """llama.cpp failed, or was asked for what it cannot do; what it said itself is part of the message."""
+
+
+class MissingLlamaCppError(GgufError, MissingExtraError):
+    """llama-cpp-python is not installed, or not in a version that we can drive."""
+
+
 class PluginError(DllmError):
     """A name that no plug-in registered, or a plug-in that registered something unusable."""

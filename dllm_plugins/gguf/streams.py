@@ -1,0 +1,196 @@
+"""Streams of keys and values over one model, as many and as long as are needed.
+
+Every stream has memory of its own (`kv_unified=False`): results then do not depend on the other
+streams of a call. llama.cpp fixes sizes when a context is made, so this one starts small
+and is replaced by a larger one, states moved, when something does not fit.
+"""
+
+from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
+from weakref import finalize
+
+from dllm_plugins.errors import GgufError
+from dllm_plugins.errors import OptionError
+from dllm_plugins.gguf import state as states
+from dllm_plugins.gguf.batch import Batch
+from dllm_plugins.gguf.library import complaints
+from dllm_plugins.gguf.library import failed
+from dllm_plugins.gguf.library import library
+from dllm_plugins.gguf.model import GgufModel
+
+#: ggml's numbers of the types keys and values may have.
+CACHE_TYPES = {"F32": 0, "F16": 1}
+#: llama.cpp rounds a stream's positions up to this.
+_UNIT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a context has room for: streams, positions a stream, tokens a call."""
+
+    streams: int = 1
+    positions: int = 512
+    tokens: int = 512
+
+    def grown(self, streams: int, positions: int, tokens: int) -> "Size":
+        """Room for that much; what does not fit is at least doubled, so that growing stays rare."""
+        tokens = self.tokens if tokens <= self.tokens else max(tokens, 2 * self.tokens)
+        # llama.cpp cuts a call to the length of the whole context, and aborts at more streams than tokens.
+        tokens = max(tokens, streams)
+        positions = self.positions if positions <= self.positions else max(positions, 2 * self.positions)
+        positions = -(-max(positions, tokens) // _UNIT) * _UNIT
+        return Size(self.streams if streams <= self.streams else max(streams, 2 * self.streams), positions, tokens)
+
+
+class Streams:
+    """A llama.cpp context that grows.
+
+    :param cache: the type of keys and values, "F16" or "F32".
+    :raises OptionError: for another type.
+    """
+
+    def __init__(self, model: GgufModel, cache: str = "F16", size: Size | None = None) -> None:
+        if cache not in CACHE_TYPES:
+            raise OptionError(f"cache type {cache!r} is not one of {', '.join(CACHE_TYPES)}")
+        self.model = model
+        self.cache = cache
+        self.size = (size or Size()).grown(1, 1, 1)
+        self._library = library()
+        self._most = int(self._library.llama_max_parallel_sequences())
+        self._open: set[int] = set()
+        self._closed = False
+        self._context, self._free, self._memory, self._batch = self._make(self.size)
+        model.register(self)
+
+    def _make(self, size: Size) -> tuple[Any, Any, Any, Batch]:
+        lib = self._library
+        complaints()
+        params = lib.llama_context_default_params()
+        params.n_ctx, params.n_seq_max = size.positions * size.streams, size.streams
+        params.n_batch = params.n_ubatch = size.tokens
+        params.n_threads = params.n_threads_batch = self.model.threads
+        params.type_k = params.type_v = CACHE_TYPES[self.cache]
+        params.flash_attn_type = 0
+        params.kv_unified, params.no_perf = False, True
+        context = lib.llama_init_from_model(self.model.pointer, params)
+        if not context:
+            raise failed(
+                f"llama.cpp cannot make room for {size.streams} rows of {size.positions} positions in {self.model.path}",
+                "decode fewer or shorter rows together",
+            )
+        free = finalize(self, lib.llama_free, context)
+        return context, free, lib.llama_get_memory(context), Batch(lib, size.tokens, self.model.width)
+
+    def _reserve(self, streams: int, positions: int, tokens: int) -> None:
+        """Replace the context by a larger one if it lacks room; streams keep their numbers and states."""
+        size = self.size.grown(max(streams, 1), positions, tokens)
+        if size.streams > self._most:
+            size = replace(size, streams=self._most)
+        if size == self.size:
+            return
+        made = self._make(size)
+        try:
+            for stream in self._open:
+                state = states.save(self._library, self._context, stream, self.size.streams)
+                if state.length:
+                    states.restore(self._library, made[0], stream, size.streams, state)
+        except GgufError:
+            made[1]()
+            raise
+        self._free()
+        self.size = size
+        self._context, self._free, self._memory, self._batch = made
+        self._made()
+
+    def _made(self) -> None:
+        """A new context stands in for the old one."""
+
+    def close(self) -> None:
+        """Give the memory back; nothing can be decoded any more."""
+        self._closed = True
+        self._open.clear()
+        self._free()
+
+    @property
+    def closed(self) -> bool:
+        """Whether its memory was given back."""
+        return self._closed
+
+    def _check_open(self, stream: int | None = None) -> None:
+        if self._closed:
+            raise GgufError(f"the model of {self.model.path} is closed; load it again")
+        if stream is not None and stream not in self._open:
+            raise GgufError(f"stream {stream} is not open; open streams: {sorted(self._open) or 'none'}")
+
+    def open(self) -> int:
+        """The number of a new, empty stream.
+
+        :raises GgufError: if the model keeps no keys, or all of llama.cpp's streams are in use.
+        """
+        self._check_open()
+        if not self._memory:
+            raise GgufError(f"{self.model.path} ({self.model.header.architecture}) keeps no keys; it has no streams")
+        if len(self._open) >= self._most:
+            raise GgufError(f"all {self._most} streams of llama.cpp are in use; finish some rows first")
+        stream = next(number for number in range(self._most) if number not in self._open)
+        self._reserve(stream + 1, 1, 1)
+        self._open.add(stream)
+        return stream
+
+    def close_stream(self, stream: int) -> None:
+        """Empty a stream, whose number may be given out again."""
+        self._check_open(stream)
+        self.cut(stream, 0)
+        self._open.discard(stream)
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def length(self, stream: int) -> int:
+        """Positions a stream holds."""
+        self._check_open(stream)
+        return int(self._library.llama_memory_seq_pos_max(self._memory, stream)) + 1
+
+    def cut(self, stream: int, length: int) -> None:
+        """Drop everything behind the first `length` positions."""
+        self._check_open(stream)
+        if length < 0:
+            raise GgufError(f"a stream cannot be cut to {length} positions; give 0 or more")
+        self._library.llama_memory_seq_rm(self._memory, stream, length, -1)
+
+    def copy(self, source: int, length: int, target: int | None = None) -> int:
+        """The first `length` positions of a stream in another one, a new one if not given; returns its number.
+
+        Bytes are moved at once: llama.cpp's own copy waits for the next call, is only possible whole
+        (anything else aborts), and a state saved before that call would hold stale keys.
+        """
+        self._check_open(source)
+        if not 0 <= length <= self.length(source):
+            raise GgufError(f"stream {source} has {self.length(source)} positions, not {length}; copy fewer")
+        target = self.open() if target is None else target
+        self._check_open(target)
+        self.cut(target, 0)
+        if length:
+            data = states.read(self._library, self._context, source)
+            states.write(self._library, self._context, target, data)
+            self.cut(target, length)
+        return target
+
+    def save(self, stream: int) -> states.State:
+        """A stream's keys and values as bytes; the stream may then be closed."""
+        self._check_open(stream)
+        return states.save(self._library, self._context, stream, self.size.streams)
+
+    def load(self, state: states.State, length: int) -> int:
+        """A new stream with the first `length` positions of a saved one."""
+        if not 0 <= length <= state.length:
+            raise GgufError(f"the saved stream has {state.length} positions, not {length}; ask for fewer")
+        stream = self.open()
+        if length:
+            self._reserve(1, state.length, 1)
+            states.restore(self._library, self._context, stream, self.size.streams, state)
+            self.cut(stream, length)
+        return stream
