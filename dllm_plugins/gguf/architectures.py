@@ -137,11 +137,10 @@ def _check(checkpoint: Checkpoint, config: Any, found: Architecture) -> None:
         f"norm_topk_prob={router!r}": found.renormalised is not None and bool(router) != found.renormalised,
         "layers without experts among those with": bool(found.renormalised is not None and dense),
     }
+    graph = f"llama.cpp's {found.name!r}"
     for what, refused in reasons.items():
         if refused:
-            raise CheckpointError(
-                f"{checkpoint.folder} has {what}, which llama.cpp's {found.name!r} does not compute; use backend='torch'"
-            )
+            raise CheckpointError(f"{checkpoint.folder}: {graph} does not compute {what}; use backend='torch'")
 
 
 def describe(config: Any, found: Architecture) -> Metadata:

@@ -7,8 +7,11 @@ where one was said or the checkpoint's name tells it, the sampler.
 
 import json
 import shutil
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from dllm_plugins.base_model import Progress
 from dllm_plugins.base_model import quiet
@@ -17,6 +20,7 @@ from dllm_plugins.checkpoint import native_tensors
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.diffullama import LAYOUT as DIFFULLAMA
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.hub import tokenizer_of as folder_tokenizer
 from dllm_plugins.families.layout import name_of
@@ -27,13 +31,21 @@ from dllm_plugins.gguf.architectures import architecture_of
 from dllm_plugins.gguf.architectures import describe
 from dllm_plugins.gguf.names import Entry
 from dllm_plugins.gguf.names import arrange
+from dllm_plugins.gguf.quantise import TYPES
+from dllm_plugins.gguf.quantise import available
+from dllm_plugins.gguf.quantise import estimate
+from dllm_plugins.gguf.quantise import quantise
 from dllm_plugins.gguf.rotary import rotary
+from dllm_plugins.gguf.vocabulary import vocabulary
+from dllm_plugins.gguf.writing import FLOATS
 from dllm_plugins.gguf.writing import beside
 from dllm_plugins.gguf.writing import size
 from dllm_plugins.gguf.writing import write
 
 #: Types of file, with llama.cpp's number.
-QUANTS = {"F32": 0, "F16": 1, "BF16": 32}
+QUANTS = {"F32": 0, "F16": 1, "BF16": 32} | {name: number for name, (number, _) in TYPES.items()}
+#: What the default model's base is called here: an ordinary Llama, whose family has no layout.
+BASE = replace(DIFFULLAMA, name="base")
 
 
 def convert(
@@ -58,20 +70,70 @@ def convert(
     :raises OptionError: for an unknown type, or a preset that does not fit.
     :raises CheckpointError: for anything llama.cpp would compute differently or that is
         missing; nothing was written then.
+    :raises GgufError: if llama.cpp is needed to quantise and is not there, or fails.
     """
-    out = _checked_out(out)
+    kind = _checked_kind(quant)
+    checkpoint = open_checkpoint(hub_folder(place), family)
+    found = architecture_of(checkpoint)
+    tokenizer = folder_tokenizer(checkpoint)
+    mask = mask_of(checkpoint, tokenizer, mask_id, checkpoint.vocabulary)
+    metadata = _general(checkpoint, found, str(place)) | vocabulary(tokenizer, checkpoint.vocabulary, mask)
+    metadata |= _ours(checkpoint, str(place), preset, mask)
+    return _save(checkpoint, found, metadata, _checked_out(out), kind, progress)
+
+
+def convert_base(place: str | Path, out: Path, quant: str = "BF16", *, progress: Progress = quiet) -> Path:
+    """The same for the default model's base: an ordinary Llama, written as an ordinary GGUF file.
+
+    :raises OptionError: for an unknown type.
+    :raises CheckpointError: for anything llama.cpp would compute differently or that is missing.
+    :raises GgufError: if llama.cpp is needed to quantise and is not there, or fails.
+    """
+    kind, folder = _checked_kind(quant), hub_folder(place)
+    checkpoint = open_checkpoint(folder, DIFFULLAMA.name)
+    checkpoint = replace(checkpoint, layout=BASE)
+    found = architecture_of(checkpoint)
+    metadata = _general(checkpoint, found, str(place))
+    metadata |= vocabulary(folder_tokenizer(checkpoint), checkpoint.vocabulary, None)
+    return _save(checkpoint, found, metadata, _checked_out(out), kind, progress)
+
+
+def _checked_kind(quant: str) -> str:
     kind = quant.upper()
     if kind not in QUANTS:
         raise OptionError(f"quant={quant!r} is unknown; known types: {', '.join(QUANTS)}")
-    checkpoint = open_checkpoint(hub_folder(place), family)
-    found = architecture_of(checkpoint)
-    metadata = _metadata(checkpoint, found, str(place), preset, mask_id)
-    entries = _entries(checkpoint, found, metadata)
-    metadata["general.file_type"] = QUANTS[kind]
-    _room(out, size(entries, kind))
+    if kind in TYPES:
+        available()
+    return kind
+
+
+def _save(
+    checkpoint: Checkpoint, found: Architecture, metadata: Metadata, out: Path, kind: str, progress: Progress
+) -> Path:
+    """Write the file, through one with wide weights where they are to be quantised."""
+    keys, factors = rotary(checkpoint.native_config, found)
+    tensors = native_tensors(checkpoint)
+    entries = arrange(tensors, checkpoint.native_config, found)
+    if factors is not None:
+        entries.append(Entry("rope_freqs.weight", tuple(factors.shape), lambda: factors))
+    wide = kind if kind in FLOATS else _stored(tensors.values())
+    metadata = metadata | keys | {"general.file_type": QUANTS[wide]}
+    goal = estimate(entries, kind) if kind in TYPES else 0
+    _room(out, size(entries, wide) + goal)
     with beside(out) as part:
-        write(part, metadata, entries, kind, progress)
+        if wide == kind:
+            write(part, metadata, entries, wide, progress)
+        else:
+            with beside(part, "wide", keep=False) as source:
+                write(source, metadata, entries, wide, progress)
+                quantise(source, part, kind, progress, goal)
     return out
+
+
+def _stored(tensors: Iterable[Tensor]) -> str:
+    """The type that holds every stored weight as it is."""
+    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.ndim > 1}
+    return {("bfloat16",): "BF16", ("float16",): "F16"}.get(tuple(kinds), "F32")
 
 
 def _checked_out(out: Path) -> Path:
@@ -87,32 +149,21 @@ def _room(out: Path, wanted: int) -> None:
         raise CheckpointError(f"{out} needs {wanted >> 20} MiB, and {out.parent} has {free >> 20} MiB; free some")
 
 
-def _entries(checkpoint: Checkpoint, found: Architecture, metadata: Metadata) -> list[Entry]:
-    """All tensors, and the keys of the rotary embedding, which may have one."""
-    keys, factors = rotary(checkpoint.native_config, found)
-    metadata |= keys
-    entries = arrange(native_tensors(checkpoint), checkpoint.native_config, found)
-    if factors is not None:
-        entries.append(Entry("rope_freqs.weight", tuple(factors.shape), lambda: factors))
-    return entries
-
-
-def _metadata(
-    checkpoint: Checkpoint, found: Architecture, place: str, preset: str | None, mask_id: int | None
-) -> Metadata:
-    layout, config = checkpoint.layout, checkpoint.native_config
-    tokenizer: Any = folder_tokenizer(checkpoint)
-    mask = mask_of(checkpoint, tokenizer, mask_id, config.vocab_size)
-    metadata: Metadata = {
+def _general(checkpoint: Checkpoint, found: Architecture, place: str) -> Metadata:
+    return {
         "general.architecture": found.name,
         "general.type": "model",
         "general.name": name_of(place),
-        **describe(config, found),
-        "diffusion.shift_logits": layout.shifted,
-        "tokenizer.ggml.model": "none",
-        "tokenizer.ggml.mask_token_id": mask,
+        **describe(checkpoint.native_config, found),
+    }
+
+
+def _ours(checkpoint: Checkpoint, place: str, preset: str | None, mask: int) -> Metadata:
+    """What loading needs to make the same model of the file as of the folder."""
+    metadata: Metadata = {
+        "diffusion.shift_logits": checkpoint.layout.shifted,
         "dllm.name": name_of(place),
-        "dllm.family": layout.name,
+        "dllm.family": checkpoint.layout.name,
         "dllm.mask_token_id": mask,
         "dllm.config": json.dumps(checkpoint.config),
     }

@@ -10,18 +10,18 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType
-from gguf import GGUFValueType
 from numpy.typing import NDArray
 from torch import Tensor
 
+import gguf
 from dllm_plugins.base_model import Progress
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.architectures import Metadata
 from dllm_plugins.gguf.names import Entry
+from gguf import GGMLQuantizationType
+from gguf import GGUFValueType
 
 #: What a tensor can be written as without llama.cpp's help.
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -35,18 +35,20 @@ _MEMBERS = _SCALARS | {int: GGUFValueType.INT32}
 
 
 @contextmanager
-def beside(out: Path, kind: str = "part") -> Iterator[Path]:
+def beside(out: Path, kind: str = "part", *, keep: bool = True) -> Iterator[Path]:
     """A file beside `out` that becomes `out` when the block ends well, and is removed when not.
 
-    A process that is killed leaves it behind; the next one that writes `out` writes over it.
+    :param keep: False for a file that is only needed within the block.
 
+    A process that is killed leaves it behind; the next one that writes `out` writes over it.
     :raises CheckpointError: if another process is writing `out`.
     """
     part = out.with_name(f".{out.name}.{kind}")
     with _locked(part, out):
         try:
             yield part
-            part.replace(out)
+            if keep:
+                part.replace(out)
         finally:
             with suppress(FileNotFoundError):
                 part.unlink()
