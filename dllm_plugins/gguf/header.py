@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 from typing import NoReturn
 
+from dllm_plugins.errors import CheckpointError
 from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType
 from gguf import GGUFValueType
-
-from dllm_plugins.errors import CheckpointError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -38,6 +37,8 @@ _SCALARS = {
     GGUFValueType.INT64: "q",
     GGUFValueType.FLOAT64: "d",
 }
+#: Of a value, and of an array's members.
+_Types = tuple[GGUFValueType, GGUFValueType | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +64,19 @@ class Header:
     :param types: every key's value type, and for arrays their elements' type.
     :param tensors: by name, in the file's order.
     :param data_offset: where the tensors' bytes begin.
+    :param spans: where in the file each key and its value are, from the key's length to the value's end.
+    :param infos: where in the file the tensors are announced.
     """
 
     path: Path
     version: int
     alignment: int
     metadata: Mapping[str, Any]
-    types: Mapping[str, tuple[GGUFValueType, GGUFValueType | None]]
+    types: Mapping[str, _Types]
     tensors: Mapping[str, TensorInfo]
     data_offset: int
+    spans: Mapping[str, tuple[int, int]]
+    infos: tuple[int, int]
 
     @property
     def architecture(self) -> str:
@@ -112,15 +117,17 @@ class _Reader:
         tensors, pairs = self._number("q"), self._number("q")
         if not 0 <= tensors <= len(self.view) // 24 or not 0 <= pairs <= len(self.view) // 13:
             self._damaged(f"it claims {tensors} tensors and {pairs} metadata entries")
-        metadata, types = self._metadata(pairs)
+        metadata, types, spans = self._metadata(pairs)
         if not isinstance(metadata.get("general.architecture"), str):
             self._damaged("it has no general.architecture")
         alignment = metadata.get("general.alignment", ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
             self._damaged(f"general.alignment is {alignment!r}")
+        start = self.at
         infos = list(self._infos(tensors))
         data = -(-self.at // alignment) * alignment
-        return Header(self.path, version, alignment, metadata, types, self._placed(infos, data, alignment), data)
+        placed = self._placed(infos, data, alignment)
+        return Header(self.path, version, alignment, metadata, types, placed, data, spans, (start, self.at))
 
     def _version(self) -> int:
         version = self._number("I")
@@ -135,11 +142,12 @@ class _Reader:
             f"{self.path} is GGUF version {version}, and versions {known} are read; convert the checkpoint again"
         )
 
-    def _metadata(self, count: int) -> tuple[dict[str, Any], dict[str, tuple[GGUFValueType, GGUFValueType | None]]]:
+    def _metadata(self, count: int) -> tuple[dict[str, Any], dict[str, _Types], dict[str, tuple[int, int]]]:
         metadata: dict[str, Any] = {}
-        types: dict[str, tuple[GGUFValueType, GGUFValueType | None]] = {}
+        types: dict[str, _Types] = {}
+        spans: dict[str, tuple[int, int]] = {}
         for _ in range(count):
-            key = self._text()
+            start, key = self.at, self._text()
             if key in metadata:
                 self._damaged(f"metadata key {key!r} comes twice")
             kind, inner = self._kind(key), None
@@ -148,8 +156,8 @@ class _Reader:
                 metadata[key] = self._array(inner, key)
             else:
                 metadata[key] = self._text() if kind is GGUFValueType.STRING else self._number(_SCALARS[kind])
-            types[key] = (kind, inner)
-        return metadata, types
+            types[key], spans[key] = (kind, inner), (start, self.at)
+        return metadata, types, spans
 
     def _kind(self, key: str) -> GGUFValueType:
         number = self._number("I")

@@ -35,19 +35,20 @@ _MEMBERS = _SCALARS | {int: GGUFValueType.INT32}
 
 
 @contextmanager
-def beside(out: Path, kind: str = "part", *, keep: bool = True) -> Iterator[Path]:
+def beside(out: Path, kind: str = "part", *, keep: bool = True, wait: bool = False) -> Iterator[Path]:
     """A file beside `out` that becomes `out` when the block ends well, and is removed when not.
 
-    :param keep: False for a file that is only needed within the block.
-
     A process that is killed leaves it behind; the next one that writes `out` writes over it.
-    :raises CheckpointError: if another process is writing `out`.
+
+    :param keep: False for a file that is only needed within the block.
+    :param wait: whether to wait for another process that writes `out`.
+    :raises CheckpointError: if another process is writing `out`, unless it is waited for.
     """
     part = out.with_name(f".{out.name}.{kind}")
-    with _locked(part, out):
+    with _locked(part, out, wait):
         try:
             yield part
-            if keep:
+            if keep and part.stat().st_size:
                 part.replace(out)
         finally:
             with suppress(FileNotFoundError):
@@ -55,18 +56,22 @@ def beside(out: Path, kind: str = "part", *, keep: bool = True) -> Iterator[Path
 
 
 @contextmanager
-def _locked(part: Path, out: Path) -> Iterator[None]:
+def _locked(part: Path, out: Path, wait: bool) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # not on Windows
         yield
         return
-    with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CheckpointError(f"another process is writing {out}; wait for it, or write elsewhere") from error
-        yield
+    while True:
+        with part.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except OSError as error:
+                raise CheckpointError(f"another process is writing {out}; wait for it, or write elsewhere") from error
+            # Whoever had the lock may have moved the file to its place meanwhile.
+            if part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno())):
+                yield
+                return
 
 
 def write(path: Path, metadata: Metadata, entries: Sequence[Entry], kind: str, progress: Progress) -> None:
