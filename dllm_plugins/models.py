@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ class LoadOptions:
         models larger than one device; excludes `device`. Weights that it puts on disk are
         written where temporary files go (TMPDIR) and removed with the model.
     :param backend: what computes the passes: "torch"; "kernels" for the row-invariant block decoder of
-        `dllm_kernels`, which computes Llama, Qwen2 and Qwen3 shapes on one device; "auto" for that where
-        it fits, else torch. For the default model also the name of any other registered backend.
+        `dllm_kernels`, which computes Llama, Qwen2 and Qwen3 shapes on one device; "llama_cpp" for GGUF files
+        and the default model; "auto" for what fits best, see :func:`auto_backend`. For the default model also
+        the name of any other registered backend.
     :param weights: "auto" for the checkpoint's own; "int8" to quantise linear layers and head while loading,
         on CPUs. They take half the memory of bfloat16 and passes are faster, but it is another model: lossless
         modes are so with respect to its own mode `ar`, its spec's `name` and the statistics say int8, and
@@ -85,12 +87,24 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """The backend that `auto` is for a model, and the reason."""
+
+    backend: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Preset:
-    """A model users ask for by name."""
+    """A model users ask for by name.
+
+    :param auto: which backend `auto` is, told without loading weights; None if it does not choose.
+    """
 
     name: str
     summary: str
     load: Callable[[LoadOptions], Model]
+    auto: Callable[[LoadOptions], Chosen] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +138,54 @@ class Adapter:
 def load_model(name: str = "dllm", **options: Any) -> Model:
     """Load a registered model, or a checkpoint by its folder or hub id.
 
-    :param name: a name such as `dllm`, a folder in the hub's format, or OWNER/NAME.
+    :param name: a name such as `dllm`, a folder in the hub's format, OWNER/NAME, or a GGUF file.
     :param options: the fields of :class:`LoadOptions`.
     :raises PluginError: for an unknown name.
     :raises OptionError: for an unknown option.
     :raises CheckpointError: if its weights are missing or damaged.
     """
+    return _found(name).load(_load_options(options))
+
+
+def auto_backend(name: str = "dllm", **options: Any) -> Chosen:
+    """Which backend `load_model(name, backend="auto", **options)` computes with, and why.
+
+    Nothing is loaded but the small files of a checkpoint.
+
+    :raises PluginError: for an unknown name.
+    :raises OptionError: for an unknown option.
+    :raises CheckpointError: if its small files are missing or damaged.
+    """
+    found = _found(name)
+    if found.auto is None:
+        return Chosen(found.name, "the plug-in that registered this model leaves no choice")
+    return found.auto(_load_options(options))
+
+
+def is_gguf(name: str | Path) -> bool:
+    """Whether a name is that of a GGUF file, which llama.cpp computes."""
+    return str(name).lower().endswith(".gguf")
+
+
+def _load_options(given: dict[str, Any]) -> LoadOptions:
     known = {field.name for field in fields(LoadOptions)}
-    for option, value in options.items():
+    for option, value in given.items():
         if option not in known:
             raise OptionError(
                 f"unknown option {option}={value!r} of load_model; known options: {', '.join(sorted(known))}"
             )
+    return LoadOptions(**given)
+
+
+def _found(name: str) -> Preset:
+    """What loads a model: the registered one of that name, else the loader of files, folders and hub ids."""
     presets = plugins.presets()
+    if name not in presets and is_gguf(name):
+        from dllm_plugins.gguf import load as gguf
+
+        return Preset(name, "a GGUF file", partial(gguf.load, name), partial(gguf.auto, name))
     if name not in presets and ("/" in name or Path(name).is_dir()):
         from dllm_plugins.families import hub
 
-        return hub.load(name, LoadOptions(**options))
-    return plugins.find("model", name, presets).load(LoadOptions(**options))
+        return Preset(name, "a checkpoint", partial(hub.load, name), partial(hub.auto, name))
+    return plugins.find("model", name, presets)

@@ -1,4 +1,4 @@
-"""The `llm` plug-in: model `dllm`, registered checkpoints, and the commands `llm dllm ...`.
+"""The `llm` plug-in: model `dllm`, registered checkpoints, GGUF files, and the commands `llm dllm ...`.
 
 llm imports this on every call, so nothing here may import torch or transformers.
 """
@@ -13,9 +13,12 @@ import llm
 from dllm_plugins.errors import DllmError
 from llm_dllm.bench_command import bench
 from llm_dllm.commands import dllm
+from llm_dllm.gguf_command import gguf
+from llm_dllm.info_command import info
 from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM
 from llm_dllm.model import AsyncDLLM
+from llm_dllm.named_files import named_files
 from llm_dllm.registry import entries
 from llm_dllm.registry_commands import add
 from llm_dllm.registry_commands import models
@@ -30,11 +33,14 @@ _said: set[str] = set()
 
 @llm.hookimpl
 def register_models(register: Callable[..., Any]) -> None:
-    """Register the default model and what `llm dllm add` registered, sync and async."""
+    """Register the default model, what `llm dllm add` registered, and GGUF files by their paths, sync and async."""
     register(DLLM(), AsyncDLLM())
     for name, entry in _registered().items():
         choice = Choice(name, entry)
         register(DLLM(choice), AsyncDLLM(choice))
+    for path, names in named_files().items():
+        choice = Choice(str(path), file=str(path))
+        register(DLLM(choice), AsyncDLLM(choice), aliases=sorted(names - {choice.model_id}))
 
 
 def _registered() -> Any:
@@ -52,6 +58,6 @@ def _registered() -> Any:
 @llm.hookimpl
 def register_commands(cli: click.Group) -> None:
     """Register `llm dllm`."""
-    for command in (add, bench, models, remove, rules):
+    for command in (add, bench, gguf, info, models, remove, rules):
         dllm.add_command(command)
     cli.add_command(dllm)

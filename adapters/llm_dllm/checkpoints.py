@@ -16,13 +16,18 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.files import WANTED
+from dllm_plugins.families.files import TokenIds
 from dllm_plugins.families.files import has_tokenizer
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.hub import tokenizer_of
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.gguf.load import text_of
+from dllm_plugins.gguf.load import with_stored
+from dllm_plugins.gguf.opened import open_gguf
 from dllm_plugins.models import LoadOptions
+from dllm_plugins.models import is_gguf
 from llm_dllm.registry import Entry
 from llm_dllm.registry import Facts
 
@@ -33,11 +38,13 @@ SMALL = (*(pattern for pattern in WANTED if pattern != "*.safetensors"), "README
 def entry_of(source: str, options: LoadOptions) -> Entry:
     """Check a checkpoint, fetching it first if `source` is a hub id, and describe it.
 
-    :param source: a folder in the hub's format, or a hub id.
+    :param source: a folder in the hub's format, a hub id, or a GGUF file.
     :raises CheckpointError: for anything that could not be loaded later.
     :raises OptionError: for a preset that does not fit.
     """
     place = Path(source).expanduser()
+    if is_gguf(source):
+        return gguf_entry(place, options)
     if place.is_dir():
         source = str(place.resolve())
         folder = Path(source)
@@ -56,18 +63,43 @@ def entry_of(source: str, options: LoadOptions) -> Entry:
         # The hub id may tell the sampler; the folder, which is loaded later, need not.
         preset=spec.strategies["diffusion"],
         mask_id=options.mask_id,
-        facts=facts_of(checkpoint.layout, spec, folder, checkpoint.files),
+        facts=facts_of(checkpoint.layout, spec, *weigh(checkpoint.files), licence_of(folder)),
     )
 
 
-def facts_of(layout: Layout, spec: ModelSpec, folder: Path, files: Iterable[Path]) -> Facts:
+def gguf_entry(place: Path, options: LoadOptions) -> Entry:
+    """The same for a GGUF file, of which only the header is read.
+
+    :raises CheckpointError: for anything that could not be loaded later.
+    :raises OptionError: for a preset that does not fit.
+    """
+    checkpoint = open_gguf(place, options.family)
+    tokenizer = text_of(checkpoint)
+    if isinstance(tokenizer, TokenIds):
+        raise CheckpointError(f"{place} has no tokenizer; llm deals in text, so convert the checkpoint with its own")
+    source = str(place.resolve())
+    spec = make_spec(source, checkpoint, tokenizer, with_stored(checkpoint, options))
+    tensors = checkpoint.header.tensors.values()
+    licence = checkpoint.header.metadata.get("general.license")
+    return Entry(
+        source=source,
+        folder=source,
+        family=options.family,
+        preset=spec.strategies["diffusion"],
+        mask_id=options.mask_id,
+        facts=facts_of(
+            checkpoint.layout, spec, sum(prod(tensor.shape) for tensor in tensors), place.stat().st_size, licence
+        ),
+    )
+
+
+def facts_of(layout: Layout, spec: ModelSpec, parameters: int, size: int, licence: str | None) -> Facts:
     """What people want to know before they use it."""
-    parameters, size = weigh(files)
     return Facts(
         family=layout.name,
         parameters=parameters,
         size=size,
-        licence=licence_of(folder) or layout.licence,
+        licence=licence or layout.licence,
         attention=layout.attention,
         cache=f"{spec.cache}; approximate if asked for" if spec.holds else spec.cache,
         sampler=spec.strategies["diffusion"],

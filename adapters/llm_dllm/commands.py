@@ -1,9 +1,8 @@
-"""The commands `llm dllm setup`, `watch` and `info`; the others have modules of their own."""
+"""The commands `llm dllm setup` and `watch`; the others have modules of their own."""
 
 import sys
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from contextlib import contextmanager
 
 import click
@@ -11,7 +10,6 @@ import llm
 from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
-from rich.progress import Progress
 from rich.text import Text
 
 from dllm_plugins import base_model
@@ -22,13 +20,12 @@ from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
 from llm_dllm.loading import DEFAULT
-from llm_dllm.loading import ENVIRONMENT
 from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM
 from llm_dllm.model import events
 from llm_dllm.options import Options
 from llm_dllm.options import to_config
-from llm_dllm.registry import registry_file
+from llm_dllm.progress import shown
 
 STAGES = {"download": "Downloading", "check": "Checking", "convert": "Converting"}
 
@@ -66,29 +63,9 @@ def setup(force: bool, hub: bool) -> None:
         if base_model.is_ready() and not force:
             click.echo(f"The base model is ready in {base_model.base_folder()}.")
             return
-        _setup_with_progress(force)
+        with shown(STAGES) as report:
+            base_model.setup(report, force)
     click.echo(f"The base model is ready in {base_model.base_folder()}; from now on no network is needed.")
-
-
-def _setup_with_progress(force: bool) -> None:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        said: set[str] = set()
-
-        def say(stage: str, _done: int, _total: int) -> None:
-            if stage not in said:
-                said.add(stage)
-                click.echo(f"{STAGES[stage]} ...", err=True)
-
-        base_model.setup(say, force)
-        return
-    with Progress(console=console) as bars:
-        tasks = {stage: bars.add_task(title, total=None, visible=False) for stage, title in STAGES.items()}
-
-        def show(stage: str, done: int, total: int) -> None:
-            bars.update(tasks[stage], completed=done, total=total or None, visible=True)
-
-        base_model.setup(show, force)
 
 
 @dllm.command()
@@ -173,32 +150,3 @@ def _watch_live(
             if isinstance(event, Finish):
                 return event
     raise AssertionError("a stream ends with Finish")
-
-
-@dllm.command()
-def info() -> None:
-    """What is installed, and what would be loaded."""
-    from dllm_plugins import plugins
-    from dllm_plugins.denoisers.placement import best_device
-    from dllm_plugins.denoisers.placement import choose_dtype
-    from dllm_plugins.families.smollm2 import shipped_denoiser
-
-    with clean_errors():
-        options = DEFAULT.load_options()
-        device = best_device(options.get("device", "auto"))
-        dtype = choose_dtype(options.get("dtype", "auto"), device)
-        ready = "ready" if base_model.is_ready() else "missing: run `llm dllm setup`"
-        click.echo(f"base      {options.get('base') or f'{base_model.base_folder()} ({ready})'}")
-        click.echo(f"denoiser  {options.get('denoiser') or shipped_denoiser()}")
-        click.echo(f"device    {device}, {str(dtype).removeprefix('torch.')}")
-        click.echo(f"registry  {registry_file()}")
-        click.echo(f"variables {', '.join(ENVIRONMENT.values())}, DLLM_CACHE")
-        registered: dict[str, Mapping[str, object]] = {
-            "models": plugins.presets(),
-            "modes": plugins.strategies(),
-            "rules": plugins.rules(),
-            "backends": plugins.backends(),
-            "adapters": plugins.adapters(),
-        }
-        for title, found in registered.items():
-            click.echo(f"{title:9} {', '.join(sorted(found))}")

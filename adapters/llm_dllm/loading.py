@@ -27,27 +27,31 @@ class Choice:
     """What a model of llm loads.
 
     :param model_id: what llm calls it.
-    :param entry: the registered checkpoint; None for the default model.
+    :param entry: the registered checkpoint; without one and without a file, the default model.
+    :param file: a GGUF file named by its path.
     """
 
     model_id: str = "dllm"
     entry: Entry | None = None
+    file: str | None = None
 
     @property
     def place(self) -> str:
         """What `load_model` is asked for: the files as they were when added, or else where they came from."""
+        if self.file is not None:
+            return self.file
         if self.entry is None:
             return "dllm"
-        return self.entry.folder if Path(self.entry.folder).is_dir() else self.entry.source
+        return self.entry.folder if Path(self.entry.folder).exists() else self.entry.source
 
     def load_options(self) -> dict[str, Any]:
         """Arguments of `load_model`: the environment's and the checkpoint's own."""
         given: dict[str, Any] = {
             name: os.environ[variable] for name, variable in ENVIRONMENT.items() if os.environ.get(variable)
         }
-        if self.entry is None:
+        if self.entry is None and self.file is None:
             return given
-        own = {name: getattr(self.entry, name) for name in ("family", "preset", "mask_id")}
+        own = {name: getattr(self.entry, name) for name in ("family", "preset", "mask_id")} if self.entry else {}
         return {name: value for name, value in given.items() if name in EVERYWHERE} | own
 
 

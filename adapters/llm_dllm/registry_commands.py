@@ -15,6 +15,7 @@ from dllm_plugins.errors import OptionError
 from llm_dllm import registry
 from llm_dllm.commands import clean_errors
 from llm_dllm.loading import DEFAULT
+from llm_dllm.named_files import SUFFIX
 from llm_dllm.registry import Facts
 
 #: How errors of the engine call these arguments, and what they are called here.
@@ -22,18 +23,22 @@ _FLAGS = {"family": "--family ", "preset": "--preset ", "mask_id": "--mask-id "}
 
 
 @click.command()
-@click.argument("place", metavar="HUB_ID_OR_FOLDER")
-@click.option("--name", help="What llm shall call it; the last part of the hub id or folder if not given.")
+@click.argument("place", metavar="HUB_ID_OR_FOLDER_OR_FILE")
+@click.argument("name", required=False)
+@click.option("--name", "named", help="The same as NAME.")
 @click.option("--preset", help="The sampler, where the checkpoint does not say for which it was made.")
 @click.option("--family", help="The family, of a checkpoint that looks like an ordinary model.")
 @click.option("--mask-id", type=int, help="The mask token, where nothing in the checkpoint says it.")
-def add(place: str, name: str | None, preset: str | None, family: str | None, mask_id: int | None) -> None:
-    """Register a checkpoint, so that `llm -m NAME` uses it.
+def add(
+    place: str, name: str | None, named: str | None, preset: str | None, family: str | None, mask_id: int | None
+) -> None:
+    """Register a checkpoint, so that `llm -m NAME` uses it: of the hub, in a folder, or a GGUF file.
 
-    A hub repository is fetched first. Everything but the weights themselves is checked.
+    NAME is the last part of its place if not given. A hub repository is fetched first.
+    Everything but the weights themselves is checked.
     """
     with clean_errors():
-        chosen = place.rstrip("/").rpartition("/")[2] if name is None else name
+        chosen = _name(place, name, named)
         _check_free(chosen)
         from dllm_plugins.models import LoadOptions
         from llm_dllm.checkpoints import entry_of
@@ -45,6 +50,20 @@ def add(place: str, name: str | None, preset: str | None, family: str | None, ma
         registry.add(chosen, entry)
     click.echo(f"Registered {entry.source} as {chosen}: {_summary(entry.facts)}")
     click.echo(f"Try: llm -m {chosen} 'Why is the sky blue?' -o max_tokens 64")
+
+
+def _name(place: str, name: str | None, named: str | None) -> str:
+    """What llm shall call it.
+
+    :raises OptionError: if it is said twice, and differently.
+    """
+    if name is not None and named not in (None, name):
+        raise OptionError(f"the name is given twice, as {name!r} and as --name {named!r}; leave one out")
+    given = name or named
+    if given is not None:
+        return given
+    last = place.rstrip("/").rpartition("/")[2]
+    return last[: -len(SUFFIX)] if last.lower().endswith(SUFFIX) else last
 
 
 def _check_free(name: str) -> None:
@@ -142,4 +161,4 @@ def remove(name: str) -> None:
     """Forget a registered checkpoint; its files stay where they are."""
     with clean_errors():
         entry = registry.remove(name)
-    click.echo(f"{name} is no longer registered; its files are still in {entry.folder}")
+    click.echo(f"{name} is no longer registered; its files are still there: {entry.folder}")

@@ -21,7 +21,9 @@ COLOURS = {"REPRODUCED": "green", "CORRECTED": "cyan", "REFUSED": "yellow", "MIS
 @click.option(
     "--produce", type=click.Path(file_okay=False, path_type=Path), help="Write what we produce; compare nothing."
 )
-@click.option("--backend", default="torch", show_default=True, help="What computes the passes: torch or kernels.")
+@click.option(
+    "--backend", default="torch", show_default=True, help="What computes the passes: torch, kernels or llama_cpp."
+)
 def main(folders: tuple[Path, ...], produce: Path | None, backend: str) -> None:
     """Run every case in FOLDERS through the public API and compare with what was recorded."""
     torch.set_num_threads(1)

@@ -14,7 +14,10 @@ from dllm_plugins.conformance.logits import worst
 from dllm_plugins.conformance.play import Play
 from dllm_plugins.conformance.plays import PLAYS
 from dllm_plugins.conformance.run import run
+from dllm_plugins.conformance.through_gguf import CannotError
+from dllm_plugins.conformance.through_gguf import Converted
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
@@ -30,6 +33,7 @@ class Models:
         self.case = case
         self.backend = backend
         self._loaded: dict[str, Model] = {}
+        self._converted = Converted(case.folder / "checkpoint") if backend == "llama_cpp" else None
 
     def get(self, **load: Any) -> Model:
         """Loaded as a user would, with the ids that the tiny checkpoint's config has no field for."""
@@ -39,8 +43,15 @@ class Models:
         options["family"] = next((name for word, name in NAMED.items() if word in about["family"]), None)
         key = repr(sorted(options.items()))
         if key not in self._loaded:
-            self._loaded[key] = load_model(str(self.case.folder / "checkpoint"), **options)
+            place = self.case.folder / "checkpoint"
+            if self._converted is not None:
+                place = self._converted.file(options["family"], options["mask_id"])
+            self._loaded[key] = load_model(str(place), **options)
         return self._loaded[key]
+
+    def cannot(self, error: DllmError) -> bool:
+        """Whether this says what the backend has no way to compute, rather than that something went wrong."""
+        return self._converted is not None and isinstance(error, CannotError | OptionError)
 
 
 def translate(case: Case, setting: Setting) -> Play:
@@ -67,7 +78,7 @@ def check_setting(case: Case, setting: Setting, models: Models) -> Result:
         traces = run(model, play)
     except DllmError as error:
         # Only what is wrong with the request itself may be a defect that we refuse to share.
-        refused = setting.quirk and isinstance(error, RequestError)
+        refused = (setting.quirk and isinstance(error, RequestError)) or models.cannot(error)
         verdict: Verdict = "REFUSED" if refused else "MISSED"
         return Result(case.name, setting.name, verdict, str(error))
     wrong = compare(setting, play, traces, case.about.get("mask_id"))
@@ -97,6 +108,6 @@ def check(case: Case, backend: str = "torch") -> Iterator[Result]:
     try:
         yield from check_logits(case, models, first_load(case))
     except DllmError as error:
-        yield Result(case.name, "logits", "MISSED", str(error))
+        yield Result(case.name, "logits", "REFUSED" if models.cannot(error) else "MISSED", str(error))
     for setting in case.settings:
         yield check_setting(case, setting, models)

@@ -5,6 +5,7 @@ from dataclasses import fields
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from transformers import DiffusionGemmaForBlockDiffusion
 from transformers import LlamaForCausalLM
 from transformers import PreTrainedModel
@@ -36,6 +37,7 @@ from dllm_plugins.families.files import tokenizer_class
 from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 
@@ -58,6 +60,10 @@ def load(name: str, options: LoadOptions) -> Model:
     for option in (item.name for item in fields(LoadOptions) if item.name in FOREIGN):
         if getattr(options, option) != getattr(default, option):
             raise OptionError(f"{option}={str(getattr(options, option))!r} is of no use to {name}; leave it out")
+    if options.backend == "llama_cpp":
+        raise OptionError(
+            f"backend='llama_cpp' computes GGUF files; convert {name} with `llm dllm gguf` and load the file it writes"
+        )
     if options.backend not in BACKENDS:
         raise OptionError(f"backend={options.backend!r} cannot run {name}; use {' or '.join(map(repr, BACKENDS))}")
     checkpoint = open_checkpoint(hub_folder(name), options.family)
@@ -77,7 +83,7 @@ def load(name: str, options: LoadOptions) -> Model:
         model = load_checkpoint(checkpoint, dtype, options.device_map, offload.name)
         weakref.finalize(model, offload.cleanup)
     if backend == "auto":
-        backend = "kernels" if _computed(model, checkpoint, options) else "torch"
+        backend = _auto(checkpoint, options, model.device, model.dtype).backend
     if compiled:
         compile_model(model)
     if int8:
@@ -85,14 +91,34 @@ def load(name: str, options: LoadOptions) -> Model:
     return Model(name, denoiser_of(model, checkpoint, spec, backend, int8), tokenizer)
 
 
-def _computed(model: PreTrainedModel, checkpoint: Checkpoint, options: LoadOptions) -> bool:
-    """Whether a block decoder computes it row-invariantly: better than transformers' own class does."""
+def auto(name: str, options: LoadOptions) -> Chosen:
+    """Which backend `auto` is for a checkpoint, and why.
+
+    :raises CheckpointError: if its small files are missing or damaged.
+    """
+    checkpoint = open_checkpoint(hub_folder(name), options.family)
+    device = best_device(options.device)
+    if wants_int8(options, device):
+        return Chosen("kernels", "int8 weights run on the block decoder only")
+    if wants_compiled(options, device, checkpoint.layout.native(checkpoint.config)):
+        return Chosen("torch", "torch.compile compiles transformers' own classes")
+    return _auto(checkpoint, options, device, choose_dtype(options.dtype, device))
+
+
+def _auto(checkpoint: Checkpoint, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> Chosen:
+    """A block decoder that computes row-invariantly is better than transformers' own class."""
+    native = checkpoint.layout.native(checkpoint.config)
+    if native not in DECODED:
+        return Chosen("torch", f"the block decoder does not compute a {native.__name__}")
+    if options.device_map is not None:
+        return Chosen("torch", "the block decoder needs all weights on one device")
     try:
-        _fits_kernels(checkpoint, options)
-        found = choose(KERNEL, model.device, model.dtype, shape_of(model.config).sizes())
-    except (OptionError, KernelError):
-        return False
-    return bool(found.load().row_invariant)
+        found = choose(KERNEL, device, dtype, shape_of(checkpoint.native_config).sizes())
+    except KernelError as error:
+        return Chosen("torch", str(error))
+    if not found.load().row_invariant:
+        return Chosen("torch", f"of the block decoder only {found.name!r} runs here, which is not row-invariant")
+    return Chosen("kernels", f"the block decoder {found.name!r} computes it row-invariantly")
 
 
 def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:

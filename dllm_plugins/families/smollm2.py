@@ -8,6 +8,8 @@ row for position p sits at rotary position p - 1. Facts and figures: docs/defaul
 from importlib.resources import files
 from pathlib import Path
 
+import torch
+
 from dllm_kernels.decoder import KERNEL
 from dllm_kernels.dispatch import choose
 from dllm_plugins import plugins
@@ -22,6 +24,7 @@ from dllm_plugins.denoisers.placement import place
 from dllm_plugins.denoisers.torch import TorchDenoiser
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.denoisers.tri_mode_weights import decoder_shape
+from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.denoisers.weights import load_llama
 from dllm_plugins.denoisers.weights import read_config
@@ -32,6 +35,7 @@ from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.models import Backend
+from dllm_plugins.models import Chosen
 from dllm_plugins.models import Family
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
@@ -125,13 +129,33 @@ def build_kernels(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec,
 def build_auto(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> Denoiser:
     """The kernels where all weights are in one place and a row-invariant decoder computes them, else torch."""
     places = {str(base.embedding.device), *(str(layer.qkv.device) for layer in base.layers)}
-    found = choose(KERNEL, base.embedding.device, base.embedding.dtype, decoder_shape(base.shape).sizes())
-    fits = len(places) == 1 and found.load().row_invariant
-    return build_kernels(base, low_rank, spec) if fits else build_torch(base, low_rank, spec)
+    chosen = _auto(base.shape, base.embedding.device, base.embedding.dtype, one_place=len(places) == 1)
+    return (build_kernels if chosen.backend == "kernels" else build_torch)(base, low_rank, spec)
+
+
+def auto(options: LoadOptions) -> Chosen:
+    """Which backend `auto` is, and why.
+
+    :raises DownloadError: if the default base was never set up.
+    """
+    device = best_device(options.device)
+    if wants_int8(options, device):
+        return Chosen("kernels", "int8 weights run on the block decoder only")
+    shape = LlamaShape.from_config(read_config(base_place(options.base)))
+    return _auto(shape, device, choose_dtype(options.dtype, device), one_place=options.device_map is None)
+
+
+def _auto(shape: LlamaShape, device: torch.device, dtype: torch.dtype, *, one_place: bool) -> Chosen:
+    if not one_place:
+        return Chosen("torch", "the block decoder needs all weights on one device")
+    found = choose(KERNEL, device, dtype, decoder_shape(shape).sizes())
+    if not found.load().row_invariant:
+        return Chosen("torch", f"of the block decoder only {found.name!r} runs here, which is not row-invariant")
+    return Chosen("kernels", f"the block decoder {found.name!r} computes it row-invariantly, which `speculative` needs")
 
 
 AUTO = Backend("auto", "the kernels where they fit, else torch", build_auto)
 KERNELS = Backend("kernels", "our block decoder, on the CPU", build_kernels)
 TORCH = Backend("torch", "PyTorch on any device it has", build_torch)
 FAMILY = Family("smollm2-tri-mode", frozenset({"llama"}), "SmolLM2-135M-Instruct with our low-rank denoiser", load)
-DEFAULT = Preset(NAME, "the tri-mode default: speculative, diffusion, ar", FAMILY.load)
+DEFAULT = Preset(NAME, "the tri-mode default: speculative, diffusion, ar", FAMILY.load, auto)

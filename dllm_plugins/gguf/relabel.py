@@ -62,11 +62,12 @@ TWINS = {
 }
 
 
-def with_memory(header: Header) -> Path:
+def with_memory(header: Header, folder: Path | None = None) -> Path:
     """A file of the same weights whose graph keeps keys and values; the file itself if it does already.
 
     The copy is made once; an older one of a file that has changed since is removed.
 
+    :param folder: where copies are kept; the cache folder if not given.
     :raises CheckpointError: for a file in several parts, tensors that the two graphs treat
         differently, and too little room in the cache folder.
     """
@@ -74,7 +75,7 @@ def with_memory(header: Header) -> Path:
     if twin is None:
         return header.path
     _check(header, twin)
-    folder = cache_folder() / "gguf"
+    folder = folder or cache_folder() / "gguf"
     folder.mkdir(parents=True, exist_ok=True)
     origin = hashlib.sha256(str(header.path.resolve()).encode()).hexdigest()[:12]
     target = folder / f"{origin}-{identity(header)}-{twin.name}.gguf"

@@ -1,0 +1,48 @@
+"""Progress of long commands: bars on a terminal, one line a stage elsewhere."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.progress import TaskID
+
+from dllm_plugins.base_model import Progress as Report
+
+
+@contextmanager
+def shown(titles: Mapping[str, str]) -> Iterator[Report]:
+    """What to hand on as `progress`; everything goes to stderr.
+
+    :param titles: of the stages; a stage without one goes by its own name.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Progress(console=console) as bars:
+            yield _bars(bars, titles)
+    else:
+        yield _lines(titles)
+
+
+def _bars(bars: Progress, titles: Mapping[str, str]) -> Report:
+    tasks: dict[str, TaskID] = {}
+
+    def show(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(titles.get(stage, stage), total=None)
+        bars.update(tasks[stage], completed=done, total=total or None)
+
+    return show
+
+
+def _lines(titles: Mapping[str, str]) -> Report:
+    said: set[str] = set()
+
+    def say(stage: str, _done: int, _total: int) -> None:
+        if stage not in said:
+            said.add(stage)
+            click.echo(f"{titles.get(stage, stage)} ...", err=True)
+
+    return say

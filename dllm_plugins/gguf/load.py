@@ -1,0 +1,98 @@
+"""GGUF files as models of the engine: llama.cpp computes the passes, all else is as for any checkpoint."""
+
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version
+from typing import Any
+
+from dllm_plugins.errors import OptionError
+from dllm_plugins.families.spec import make_spec
+from dllm_plugins.gguf.opened import GgufCheckpoint
+from dllm_plugins.gguf.opened import open_gguf
+from dllm_plugins.models import Chosen
+from dllm_plugins.models import LoadOptions
+from dllm_plugins.models import Model
+
+PACKAGE = "llama_cpp_python"
+INSTALL = "pip install 'dllm-plugins[gguf]'"
+BACKENDS = ("auto", "llama_cpp")
+#: Options of other loaders, and why they are none here.
+FOREIGN = {
+    "base": "it is of the default model",
+    "denoiser": "it is of the default model",
+    "device_map": "llama.cpp runs here on the CPU",
+    "weights": "they are as the file has them; `llm dllm gguf --quant` writes others",
+    "compile": "llama.cpp is compiled",
+}
+
+
+def load(name: str, options: LoadOptions) -> Model:
+    """Load a GGUF file; see :class:`~dllm_plugins.models.LoadOptions`.
+
+    `dtype` is that of the keys and values in the cache: "float16" if it is left to "auto", unless the
+    file's matrices are float32.
+
+    :raises CheckpointError: for a file that is missing, damaged, unknown or unclear.
+    :raises OptionError: for options of another kind of model.
+    :raises GgufError: if llama.cpp is not installed or refuses the file.
+    """
+    from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
+    from dllm_plugins.gguf.library import library
+    from dllm_plugins.gguf.model import GgufModel
+    from dllm_plugins.gguf.relabel import with_memory
+
+    check_options(name, options)
+    checkpoint = open_gguf(name, options.family)
+    tokenizer = text_of(checkpoint)
+    spec = make_spec(name, checkpoint, tokenizer, with_stored(checkpoint, options))
+    library()
+    path = with_memory(checkpoint.header)
+    return Model(name, LlamaCppDenoiser(GgufModel(path), spec), tokenizer)
+
+
+def with_stored(checkpoint: GgufCheckpoint, options: LoadOptions) -> LoadOptions:
+    """Options, with the preset that was given when the file was converted where none is given now."""
+    return replace(options, preset=options.preset or checkpoint.header.metadata.get("dllm.preset"))
+
+
+def text_of(checkpoint: GgufCheckpoint) -> Any:
+    """The tokenizer, with the chat template its family is known to need."""
+    from dllm_plugins.gguf.tokenizer import tokenizer_of
+
+    tokenizer = tokenizer_of(checkpoint.header)
+    if checkpoint.layout.chat_template is not None:
+        tokenizer.chat_template = checkpoint.layout.chat_template
+    return tokenizer
+
+
+def check_options(name: str, options: LoadOptions) -> None:
+    """Refuse what has no effect on a GGUF file.
+
+    :raises OptionError: naming the option.
+    """
+    default = LoadOptions()
+    for option, reason in FOREIGN.items():
+        value = getattr(options, option)
+        if value != getattr(default, option):
+            raise OptionError(f"{option}={value!r} is of no use to {name}: {reason}; leave it out")
+    if options.backend not in BACKENDS:
+        raise OptionError(f"backend={options.backend!r} cannot run {name}; use {' or '.join(map(repr, BACKENDS))}")
+    if options.device not in ("auto", "cpu"):
+        raise OptionError(f"device={options.device!r} cannot run {name}; use 'cpu' or 'auto'")
+
+
+def auto(name: str, options: LoadOptions) -> Chosen:
+    """Which backend `auto` is for a file, and why.
+
+    :raises CheckpointError: if its header is damaged.
+    """
+    open_gguf(name, options.family)
+    return Chosen("llama_cpp", "only llama.cpp computes GGUF files")
+
+
+def installed() -> str:
+    """The version of llama.cpp's package, or how to install one."""
+    try:
+        return f"llama-cpp-python {version(PACKAGE)}"
+    except PackageNotFoundError:
+        return f"not installed: {INSTALL}"

@@ -1,0 +1,145 @@
+"""A GGUF file as a checkpoint: its family, its config, and what its sampler needs."""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dllm_plugins.checkpoint import Checkpoint
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layouts import LAYOUTS
+from dllm_plugins.families.layouts import layout_of
+from dllm_plugins.gguf.header import Header
+from dllm_plugins.gguf.header import read_header
+
+#: Families whose graph llama.cpp calls by a name of its own.
+FAMILIES = {"dream": "dream", "llada": "llada", "llada-moe": "llada_moe", "rnd1": "rnd1"}
+#: The class of transformers that a graph computes.
+COMPUTES = {
+    "llama": "Llama",
+    "llada": "Llama",
+    "qwen2": "Qwen2",
+    "dream": "Qwen2",
+    "qwen3": "Qwen3",
+    "qwen3moe": "Qwen3Moe",
+    "rnd1": "Qwen3Moe",
+    "llada-moe": "Qwen3Moe",
+    "bailingmoe2": "Glm4Moe",
+    "glm4moe": "Glm4Moe",
+}
+#: Ids that end an answer, where no generation config came along.
+ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+#: Ids of config.json, by their keys in files that others converted.
+IDS = {
+    "mask_token_id": "tokenizer.ggml.mask_token_id",
+    "bos_token_id": "tokenizer.ggml.bos_token_id",
+    "eos_token_id": "tokenizer.ggml.eos_token_id",
+    "pad_token_id": "tokenizer.ggml.padding_token_id",
+}
+
+
+@dataclass(frozen=True)
+class GgufCheckpoint(Checkpoint):
+    """A checked file; `folder` is the file itself.
+
+    :param header: what the file says of itself.
+    """
+
+    header: Header
+
+    @property
+    def ours(self) -> bool:
+        """Whether our converter wrote it, with the checkpoint's own config in it."""
+        return "dllm.config" in self.header.metadata
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return super().vocabulary if self.ours else self.header.tensors["token_embd.weight"].shape[0]
+
+    @property
+    def context(self) -> int:
+        """How many positions it was made for."""
+        return super().context if self.ours else int(self.header.value("context_length"))
+
+    @cached_property
+    def generation(self) -> dict[str, Any]:
+        """generation_config.json, as the converter found it; for other files the ids that end an answer.
+
+        :raises CheckpointError: if it cannot be read.
+        """
+        if self.ours:
+            return _read(self.header, "dllm.generation_config")
+        return {"eos_token_id": [self.header.metadata[key] for key in ENDS if key in self.header.metadata]}
+
+
+def open_gguf(place: str | Path, family: str | None = None) -> GgufCheckpoint:
+    """Read a file's header and find out what it is.
+
+    :param family: for files that look like ordinary models.
+    :raises CheckpointError: for a file that is damaged, and one no family knows or whose config it refuses.
+    """
+    path = Path(place).expanduser()
+    header = read_header(path)
+    if "dllm.config" in header.metadata:
+        config = _read(header, "dllm.config")
+        layout = layout_of(config, str(path), family or header.metadata.get("dllm.family"))
+        if "dllm.mask_token_id" in header.metadata:
+            config |= {"mask_token_id": header.metadata["dllm.mask_token_id"]}
+    else:
+        layout = _family_of(header, family)
+        config = {name: header.metadata[key] for name, key in IDS.items() if key in header.metadata}
+        _check(header, layout)
+    return GgufCheckpoint(path, config, layout, (path,), header)
+
+
+def _read(header: Header, key: str) -> dict[str, Any]:
+    try:
+        found = json.loads(header.metadata.get(key, "{}"))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{header.path}: {key} is no JSON ({error}); convert the checkpoint again") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{header.path}: {key} is no JSON object; convert the checkpoint again")
+    return found
+
+
+def _family_of(header: Header, given: str | None) -> Layout:
+    """The family of a file that others converted.
+
+    :raises CheckpointError: if nothing says it, or what is said does not fit.
+    """
+    name = given or FAMILIES.get(header.architecture)
+    if name is None:
+        raise CheckpointError(
+            f"{header.path} is an ordinary {header.architecture!r} file; if it is a diffusion model, say family=..., "
+            f"one of {', '.join(sorted(LAYOUTS))}"
+        )
+    if name not in LAYOUTS:
+        raise CheckpointError(f"unknown family {name!r}; known families: {', '.join(sorted(LAYOUTS))}")
+    return LAYOUTS[name]
+
+
+def _check(header: Header, layout: Layout) -> None:
+    """Refuse a family that the file contradicts.
+
+    :raises CheckpointError: naming what does not fit.
+    """
+    if "token_embd.weight" not in header.tensors:
+        raise CheckpointError(f"{header.path} has no tensor 'token_embd.weight'; it holds no language model")
+    if COMPUTES.get(header.architecture) not in re.findall(r"\w+", layout.classes):
+        fitting = [name for name, graph in COMPUTES.items() if graph in layout.classes]
+        raise CheckpointError(
+            f"{header.path} is a {header.architecture!r} file, which family {layout.name!r} is not; its files are "
+            f"{' or '.join(fitting) or 'not known to llama.cpp'}"
+        )
+    if not isinstance(header.value("context_length"), int):
+        raise CheckpointError(f"{header.path} says no {header.architecture}.context_length; convert it again")
+    shifted = header.metadata.get("diffusion.shift_logits")
+    if shifted is not None and shifted != layout.shifted:
+        raise CheckpointError(
+            f"{header.path} says diffusion.shift_logits={shifted}, which family {layout.name!r} is not; "
+            f"say another family=..."
+        )
