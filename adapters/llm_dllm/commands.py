@@ -1,5 +1,6 @@
 """The commands `llm dllm setup` and `watch`; the others have modules of their own."""
 
+import re
 import sys
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from llm_dllm.options import Options
 from llm_dllm.options import to_config
 from llm_dllm.progress import shown
 
+#: How errors of the engine call these arguments, and what they are called here.
+FLAGS = {"family": "--family ", "preset": "--preset ", "mask_id": "--mask-id "}
 STAGES = {"download": "Downloading", "check": "Checking", "convert": "Converting"}
 
 
@@ -37,6 +40,18 @@ def clean_errors() -> Iterator[None]:
         yield
     except DllmError as error:
         raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def named_as_flags() -> Iterator[None]:
+    """Show errors with the arguments that they name called as they are here."""
+    try:
+        yield
+    except DllmError as error:
+        text = str(error)
+        for argument, flag in FLAGS.items():
+            text = re.sub(rf"\b{argument}=", flag, text)
+        raise click.ClickException(text) from error
 
 
 @click.group()

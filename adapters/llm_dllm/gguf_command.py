@@ -6,6 +6,7 @@ import click
 
 from dllm_plugins.errors import OptionError
 from llm_dllm.commands import clean_errors
+from llm_dllm.commands import named_as_flags
 from llm_dllm.progress import shown
 
 #: What the converter reports, for people.
@@ -39,7 +40,7 @@ def gguf(
         _check_free(out, force)
         from dllm_plugins.gguf.convert import convert
 
-        with shown(STAGES) as report:
+        with named_as_flags(), shown(STAGES) as report:
             convert(checkpoint, out, quant, progress=report, family=family, preset=preset, mask_id=mask_id)
     click.echo(f"Wrote {out}, {out.stat().st_size / 1e6:.4g} MB.")
     click.echo(f"Try: llm -m {out} 'Why is the sky blue?' -o max_tokens 64")

@@ -10,16 +10,13 @@ import click
 import llm
 
 from dllm_plugins import base_model
-from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import OptionError
 from llm_dllm import registry
 from llm_dllm.commands import clean_errors
+from llm_dllm.commands import named_as_flags
 from llm_dllm.loading import DEFAULT
 from llm_dllm.named_files import SUFFIX
 from llm_dllm.registry import Facts
-
-#: How errors of the engine call these arguments, and what they are called here.
-_FLAGS = {"family": "--family ", "preset": "--preset ", "mask_id": "--mask-id "}
 
 
 @click.command()
@@ -43,10 +40,8 @@ def add(
         from dllm_plugins.models import LoadOptions
         from llm_dllm.checkpoints import entry_of
 
-        try:
+        with named_as_flags():
             entry = entry_of(place, LoadOptions(preset=preset, family=family, mask_id=mask_id))
-        except DllmError as error:
-            raise click.ClickException(_with_flags(str(error))) from error
         registry.add(chosen, entry)
     click.echo(f"Registered {entry.source} as {chosen}: {_summary(entry.facts)}")
     click.echo(f"Try: llm -m {chosen} 'Why is the sky blue?' -o max_tokens 64")
@@ -78,12 +73,6 @@ def _check_free(name: str) -> None:
     taken = {**llm.get_async_model_aliases(), **llm.get_model_aliases()}
     if name in taken:
         raise OptionError(f"the name {name!r} is taken by {taken[name]}; give another one as --name NAME")
-
-
-def _with_flags(text: str) -> str:
-    for argument, flag in _FLAGS.items():
-        text = re.sub(rf"\b{argument}=", flag, text)
-    return text
 
 
 @click.command()
