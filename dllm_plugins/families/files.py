@@ -22,11 +22,18 @@ def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED, **options: Any)
 
     :param wanted: patterns of the files to fetch.
     :param options: of `snapshot_download`, such as `revision`.
-    :raises CheckpointError: if it is neither a folder nor a hub id that can be had.
+    :raises CheckpointError: if it is neither a folder nor a hub id that can be had; and for GGUF
+        files, which have a loader of their own.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
+        _refuse_gguf(folder)
         return folder
+    if folder.suffix.lower() == ".gguf":
+        raise CheckpointError(
+            f"{name} is a GGUF file, and here a folder or a hub id is needed: load_model, llm and LangChain take the "
+            f"file itself as their model"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.errors import HFValidationError
@@ -39,6 +46,16 @@ def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED, **options: Any)
             f"{str(name)!r} is neither a folder here nor a hub id that can be fetched ({error}); "
             f"check the name and the network, or run `llm dllm setup` for the default model"
         ) from error
+
+
+def _refuse_gguf(folder: Path) -> None:
+    """Say what to load, in a folder that holds nothing but GGUF files.
+
+    :raises CheckpointError: naming one.
+    """
+    files = sorted(folder.glob("*.gguf"))
+    if files and not (folder / "config.json").exists():
+        raise CheckpointError(f"{folder} holds GGUF files and no checkpoint; name the file itself, such as {files[0]}")
 
 
 class TokenIds:
