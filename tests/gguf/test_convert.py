@@ -30,7 +30,7 @@ from .passes import llama_logits
 from .passes import torch_logits
 
 #: How far logits may move from float32's, as a share of their root mean square.
-BOUNDS = {"BF16": 0.02, "F16": 0.01, "Q8_0": 0.03, "Q5_1": 0.25, "Q4_0": 0.4}
+BOUNDS = {"BF16": 0.01, "F16": 0.002, "Q8_0": 0.03, "Q5_1": 0.15, "Q4_0": 0.3}
 
 
 def some_ids(length: int = 40) -> list[int]:
