@@ -6,6 +6,7 @@ leave at any step, with unequal prompts, options and seeds.
 
 import secrets
 import time
+from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -38,6 +39,10 @@ from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import Strategy
 from dllm_plugins.text import AnswerText
 from dllm_plugins.text import Tokenizer
+
+#: What a denoiser that has to split passes offers beside its contract: calls of the model that a row took part in in
+#: the last pass, by kind, given the row's handle and the kind of the whole pass.
+Calls = Callable[[int, str], Mapping[str, int]]
 
 
 @dataclass(slots=True)
@@ -138,6 +143,8 @@ class Engine:
         spec = self.denoiser.spec
         known = {name: spec.strategies.get(name, name) for name in spec.modes}
         strategy = self.strategies.get(known.get(mode or "", ""))
+        if strategy is None and mode in spec.refused:
+            raise OptionError(f"mode {mode!r} is not served by {spec.name}: {spec.refused[mode]}")
         if strategy is None:
             served = ", ".join(name for name, strategy in known.items() if strategy in self.strategies)
             raise OptionError(f"unknown mode {mode!r}; modes of {spec.name}: {served}")
@@ -218,12 +225,14 @@ class Engine:
                 strategy.read([jobs[place].row for place in own], [parts[place] for place in own], denoiser)
         events: list[Event] = []
         for job, plan in zip(jobs, plans, strict=True):
-            self._count(job, plan)
+            self._count(job, plan, denoiser)
             events += self._tell(job, clock)
         return events
 
-    def _count(self, job: _Job, plan: Plan) -> None:
-        job.passes[plan.kind] = job.passes.get(plan.kind, 0) + 1
+    def _count(self, job: _Job, plan: Plan, denoiser: Denoiser) -> None:
+        told: Calls | None = getattr(denoiser, "rounds", None)
+        for kind, count in ({plan.kind: 1} if told is None else told(job.row.handle, plan.kind)).items():
+            job.passes[kind] = job.passes.get(kind, 0) + count
         job.forwarded += sum(len(segment.tokens) for segment in plan.segments)
         if job.row.step == 0:
             job.prefill = time.perf_counter() - job.began

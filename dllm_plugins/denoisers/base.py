@@ -25,6 +25,8 @@ class ModelSpec:
     :param strategies: the strategy behind a mode, where it has another name.
     :param shifted: whether the row at p - 1 predicts position p while a canvas is denoised.
     :param holds: whether an approximate cache can be asked for.
+    :param holds_prefix_only: whether that can only be what stands before everything forwarded anew.
+    :param refused: modes its family has, but this backend does not serve, and why.
     :param eos_id: the id of the end of text, where the checkpoint names one.
     :param pad_id: the id of padding, where the checkpoint names one.
     :param chain: whether :meth:`Denoiser.logits` uses known tokens on the left.
@@ -50,6 +52,8 @@ class ModelSpec:
     strategies: Mapping[str, str] = field(default_factory=dict)
     shifted: bool = False
     holds: bool = False
+    holds_prefix_only: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
     ids: Mapping[str, int] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()

@@ -76,7 +76,7 @@ class Streams:
         context = lib.llama_init_from_model(self.model.pointer, params)
         if not context:
             raise failed(
-                f"llama.cpp cannot make room for {size.streams} rows of {size.positions} positions in {self.model.path}",
+                f"llama.cpp has no room for {size.streams} rows of {size.positions} positions of {self.model.path}",
                 "decode fewer or shorter rows together",
             )
         free = finalize(self, lib.llama_free, context)
@@ -184,13 +184,15 @@ class Streams:
         self._check_open(stream)
         return states.save(self._library, self._context, stream, self.size.streams)
 
-    def load(self, state: states.State, length: int) -> int:
-        """A new stream with the first `length` positions of a saved one."""
+    def load(self, state: states.State, length: int, target: int | None = None) -> int:
+        """The first `length` positions of a saved stream in another one, a new one if not given; returns its number."""
         if not 0 <= length <= state.length:
             raise GgufError(f"the saved stream has {state.length} positions, not {length}; ask for fewer")
-        stream = self.open()
+        target = self.open() if target is None else target
+        self._check_open(target)
+        self.cut(target, 0)
         if length:
             self._reserve(1, state.length, 1)
-            states.restore(self._library, self._context, stream, self.size.streams, state)
-            self.cut(stream, length)
-        return stream
+            states.restore(self._library, self._context, target, self.size.streams, state)
+            self.cut(target, length)
+        return target

@@ -139,10 +139,15 @@ def start(canvas: Canvas, settings: FastDllmV2Settings, spec: ModelSpec) -> Prog
 
 
 def fit(settings: FastDllmV2Settings, _config: SamplingConfig, spec: ModelSpec) -> None:
-    """Refuse sub-blocks that are longer than a block.
+    """Refuse sub-blocks that are longer than a block, and held keys of a block where only a prefix can be held.
 
-    :raises OptionError: naming both lengths.
+    :raises OptionError: naming the option.
     """
+    if settings.use_block_cache and spec.holds_prefix_only:
+        raise OptionError(
+            f"use_block_cache=True does not fit {spec.name}, which cannot keep keys behind those it computes anew; "
+            f"leave it out"
+        )
     length, size = settings.block_length or spec.block_length, settings.small_block_size
     if size is not None and size > length:
         raise OptionError(f"small_block_size={size} does not fit block_length={length}; make it {length} or less")

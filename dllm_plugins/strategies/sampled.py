@@ -58,6 +58,11 @@ class SampledStrategy:
         cache = getattr(settings, "approximate_cache", None)
         if cache is not None and not spec.holds:
             raise OptionError(f"approximate_cache={cache!r} does not fit {spec.name}; leave it out")
+        if cache == "dual" and spec.holds_prefix_only:
+            raise OptionError(
+                f"approximate_cache={cache!r} does not fit {spec.name}, which cannot keep keys behind those it "
+                f"computes anew; use 'prefix'"
+            )
 
     def _running(self, row: Row, spec: ModelSpec) -> Running:
         if row.rule_state is None:

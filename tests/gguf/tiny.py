@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +14,8 @@ from transformers import Qwen2Config
 from transformers import Qwen2ForCausalLM
 from transformers import Qwen3Config
 from transformers import Qwen3ForCausalLM
+
+import gguf
 
 VOCABULARY = 311
 MASK = 310
@@ -92,9 +93,9 @@ def _name(name: str) -> str:
     return f"blk.{layer}.{_PARTS[part]}.{kind}"
 
 
-def _side_by_side(weight: Tensor, heads: int) -> Tensor:
+def _side_by_side(weight: Tensor, heads: int | None) -> Tensor:
     """Rotary pairs half a head apart, as transformers has them, put side by side, as ggml's first kind wants them."""
-    return weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    return weight.reshape(heads or 1, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
 def write(
@@ -120,11 +121,9 @@ def write(
     for key, value in (metadata or {}).items():
         writer.add_uint32(f"{architecture}.{key}", value)
     for name, weight in model.state_dict().items():
-        if KINDS[architecture] == "llama" and ".q_proj." in name:
-            weight = _side_by_side(weight, config.num_attention_heads)
-        if KINDS[architecture] == "llama" and ".k_proj." in name:
-            weight = _side_by_side(weight, config.num_key_value_heads)
-        data: np.ndarray[Any, Any] = weight.float().numpy()
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
+        paired = heads is not None and KINDS[architecture] == "llama"
+        data: np.ndarray[Any, Any] = (_side_by_side(weight, heads) if paired else weight).float().numpy()
         kind = gguf.GGMLQuantizationType[quant]
         if data.ndim == 1 or quant == "F32":
             writer.add_tensor(_name(name), np.ascontiguousarray(data))

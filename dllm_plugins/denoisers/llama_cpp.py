@@ -1,0 +1,186 @@
+"""llama.cpp as a denoiser: cached prefixes and whole canvases of ordinary and diffusion GGUF files.
+
+The protocol's hidden states are here the logits themselves: llama.cpp runs the head in the
+same call. A pass is one or more calls (:mod:`~dllm_plugins.denoisers.llama_calls`), which
+rows share where their lengths allow it; the engine counts each of them.
+"""
+
+from collections import Counter
+from collections.abc import Hashable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import PrefixState
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.llama_calls import Step
+from dllm_plugins.denoisers.llama_calls import lane_of
+from dllm_plugins.denoisers.llama_rows import LlamaRow
+from dllm_plugins.denoisers.llama_running import Rounds
+from dllm_plugins.denoisers.llama_running import Running
+from dllm_plugins.denoisers.native import linked
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import GgufError
+from dllm_plugins.gguf.batch import Run
+from dllm_plugins.gguf.context import Context
+from dllm_plugins.gguf.context import Rows
+from dllm_plugins.gguf.model import GgufModel
+from dllm_plugins.gguf.prefix import Prefix
+from dllm_plugins.gguf.prefix import Shelf
+
+#: Modes whose promise to equal another one rests on bits that do not depend on a call's length.
+UNPROVEN = {
+    "nemotron_speculative": "it promises the text of nemotron_ar, but llama.cpp rounds a single token "
+    "differently from several; take mode 'nemotron_ar' or 'nemotron'",
+}
+
+
+class LlamaCppDenoiser:
+    """See :class:`~dllm_plugins.denoisers.base.Denoiser`.
+
+    :param model: closed together with this.
+    :param spec: its `numerics` becomes "approximate": rounding depends on how many tokens a call has, though
+        not on the company of other rows.
+    :param cache: type of keys and values, "F16" or "F32".
+    :raises CheckpointError: if the file has another vocabulary than the spec.
+    :raises GgufError: if the file keeps no keys, but the spec has an exact cache.
+    """
+
+    def __init__(self, model: GgufModel, spec: ModelSpec, cache: str = "F16") -> None:
+        if spec.vocabulary > model.vocabulary:
+            raise CheckpointError(
+                f"{model.path} has {model.vocabulary} token ids, but {spec.name} {spec.vocabulary}; convert it again"
+            )
+        if spec.cache == "exact" and not model.has_memory:
+            raise GgufError(
+                f"{model.path} ({model.header.architecture}) keeps no keys, but {spec.name} freezes blocks; "
+                f"convert it with the architecture of its family"
+            )
+        self.model = model
+        self.context = Context(model, cache)
+        self.spec = replace(
+            spec,
+            numerics="approximate",
+            modes=tuple(mode for mode in spec.modes if spec.strategies.get(mode, mode) not in UNPROVEN),
+            refused={m: UNPROVEN[s] for m in spec.modes if (s := spec.strategies.get(m, m)) in UNPROVEN},
+            holds=spec.holds and model.has_memory,
+            holds_prefix_only=spec.holds and model.has_memory,
+        )
+        self._shelf = Shelf(self.context)
+        self._rows: dict[int, LlamaRow] = {}
+        self._opened = 0
+        self._counts: Counter[tuple[int, bool]] = Counter()
+
+    def close(self) -> None:
+        """Give all of llama.cpp's memory back; nothing can be decoded any more."""
+        self.model.close()
+
+    @property
+    def open_rows(self) -> int:
+        """Rows being decoded."""
+        return len(self._rows)
+
+    def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
+        """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
+        if not self.model.has_memory:
+            row = LlamaRow(None)
+        elif prefix is None:
+            row = LlamaRow(self._shelf.stream())
+        else:
+            row = LlamaRow(self._shelf.take(cast(Prefix, prefix), length), frozen=length)
+        self._opened += 1
+        self._rows[self._opened] = row
+        return self._opened
+
+    def close_row(self, row: int) -> Prefix:
+        """End the row and hand out its prefix; dropping that gives the memory back."""
+        ended = self._rows.pop(row)
+        if ended.stream is None or self.context.closed:
+            return Prefix(0)
+        return self._shelf.keep(ended.stream, ended.frozen)
+
+    def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
+        """One pass; see :meth:`~dllm_plugins.denoisers.base.Denoiser.forward`. Returns logits [len(wanted), V].
+
+        :raises GgufError: for segments that llama.cpp cannot compute.
+        """
+        rounds, number, last = Rounds(self._shelf, self._call, self.key), 0, None
+        self._counts.clear()
+        for call in linked(segments):
+            handle = call[0].row
+            row = self._rows[handle]
+            lane = lane_of(list(enumerate(call, number)), row.length)
+            number += len(call)
+            if handle == last:
+                rounds.wait(handle, lane, row.stream)
+                continue
+            last = handle
+            row.begin(len(call[0].tokens))
+            if row.stream is not None:
+                self.context.cut(row.stream, row.base)
+            rounds.start(handle, lane, row.stream)
+        found = rounds.run()
+        return [self._wanted(segment, found[number]) for number, segment in enumerate(segments)]
+
+    def key(self, step: Step) -> Hashable:
+        """Steps for which this is equal may share a call."""
+        return step.causal, len(step.tokens)
+
+    def _call(self, part: Sequence[tuple[Running, Step]]) -> list[Rows]:
+        self._counts.update({(running.row, step.context) for running, step in part})
+        return self.decode([(running.stream or 0, step) for running, step in part])
+
+    def decode(self, part: Sequence[tuple[int, Step]]) -> list[Rows]:
+        """Rows [len(wanted), V] of steps that share a call; each with its stream."""
+        runs = [Run(stream, step.begin, step.tokens, wanted=step.wanted) for stream, step in part]
+        return self.context.decode(runs, causal=part[0][1].causal)
+
+    def _wanted(self, segment: Segment, found: Sequence[tuple[Step, Rows]]) -> Tensor:
+        """The wanted rows in the segment's order; a step may have one more than was wanted."""
+        step, rows = found[0]
+        if len(found) > 1 or tuple(step.wanted) != tuple(segment.wanted):
+            rows = np.concatenate([rows for _, rows in found])
+            places = [step.offset + index for step, _ in found for index in step.wanted]
+            where = {place: index for index, place in enumerate(places)}
+            rows = rows[[where[place] for place in segment.wanted]]
+        return torch.from_numpy(rows[:, : self.spec.vocabulary])
+
+    def rounds(self, row: int, kind: str) -> Mapping[str, int]:
+        """How many calls the row took part in in the last pass, by kind.
+
+        :param kind: what the pass was planned as; calls for text that others of the row's segments stand
+            behind are "freeze" or, for a row without a prefix, "prefill".
+        """
+        context = "freeze" if self._rows[row].base else "prefill"
+        found = Counter({kind: self._counts[row, False]})
+        found[context] += self._counts[row, True]
+        return {name: count for name, count in found.items() if count}
+
+    def freeze(self, row: int, count: int) -> None:
+        """The first `count` tokens of the row's first segment of the last pass join the prefix; held keys go."""
+        self._rows[row].freeze(count)
+
+    def hold(self, row: int, indices: Sequence[int]) -> None:
+        """Keep these keys of the row's first segment of the last pass: only those right behind the prefix can be.
+
+        :raises OptionError: for any others.
+        """
+        self._rows[row].hold(list(indices), self.spec.name)
+
+    def release(self, row: int) -> None:
+        """Forget the held keys."""
+        self._rows[row].held = 0
+
+    def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:
+        """The same: llama.cpp's head ran in the pass."""
+        return hidden
+
+    def draft_logits(self, hidden: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same: there is no shortlist."""
+        return hidden, None
