@@ -133,7 +133,7 @@ def _save(
 def _stored(tensors: Iterable[Tensor]) -> str:
     """The type that holds every stored weight as it is."""
     kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.ndim > 1}
-    return {("bfloat16",): "BF16", ("float16",): "F16"}.get(tuple(kinds), "F32")
+    return {"bfloat16": "BF16", "float16": "F16"}.get("+".join(kinds), "F32")
 
 
 def _checked_out(out: Path) -> Path:

@@ -130,7 +130,7 @@ class _Reader:
         return Header(self.path, version, alignment, metadata, types, placed, data, spans, (start, self.at))
 
     def _version(self) -> int:
-        version = self._number("I")
+        version: int = self._number("I")
         if version in VERSIONS:
             return version
         if version & 0xFFFF == 0:

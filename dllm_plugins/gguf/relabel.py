@@ -151,11 +151,11 @@ def _head(header: Header, twin: Twin, more: list[tuple[str, int, int]], end: int
     """The new header, filled up to where its data begin."""
     prefix = header.architecture + "."
     pairs = [_pair("general.architecture", twin.name)]
-    for key, (start, stop) in header.spans.items():
+    for key, (begin, stop) in header.spans.items():
         if key == "general.architecture" or key in {prefix + name for name in twin.unread}:
             continue
-        source.seek(start)
-        raw = source.read(stop - start)
+        source.seek(begin)
+        raw = source.read(stop - begin)
         if key.startswith(prefix):
             raw = _text(f"{twin.name}.{key.removeprefix(prefix)}") + raw[8 + len(key.encode()) :]
         pairs.append(raw)

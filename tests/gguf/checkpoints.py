@@ -150,9 +150,9 @@ def make(folder: Path, name: str, dtype: torch.dtype = torch.float32, **more: An
     config = {**kind.sizes, **kind.config, "architectures": [kind.architecture], "model_type": kind.model_type, **more}
     layout = layout_of(config, name, kind.family)
     native: Any = layout.native(config)
-    model = native(native.config_class(**layout.config(config)))
+    model: Any = native(native.config_class(**layout.config(config)))
     tensors = _random(model.state_dict(), set(model.all_tied_weights_keys or ()))
-    own = _OWN.get(layout.name, lambda found: found)(tensors)
+    own = _OWN.get(layout.name, _same)(tensors)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     save_file({key: tensor.to(dtype).contiguous() for key, tensor in own.items()}, folder / "model.safetensors")
@@ -173,6 +173,10 @@ def _random(shapes: Tensors, tied: set[str]) -> Tensors:
         else:
             found[name] = 0.8 * values / tensor.shape[-1] ** 0.5
     return found
+
+
+def _same(tensors: Tensors) -> Tensors:
+    return tensors
 
 
 def _one_by_one(tensors: Tensors) -> Tensors:

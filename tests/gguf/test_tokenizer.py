@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers import decoders
 from tokenizers import models
 from tokenizers import normalizers
+from tokenizers import pre_tokenizers
 from tokenizers import processors
 from tokenizers import trainers
 from transformers import PreTrainedTokenizerFast
@@ -33,7 +34,7 @@ from dllm_plugins.gguf.splitting import SPLITS
 from dllm_plugins.gguf.splitting import canonical
 from dllm_plugins.gguf.splitting import named
 from dllm_plugins.gguf.splitting import splitter
-from dllm_plugins.gguf.tokenizer import tokenizer_of
+from dllm_plugins.gguf.tokenizer import tokenizer_of as found_tokenizer
 from gguf import GGUFWriter
 
 from .checkpoints import make
@@ -57,12 +58,17 @@ TEMPLATE = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>
 SPECIAL = ["<|end|>", "<|start|>", "<|mask|>"]
 
 
+def tokenizer_of(header: Header) -> Any:
+    """Ours; its stand-in has less than a tokenizer."""
+    return found_tokenizer(header)
+
+
 def byte_level(pre: str, *, begin: bool = False) -> PreTrainedTokenizerFast:
     """A small one with this way of cutting words, trained on the texts above."""
     backend = Tokenizer(models.BPE(ignore_merges=pre in ("llama-bpe", "tekken")))
     backend.pre_tokenizer = splitter(pre)
     backend.decoder = decoders.ByteLevel()
-    alphabet = splitter("gpt-2").alphabet()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=560, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
@@ -268,7 +274,8 @@ def test_smollm2_from_its_own_gguf_file() -> None:
     transformers leaves out that this vocabulary's digits are words of their own, which shows
     behind two spaces, and in digits other than 0 to 9.
     """
-    found, wanted = tokenizer_of(read_header(gguf_path())), load_tokenizer(base_folder())
+    found = tokenizer_of(read_header(gguf_path()))
+    wanted: Any = load_tokenizer(base_folder())
     chat = [{"role": "user", "content": "What's 12345 + 678? It's for the größe of ２ files."}]
     for text in (*TEXTS[:4], Path(__file__).read_text(), wanted.apply_chat_template(chat, tokenize=False)):
         ids = found.encode(text)
