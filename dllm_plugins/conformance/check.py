@@ -17,6 +17,7 @@ from dllm_plugins.conformance.run import run
 from dllm_plugins.conformance.through_gguf import CannotError
 from dllm_plugins.conformance.through_gguf import Converted
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.models import Model
@@ -46,12 +47,20 @@ class Models:
             place = self.case.folder / "checkpoint"
             if self._converted is not None:
                 place = self._converted.file(options["family"], options["mask_id"])
-            self._loaded[key] = load_model(str(place), **options)
+            self._loaded[key] = _load(str(place), options)
         return self._loaded[key]
 
     def cannot(self, error: DllmError) -> bool:
         """Whether this says what the backend has no way to compute, rather than that something went wrong."""
         return self._converted is not None and isinstance(error, CannotError | OptionError)
+
+
+def _load(place: str, options: dict[str, Any]) -> Model:
+    """What llama.cpp does not load, it cannot compute; what fails later is a miss."""
+    try:
+        return load_model(place, **options)
+    except GgufError as error:
+        raise CannotError(str(error)) from error
 
 
 def translate(case: Case, setting: Setting) -> Play:
@@ -82,7 +91,8 @@ def check_setting(case: Case, setting: Setting, models: Models) -> Result:
         verdict: Verdict = "REFUSED" if refused else "MISSED"
         return Result(case.name, setting.name, verdict, str(error))
     wrong = compare(setting, play, traces, case.about.get("mask_id"))
-    passes = f"{max(trace.passes for trace in traces)} passes"
+    longest = max(traces, key=lambda trace: trace.passes)
+    passes = f"{longest.passes} passes" + (f" in {longest.calls} calls" if longest.calls != longest.passes else "")
     if not wrong:
         return Result(case.name, setting.name, "REPRODUCED", f"{passes}{'; ' if play.note else ''}{play.note}")
     if setting.quirk:

@@ -52,12 +52,23 @@ def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | N
         wrong = _first_difference(ours, theirs[: len(ours)] if play.rows_go_on else theirs)
         if wrong is not None:
             return f"row {row}: canvas {wrong} of {len(recorded)} differs"
+    miscounted = "; ".join(filter(None, map(_counted, traces)))
+    if miscounted:
+        return miscounted
     if "tokens_per_forward" in setting.raw:
         return _passes_of_rows(setting, play, traces)
     if play.per_change:
         return _passes_per_change(play, traces, mask)
     saved = max(trace.kinds.get(play.stored or "", 0) for trace in traces)
     return _passes(setting, max(trace.passes for trace in traces), len(distinct_steps(setting, play, mask)) - 1, saved)
+
+
+def _counted(trace: Trace) -> str:
+    """What is wrong with the usage: a call a pass, and one more at most where a pass was split to fill the cache."""
+    more = trace.kinds.get("prefill", 0) + trace.kinds.get("freeze", 0) if trace.splits else 0
+    if trace.passes <= trace.calls <= trace.passes + more:
+        return ""
+    return f"the usage counts {trace.calls} calls in {trace.passes} passes"
 
 
 def _first_difference(ours: list[tuple[int, ...]], theirs: list[tuple[int, ...]]) -> int | None:

@@ -16,12 +16,17 @@ class Trace:
     """One row: its canvas before the first pass and after every pass, and how it ended.
 
     :param text: prompt and answer, the end-of-text token included.
-    :param passes: of all kinds.
+    :param passes: how many the row took part in.
+    :param calls: of the model, of all kinds, as the usage counts them.
+    :param kinds: these calls by kind.
+    :param splits: the backend cannot mix what fills the cache with what predicts: that is a call more.
     """
 
     canvases: list[list[int]]
     text: list[int] = field(default_factory=list)
     passes: int = 0
+    calls: int = 0
+    splits: bool = False
     kinds: dict[str, int] = field(default_factory=dict)
 
 
@@ -51,10 +56,13 @@ def _decode(model: Model, play: Play) -> list[Trace]:
         number = engine.admit(request)
         final[number] = list(request.tokens)
         initial = [*request.tokens, *[mask] * request.config.max_new_tokens, *request.suffix]
-        traces[number] = Trace([list(play.initial[row]) if play.initial else initial])
+        first = list(play.initial[row]) if play.initial else initial
+        traces[number] = Trace([first], splits=hasattr(model.denoiser, "rounds"))
         if mask in request.tokens:
             del final[number][request.tokens.index(mask) :]
     while engine.active:
+        for number in engine.active:
+            traces[number].passes += 1
         for event in engine.step():
             trace, known = traces[event.row], final[event.row]
             if isinstance(event, Commit):
@@ -70,4 +78,4 @@ def _finish(trace: Trace, known: list[int], event: Finish, untrimmed: bool, mask
     canvas = [*known, *(mask if token is None else token for token in event.rest)]
     trace.canvases.append(canvas)
     trace.text = canvas if untrimmed else canvas[: len(known) + (event.stop_token is not None)]
-    trace.passes, trace.kinds = event.usage.total_passes, dict(event.usage.passes)
+    trace.calls, trace.kinds = event.usage.total_passes, dict(event.usage.passes)

@@ -1,7 +1,9 @@
 """A case's checkpoint as a GGUF file, so that llama.cpp computes its passes."""
 
+import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
+from weakref import finalize
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import DllmError
@@ -19,7 +21,8 @@ class Converted:
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self._folder = TemporaryDirectory(prefix="dllm-conformance-")
+        self._folder = Path(mkdtemp(prefix="dllm-conformance-"))
+        finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._made: dict[tuple[str | None, int | None], Path] = {}
 
     def file(self, family: str | None, mask_id: int | None) -> Path:
@@ -33,11 +36,11 @@ class Converted:
             from dllm_plugins.gguf.header import read_header
             from dllm_plugins.gguf.relabel import with_memory
 
-            out = Path(self._folder.name) / f"{len(self._made)}.gguf"
+            out = self._folder / f"{len(self._made)}.gguf"
             try:
                 convert(self.checkpoint, out, "F32", family=family, mask_id=mask_id)
             except CheckpointError as error:
                 raise CannotError(str(error)) from error
             # Not in the user's cache, which outlives this object.
-            self._made[key] = with_memory(read_header(out), Path(self._folder.name))
+            self._made[key] = with_memory(read_header(out), self._folder)
         return self._made[key]

@@ -5,17 +5,29 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version
 from typing import Any
 
+from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
+from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.gguf.header import Header
+from dllm_plugins.gguf.library import INSTALL
+from dllm_plugins.gguf.library import library
+from dllm_plugins.gguf.model import GgufModel
 from dllm_plugins.gguf.opened import GgufCheckpoint
 from dllm_plugins.gguf.opened import open_gguf
+from dllm_plugins.gguf.relabel import with_memory
+from dllm_plugins.gguf.tokenizer import tokenizer_of
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
+from gguf import GGMLQuantizationType
 
 PACKAGE = "llama_cpp_python"
-INSTALL = "pip install 'dllm-plugins[gguf]'"
 BACKENDS = ("auto", "llama_cpp")
+#: Attention that no order of calls computes.
+UNORDERED = ("causal, reordered",)
+#: Types of keys and values, by the name of torch's.
+CACHES = {"float16": "F16", "float32": "F32"}
 #: Options of other loaders, and why they are none here.
 FOREIGN = {
     "base": "it is of the default model",
@@ -36,18 +48,36 @@ def load(name: str, options: LoadOptions) -> Model:
     :raises OptionError: for options of another kind of model.
     :raises GgufError: if llama.cpp is not installed or refuses the file.
     """
-    from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
-    from dllm_plugins.gguf.library import library
-    from dllm_plugins.gguf.model import GgufModel
-    from dllm_plugins.gguf.relabel import with_memory
-
     check_options(name, options)
     checkpoint = open_gguf(name, options.family)
+    if checkpoint.layout.attention in UNORDERED:
+        raise GgufError(
+            f"family {checkpoint.layout.name!r} puts tokens in another order than their positions, and llama.cpp takes "
+            f"positions in order only; load the checkpoint that {name} was made from instead"
+        )
     tokenizer = text_of(checkpoint)
     spec = make_spec(name, checkpoint, tokenizer, with_stored(checkpoint, options))
+    cache = cache_type(name, options.dtype, checkpoint.header)
+    # Before a copy is made that nothing could load.
     library()
-    path = with_memory(checkpoint.header)
-    return Model(name, LlamaCppDenoiser(GgufModel(path), spec), tokenizer)
+    model = GgufModel(with_memory(checkpoint.header))
+    return Model(name, LlamaCppDenoiser(model, spec, cache), tokenizer)
+
+
+def cache_type(name: str, dtype: str, header: Header) -> str:
+    """What llama.cpp calls the type of keys and values.
+
+    :raises OptionError: for a dtype that they cannot have.
+    """
+    if dtype == "auto":
+        matrices = {tensor.type for tensor in header.tensors.values() if len(tensor.shape) > 1}
+        return "F32" if matrices == {GGMLQuantizationType.F32} else "F16"
+    if dtype not in CACHES:
+        raise OptionError(
+            f"dtype={dtype!r} cannot be had with {name}, whose weights stay as they are in the file; keys and values "
+            f"can be {' or '.join(map(repr, CACHES))}, or 'auto'"
+        )
+    return CACHES[dtype]
 
 
 def with_stored(checkpoint: GgufCheckpoint, options: LoadOptions) -> LoadOptions:
@@ -57,8 +87,6 @@ def with_stored(checkpoint: GgufCheckpoint, options: LoadOptions) -> LoadOptions
 
 def text_of(checkpoint: GgufCheckpoint) -> Any:
     """The tokenizer, with the chat template its family is known to need."""
-    from dllm_plugins.gguf.tokenizer import tokenizer_of
-
     tokenizer = tokenizer_of(checkpoint.header)
     if checkpoint.layout.chat_template is not None:
         tokenizer.chat_template = checkpoint.layout.chat_template

@@ -1,6 +1,7 @@
 """DiffusionGemma's `generate`, with the draws that were logged, or those of its seed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -91,7 +92,7 @@ def _arranged(
             canvases += [part[-1]] * (max(len(row[number]) for row in rows if number < len(row)) - len(part))
         text = trace.text[: prompt + len(own) * length]
         text += [] if pad is None else [pad] * (prompt + count * length - len(text))
-        found.append(Trace(canvases, [*before, *text], trace.passes, trace.kinds))
+        found.append(replace(trace, canvases=canvases, text=[*before, *text]))
     return found
 
 
