@@ -143,7 +143,7 @@ class Engine:
         spec = self.denoiser.spec
         known = {name: spec.strategies.get(name, name) for name in spec.modes}
         strategy = self.strategies.get(known.get(mode or "", ""))
-        if strategy is None and mode in spec.refused:
+        if strategy is None and mode is not None and mode in spec.refused:
             raise OptionError(f"mode {mode!r} is not served by {spec.name}: {spec.refused[mode]}")
         if strategy is None:
             served = ", ".join(name for name, strategy in known.items() if strategy in self.strategies)

@@ -72,6 +72,15 @@ class Model:
         """
         return Engine(self.denoiser, self.tokenizer, plugins.strategies(), prefixes)
 
+    def close(self) -> None:
+        """Give back at once what its backend holds outside Python (llama.cpp); it cannot decode any more then.
+
+        Nothing happens where there is nothing of that kind, and the second time.
+        """
+        close: Callable[[], None] | None = getattr(self.denoiser, "close", None)
+        if close is not None:
+            close()
+
     def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Prompt ids of a chat, up to where the assistant's answer begins.
 

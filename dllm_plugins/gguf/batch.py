@@ -93,14 +93,10 @@ class Batch:
         self._embeddings = np.zeros((0, width), np.float32)
         self._struct = library.llama_batch()
         self._token_pointer = self._pointer("token", self._tokens)
-        self._fields = {
-            "pos": self._positions,
-            "n_seq_id": self._counts,
-            "seq_id": self._places,
-            "logits": self._outputs,
-        }
-        for name, data in self._fields.items():
-            setattr(self._struct, name, self._pointer(name, data))
+        self._struct.pos = self._pointer("pos", self._positions)
+        self._struct.n_seq_id = self._pointer("n_seq_id", self._counts)
+        self._struct.seq_id = self._pointer("seq_id", self._places)
+        self._struct.logits = self._pointer("logits", self._outputs)
 
     def _pointer(self, name: str, data: "NDArray[Any]") -> Any:
         kinds = {field[0]: field[1] for field in self._struct._fields_}

@@ -6,7 +6,6 @@ and is replaced by a larger one, states moved, when something does not fit.
 """
 
 from dataclasses import dataclass
-from dataclasses import replace
 from typing import Any
 from weakref import finalize
 
@@ -33,14 +32,20 @@ class Size:
     positions: int = 512
     tokens: int = 512
 
-    def grown(self, streams: int, positions: int, tokens: int) -> "Size":
-        """Room for that much; what does not fit is at least doubled, so that growing stays rare."""
-        tokens = self.tokens if tokens <= self.tokens else max(tokens, 2 * self.tokens)
+    def grown(self, streams: int, positions: int, tokens: int, most: int) -> "Size":
+        """Room for that much; what does not fit is at least doubled, so that growing stays rare.
+
+        :param most: streams that llama.cpp can have.
+        """
+        streams = min(_enough(self.streams, streams), most)
         # llama.cpp cuts a call to the length of the whole context, and aborts at more streams than tokens.
-        tokens = max(tokens, streams)
-        positions = self.positions if positions <= self.positions else max(positions, 2 * self.positions)
-        positions = -(-max(positions, tokens) // _UNIT) * _UNIT
-        return Size(self.streams if streams <= self.streams else max(streams, 2 * self.streams), positions, tokens)
+        tokens = max(_enough(self.tokens, tokens), streams)
+        positions = max(_enough(self.positions, positions), tokens)
+        return Size(streams, -(-positions // _UNIT) * _UNIT, tokens)
+
+
+def _enough(now: int, needed: int) -> int:
+    return now if needed <= now else max(needed, 2 * now)
 
 
 class Streams:
@@ -55,9 +60,9 @@ class Streams:
             raise OptionError(f"cache type {cache!r} is not one of {', '.join(CACHE_TYPES)}")
         self.model = model
         self.cache = cache
-        self.size = (size or Size()).grown(1, 1, 1)
         self._library = library()
         self._most = int(self._library.llama_max_parallel_sequences())
+        self.size = (size or Size()).grown(1, 1, 1, self._most)
         self._open: set[int] = set()
         self._closed = False
         self._context, self._free, self._memory, self._batch = self._make(self.size)
@@ -84,9 +89,7 @@ class Streams:
 
     def _reserve(self, streams: int, positions: int, tokens: int) -> None:
         """Replace the context by a larger one if it lacks room; streams keep their numbers and states."""
-        size = self.size.grown(max(streams, 1), positions, tokens)
-        if size.streams > self._most:
-            size = replace(size, streams=self._most)
+        size = self.size.grown(streams, positions, tokens, self._most)
         if size == self.size:
             return
         made = self._make(size)
