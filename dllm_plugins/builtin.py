@@ -91,7 +91,7 @@ def register_strategies(
 @hookimpl
 def register_denoisers() -> list[Backend]:
     """What computes the default model's passes."""
-    return [smollm2.AUTO, smollm2.KERNELS, smollm2.TORCH]
+    return [smollm2.AUTO, smollm2.KERNELS, smollm2.TORCH, smollm2.LLAMA_CPP]
 
 
 @hookimpl

@@ -26,6 +26,8 @@ class ModelSpec:
     :param shifted: whether the row at p - 1 predicts position p while a canvas is denoised.
     :param holds: whether an approximate cache can be asked for.
     :param holds_prefix_only: whether that can only be what stands before everything forwarded anew.
+    :param mixes: whether clean and open rows share a call of the model; where not, a strategy that verifies and
+        drafts at once makes a pass of each.
     :param refused: modes its family has, but this backend does not serve, and why.
     :param eos_id: the id of the end of text, where the checkpoint names one.
     :param pad_id: the id of padding, where the checkpoint names one.
@@ -53,6 +55,7 @@ class ModelSpec:
     shifted: bool = False
     holds: bool = False
     holds_prefix_only: bool = False
+    mixes: bool = True
     refused: Mapping[str, str] = field(default_factory=dict)
     ids: Mapping[str, int] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)

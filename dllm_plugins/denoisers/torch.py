@@ -159,14 +159,6 @@ class TorchDenoiser(Rows[ExactCache]):
             seen.append(attend(q[part.rows], keys, values, part.mask.to(keys.device)))
         return torch.cat(seen)
 
-    def _refine(self, hidden: Tensor, left: Tensor) -> Tensor:
-        """The chain head where the left token is known; hidden [N, width] padded, left [n, 2]."""
-        known = self._embedding[left.clamp(min=0).to(hidden.device)] * (left >= 0).to(hidden)[..., None]
-        known = pad_rows(known.flatten(1), ROWS).view(-1, 2, hidden.shape[-1])
-        inputs = torch.cat([hidden, unit_rms(known[:, 0]), unit_rms(known[:, 1])], dim=-1)
-        change = linear(F.silu(linear(inputs, self.low_rank.chain_down)), self.low_rank.chain_up)
-        return hidden + change * pad_rows((left[:, :1] >= 0).to(hidden), ROWS)
-
     @torch.inference_mode()
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:
         """Logits [N, vocabulary]; see :meth:`~dllm_plugins.denoisers.base.Denoiser.logits`."""
@@ -182,8 +174,20 @@ class TorchDenoiser(Rows[ExactCache]):
     def _head(self, hidden: Tensor, left: Tensor | None, head: Tensor) -> Tensor:
         padded = pad_rows(hidden, ROWS)
         if left is not None:
-            padded = self._refine(padded, left)
+            padded = refined(padded, left, self._embedding, self.low_rank.chain_down, self.low_rank.chain_up)
         return linear(padded, head)[: len(hidden)]
+
+
+def refined(hidden: Tensor, left: Tensor, embedding: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    """The chain head where the left token is known; hidden [N, width] padded to whole tiles, left [n, 2].
+
+    :param embedding: [ids, width]; `down` [inner, 3 * width] and `up` [width, inner] are the head's own.
+    """
+    known = embedding[left.clamp(min=0).to(hidden.device)] * (left >= 0).to(hidden)[..., None]
+    known = pad_rows(known.flatten(1), ROWS).view(-1, 2, hidden.shape[-1])
+    inputs = torch.cat([hidden, unit_rms(known[:, 0]), unit_rms(known[:, 1])], dim=-1)
+    change = linear(F.silu(linear(inputs, down)), up)
+    return hidden + change * pad_rows((left[:, :1] >= 0).to(hidden), ROWS)
 
 
 def unit_rms(x: Tensor) -> Tensor:

@@ -65,11 +65,16 @@ def base_place(base: str | Path | None) -> Path:
 
 def make_spec(base: LlamaWeights, stop_ids: frozenset[int], row_invariant: bool) -> ModelSpec:
     """What the engine must know of the tri-mode model."""
+    return spec_of(base.shape, stop_ids, row_invariant)
+
+
+def spec_of(shape: LlamaShape, stop_ids: frozenset[int], row_invariant: bool) -> ModelSpec:
+    """The same, by the base's shape."""
     return ModelSpec(
         name=NAME,
-        vocabulary=base.shape.vocabulary,
-        mask_id=base.shape.vocabulary,
-        context=base.shape.context,
+        vocabulary=shape.vocabulary,
+        mask_id=shape.vocabulary,
+        context=shape.context,
         stop_ids=stop_ids,
         block_length=BLOCK_LENGTH,
         draft_length=DRAFT_LENGTH,
@@ -103,6 +108,8 @@ def load(options: LoadOptions) -> Model:
         raise OptionError(f"compile={options.compile!r} is of no use to {NAME}, which has kernels; leave it out")
     backend = plugins.find("backend", options.backend, plugins.backends())
     folder = base_place(options.base)
+    if backend is LLAMA_CPP:
+        return Model(NAME, build_llama_cpp(folder, options), load_tokenizer(folder))
     device = best_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     int8 = wants_int8(options, device)
@@ -124,6 +131,15 @@ def build_torch(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -
 def build_kernels(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec, int8: bool = False) -> TriModeDenoiser:
     """The backend of our kernels; with `int8` the base's matrices are quantised and emptied."""
     return TriModeDenoiser(base, low_rank, spec, int8=int8)
+
+
+def build_llama_cpp(folder: Path, options: LoadOptions) -> Denoiser:
+    """The backend of llama.cpp, from the base's folder: it computes files, which are made of the weights once."""
+    from dllm_plugins.gguf.default_model import load_denoiser
+
+    shape = LlamaShape.from_config(read_config(folder))
+    spec = spec_of(shape, _stop_ids(folder), row_invariant=False)
+    return load_denoiser(folder, Path(options.denoiser or shipped_denoiser()), shape, spec, options)
 
 
 def build_auto(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> Denoiser:
@@ -157,5 +173,6 @@ def _auto(shape: LlamaShape, device: torch.device, dtype: torch.dtype, *, one_pl
 AUTO = Backend("auto", "the kernels where they fit, else torch", build_auto)
 KERNELS = Backend("kernels", "our block decoder, on the CPU", build_kernels)
 TORCH = Backend("torch", "PyTorch on any device it has", build_torch)
+LLAMA_CPP = Backend("llama_cpp", "llama.cpp on the CPU: a GGUF base, and an adapter for open rows", build_llama_cpp)
 FAMILY = Family("smollm2-tri-mode", frozenset({"llama"}), "SmolLM2-135M-Instruct with our low-rank denoiser", load)
 DEFAULT = Preset(NAME, "the tri-mode default: speculative, diffusion, ar", FAMILY.load, auto)

@@ -20,6 +20,7 @@ OLDEST, BEYOND = (0, 3, 36), (0, 4)
 #: ggml's own numbers (ggml.h).
 _ERROR, _CONTINUED = 4, 5
 _NEEDED = (
+    "llama_adapter_lora_init",
     "llama_backend_init",
     "llama_context_default_params",
     "llama_decode",

@@ -18,8 +18,6 @@ from dllm_plugins.gguf.library import library
 
 #: llama.h, llama_load_mode.
 _READ, _MAP = 0, 1
-#: llama.h, llama_rope_type: none, pairs side by side, pairs half a head apart. Others have several positions a token.
-_ROPES = (-1, 0, 2)
 
 
 def cores() -> int:
@@ -37,6 +35,9 @@ class GgufModel:
     :raises CheckpointError: if the file is missing or damaged.
     :raises GgufError: if llama.cpp cannot load it, or works in a way that block decoding cannot use.
     """
+
+    #: llama.h, llama_rope_type: none, pairs side by side, pairs half a head apart.
+    ropes: tuple[int, ...] = (-1, 0, 2)
 
     def __init__(self, path: str | Path, threads: int | None = None, mmap: bool = True) -> None:
         if threads is not None and threads < 1:
@@ -69,7 +70,7 @@ class GgufModel:
             "keeps a running state beside its keys": lib.llama_model_is_hybrid(model),
             "sees a sliding window of its past": lib.llama_model_n_swa(model) > 0,
             "has an encoder": lib.llama_model_has_encoder(model),
-            "has several positions a token": lib.llama_model_rope_type(model) not in _ROPES,
+            "has several positions a token": lib.llama_model_rope_type(model) not in self.ropes,
         }
         found = [reason for reason, holds in reasons.items() if holds]
         if found:

@@ -4,7 +4,8 @@ One pass holds the clean rows [last token, d1 ... dk] and, behind each of them, 
 of open rows that drafts what follows it, so verifying and drafting share the pass (as
 in TiDAR, arXiv 2511.08923; our layout: docs/default-model.md). Drafts are accepted
 while they equal what the clean rows themselves draw, with noise keyed on the position,
-so sampled text equals sampled AR text too.
+so sampled text equals sampled AR text too. Where clean and open rows cannot share a call,
+the two take turns: one pass verifies, the next one drafts behind what was accepted.
 """
 
 from collections.abc import Sequence
@@ -43,28 +44,42 @@ class SpeculativeStrategy:
 
     def plan(self, row: Row, spec: ModelSpec) -> Plan:
         """Clean rows (what is not cached, then the drafts) and one group behind each candidate."""
+        apart = self._drafted_apart(row, spec)
+        if apart:
+            return Plan((self._group(row, len(row.tokens) - 1, apart, spec),), "draft")
         run = row.tokens[row.frozen :]
         clean = run + row.drafts
         first = len(run) - 1
         segments = [
             Segment(row.handle, clean, range(row.frozen, row.frozen + len(clean)), wanted=range(first, len(clean)))
         ]
-        for accepted in range(len(row.drafts) + 1):
+        for accepted in range(len(row.drafts) + 1 if spec.mixes else 0):
             size = self._group_size(row, accepted, spec)
             if size:
-                place = len(row.tokens) + accepted
-                segments.append(
-                    Segment(
-                        row.handle,
-                        self.process.noised(size, spec),
-                        range(place, place + size),
-                        noisy=True,
-                        causal=False,
-                        behind=((0, first + accepted + 1),),
-                        wanted=range(size),
-                    )
-                )
+                behind = ((0, first + accepted + 1),)
+                segments.append(self._group(row, len(row.tokens) + accepted, size, spec, behind))
         return Plan(tuple(segments), "verify" if row.step else "prefill")
+
+    def _group(
+        self, row: Row, place: int, size: int, spec: ModelSpec, behind: tuple[tuple[int, int], ...] = ()
+    ) -> Segment:
+        """Open rows that draft what follows the token at `place`, whose own row is not needed."""
+        return Segment(
+            row.handle,
+            self.process.noised(size, spec),
+            range(place, place + size),
+            noisy=True,
+            causal=False,
+            behind=behind,
+            wanted=range(size),
+        )
+
+    @staticmethod
+    def _drafted_apart(row: Row, spec: ModelSpec) -> int:
+        """How many drafts the row's next pass makes where it cannot verify in the same one; 0 if it verifies."""
+        if spec.mixes or not row.step or row.drafts or row.frozen < len(row.tokens) - 1:
+            return 0
+        return max(0, min(row.config.draft_length or spec.draft_length, row.remaining - 1))
 
     def _group_size(self, row: Row, accepted: int, spec: ModelSpec) -> int:
         """Drafts worth making once `accepted` drafts and one more token are final."""
@@ -73,11 +88,14 @@ class SpeculativeStrategy:
 
     def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
         """Accept drafts, append the frontier, draft again behind the last accepted token."""
-        accepted = self._verify(rows, hidden, denoiser)
-        groups = []
-        for row, parts, count in zip(rows, hidden, accepted, strict=True):
-            row.drafts = []
-            groups.append(parts[1 + count] if 1 + count < len(parts) else None)
+        spec = denoiser.spec
+        groups = [parts[0] if self._drafted_apart(row, spec) else None for row, parts in zip(rows, hidden, strict=True)]
+        places = [place for place, group in enumerate(groups) if group is None]
+        accepted = self._verify([rows[place] for place in places], [hidden[place] for place in places], denoiser)
+        for place, count in zip(places, accepted, strict=True):
+            rows[place].drafts = []
+            parts = hidden[place]
+            groups[place] = parts[1 + count] if 1 + count < len(parts) else None
         self._draft(rows, groups, denoiser)
 
     def _verify(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> list[int]:
