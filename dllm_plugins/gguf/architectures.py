@@ -48,6 +48,7 @@ class Architecture:
     :param square: takes heads times head size to be the width.
     :param partial: can rotate a part of each head.
     :param factors: can divide the rotary frequencies one by one.
+    :param tempered: reads how fast YaRN's parts change, and scales queries at far positions.
     :param own_head: needs `output.weight`, also where it is the embedding.
     :param fused: query, key and value are one tensor.
     :param renormalised: whether the weights of the chosen experts are made to sum to one; None
@@ -60,6 +61,7 @@ class Architecture:
     square: bool = False
     partial: bool = False
     factors: bool = False
+    tempered: bool = False
     own_head: bool = False
     fused: bool = False
     renormalised: bool | None = None
@@ -72,6 +74,7 @@ _ARCHITECTURES = (
         permuted=True,
         factors=True,
     ),
+    Architecture("mistral3", _LLAMA, permuted=True, tempered=True),
     Architecture("llada", _LLAMA, permuted=True),
     Architecture("qwen2", _LLAMA, square=True),
     Architecture("dream", _LLAMA, square=True),
@@ -87,6 +90,7 @@ ARCHITECTURES = {item.name: item for item in _ARCHITECTURES}
 _OF_FAMILY = {"dream": "dream", "llada": "llada", "llada_moe": "llada-moe", "rnd1": "rnd1"}
 _OF_CLASS = {
     "LlamaForCausalLM": "llama",
+    "Ministral3ForCausalLM": "mistral3",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "Qwen3MoeForCausalLM": "qwen3moe",

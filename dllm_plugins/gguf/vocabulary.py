@@ -81,13 +81,11 @@ def _settings(tokenizer: Any) -> dict[str, Any]:
 
 
 def _ends(tokenizer: Any) -> Metadata:
-    """Which special tokens it puts around a text, as seen on one."""
-    plain = tokenizer.encode("a", add_special_tokens=False)
-    whole = tokenizer.encode("a")
-    return {
-        "tokenizer.ggml.add_bos_token": len(whole) > len(plain) and whole[0] == tokenizer.bos_token_id,
-        "tokenizer.ggml.add_eos_token": len(whole) > len(plain) and whole[-1] == tokenizer.eos_token_id,
-    }
+    """Which special tokens it puts around a text, as seen around none."""
+    around = tokenizer.encode("")
+    begins = bool(around) and around[0] == tokenizer.bos_token_id
+    ends = len(around) > begins and around[-1] == tokenizer.eos_token_id
+    return {"tokenizer.ggml.add_bos_token": begins, "tokenizer.ggml.add_eos_token": ends}
 
 
 def _byte_level(found: dict[str, Any], ids: dict[str, int], size: int) -> Metadata:

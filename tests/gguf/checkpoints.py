@@ -86,6 +86,16 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 128}
+_FAR = {
+    **YARN,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 24.0,
+    "beta_slow": 2.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.1,
+}
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,13 @@ KINDS: dict[str, Kind] = {
         "sdar",
         "qwen3",
         {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 25000.0}},
+    ),
+    "yarn-rotary": Kind("DreamModel", "Dream", "dream", {"rope_parameters": YARN}),
+    "nemotron_labs": Kind(
+        "NemotronLabsDiffusionModel",
+        "nemotron_labs_diffusion",
+        "mistral3",
+        {"dlm_paradigm": "bidirectional", "sliding_window": None, "rope_parameters": _FAR},
     ),
     "stable_diffcoder": Kind("StableDiffcoderForCausalLM", "llama", "llama"),
     "a2d-llama": Kind("A2DLlamaLMHeadModel", "a2d-llama", "llama", {"attention_bias": True, "mlp_bias": True}),
@@ -242,9 +259,17 @@ def _bailing(tensors: Tensors) -> Tensors:
     return found
 
 
+def _nemotron(tensors: Tensors) -> Tensors:
+    return {
+        name.replace("model.", "encoder.", 1).replace("lm_head.", "diffusion_head."): tensor
+        for name, tensor in tensors.items()
+    }
+
+
 _OWN: dict[str, Callable[[Tensors], Tensors]] = {
     "llada": _olmo,
     "llada2": _bailing,
+    "nemotron_labs": _nemotron,
     "rnd1": _one_by_one,
     "llada_moe": _one_by_one,
 }

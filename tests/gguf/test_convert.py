@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from dllm_plugins.gguf.header import read_header
 from .checkpoints import KINDS
 from .checkpoints import MASK
 from .checkpoints import VOCABULARY
+from .checkpoints import YARN
 from .checkpoints import make
 from .passes import llama_logits
 from .passes import torch_logits
@@ -154,12 +156,7 @@ def test_an_ordinary_llama_is_the_default_models_base(tmp_path: Path) -> None:
 
 
 LLAMA3 = KINDS["llama3-rotary"].config["rope_parameters"]
-YARN = {
-    "rope_type": "yarn",
-    "factor": 4.0,
-    "rope_theta": 1e4,
-    "original_max_position_embeddings": 128,
-}
+PARTIAL = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +165,11 @@ YARN = {
         ("dream", {"head_dim": 8}, "4 heads of 8 in a width of 64"),
         ("rnd1", {"norm_topk_prob": False}, "norm_topk_prob=False"),
         ("sdar_moe", {"mlp_only_layers": [0]}, "layers without experts"),
-        ("sdar", {"rope_parameters": YARN}, "rope_type='yarn'"),
+        ("sdar", {"rope_parameters": {**YARN, "beta_fast": 16.0}}, "beta_fast=16.0"),
+        ("sdar", {"rope_parameters": {**YARN, "truncate": False}}, "truncate=False"),
+        ("sdar", {"rope_parameters": {**YARN, "llama_4_scaling_beta": 0.5}}, "llama_4_scaling_beta=0.5"),
+        ("sdar", {"rope_parameters": {**YARN, "rope_type": "dynamic"}}, "rope_type='dynamic'"),
+        ("diffullama", {"rope_parameters": PARTIAL}, "partial_rotary_factor=0.5"),
         ("dream", {"rope_parameters": LLAMA3}, "rope_type='llama3'"),
         ("sdar", {"attention_bias": True}, "self_attn.o_proj.bias"),
         ("sdar", {"mask_token_id": 5000}, "mask_token_id=5000"),
@@ -179,8 +180,8 @@ def test_what_a_graph_computes_otherwise_is_refused(
 ) -> None:
     """Before anything is written."""
     folder = make(tmp_path / "folder", name, **config)
-    with pytest.raises(CheckpointError, match=reason):
-        convert(folder, tmp_path / "out.gguf")
+    with pytest.raises(CheckpointError, match=re.escape(reason)):
+        convert(folder, tmp_path / "out.gguf", family=KINDS[name].family)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
@@ -255,3 +256,33 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
 
     convert(folder, out, "F32", progress=again)
     assert read_header(out).architecture == "dream"
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+import torch
+from dllm_plugins.gguf.convert import convert
+
+def own():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+seen = []
+def progress(stage, done, total):
+    seen.append(own())
+
+convert(sys.argv[1], Path(sys.argv[2]), "F32", progress=progress)
+print(max(seen) - seen[0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured as Linux tells it")
+def test_one_tensor_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    """The stored weights are mapped from their file; only what is being written is the process's own."""
+    folder = make(tmp_path / "folder", "dream", torch.bfloat16, num_hidden_layers=12, intermediate_size=8192)
+    largest, whole = 4 * 64 * 8192, (folder / "model.safetensors").stat().st_size
+    assert whole > 16 * largest / 2
+    command = [sys.executable, "-c", MEASURED, str(folder), str(tmp_path / "out.gguf")]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert int(told[-1]) < 4 * largest
