@@ -76,3 +76,30 @@ def checkpoint(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
         return place
 
     return make
+
+
+@pytest.fixture
+def fitting(checkpoint: Callable[..., Path]) -> Callable[..., Path]:
+    """A tiny checkpoint whose tokenizer has no more tokens than the embedding, as llama.cpp wants it."""
+
+    def make(case: str, *without: str) -> Path:
+        place = checkpoint(case, *without)
+        file, size = place / "tokenizer.json", json.loads((place / "config.json").read_text())["vocab_size"]
+        if file.exists():
+            tokenizer = json.loads(file.read_text())
+            vocabulary = tokenizer["model"]["vocab"]
+            tokenizer["model"]["vocab"] = {token: number for token, number in vocabulary.items() if number < size}
+            file.write_text(json.dumps(tokenizer))
+        return place
+
+    return make
+
+
+@pytest.fixture
+def sdar(fitting: Callable[..., Path], run: Run, tmp_path: Path) -> Path:
+    """A tiny SDAR as a float32 file, written by the command."""
+    out = tmp_path / "sdar.gguf"
+    shown = run("dllm", "gguf", str(fitting("sdar")), str(out), "--quant", "F32")
+    assert f"Wrote {out}" in shown.stdout
+    assert "Writing ..." in shown.stderr
+    return out

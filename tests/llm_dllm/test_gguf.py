@@ -1,6 +1,5 @@
 """GGUF files in llm: `llm dllm gguf`, `add`, by path, and killed half way."""
 
-import json
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -18,33 +17,6 @@ from llm_dllm.registry import entries
 Run = Callable[..., Result]
 Make = Callable[..., Path]
 SDAR = "sdar"
-
-
-@pytest.fixture
-def fitting(checkpoint: Make) -> Make:
-    """A tiny checkpoint whose tokenizer has no more tokens than the embedding, as llama.cpp wants it."""
-
-    def make(case: str, *without: str) -> Path:
-        place = checkpoint(case, *without)
-        file, size = place / "tokenizer.json", json.loads((place / "config.json").read_text())["vocab_size"]
-        if file.exists():
-            tokenizer = json.loads(file.read_text())
-            vocabulary = tokenizer["model"]["vocab"]
-            tokenizer["model"]["vocab"] = {token: number for token, number in vocabulary.items() if number < size}
-            file.write_text(json.dumps(tokenizer))
-        return place
-
-    return make
-
-
-@pytest.fixture
-def sdar(fitting: Make, run: Run, tmp_path: Path) -> Path:
-    """A tiny SDAR as a float32 file, written by the command."""
-    out = tmp_path / "sdar.gguf"
-    shown = run("dllm", "gguf", str(fitting(SDAR)), str(out), "--quant", "F32")
-    assert f"Wrote {out}" in shown.stdout
-    assert "Writing ..." in shown.stderr
-    return out
 
 
 def named(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[Path, set[str]]:
@@ -113,7 +85,7 @@ def test_add_needs_the_header_only(sdar: Path, run: Run, monkeypatch: pytest.Mon
     def missing() -> None:
         raise GgufError("not asked for")
 
-    monkeypatch.setattr("dllm_plugins.gguf.library.library", missing)
+    monkeypatch.setattr("dllm_plugins.gguf.load.library", missing)
     run("dllm", "add", str(sdar))
     run("dllm", "add", str(sdar), "mine")
     run("dllm", "add", str(sdar), "--name", "other")
