@@ -70,7 +70,7 @@ class LlamaCppDenoiser:
             modes=tuple(mode for mode in spec.modes if spec.strategies.get(mode, mode) not in UNPROVEN),
             refused={m: UNPROVEN[s] for m in spec.modes if (s := spec.strategies.get(m, m)) in UNPROVEN},
             holds=spec.holds and model.has_memory,
-            holds_prefix_only=spec.holds and model.has_memory,
+            holds_prefix_only=True,
         )
         self._shelf = Shelf(self.context)
         self._rows: dict[int, LlamaRow] = {}
