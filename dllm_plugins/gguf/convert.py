@@ -120,13 +120,16 @@ def _save(
     metadata = metadata | keys | {"general.file_type": QUANTS[wide]}
     goal = estimate(entries, kind) if kind in TYPES else 0
     _room(out, size(entries, wide) + goal)
-    with beside(out) as part:
-        if wide == kind:
-            write(part, metadata, entries, wide, progress)
-        else:
-            with beside(part, "wide", keep=False) as source:
-                write(source, metadata, entries, wide, progress)
-                quantise(source, part, kind, progress, goal)
+    try:
+        with beside(out) as part:
+            if wide == kind:
+                write(part, metadata, entries, wide, progress)
+            else:
+                with beside(part, "wide", keep=False) as source:
+                    write(source, metadata, entries, wide, progress)
+                    quantise(source, part, kind, progress, goal)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {out}: {error}; choose another place, or free some room") from error
     return out
 
 

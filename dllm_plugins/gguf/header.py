@@ -121,7 +121,7 @@ class _Reader:
         if not isinstance(metadata.get("general.architecture"), str):
             self._damaged("it has no general.architecture")
         alignment = metadata.get("general.alignment", ALIGNMENT)
-        if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             self._damaged(f"general.alignment is {alignment!r}")
         start = self.at
         infos = list(self._infos(tensors))

@@ -21,6 +21,7 @@ FAMILIES = {"dream": "dream", "llada": "llada", "llada-moe": "llada_moe", "rnd1"
 COMPUTES = {
     "llama": "Llama",
     "llada": "Llama",
+    "mistral3": "Ministral3",
     "qwen2": "Qwen2",
     "dream": "Qwen2",
     "qwen3": "Qwen3",

@@ -1,5 +1,6 @@
 """What the converter writes is what torch computes; what llama.cpp would compute otherwise is refused."""
 
+import errno
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -217,6 +219,24 @@ def test_weights_too_large_for_half_precision_leave_the_old_file(tmp_path: Path)
     with pytest.raises(CheckpointError, match="not finite in F16"):
         convert(folder, out, "F16")
     assert out.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "out.gguf"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = make(tmp_path / "folder", "dream"), tmp_path / "out.gguf"
+    out.write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+        with pytest.raises(CheckpointError, match=r"needs 0 MiB.*free some"):
+            convert(folder, out)
+
+    def full(*_given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gguf.GGUFWriter.write_tensor_data", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*No space left"):
+        convert(folder, out)
+    assert out.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "out.gguf"]
 
 
