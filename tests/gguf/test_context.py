@@ -174,7 +174,7 @@ def test_an_unknown_layout_of_states_is_refused(context: Context, monkeypatch: p
         ([Run(0, PREFIX, [1, 2], wanted=[2])], "ascending"),
         ([Run(0, PREFIX, [1, 2], wanted=[-1])], "ascending"),
         ([Run(0, PREFIX, embeddings=np.zeros((2, 95), np.float32))], r"\(2, 95\)"),
-        ([Run(0, PREFIX, embeddings=np.zeros((2, 96), np.float64))], "float64"),  # type: ignore[arg-type]
+        ([Run(0, PREFIX, embeddings=np.zeros((2, 96), np.float64))], "float64"),
         ([Run(0, PREFIX, [1], embeddings=np.zeros((2, 96), np.float32))], "beside 1 tokens"),
         ([Run(0, PREFIX, [1]), Run(1, PREFIX, embeddings=np.zeros((1, 96), np.float32))], "cannot share a call"),
     ],

@@ -80,7 +80,7 @@ def test_tokens_of_torch(
 def test_calls_are_passes(tmp_path: Path) -> None:
     """Three blocks of 8 behind 19 tokens: what freezes is a call apart, and block by block at first."""
     both = tiny.tiny(tmp_path, "qwen3")
-    fields = {"modes": ("diffusion",), "strategies": {"diffusion": "sdar"}}
+    fields: dict[str, Any] = {"modes": ("diffusion",), "strategies": {"diffusion": "sdar"}}
     request = Request(tiny.tokens(19), SamplingConfig(max_new_tokens=21, threshold=1.0))
     usage = engine(ours(both, **fields)).generate([request])[0].usage
     # 16 tokens in two blocks freeze first; the block begun by the prompt has 5 open, the others 8 each.
