@@ -81,8 +81,10 @@ def cache_type(name: str, dtype: str, header: Header) -> str:
 
 
 def with_stored(checkpoint: GgufCheckpoint, options: LoadOptions) -> LoadOptions:
-    """Options, with the preset that was given when the file was converted where none is given now."""
-    return replace(options, preset=options.preset or checkpoint.header.metadata.get("dllm.preset"))
+    """Options, with the preset and the mask of the file's conversion where none is given now."""
+    stored = checkpoint.header.metadata
+    mask = stored.get("dllm.mask_token_id") if options.mask_id is None else options.mask_id
+    return replace(options, preset=options.preset or stored.get("dllm.preset"), mask_id=mask)
 
 
 def text_of(checkpoint: GgufCheckpoint) -> Any:

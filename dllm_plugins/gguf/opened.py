@@ -88,8 +88,6 @@ def open_gguf(place: str | Path, family: str | None = None) -> GgufCheckpoint:
     if "dllm.config" in header.metadata:
         config = _read(header, "dllm.config")
         layout = layout_of(config, str(path), family or header.metadata.get("dllm.family"))
-        if "dllm.mask_token_id" in header.metadata:
-            config |= {"mask_token_id": header.metadata["dllm.mask_token_id"]}
     else:
         layout = _family_of(header, family)
         config = {name: header.metadata[key] for name, key in IDS.items() if key in header.metadata}

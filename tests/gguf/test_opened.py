@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import gguf
+from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.gguf.load import auto
 from dllm_plugins.gguf.load import check_options
+from dllm_plugins.gguf.load import with_stored
 from dllm_plugins.gguf.opened import open_gguf
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import auto_backend
@@ -56,6 +58,12 @@ def write(folder: Path, architecture: str, **metadata: Any) -> Path:
     return path
 
 
+def spec_of(path: Path, **options: Any) -> ModelSpec:
+    """As `load_model` makes it."""
+    checkpoint = open_gguf(path)
+    return make_spec(str(path), checkpoint, None, with_stored(checkpoint, LoadOptions(**options)))
+
+
 def test_a_file_of_ours_is_the_checkpoint(tmp_path: Path) -> None:
     """Family, ids, block, stops and preset come from the configs in it."""
     path = write(
@@ -66,13 +74,13 @@ def test_a_file_of_ours_is_the_checkpoint(tmp_path: Path) -> None:
         dllm__family="sdar",
         dllm__mask_token_id=39,
     )
-    spec = make_spec(str(path), open_gguf(path), None, LoadOptions())
+    spec = spec_of(path)
     assert (spec.vocabulary, spec.context, spec.mask_id, spec.block_length) == (40, 64, 39, 4)
     assert spec.stop_ids == {3, 5}
     assert spec.ids["retry_token_id"] == 7
     assert spec.strategies["diffusion"] == "sdar"
     assert spec.cache == "exact"
-    assert make_spec(str(path), open_gguf(path), None, LoadOptions(mask_id=38)).mask_id == 38
+    assert spec_of(path, mask_id=38).mask_id == 38
 
 
 def test_a_file_of_llama_cpp_s_converter(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from llm.cli import cli
 
 from llm_dllm.loading import loaded_model
 
+from ..gguf.spoken import give_tokenizer
+
 GOLDEN = Path(__file__).parents[1] / "families" / "golden"
 
 Run = Callable[..., Result]
@@ -79,17 +81,12 @@ def checkpoint(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def fitting(checkpoint: Callable[..., Path]) -> Callable[..., Path]:
+def fitting(checkpoint: Callable[..., Path], tiny_folder: Path) -> Callable[..., Path]:
     """A tiny checkpoint whose tokenizer has no more tokens than the embedding, as llama.cpp wants it."""
 
     def make(case: str, *without: str) -> Path:
         place = checkpoint(case, *without)
-        file, size = place / "tokenizer.json", json.loads((place / "config.json").read_text())["vocab_size"]
-        if file.exists():
-            tokenizer = json.loads(file.read_text())
-            vocabulary = tokenizer["model"]["vocab"]
-            tokenizer["model"]["vocab"] = {token: number for token, number in vocabulary.items() if number < size}
-            file.write_text(json.dumps(tokenizer))
+        give_tokenizer(place, tiny_folder, *without)
         return place
 
     return make

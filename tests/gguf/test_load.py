@@ -1,0 +1,200 @@
+"""`load_model` of a GGUF file: the checkpoint's own spec and tokens, in every host."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gguf
+from dllm_plugins import Finish
+from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins import load_model
+from dllm_plugins.errors import GgufError
+from dllm_plugins.errors import OptionError
+from dllm_plugins.gguf.convert import convert
+from dllm_plugins.gguf.header import read_header
+from dllm_plugins.gguf.load import cache_type
+from langchain_dllm import DLLM
+from langchain_dllm import ChatDLLM
+
+from .spoken import give_tokenizer
+
+pytest.importorskip("llama_cpp", reason="needs the extra gguf")
+
+GOLDEN = Path(__file__).parents[1] / "families" / "golden"
+#: What the backend changes; all else of a spec is the checkpoint's.
+OWN = {"name", "numerics", "holds_prefix_only", "refused"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where copies go."""
+    monkeypatch.setenv("DLLM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "gguf"
+
+
+def folder(case: str) -> Path:
+    """A checkpoint."""
+    return GOLDEN / case / "checkpoint"
+
+
+def pair(case: str, place: Path, **options: Any) -> tuple[Model, Model]:
+    """The checkpoint in torch, and its float32 file; the mask as the golden data has it."""
+    options["mask_id"] = json.loads((GOLDEN / case / "case.json").read_text())["mask_id"]
+    path = convert(folder(case), place / f"{case}.gguf", "F32", mask_id=options["mask_id"])
+    torch = load_model(str(folder(case)), dtype="float32", device="cpu", backend="torch", **options)
+    return torch, load_model(str(path))
+
+
+def answers(model: Model, **options: Any) -> list[Finish]:
+    """Of unequal rows, decoded together."""
+    config = SamplingConfig(max_new_tokens=24, **options)
+    return model.engine().generate([Request([*range(40, 40 + length)], config) for length in (3, 17, 30)])
+
+
+@pytest.mark.parametrize("case", ["sdar", "stable_diffcoder", "llada_dense"])
+def test_the_spec_is_the_checkpoints(case: str, tmp_path: Path) -> None:
+    """Modes, mask, blocks, stops, ids: whatever the engine asks."""
+    torch, ours = pair(case, tmp_path)
+    for field in fields(torch.denoiser.spec):
+        if field.name not in OWN:
+            assert getattr(ours.denoiser.spec, field.name) == getattr(torch.denoiser.spec, field.name), field.name
+    assert ours.denoiser.spec.numerics == "approximate"
+    assert ours.name.endswith(f"{case}.gguf")
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        ("sdar", {"block_length": 4, "steps": 2}),
+        ("sdar", {"temperature": 0.9, "seed": 5}),
+        ("sdar", {"mode": "blocks", "rule": "margin", "block_length": 8}),
+        ("stable_diffcoder", {"steps": 2}),
+        ("llada_dense", {"block_length": 8, "steps": 8}),
+        ("llada_dense", {"block_length": 8, "steps": 8, "temperature": 0.8, "seed": 3}),
+        ("llada_dense", {"mode": "fast_dllm", "block_length": 8, "threshold": 0.3, "approximate_cache": "prefix"}),
+    ],
+)
+def test_the_tokens_are_the_checkpoints(case: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """Rules, seeds, caches: the same engine, so the same tokens in float32; statistics say what is what."""
+    torch, ours = pair(case, tmp_path)
+    for mine, other in zip(answers(ours, **options), answers(torch, **options), strict=True):
+        assert mine.tokens == other.tokens
+        assert mine.reason == other.reason
+        assert mine.usage.useful_tokens == other.usage.useful_tokens
+        assert mine.usage.cache == other.usage.cache
+        assert mine.usage.numerics == "approximate"
+        assert mine.usage.total_passes >= other.usage.total_passes
+
+
+def test_what_llama_cpp_cannot_see_is_refused(tmp_path: Path) -> None:
+    """A mode that hides single tokens from one another."""
+    _, ours = pair("llada_dense", tmp_path)
+    with pytest.raises(GgufError, match=r"hides single tokens.*choose another mode"):
+        answers(ours, mode="wino", block_length=8)
+    assert answers(ours, block_length=8)
+
+
+def test_copies_are_made_once_and_the_file_is_only_read(cache: Path, tmp_path: Path) -> None:
+    """LLaDA's file keeps keys under another name; SDAR's as it is."""
+    path = convert(folder("llada_dense"), tmp_path / "llada.gguf", "F32", mask_id=236)
+    before = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns
+    first = load_model(str(path))
+    assert first.denoiser.spec.holds
+    (copy,) = cache.iterdir()
+    made = copy.stat().st_mtime_ns
+    load_model(str(path))
+    assert [found.stat().st_mtime_ns for found in cache.iterdir()] == [made]
+    assert (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) == before
+    with pytest.raises(OptionError, match="dual"):
+        answers(first, approximate_cache="dual", block_length=8)
+    load_model(str(convert(folder("sdar"), tmp_path / "sdar.gguf", "F32")))
+    assert list(cache.iterdir()) == [copy]
+
+
+def test_a_file_of_llama_cpp_s_converter(tmp_path: Path) -> None:
+    """Without our keys, the graph and the tokenizer's ids say enough; what they do not say can be said."""
+    ours = convert(folder("llada_dense"), tmp_path / "ours.gguf", "F32", mask_id=236)
+    foreign = gguf.GGUFWriter(tmp_path / "foreign.gguf", "llada")
+    reader = gguf.GGUFReader(ours)
+    for field in reader.fields.values():
+        if not field.name.startswith(("GGUF.", "dllm.", "general.architecture")):
+            kind = field.types[0]
+            foreign.add_key_value(field.name, field.contents(), kind, field.types[-1] if len(field.types) > 1 else None)
+    for tensor in reader.tensors:
+        foreign.add_tensor(tensor.name, tensor.data)
+    foreign.write_header_to_file()
+    foreign.write_kv_data_to_file()
+    foreign.write_tensors_to_file()
+    foreign.close()
+    found = load_model(str(tmp_path / "foreign.gguf"))
+    assert found.denoiser.spec.mask_id == 236
+    options: dict[str, Any] = {"block_length": 8, "steps": 8, "mode": "llada"}
+    same = [finish.tokens for finish in answers(load_model(str(ours)), **options)]
+    assert [finish.tokens for finish in answers(found, **options)] == same
+    assert load_model(str(tmp_path / "foreign.gguf"), mask_id=200).denoiser.spec.mask_id == 200
+
+
+def test_a_preset_is_kept_and_can_be_changed(tmp_path: Path) -> None:
+    """As said when the file was converted, or when it is loaded."""
+    path = convert(folder("llada_dense"), tmp_path / "fast.gguf", "F32", preset="fast_dllm", mask_id=236)
+    assert load_model(str(path)).denoiser.spec.strategies["diffusion"] == "fast_dllm"
+    assert load_model(str(path), preset="llada").denoiser.spec.strategies["diffusion"] == "llada"
+    with pytest.raises(OptionError, match="preset='luck'"):
+        load_model(str(path), preset="luck")
+
+
+def test_keys_and_values_have_the_type_asked_for(tmp_path: Path) -> None:
+    """Float32 files default to float32, others to float16; nothing else can be had."""
+    plain = convert(folder("sdar"), tmp_path / "f32.gguf", "F32")
+    half = convert(folder("sdar"), tmp_path / "bf16.gguf", "BF16")
+    for path, dtype, kind in (
+        (plain, "auto", "F32"),
+        (half, "auto", "F16"),
+        (plain, "float16", "F16"),
+        (half, "float32", "F32"),
+    ):
+        assert cache_type(str(path), dtype, read_header(path)) == kind
+        model: Any = load_model(str(path), dtype=dtype)
+        assert model.denoiser.context.cache == kind
+    with pytest.raises(OptionError, match=r"dtype='bfloat16'.*'float16' or 'float32'"):
+        load_model(str(plain), dtype="bfloat16")
+
+
+def test_wedlm_is_refused(tmp_path: Path) -> None:
+    """Its tokens stand in another order than their positions."""
+    place = tmp_path / "wedlm"
+    shutil.copytree(folder("sdar"), place)
+    config = json.loads((place / "config.json").read_text())
+    config |= {"architectures": ["WeDLMForCausalLM"], "model_type": "wedlm", "qk_norm": True}
+    (place / "config.json").write_text(json.dumps(config))
+    path = convert(place, tmp_path / "wedlm.gguf", "F32", mask_id=206)
+    with pytest.raises(GgufError, match="'wedlm' puts tokens in another order"):
+        load_model(str(path))
+
+
+async def test_langchain(tmp_path: Path, tiny_folder: Path) -> None:
+    """Invoked, streamed, in batches and as a text model, a file is a model like any other."""
+    place = tmp_path / "sdar"
+    shutil.copytree(folder("sdar"), place)
+    give_tokenizer(place, tiny_folder)
+    path = str(convert(place, tmp_path / "sdar.gguf", "F32"))
+    model, options = load_model(path), {"max_tokens": 12, "block_length": 4, "steps": 2}
+    config = SamplingConfig(max_new_tokens=12, block_length=4, steps=2)
+    asked = ["how?", "why?why?why?"]
+    requests = [Request(model.encode_chat([{"role": "user", "content": text}]), config) for text in asked]
+    texts = [finish.text for finish in model.engine().generate(requests)]
+    chat = ChatDLLM(model=path, **options)
+    assert [answer.content for answer in chat.batch(asked)] == texts
+    assert "".join(str(chunk.content) for chunk in chat.stream(asked[0])) == texts[0]
+    assert (await chat.ainvoke(asked[1])).content == texts[1]
+    assert chat.invoke(asked[0]).response_metadata["statistics"]["numerics"] == "approximate"
+    assert DLLM(model=path, **options).generate(asked).generations[1][0].text == texts[1]
+    with pytest.raises(OptionError, match="weights='int8'"):
+        ChatDLLM(model=path, weights="int8", **options).invoke(asked[0])
