@@ -6,16 +6,15 @@ Format: ggml-org/ggml docs/gguf.md; limits as in llama.cpp's ggml/src/gguf.cpp.
 """
 
 import mmap
-import struct
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
-from typing import NoReturn
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.gguf.cursor import Cursor
 from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType
 from gguf import GGUFValueType
@@ -24,19 +23,6 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32
 MAX_DIMENSIONS = 4
-_SCALARS = {
-    GGUFValueType.UINT8: "B",
-    GGUFValueType.INT8: "b",
-    GGUFValueType.UINT16: "H",
-    GGUFValueType.INT16: "h",
-    GGUFValueType.UINT32: "I",
-    GGUFValueType.INT32: "i",
-    GGUFValueType.FLOAT32: "f",
-    GGUFValueType.BOOL: "?",
-    GGUFValueType.UINT64: "Q",
-    GGUFValueType.INT64: "q",
-    GGUFValueType.FLOAT64: "d",
-}
 #: Of a value, and of an array's members.
 _Types = tuple[GGUFValueType, GGUFValueType | None]
 
@@ -101,28 +87,25 @@ def read_header(path: Path) -> Header:
             if file.read(4) != MAGIC:
                 raise CheckpointError(f"{place} is not a GGUF file; give a *.gguf file, or a checkpoint's folder")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                return _Reader(place, view).header()
+                return _Reader(place, view, len(MAGIC)).header()
     except OSError as error:
         raise CheckpointError(f"cannot read {place}: {error}; check the path") from error
 
 
-class _Reader:
-    """A place in the mapped file, and what was read up to there."""
-
-    def __init__(self, path: Path, view: mmap.mmap) -> None:
-        self.path, self.view, self.at = path, view, 4
+class _Reader(Cursor):
+    """A file that is being read from its start to its tensors."""
 
     def header(self) -> Header:
         version = self._version()
-        tensors, pairs = self._number("q"), self._number("q")
+        tensors, pairs = self.number("q"), self.number("q")
         if not 0 <= tensors <= len(self.view) // 24 or not 0 <= pairs <= len(self.view) // 13:
-            self._damaged(f"it claims {tensors} tensors and {pairs} metadata entries")
+            self.damaged(f"it claims {tensors} tensors and {pairs} metadata entries")
         metadata, types, spans = self._metadata(pairs)
         if not isinstance(metadata.get("general.architecture"), str):
-            self._damaged("it has no general.architecture")
+            self.damaged("it has no general.architecture")
         alignment = metadata.get("general.alignment", ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            self._damaged(f"general.alignment is {alignment!r}")
+            self.damaged(f"general.alignment is {alignment!r}")
         start = self.at
         infos = list(self._infos(tensors))
         data = -(-self.at // alignment) * alignment
@@ -130,7 +113,7 @@ class _Reader:
         return Header(self.path, version, alignment, metadata, types, placed, data, spans, (start, self.at))
 
     def _version(self) -> int:
-        version: int = self._number("I")
+        version: int = self.number("I")
         if version in VERSIONS:
             return version
         if version & 0xFFFF == 0:
@@ -147,50 +130,25 @@ class _Reader:
         types: dict[str, _Types] = {}
         spans: dict[str, tuple[int, int]] = {}
         for _ in range(count):
-            start, key = self.at, self._text()
+            start, key = self.at, self.text()
             if key in metadata:
-                self._damaged(f"metadata key {key!r} comes twice")
-            kind, inner = self._kind(key), None
-            if kind is GGUFValueType.ARRAY:
-                inner = self._kind(key)
-                metadata[key] = self._array(inner, key)
-            else:
-                metadata[key] = self._text() if kind is GGUFValueType.STRING else self._number(_SCALARS[kind])
+                self.damaged(f"metadata key {key!r} comes twice")
+            kind = self.kind(key)
+            metadata[key], inner = self.value(kind, key)
             types[key], spans[key] = (kind, inner), (start, self.at)
         return metadata, types, spans
 
-    def _kind(self, key: str) -> GGUFValueType:
-        number = self._number("I")
-        try:
-            return GGUFValueType(number)
-        except ValueError:
-            self._damaged(f"metadata key {key!r} has the unknown type {number}")
-
-    def _array(self, inner: GGUFValueType, key: str) -> list[Any]:
-        count = self._number("Q")
-        if inner is GGUFValueType.STRING:
-            self._room(8 * count)
-            return [self._text() for _ in range(count)]
-        if inner is GGUFValueType.ARRAY:
-            self._damaged(f"metadata key {key!r} is an array of arrays")
-        code = _SCALARS[inner]
-        size = struct.calcsize(code) * count
-        self._room(size)
-        found = list(struct.unpack_from(f"<{count}{code}", self.view, self.at))
-        self.at += size
-        return found
-
     def _infos(self, count: int) -> Iterator[tuple[str, tuple[int, ...], GGMLQuantizationType, int]]:
         for _ in range(count):
-            name, dimensions = self._text(), self._number("I")
+            name, dimensions = self.text(), self.number("I")
             if not 1 <= dimensions <= MAX_DIMENSIONS:
-                self._damaged(f"tensor {name!r} has {dimensions} dimensions")
-            shape = tuple(self._number("Q") for _ in range(dimensions))[::-1]
-            number, offset = self._number("I"), self._number("Q")
+                self.damaged(f"tensor {name!r} has {dimensions} dimensions")
+            shape = tuple(self.number("Q") for _ in range(dimensions))[::-1]
+            number, offset = self.number("I"), self.number("Q")
             try:
                 kind = GGMLQuantizationType(number)
             except ValueError:
-                self._damaged(f"tensor {name!r} has the unknown type {number}")
+                self.damaged(f"tensor {name!r} has the unknown type {number}")
             yield name, shape, kind, offset
 
     def _placed(
@@ -202,11 +160,11 @@ class _Reader:
         for name, shape, kind, offset in infos:
             block, width = GGML_QUANT_SIZES[kind]
             if name in found:
-                self._damaged(f"tensor {name!r} comes twice")
+                self.damaged(f"tensor {name!r} comes twice")
             if not prod(shape) or shape[-1] % block:
-                self._damaged(f"tensor {name!r} is {shape} of {kind.name}, whose rows are blocks of {block}")
+                self.damaged(f"tensor {name!r} is {shape} of {kind.name}, whose rows are blocks of {block}")
             if offset != end:
-                self._damaged(f"tensor {name!r} is at {offset}, where {end} was expected")
+                self.damaged(f"tensor {name!r} is at {offset}, where {end} was expected")
             size = prod(shape) // block * width
             found[name] = TensorInfo(name, shape, kind, data + offset, size)
             end = -(-(offset + size) // alignment) * alignment
@@ -216,28 +174,3 @@ class _Reader:
                     f"{len(self.view)}; download or convert it again"
                 )
         return found
-
-    def _number(self, code: str) -> Any:
-        size = struct.calcsize(code)
-        self._room(size)
-        (found,) = struct.unpack_from("<" + code, self.view, self.at)
-        self.at += size
-        return found
-
-    def _text(self) -> str:
-        size = self._number("Q")
-        self._room(size)
-        raw = self.view[self.at : self.at + size]
-        self.at += size
-        # Vocabularies of foreign files hold bytes that are no UTF-8; they must not keep the file from being read.
-        return raw.decode("utf-8", "replace")
-
-    def _room(self, size: int) -> None:
-        if size > len(self.view) - self.at:
-            raise CheckpointError(
-                f"{self.path} is truncated or damaged: {size} bytes are announced at {self.at}, and it has "
-                f"{len(self.view)}; download or convert it again"
-            )
-
-    def _damaged(self, what: str) -> NoReturn:
-        raise CheckpointError(f"{self.path} is damaged: {what}; download or convert it again")
