@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -24,6 +25,7 @@ from dllm_plugins.denoisers.llama_calls import lane_of
 from dllm_plugins.denoisers.llama_rows import LlamaRow
 from dllm_plugins.denoisers.llama_running import Rounds
 from dllm_plugins.denoisers.llama_running import Running
+from dllm_plugins.denoisers.llama_sharing import company_changes_nothing
 from dllm_plugins.denoisers.native import linked
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
@@ -110,7 +112,7 @@ class LlamaCppDenoiser:
 
         :raises GgufError: for segments that llama.cpp cannot compute.
         """
-        rounds, number, last = Rounds(self._shelf, self._call, self.key), 0, None
+        rounds, number, last = Rounds(self._shelf, self._call, self.key, lambda: self.shares), 0, None
         self._counts.clear()
         for call in linked(segments):
             handle = call[0].row
@@ -131,6 +133,11 @@ class LlamaCppDenoiser:
     def key(self, step: Step) -> Hashable:
         """Steps for which this is equal may share a call."""
         return step.causal, len(step.tokens)
+
+    @cached_property
+    def shares(self) -> bool:
+        """Whether rows may share calls; measured when they first could."""
+        return company_changes_nothing(self.context, self._shelf)
 
     def _call(self, part: Sequence[tuple[Running, Step]]) -> list[Rows]:
         self._counts.update({(running.row, step.context) for running, step in part})

@@ -1,7 +1,7 @@
 """Runs the calls of one pass: in rounds, each lane one step, steps of equal shape together.
 
-Tests hold what this rests on: tokens of several streams decoded together, two or more of each,
-give bit for bit what each gives alone. Single tokens do not (other products), and run alone.
+Tokens of several streams decoded together, two or more of each, give bit for bit what each gives
+alone (:mod:`~dllm_plugins.denoisers.llama_sharing`). Single tokens do not (other products), and run alone.
 """
 
 from collections import deque
@@ -44,12 +44,16 @@ Key = Callable[[Step], Hashable]
 
 
 class Rounds:
-    """The lanes of one pass."""
+    """The lanes of one pass.
 
-    def __init__(self, shelf: Shelf, decode: Decode, key: Key) -> None:
+    :param shares: whether steps may share calls at all; asked only if some could.
+    """
+
+    def __init__(self, shelf: Shelf, decode: Decode, key: Key, shares: Callable[[], bool]) -> None:
         self._shelf = shelf
         self._decode = decode
         self._key = key
+        self._shares = shares
         self._active: list[Running] = []
         self._waiting: deque[tuple[Running, int]] = deque()
 
@@ -107,7 +111,7 @@ class Rounds:
                 groups.setdefault(id(running) if alone else self._key(step), []).append((running, step))
         found: list[tuple[Step, Rows]] = []
         for group in groups.values():
-            share = max(CHUNK // len(group[0][1].tokens), 1)
+            share = max(CHUNK // len(group[0][1].tokens), 1) if len(group) > 1 and self._shares() else 1
             for begin in range(0, len(group), share):
                 part = group[begin : begin + share]
                 found += zip((step for _, step in part), self._decode(part), strict=True)

@@ -1,5 +1,6 @@
 """llama.cpp as a denoiser gives torch's logits, and its own bits again whatever happened in between."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.gguf.batch import Run
+from dllm_plugins.gguf.context import Context
 
 from . import tiny
 from .running import equal
@@ -171,6 +174,25 @@ def test_calls_are_counted(one: tiny.Tiny) -> None:
     forward(denoiser, [noisy(row, 16), noisy(row, 16, seed=7), noisy(row, 16, 4), noisy(other, 5)])
     assert denoiser.rounds(row, "verify") == {"verify": 2}
     assert denoiser.rounds(other, "verify") == {"verify": 1}
+
+
+def test_rows_share_no_call_where_that_changes_a_bit(one: tiny.Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it may be on another processor; it is measured once, and only if there is something to share."""
+    denoiser, decode, calls = ours(one), Context.decode, list[int]()
+
+    def other_products(self: Context, runs: Sequence[Run], **flags: bool) -> list[Any]:
+        calls.append(len(runs))
+        return [rows * (1 + 1e-7 * (len(runs) > 1)) for rows in decode(self, runs, **flags)]
+
+    monkeypatch.setattr(Context, "decode", other_products)
+    rows = [prefixed(denoiser, 12), prefixed(denoiser, 15)]
+    alone = [forward(denoiser, [noisy(row, begin)])[0] for row, begin in zip(rows, (12, 15), strict=True)]
+    assert calls == [1] * 4
+    for _ in range(2):
+        assert equal(forward(denoiser, [noisy(rows[0], 12), noisy(rows[1], 15)]), alone)
+    assert calls[4:] == [2, 1, 1, 1, 1, 1]
+    assert not denoiser.shares
+    assert denoiser.context.streams == 2
 
 
 def test_growing_in_the_middle_of_a_pass(one: tiny.Tiny) -> None:
