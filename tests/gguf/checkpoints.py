@@ -1,8 +1,6 @@
 """Tiny random checkpoints of every family that llama.cpp computes, in the families' own layouts."""
 
 import json
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -10,13 +8,15 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from dllm_plugins.families.layouts import layout_of
 
+from .own_layouts import OWN
+from .own_layouts import Tensors
+from .own_layouts import same
+
 VOCABULARY = 233
 MASK = 232
-Tensors = dict[str, Tensor]
 
 _SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -169,7 +169,7 @@ def make(folder: Path, name: str, dtype: torch.dtype = torch.float32, **more: An
     native: Any = layout.native(config)
     model: Any = native(native.config_class(**layout.config(config)))
     tensors = _random(model.state_dict(), set(model.all_tied_weights_keys or ()))
-    own = _OWN.get(layout.name, _same)(tensors)
+    own = OWN.get(layout.name, same)(tensors)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     save_file({key: tensor.to(dtype).contiguous() for key, tensor in own.items()}, folder / "model.safetensors")
@@ -190,86 +190,3 @@ def _random(shapes: Tensors, tied: set[str]) -> Tensors:
         else:
             found[name] = 0.8 * values / tensor.shape[-1] ** 0.5
     return found
-
-
-def _same(tensors: Tensors) -> Tensors:
-    return tensors
-
-
-def _one_by_one(tensors: Tensors) -> Tensors:
-    """Experts as most checkpoints have them."""
-    found: Tensors = {}
-    for name, tensor in tensors.items():
-        prefix, _, last = name.rpartition(".experts.")
-        for expert, one in enumerate(tensor if prefix else ()):
-            if last == "gate_up_proj":
-                gate, up = one.chunk(2)
-                found[f"{prefix}.experts.{expert}.gate_proj.weight"] = gate
-                found[f"{prefix}.experts.{expert}.up_proj.weight"] = up
-            else:
-                found[f"{prefix}.experts.{expert}.down_proj.weight"] = one
-        if not prefix:
-            found[name] = tensor
-    return found
-
-
-_OLMO = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ff_norm",
-    "self_attn.q_proj": "q_proj",
-    "self_attn.k_proj": "k_proj",
-    "self_attn.v_proj": "v_proj",
-    "self_attn.o_proj": "attn_out",
-    "mlp.gate_proj": "ff_proj",
-    "mlp.up_proj": "up_proj",
-    "mlp.down_proj": "ff_out",
-}
-_OLMO_OUTSIDE = {"model.embed_tokens": "wte", "model.norm": "ln_f", "lm_head": "ff_out"}
-
-
-def _olmo(tensors: Tensors) -> Tensors:
-    found: Tensors = {}
-    for name, tensor in tensors.items():
-        place, last = name.rsplit(".", 1)
-        layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", place)
-        inside = f"blocks.{layer[1]}.{_OLMO[layer[2]]}" if layer else _OLMO_OUTSIDE[place]
-        found[f"model.transformer.{inside}.{last}"] = tensor
-    return found
-
-
-_BAILING = {
-    ".self_attn.o_proj.": ".attention.dense.",
-    ".self_attn.q_norm.": ".attention.query_layernorm.",
-    ".self_attn.k_norm.": ".attention.key_layernorm.",
-    "model.embed_tokens.": "model.word_embeddings.",
-    ".mlp.gate.e_score_correction_bias": ".mlp.gate.expert_bias",
-}
-
-
-def _bailing(tensors: Tensors) -> Tensors:
-    found: Tensors = {}
-    for name, tensor in _one_by_one(tensors).items():
-        if ".self_attn.q_proj." in name:
-            parts = [tensors[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
-            found[name.replace(".self_attn.q_proj.", ".attention.query_key_value.")] = torch.cat(parts)
-        elif ".self_attn.k_proj." not in name and ".self_attn.v_proj." not in name:
-            for new, old in _BAILING.items():
-                name = name.replace(new, old)  # noqa: PLW2901
-            found[name] = tensor
-    return found
-
-
-def _nemotron(tensors: Tensors) -> Tensors:
-    return {
-        name.replace("model.", "encoder.", 1).replace("lm_head.", "diffusion_head."): tensor
-        for name, tensor in tensors.items()
-    }
-
-
-_OWN: dict[str, Callable[[Tensors], Tensors]] = {
-    "llada": _olmo,
-    "llada2": _bailing,
-    "nemotron_labs": _nemotron,
-    "rnd1": _one_by_one,
-    "llada_moe": _one_by_one,
-}

@@ -1,14 +1,7 @@
 """What the converter writes is what torch computes; what llama.cpp would compute otherwise is refused."""
 
-import errno
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +12,6 @@ pytest.importorskip("llama_cpp", reason="pip install 'dllm-plugins[gguf]'")
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 
-from dllm_plugins.errors import CheckpointError
-from dllm_plugins.errors import OptionError
 from dllm_plugins.gguf.convert import convert
 from dllm_plugins.gguf.convert import convert_base
 from dllm_plugins.gguf.header import read_header
@@ -28,7 +19,6 @@ from dllm_plugins.gguf.header import read_header
 from .checkpoints import KINDS
 from .checkpoints import MASK
 from .checkpoints import VOCABULARY
-from .checkpoints import YARN
 from .checkpoints import make
 from .passes import llama_logits
 from .passes import torch_logits
@@ -155,153 +145,3 @@ def test_an_ordinary_llama_is_the_default_models_base(tmp_path: Path) -> None:
     expected = torch_logits(folder, some_ids(), causal=True, family="diffullama")
     assert memory
     assert float((found - expected).abs().max()) <= 1e-4
-
-
-LLAMA3 = KINDS["llama3-rotary"].config["rope_parameters"]
-PARTIAL = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("name", "config", "reason"),
-    [
-        ("dream", {"head_dim": 8}, "4 heads of 8 in a width of 64"),
-        ("rnd1", {"norm_topk_prob": False}, "norm_topk_prob=False"),
-        ("sdar_moe", {"mlp_only_layers": [0]}, "layers without experts"),
-        ("sdar", {"rope_parameters": {**YARN, "beta_fast": 16.0}}, "beta_fast=16.0"),
-        ("sdar", {"rope_parameters": {**YARN, "truncate": False}}, "truncate=False"),
-        ("sdar", {"rope_parameters": {**YARN, "llama_4_scaling_beta": 0.5}}, "llama_4_scaling_beta=0.5"),
-        ("sdar", {"rope_parameters": {**YARN, "rope_type": "dynamic"}}, "rope_type='dynamic'"),
-        ("diffullama", {"rope_parameters": PARTIAL}, "partial_rotary_factor=0.5"),
-        ("dream", {"rope_parameters": LLAMA3}, "rope_type='llama3'"),
-        ("sdar", {"attention_bias": True}, "self_attn.o_proj.bias"),
-        ("sdar", {"mask_token_id": 5000}, "mask_token_id=5000"),
-    ],
-)
-def test_what_a_graph_computes_otherwise_is_refused(
-    name: str, config: dict[str, Any], reason: str, tmp_path: Path
-) -> None:
-    """Before anything is written."""
-    folder = make(tmp_path / "folder", name, **config)
-    with pytest.raises(CheckpointError, match=re.escape(reason)):
-        convert(folder, tmp_path / "out.gguf", family=KINDS[name].family)
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
-
-
-def test_classes_llama_cpp_has_no_graph_for_are_refused(tmp_path: Path) -> None:
-    config = {"architectures": ["ModernBertForMaskedLM"], "model_type": "modernbert", "vocab_size": 20}
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file({"a": torch.zeros(2)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"no graph of llama\.cpp.*use backend='torch'"):
-        convert(folder, tmp_path / "out.gguf")
-
-
-def test_wrong_options_name_the_remedy(tmp_path: Path) -> None:
-    folder = make(tmp_path / "folder", "dream")
-    with pytest.raises(OptionError, match=r"'Q9'.*Q4_0"):
-        convert(folder, tmp_path / "out.gguf", "Q9")
-    with pytest.raises(OptionError, match=r"preset='sdar'.*dreamon"):
-        convert(folder, tmp_path / "out.gguf", preset="sdar")
-    with pytest.raises(OptionError, match="a file in a folder that exists"):
-        convert(folder, tmp_path)
-    with pytest.raises(OptionError, match="a file in a folder that exists"):
-        convert(folder, tmp_path / "none" / "out.gguf")
-
-
-def test_weights_too_large_for_half_precision_leave_the_old_file(tmp_path: Path) -> None:
-    folder = make(tmp_path / "folder", "dream")
-    out = convert(folder, tmp_path / "out.gguf", "F32")
-    before = out.read_bytes()
-    tensors = load_file(folder / "model.safetensors")
-    tensors["lm_head.weight"][3, 5] = 1e6
-    save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match="not finite in F16"):
-        convert(folder, out, "F16")
-    assert out.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "out.gguf"]
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, out = make(tmp_path / "folder", "dream"), tmp_path / "out.gguf"
-    out.write_bytes(b"old")
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-        with pytest.raises(CheckpointError, match=r"needs 0 MiB.*free some"):
-            convert(folder, out)
-
-    def full(*_given: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("gguf.GGUFWriter.write_tensor_data", full)
-    with pytest.raises(CheckpointError, match=r"cannot write .*No space left"):
-        convert(folder, out)
-    assert out.read_bytes() == b"old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "out.gguf"]
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from dllm_plugins.gguf.convert import convert
-
-def progress(stage, done, total):
-    if stage == sys.argv[3] and done:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-convert(sys.argv[1], Path(sys.argv[2]), "Q8_0", progress=progress)
-"""
-
-
-@pytest.mark.parametrize("stage", ["write", "quantise"])
-def test_killing_it_leaves_the_old_file_and_no_hindrance(stage: str, tmp_path: Path) -> None:
-    folder, out = make(tmp_path / "folder", "dream"), tmp_path / "out.gguf"
-    out.write_bytes(b"old")
-    command = [sys.executable, "-c", KILLED, str(folder), str(out), stage]
-    code = subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
-    assert code == -signal.SIGKILL
-    assert out.read_bytes() == b"old"
-    convert(folder, out, "Q8_0")
-    read_header(out)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "out.gguf"]
-
-
-def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl", reason="locks are of Unix")
-    folder, out = make(tmp_path / "folder", "dream"), tmp_path / "out.gguf"
-
-    def again(*_said: object) -> None:
-        with pytest.raises(CheckpointError, match="another process is writing"):
-            convert(folder, out, "F32")
-
-    convert(folder, out, "F32", progress=again)
-    assert read_header(out).architecture == "dream"
-
-
-MEASURED = """
-import sys
-from pathlib import Path
-import torch
-from dllm_plugins.gguf.convert import convert
-
-def own():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-seen = []
-def progress(stage, done, total):
-    seen.append(own())
-
-convert(sys.argv[1], Path(sys.argv[2]), "F32", progress=progress)
-print(max(seen) - seen[0])
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured as Linux tells it")
-def test_one_tensor_is_in_memory_at_a_time(tmp_path: Path) -> None:
-    """The stored weights are mapped from their file; only what is being written is the process's own."""
-    folder = make(tmp_path / "folder", "dream", torch.bfloat16, num_hidden_layers=24, intermediate_size=8192)
-    whole = (folder / "model.safetensors").stat().st_size
-    command = [sys.executable, "-c", MEASURED, str(folder), str(tmp_path / "out.gguf")]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    assert int(told[-1]) < whole / 4
