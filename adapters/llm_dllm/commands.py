@@ -58,8 +58,8 @@ def named_as_flags() -> Iterator[None]:
 def dllm() -> None:
     """Diffusion language models.
 
-    DLLM_BASE (a folder or a hub id), DLLM_DENOISER (a file), DLLM_DTYPE and DLLM_DEVICE
-    choose what is loaded; DLLM_CACHE moves the cache.
+    DLLM_BASE (a folder or a hub id), DLLM_DENOISER (a file), DLLM_DTYPE, DLLM_DEVICE,
+    DLLM_BACKEND and DLLM_WEIGHTS choose what is loaded; DLLM_CACHE moves the cache.
     """
 
 

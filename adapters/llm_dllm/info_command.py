@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import click
 
 from dllm_plugins import base_model
+from dllm_plugins.errors import DownloadError
 from llm_dllm.commands import choice_of
 from llm_dllm.commands import clean_errors
 from llm_dllm.loading import DEFAULT
@@ -53,9 +54,15 @@ def _default_lines() -> dict[str, str]:
 def _backend_lines(choice: Choice) -> dict[str, str]:
     """What `auto` chooses for a model, and whether GGUF files can be read at all."""
     from dllm_plugins.gguf.load import installed
+    from dllm_plugins.models import Chosen
     from dllm_plugins.models import auto_backend
 
-    chosen = auto_backend(choice.place, **choice.load_options())
+    options = choice.load_options()
+    asked = options.pop("backend", "auto")
+    try:
+        chosen = auto_backend(choice.place, **options) if asked == "auto" else Chosen(asked, "by DLLM_BACKEND")
+    except DownloadError:
+        chosen = Chosen("auto", "not known before the base model is there")
     return {"backend": f"{chosen.backend}: {chosen.reason}", "llama.cpp": installed()}
 
 

@@ -17,6 +17,8 @@ ENVIRONMENT = {
     "denoiser": "DLLM_DENOISER",
     "dtype": "DLLM_DTYPE",
     "device": "DLLM_DEVICE",
+    "backend": "DLLM_BACKEND",
+    "weights": "DLLM_WEIGHTS",
 }
 #: Those that hold for checkpoints too.
 EVERYWHERE = ("dtype", "device")

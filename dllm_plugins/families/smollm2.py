@@ -157,7 +157,9 @@ def auto(options: LoadOptions) -> Chosen:
     device = best_device(options.device)
     if wants_int8(options, device):
         return Chosen("kernels", "int8 weights run on the block decoder only")
-    shape = LlamaShape.from_config(read_config(base_place(options.base)))
+    # Of a repository the one small file that is asked for.
+    folder = require_base() if options.base is None else hub_folder(options.base, ("config.json",))
+    shape = LlamaShape.from_config(read_config(folder))
     return _auto(shape, device, choose_dtype(options.dtype, device), one_place=options.device_map is None)
 
 
