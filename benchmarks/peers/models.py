@@ -26,7 +26,7 @@ SPECIAL = (EOS, PAD, BOS, MASK)
 SHARPNESS, SPECIAL_SCALE, HEAD_SCALE = 1.5, 0.05, 0.3
 
 _OUTSIDE = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight"}
-_INSIDE = {
+INSIDE = {
     "input_norm": "input_layernorm",
     "inner_norm": "post_attention_layernorm",
     "q": "self_attn.q_proj",
@@ -39,7 +39,7 @@ _INSIDE = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
-_LLADA_INSIDE = {
+LLADA_INSIDE = {
     "input_norm": "attn_norm",
     "inner_norm": "ff_norm",
     "q": "q_proj",
@@ -89,7 +89,7 @@ def qwen3_folder(folder: Path) -> Path:
         # Norms of heads undo the size of q and k, so the size is theirs here.
         norms = {name: torch.full((WIDTH // HEADS,), SHARPNESS) for name in ("q_norm", "k_norm")}
         for name, tensor in (layer(generator) | norms).items():
-            tensors[f"model.layers.{number}.{_INSIDE[name]}.weight"] = tensor
+            tensors[f"model.layers.{number}.{INSIDE[name]}.weight"] = tensor
     config = {
         "architectures": ["A2DQwen3LMHeadModel"],
         "model_type": "a2d-qwen3",
@@ -121,7 +121,7 @@ def llada_folder(folder: Path) -> Path:
     }
     for number in range(LAYERS):
         for name, tensor in layer(generator).items():
-            tensors[f"model.transformer.blocks.{number}.{_LLADA_INSIDE[name]}.weight"] = tensor
+            tensors[f"model.transformer.blocks.{number}.{LLADA_INSIDE[name]}.weight"] = tensor
     config = {
         "architectures": ["LLaDAModelLM"],
         "model_type": "llada",
