@@ -25,6 +25,8 @@ OUTPUT = "<!-- output -->"
 SHELL = ("", "bash", "console", "sh", "shell")
 #: Blocks that need the default model, whose base weights `make setup` fetches.
 MODEL = re.compile(r"\bllm (-|chat|dllm)|load_model|shared_model|from_pretrained|ChatDLLM|get_(async_)?model")
+#: Blocks that need llama.cpp, which is built from source where there is a compiler.
+LLAMA_CPP = re.compile(r"llama_cpp|\.gguf\b")
 #: What `llm chat` is told.
 TYPED = "Hello\nquit\n"
 
@@ -118,16 +120,16 @@ def run_page(page: Path, monkeypatch: pytest.MonkeyPatch) -> list[Block]:
     return done
 
 
-def needs_model(page: Path) -> bool:
-    """Whether a block that is run loads the default model."""
+def runs(page: Path, what: re.Pattern[str]) -> bool:
+    """Whether a block that is run holds this."""
     found = blocks(page.read_text(encoding="utf-8"))
-    return any(block.is_code and block.reason is None and MODEL.search(block.text) for block in found)
+    return any(block.is_code and block.reason is None and what.search(block.text) for block in found)
 
 
 def parameters() -> list[Any]:
     """One test a page."""
     return [
-        pytest.param(page, id=page.relative_to(ROOT).as_posix(), marks=[pytest.mark.slow] if needs_model(page) else [])
+        pytest.param(page, id=page.relative_to(ROOT).as_posix(), marks=[pytest.mark.slow] if runs(page, MODEL) else [])
         for page in PAGES
     ]
 
@@ -157,7 +159,9 @@ def _one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("page", parameters())
 def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block that is not marked, with warnings as errors."""
-    if needs_model(page):
+    if runs(page, LLAMA_CPP):
+        pytest.importorskip("llama_cpp", reason="its examples need llama.cpp; run `make gguf`")
+    if runs(page, MODEL):
         assert is_ready(), "the base model is not set up; run `make setup`"
     run_page(page, monkeypatch)
 
