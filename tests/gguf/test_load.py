@@ -185,9 +185,10 @@ async def test_langchain(tmp_path: Path, tiny_folder: Path) -> None:
     shutil.copytree(folder("sdar"), place)
     give_tokenizer(place, tiny_folder)
     path = str(convert(place, tmp_path / "sdar.gguf", "F32"))
-    model, options = load_model(path), {"max_tokens": 12, "block_length": 4, "steps": 2}
+    model = load_model(path)
+    options: dict[str, Any] = {"max_tokens": 12, "block_length": 4, "steps": 2}
     config = SamplingConfig(max_new_tokens=12, block_length=4, steps=2)
-    asked = ["how?", "why?why?why?"]
+    asked: list[Any] = ["how?", "why?why?why?"]
     requests = [Request(model.encode_chat([{"role": "user", "content": text}]), config) for text in asked]
     texts = [finish.text for finish in model.engine().generate(requests)]
     chat = ChatDLLM(model=path, **options)
