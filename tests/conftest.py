@@ -1,9 +1,15 @@
 """Fixtures: a tiny random tri-mode model in the hub's format, and the default model when weights are there."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+
+# Before torch is loaded, and for child processes too: threads that spin while they wait for one
+# another make passes hundreds of times slower as soon as anything else runs on the machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.mdlm import TransferSettings
+from dllm_plugins.samplers.mdlm import asked_of
 from dllm_plugins.samplers.mdlm import blind
 from dllm_plugins.samplers.mdlm import fit
 from dllm_plugins.samplers.mdlm import settle
@@ -37,13 +39,17 @@ class _Look:
         self.settings = settings
         self._last = torch.empty(0)
 
-    def look(self, block: range, places: Sequence[int]) -> Generator[Pass, list[Tensor], Tensor]:
+    def asked(self, places: list[int]) -> Asked | None:
+        """What :meth:`look` may be told instead of logits; two segments of shifted models are wanted."""
+        return None if self.shift else asked_of(self.canvas, places, self.settings)
+
+    def look(self, block: range, places: Sequence[int], asked: Asked | None) -> Generator[Pass, list[Tensor], Tensor]:
         """Logits [len(places), V] at positions of `block`."""
         if self.settings.guidance is not None:
             return (yield from self._guided(block, places, self.settings.guidance))
         if self.shift:
             return (yield from self._shifted(block, places))
-        return (yield from self.blocks.look(block, places))
+        return (yield from self.blocks.look(block, places, asked=asked))
 
     def _part(self, places: range, wanted: Sequence[int]) -> Segment:
         """Finished text, each token of which sees its own and earlier blocks."""
@@ -77,8 +83,9 @@ def start(canvas: Canvas, settings: TransferSettings, spec: ModelSpec) -> Progra
     for block in blocks.answer(whole=False):
         for count in transfers(canvas, block, settings.steps or blocks.length, settings):
             places = canvas.open(block)
-            logits = yield from look.look(block, places)
-            settle(canvas, places, block, logits, count, settings)
+            asked = look.asked(places)
+            logits = yield from look.look(block, places, asked)
+            settle(canvas, places, block, logits, count, settings, asked)
         canvas.release(block.stop)
 
 

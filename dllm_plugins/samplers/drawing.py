@@ -1,4 +1,4 @@
-"""What samplers with an autoregressive element do to their canvas: draw, lengthen, end."""
+"""What samplers do to their canvas: draw, with logits or without, lengthen, end."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ from torch import Tensor
 
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import predict
+from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.canvas import Canvas
 
 
@@ -17,6 +18,17 @@ def draw_tokens(canvas: Canvas, logits: Tensor, draws: Sequence[Draw]) -> Tensor
 def draw_open(canvas: Canvas, logits: Tensor, places: Sequence[int]) -> Tensor:
     """The same for open positions, with their noise of this pass."""
     return draw_tokens(canvas, logits, [canvas.row.canvas_draw(place) for place in places])
+
+
+def ask(canvas: Canvas, places: Sequence[int]) -> Asked | None:
+    """To be told tokens and probabilities at `places` in place of logits; None if the request wants those."""
+    return None if canvas.row.logits is not None else Asked(places)
+
+
+def told(asked: Asked | None, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Tokens, int64 [N], and their probabilities as the logits' dtype has them, [N]; None if there are logits."""
+    said = None if asked is None else asked.said
+    return None if said is None else (said.token, said.probability.to(logits.dtype))
 
 
 def extend(canvas: Canvas, end: int) -> None:

@@ -67,12 +67,17 @@ def start(
         return confidence(logits, token, settings.late_tokens, torch.float64 if precise else logits.dtype)
 
     view = View(canvas, spec, settings)
-    ruled = Ruled(canvas, choose_rule(config, rules), choose_revocation(config, revocations), sure)
+    rule, revocation = choose_rule(config, rules), choose_revocation(config, revocations)
+    ruled = Ruled(canvas, rule, revocation, sure, coarse=not precise)
+    direct = not (settings.guidance or settings.suppress_tokens or settings.late_tokens)
     for block in blocks_of(canvas, settings.block_length or spec.block_length):
         while canvas.open(block):
             places = ruled.places(block)
-            logits = without((yield from view.look(places, block)), settings.suppress_tokens)
-            ruled.settle(block, places, logits, hasty=settings.last_candidate)
+            asked = ruled.asked(places) if direct else None
+            logits = without((yield from view.look(places, block, asked)), settings.suppress_tokens)
+            ruled.settle(
+                block, places, logits, hasty=settings.last_candidate, said=None if asked is None else asked.said
+            )
         canvas.release(block.stop)
 
 

@@ -22,12 +22,15 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import without
+from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import spread
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import ask
 from dllm_plugins.samplers.drawing import draw_open
+from dllm_plugins.samplers.drawing import told
 from dllm_plugins.samplers.llada import blocks_of
 from dllm_plugins.samplers.llada import confidence
 from dllm_plugins.samplers.view import View
@@ -110,18 +113,35 @@ def transfers(canvas: Canvas, block: range, steps: int, settings: TransferSettin
     return [count for count in found if count]
 
 
+def asked_of(canvas: Canvas, places: list[int], settings: TransferSettings) -> Asked | None:
+    """To be told what :func:`settle` needs; None if it needs logits."""
+    if settings.guidance or getattr(settings, "suppress_tokens", ()) or getattr(settings, "begin_suppress_tokens", ()):
+        return None
+    return ask(canvas, places)
+
+
 def settle(
-    canvas: Canvas, places: list[int], span: range, logits: Tensor, count: int, settings: TransferSettings
+    canvas: Canvas,
+    places: list[int],
+    span: range,
+    logits: Tensor,
+    count: int,
+    settings: TransferSettings,
+    asked: Asked | None = None,
 ) -> None:
-    """Draw at each open place of `span`, never the mask, and write the `count` best; logits [len(places), V]."""
-    row, token = canvas.row, draw_open(canvas, logits, places)
+    """Draw at each open place of `span`, never the mask, and write the `count` best.
+
+    :param logits: [len(places), V]; empty if what was asked for was said.
+    """
+    row, said = canvas.row, told(asked, logits)
+    token, sure = said or (draw_open(canvas, logits, places), None)
     if settings.remasking == "random":
         sure = torch.cat([row.noise.uniform((place, row.step, _ORDER), 1) for place in places])
-    else:
+    elif sure is None:
         sure = confidence(logits, token, getattr(settings, "begin_suppress_tokens", ()), logits.dtype)
     for number in torch.topk(spread(sure, places, span), count).indices.tolist():
         index = places.index(span[number])
-        canvas.write(places[index], int(token[index]), logits[index])
+        canvas.write(places[index], int(token[index]), None if said else logits[index])
 
 
 def blind(canvas: Canvas, segment: Segment, keep: tuple[int, ...]) -> Segment:
@@ -149,8 +169,9 @@ def start(canvas: Canvas, settings: MdlmSettings, spec: ModelSpec) -> Program:
     for block in blocks_of(canvas, length):
         for count in transfers(canvas, block, settings.steps or length, settings):
             places = canvas.open(block)
-            logits = without((yield from view.look(places, block)), settings.suppress_tokens)
-            settle(canvas, places, range(len(canvas.tokens)), logits, count, settings)
+            asked = asked_of(canvas, places, settings)
+            logits = without((yield from view.look(places, block, asked)), settings.suppress_tokens)
+            settle(canvas, places, range(len(canvas.tokens)), logits, count, settings, asked)
             canvas.release_settled()
 
 

@@ -25,6 +25,7 @@ from dllm_plugins.rules.view import make_view
 from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import ask
 from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.strategies.base import choose_rule
 
@@ -53,15 +54,23 @@ class Ruled:
     """Settles and reopens positions of one canvas as its rules say.
 
     :param confidence: how sure the model is of each drawn token.
+    :param coarse: whether that has the logits' dtype.
     """
 
     def __init__(
-        self, canvas: Canvas, rule: CommitRule, revocation: RevocationRule | None, confidence: Confidence
+        self,
+        canvas: Canvas,
+        rule: CommitRule,
+        revocation: RevocationRule | None,
+        confidence: Confidence,
+        *,
+        coarse: bool = False,
     ) -> None:
         self.canvas = canvas
         self.rule = rule
         self.revocation = revocation
         self.confidence = confidence
+        self.coarse = coarse
         self._wants_logits = wants_logits(rule, revocation.needs if revocation else frozenset())
         self._needs = needs_of(rule) | (revocation.needs if revocation else frozenset())
         self._state: Any = None
@@ -75,11 +84,8 @@ class Ruled:
         return self.canvas.open(inside) if self.revocation is None else list(inside)
 
     def asked(self, places: Sequence[int]) -> Asked | None:
-        """What the rules need to know of some positions, if they and the request can do without logits.
-
-        For samplers whose confidence is the probability in single precision.
-        """
-        return None if self._wants_logits or self.canvas.row.logits is not None else Asked(places)
+        """What the rules need to know of some positions, if they and the request can do without logits."""
+        return None if self._wants_logits else ask(self.canvas, places)
 
     def settle(
         self, block: range, places: Sequence[int], logits: Tensor, *, hasty: bool = False, said: Said | None = None
@@ -104,7 +110,8 @@ class Ruled:
         else:
             tokens, needs = said.token, self._needs
             entropy = said.entropy if "entropy" in needs else None
-            seen = Seen(index, tokens, said.probability, logits, entropy, said.margin if "margin" in needs else None)
+            sure = said.probability.to(logits.dtype) if self.coarse else said.probability
+            seen = Seen(index, tokens, sure, logits, entropy, said.margin if "margin" in needs else None)
         view = make_view(
             self._positions(block, opened), seen, self._needs, settled_now=0, step=self._step, noise=row.noise
         )

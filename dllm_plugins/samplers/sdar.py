@@ -23,7 +23,9 @@ from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.blocks import quotas
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.drawing import ask
 from dllm_plugins.samplers.drawing import draw_open
+from dllm_plugins.samplers.drawing import told
 
 
 class SdarSettings(Settings):
@@ -75,12 +77,14 @@ def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
             if not canvas.wanting(block):
                 break
             places = canvas.open(block)
-            again = surplus(canvas, block, quota) if settings.rewrite else []
-            logits = yield from blocks.look(block, [*places, *again])
-            tokens = draw_open(canvas, logits, [*places, *again])
-            sure = probability_of(logits, tokens)[: len(places)]
-            for index in [*chosen(sure, quota, settings), *range(len(places), len(places) + len(again))]:
-                canvas.write([*places, *again][index], int(tokens[index]), logits[index])
+            looked = [*places, *(surplus(canvas, block, quota) if settings.rewrite else ())]
+            asked = ask(canvas, looked)
+            logits = yield from blocks.look(block, looked, asked=asked)
+            said = told(asked, logits)
+            tokens = said[0] if said else draw_open(canvas, logits, looked)
+            sure = (said[1] if said else probability_of(logits, tokens))[: len(places)]
+            for index in [*chosen(sure, quota, settings), *range(len(places), len(looked))]:
+                canvas.write(looked[index], int(tokens[index]), None if said else logits[index])
         canvas.release(block.stop)
 
 

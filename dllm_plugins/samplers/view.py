@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
@@ -56,16 +57,21 @@ class View:
         self._block = range(0)
         self._cached = 0
 
-    def look(self, places: Sequence[int], block: range) -> Generator[Pass, list[Tensor], Tensor]:
-        """Logits [len(places), V] of these positions of the block that is denoised now."""
+    def look(
+        self, places: Sequence[int], block: range, asked: Asked | None = None
+    ) -> Generator[Pass, list[Tensor], Tensor]:
+        """Logits [len(places), V] of these positions of the block that is denoised now.
+
+        :param asked: of all `places`; without effect where guidance needs the logits.
+        """
         wanted = [max(place - self.shift, 0) for place in places]
         if self.settings.approximate_cache is None:
             whole = self.canvas.whole(wanted)
             if self.settings.guidance is None:
-                return (yield Pass((whole,)))[0]
+                return (yield Pass((whole,), asked=asked))[0]
             conditional, blind = yield Pass((whole, self._blind(whole)))
             return blind + (self.settings.guidance + 1) * (conditional - blind)
-        return (yield self._cached_pass(wanted, block))[0]
+        return (yield replace(self._cached_pass(wanted, block), asked=asked))[0]
 
     def _blind(self, whole: Segment) -> Segment:
         """The same with its prompt masked."""

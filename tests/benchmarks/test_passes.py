@@ -42,6 +42,7 @@ def test_the_pass_is_that_of_mode_diffusion(tiny: Model) -> None:
     alone = predict(denoiser, block(denoiser, row, 7, 20, 1))()
     assert torch.equal(logits[:1], alone)
     assert not torch.equal(logits[1], logits[2])
+    denoiser.close_row(row)
 
 
 def test_parts_of_real_passes(tiny: Model) -> None:
