@@ -118,10 +118,10 @@ def _check_segment(segment: Segment, begin: int) -> None:
 
 
 def _pieces(segment: Segment, size: int) -> list[tuple[int, int, bool]]:
-    """(first, behind the last, causal) of each piece."""
+    """(first, behind the last, causal) of each piece; a single token is causal, which for it is the same."""
     if segment.groups is None:
         if not segment.causal:
-            return [(0, size, False)]
+            return [(0, size, size == 1)]
         return [(first, min(first + CHUNK, size), True) for first in range(0, size, CHUNK)]
     groups = list(segment.groups)
     if groups != sorted(groups):
@@ -129,6 +129,6 @@ def _pieces(segment: Segment, size: int) -> list[tuple[int, int, bool]]:
     pieces, begin = list[tuple[int, int, bool]](), 0
     for _, members in groupby(groups):
         end = begin + len(list(members))
-        pieces.append((begin, end, False))
+        pieces.append((begin, end, end - begin == 1))
         begin = end
     return pieces

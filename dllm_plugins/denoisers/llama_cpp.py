@@ -25,7 +25,9 @@ from dllm_plugins.denoisers.llama_calls import lane_of
 from dllm_plugins.denoisers.llama_rows import LlamaRow
 from dllm_plugins.denoisers.llama_running import Rounds
 from dllm_plugins.denoisers.llama_running import Running
+from dllm_plugins.denoisers.llama_sharing import LOSSLESS
 from dllm_plugins.denoisers.llama_sharing import company_changes_nothing
+from dllm_plugins.denoisers.llama_sharing import fewest_of_equal_bits
 from dllm_plugins.denoisers.native import linked
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
@@ -35,12 +37,6 @@ from dllm_plugins.gguf.context import Rows
 from dllm_plugins.gguf.model import GgufModel
 from dllm_plugins.gguf.prefix import Prefix
 from dllm_plugins.gguf.prefix import Shelf
-
-#: Modes whose promise to equal another one rests on bits that do not depend on a call's length.
-UNPROVEN = {
-    "nemotron_speculative": "it promises the text of nemotron_ar, but llama.cpp rounds a single token "
-    "differently from several; take mode 'nemotron_ar' or 'nemotron'",
-}
 
 
 class LlamaCppDenoiser:
@@ -66,18 +62,23 @@ class LlamaCppDenoiser:
             )
         self.model = model
         self.context = Context(model, cache)
-        self.spec = replace(
-            spec,
-            numerics="approximate",
-            modes=tuple(mode for mode in spec.modes if spec.strategies.get(mode, mode) not in UNPROVEN),
-            refused={m: UNPROVEN[s] for m in spec.modes if (s := spec.strategies.get(m, m)) in UNPROVEN},
-            holds=spec.holds and model.has_memory,
-            holds_prefix_only=True,
-        )
         self._shelf = Shelf(self.context)
         self._rows: dict[int, LlamaRow] = {}
         self._opened = 0
         self._counts: Counter[tuple[int, bool]] = Counter()
+        promises = {mode: found for mode in spec.modes if (found := LOSSLESS.get(spec.strategies.get(mode, mode)))}
+        fewest = fewest_of_equal_bits(self.context, self._shelf) if promises and model.has_memory else None
+        #: Whether single tokens are decoded in company, so that they are rounded as several are.
+        self._pads = fewest == 2
+        refused = promises if fewest is None else {}
+        self.spec = replace(
+            spec,
+            numerics="approximate",
+            modes=tuple(mode for mode in spec.modes if mode not in refused),
+            refused=refused,
+            holds=spec.holds and model.has_memory,
+            holds_prefix_only=True,
+        )
 
     def close(self) -> None:
         """Give all of llama.cpp's memory back; nothing can be decoded any more."""
@@ -145,8 +146,16 @@ class LlamaCppDenoiser:
 
     def decode(self, part: Sequence[tuple[int, Step]]) -> list[Rows]:
         """Rows [len(wanted), V] of steps that share a call; each with its stream."""
+        if self._pads and len(part[0][1].tokens) == 1:
+            return [self._single(*one) for one in part]
         runs = [Run(stream, step.begin, step.tokens, wanted=step.wanted) for stream, step in part]
         return self.context.decode(runs, causal=part[0][1].causal)
+
+    def _single(self, stream: int, step: Step) -> Rows:
+        """One token's row, with the token once more behind it for company."""
+        rows = self.context.decode([Run(stream, step.begin, [*step.tokens] * 2, wanted=(0, 1))], causal=True)[0]
+        self.context.cut(stream, step.begin + 1)
+        return rows[: len(step.wanted)]
 
     def _wanted(self, segment: Segment, found: Sequence[tuple[Step, Rows]]) -> Tensor:
         """The wanted rows in the segment's order; a step may have one more than was wanted."""

@@ -1,18 +1,29 @@
-"""Whether rows may share a call on this machine: whether each then gets the bits it gets alone.
+"""What changes a row's bits on this machine: the company of other rows, the number of its tokens in a call.
 
-It holds for two or more tokens of each row wherever it was tried (x86, all types of weights
-we write), but processors have products of their own, so it is measured with the very file
-when rows could share a call for the first time.
+Wherever it was tried (x86, all types of weights we write), neither does from two tokens of a row on, and a
+single one is rounded differently in F32 and F16 files only. But processors have products of their
+own, so it is measured, with the very file, once something depends on it.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from dllm_plugins.gguf.batch import Run
 from dllm_plugins.gguf.context import Context
+from dllm_plugins.gguf.context import Rows
 from dllm_plugins.gguf.prefix import Shelf
 
 #: Tokens of each row: products over pairs of rows are taken for even totals only.
 _LENGTHS = (3, 8)
+#: Calls of one text: fewest tokens, and how many each has.
+_CUTS = {1: (1, 2, 3, 7), 2: (2, 3, 8)}
+
+#: Modes that promise another one's text, which rests on bits that do not depend on a call's length.
+LOSSLESS = {
+    "nemotron_speculative": "it promises the text of nemotron_ar, but llama.cpp on this machine rounds a token "
+    "differently in other company; take mode 'nemotron_ar' or 'nemotron'",
+}
 
 
 def company_changes_nothing(context: Context, shelf: Shelf) -> bool:
@@ -36,3 +47,30 @@ def company_changes_nothing(context: Context, shelf: Shelf) -> bool:
 def _tokens(context: Context, stream: int, length: int) -> list[int]:
     """Any ids, other ones for each stream."""
     return [(7919 * (stream + 1) * (index + 1)) % context.model.vocabulary for index in range(length)]
+
+
+def fewest_of_equal_bits(context: Context, shelf: Shelf) -> int | None:
+    """From how many tokens a call on, 1 or 2, a causal text has the same rows however it is cut; None if it never has.
+
+    Rows stand for keys, too: those of later calls are computed from keys of earlier ones.
+    """
+    stream, length = shelf.stream(), sum(_CUTS[2])
+    try:
+        whole = _cut(context, stream, (length,))
+        for fewest, sizes in _CUTS.items():
+            if all(np.array_equal(_cut(context, stream, order), whole) for order in (sizes, sizes[::-1])):
+                return fewest
+        return None
+    finally:
+        shelf.give_back(stream)
+
+
+def _cut(context: Context, stream: int, sizes: Sequence[int]) -> Rows:
+    """The rows of a text that is decoded in calls of these lengths."""
+    tokens, begin, found = _tokens(context, stream, sum(sizes)), 0, []
+    context.cut(stream, 0)
+    for size in sizes:
+        run = Run(stream, begin, tokens[begin : begin + size], wanted=range(size))
+        found += context.decode([run], causal=True)
+        begin += size
+    return np.concatenate(found)

@@ -20,11 +20,18 @@ from dllm_plugins.gguf.library import library
 _READ, _MAP = 0, 1
 
 
+#: Where Linux says how much processor time a container gets: microseconds of so many, or `max`.
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
 def cores() -> int:
-    """Processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processors this process may use: no more than it is bound to, nor than its container has time for."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        return max(1, min(found, int(quota) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return found
 
 
 class GgufModel:

@@ -28,7 +28,7 @@ pytest.importorskip("llama_cpp", reason="needs the extra gguf")
 CANVAS: dict[str, Any] = {"cache": "none", "holds": True}
 
 
-@pytest.fixture(params=["llama", "qwen2", "qwen3"])
+@pytest.fixture(params=["llama", "qwen2", "qwen3", "qwen3moe"])
 def both(request: pytest.FixtureRequest, tmp_path: Path) -> tiny.Tiny:
     return tiny.tiny(tmp_path, request.param)
 
@@ -127,10 +127,10 @@ def test_freezing_a_part_is_as_forwarding_that_part(one: tiny.Tiny) -> None:
 
 
 @pytest.mark.parametrize("quant", ["F32", "BF16", "F16", "Q8_0", "Q4_0"])
-@pytest.mark.parametrize("keys", ["F32", "F16"])
-def test_rows_in_company_have_the_bits_of_rows_alone(tmp_path: Path, quant: str, keys: str) -> None:
+@pytest.mark.parametrize(("kind", "keys"), [("llama", "F32"), ("llama", "F16"), ("qwen3moe", "F16")])
+def test_rows_in_company_have_the_bits_of_rows_alone(tmp_path: Path, quant: str, kind: str, keys: str) -> None:
     """Unequal prefixes, over and under 256 positions; equal and unequal blocks; single tokens and single rows."""
-    both = tiny.tiny(tmp_path, "llama", quant)
+    both = tiny.tiny(tmp_path, kind, quant)
     lengths = [3, 300, 41, 513, 257, 18, 64]
     blocks = [(8, range(8)), (8, (7,)), (8, (0, 2)), (5, (1,)), (1, (0,)), (1, (0,)), (8, ())]
 
@@ -174,6 +174,20 @@ def test_calls_are_counted(one: tiny.Tiny) -> None:
     forward(denoiser, [noisy(row, 16), noisy(row, 16, seed=7), noisy(row, 16, 4), noisy(other, 5)])
     assert denoiser.rounds(row, "verify") == {"verify": 2}
     assert denoiser.rounds(other, "verify") == {"verify": 1}
+
+
+@pytest.mark.parametrize("quant", ["F32", "BF16", "F16", "Q8_0", "Q4_0"])
+def test_single_tokens_are_rounded_as_several_where_a_mode_needs_it(tmp_path: Path, quant: str) -> None:
+    modes = {"diffusion": "nemotron_speculative"}
+    denoiser = ours(tiny.tiny(tmp_path, "llama", quant), "F16", modes=tuple(modes), strategies=modes)
+    assert denoiser.spec.modes == ("diffusion",)
+    rows = [prefixed(denoiser, 30), prefixed(denoiser, 30)]
+    ids, places = tiny.tokens(9, 4), range(30, 39)
+    expected = forward(denoiser, [Segment(rows[0], ids, places, wanted=range(9))])[0]
+    for index, (token, place) in enumerate(zip(ids, places, strict=True)):
+        found = forward(denoiser, [Segment(rows[1], [token], (place,), wanted=(0,))])
+        assert torch.equal(found[0], expected[index : index + 1]), index
+        denoiser.freeze(rows[1], 1)
 
 
 def test_rows_share_no_call_where_that_changes_a_bit(one: tiny.Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

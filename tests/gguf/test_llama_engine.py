@@ -1,5 +1,6 @@
 """Samplers through the engine: the same tokens from llama.cpp and torch, and every call counted."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Finish
+from dllm_plugins.gguf.batch import Run
+from dllm_plugins.gguf.context import Context
 from dllm_plugins.models import Model
 from dllm_plugins.request import Request
 
@@ -104,15 +107,35 @@ def test_self_verification_is_lossless(tmp_path: Path, quant: str, sampler: str,
         assert len(set(slow[2].tokens)) > 2
 
 
-def test_modes_whose_promise_is_not_kept_are_refused_with_the_reason(tmp_path: Path) -> None:
-    both = tiny.tiny(tmp_path)
-    modes = {"diffusion": "nemotron", "linear": "nemotron_speculative", "nemotron_speculative": "nemotron_speculative"}
-    denoiser = ours(both, modes=tuple(modes), strategies=modes)
-    assert denoiser.spec.modes == ("diffusion",)
-    for mode in ("linear", "nemotron_speculative"):
-        with pytest.raises(OptionError, match=f"'{mode}' is not served by tiny: it promises the text of nemotron_ar"):
-            engine(denoiser).admit(Request([1, 2], SamplingConfig(mode=mode)))
-    assert "nemotron_speculative" in theirs(both, modes=tuple(modes), strategies=modes).spec.modes
+NEMOTRON = {"diffusion": "nemotron", "nemotron_ar": "nemotron_ar", "linear": "nemotron_speculative"}
+
+
+@pytest.mark.parametrize("quant", ["F32", "BF16", "F16", "Q8_0", "Q4_0"])
+def test_verified_drafts_are_autoregression(tmp_path: Path, quant: str) -> None:
+    """Tokens verified eight at a time, and one by one: in these types company or a second row makes them equal."""
+    both = tiny.tiny(tmp_path, "llama", quant)
+    served = engine(ours(both, "F16", modes=tuple(NEMOTRON), strategies=NEMOTRON))
+    for temperature in (0.0, 0.8):
+        slow = served.generate(requests(mode="nemotron_ar", temperature=temperature))
+        fast = served.generate(requests(mode="linear", temperature=temperature))
+        assert [row.tokens for row in fast] == [row.tokens for row in slow]
+        assert len(set(slow[2].tokens)) > 2
+
+
+def test_modes_whose_promise_is_not_kept_are_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, decode = tiny.tiny(tmp_path), Context.decode
+
+    def rounded_by_length(self: Context, runs: Sequence[Run], **flags: bool) -> list[Any]:
+        return [rows * (1 + 1e-7 * len(runs[0])) for rows in decode(self, runs, **flags)]
+
+    monkeypatch.setattr(Context, "decode", rounded_by_length)
+    denoiser = ours(both, modes=tuple(NEMOTRON), strategies=NEMOTRON)
+    assert denoiser.spec.modes == ("diffusion", "nemotron_ar")
+    with pytest.raises(OptionError, match="'linear' is not served by tiny: it promises the text of nemotron_ar"):
+        engine(denoiser).admit(Request([1, 2], SamplingConfig(mode="linear")))
+    assert "linear" in theirs(both, modes=tuple(NEMOTRON), strategies=NEMOTRON).spec.modes
 
 
 @pytest.mark.parametrize(

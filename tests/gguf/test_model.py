@@ -8,6 +8,7 @@ import pytest
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.gguf import model as module
 from dllm_plugins.gguf.batch import Run
 from dllm_plugins.gguf.context import Context
 from dllm_plugins.gguf.library import library
@@ -35,12 +36,17 @@ def test_what_a_file_holds(tmp_path: Path, architecture: str, memory: bool) -> N
 
 def test_threads_are_the_cores_this_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny.tiny(tmp_path).path
+    monkeypatch.setattr(module, "QUOTA", tmp_path / "absent")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
     assert GgufModel(path).threads == 3
     assert GgufModel(path, threads=1).threads == 1
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     assert GgufModel(path).threads == 7
+    for quota, threads in (("250000 100000", 2), ("max 100000", 7), ("50000 100000", 1), ("900000 100000", 7)):
+        (tmp_path / "cpu.max").write_text(quota)
+        monkeypatch.setattr(module, "QUOTA", tmp_path / "cpu.max")
+        assert GgufModel(path).threads == threads
     with pytest.raises(OptionError, match="threads=0"):
         GgufModel(path, threads=0)
 

@@ -1,5 +1,6 @@
 """Tiny random models, in transformers and as GGUF files, without the converter: what runs them is tested apart."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,12 @@ from transformers import Qwen2Config
 from transformers import Qwen2ForCausalLM
 from transformers import Qwen3Config
 from transformers import Qwen3ForCausalLM
+from transformers import Qwen3MoeConfig
+from transformers import Qwen3MoeForCausalLM
 
 import gguf
 
+Array = np.ndarray[Any, Any]
 VOCABULARY = 311
 MASK = 310
 CONTEXT = 2048
@@ -40,9 +44,27 @@ _KINDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (LlamaConfig, LlamaForCausalLM, {}),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"num_hidden_layers": 3}),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 32}),
+    "qwen3moe": (
+        Qwen3MoeConfig,
+        Qwen3MoeForCausalLM,
+        {
+            "head_dim": 32,
+            "moe_intermediate_size": 64,
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+        },
+    ),
 }
 #: What an architecture is written as: those on the right compute the same as those on the left.
-KINDS = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "llada": "llama", "dream": "qwen2"}
+KINDS = {
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3moe": "qwen3moe",
+    "llada": "llama",
+    "dream": "qwen2",
+}
 _NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
@@ -60,6 +82,7 @@ _PARTS = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
 }
 
 
@@ -98,6 +121,25 @@ def _side_by_side(weight: Tensor, heads: int | None) -> Tensor:
     return weight.reshape(heads or 1, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
+def _arrays(model: Any, architecture: str) -> Iterator[tuple[str, Array]]:
+    """The tensors of a file."""
+    config = model.config
+    for name, weight in model.state_dict().items():
+        layer, _, part = name.removeprefix("model.layers.").partition(".")
+        if part == "mlp.experts.gate_up_proj":
+            gate, up = weight.float().chunk(2, dim=1)
+            yield f"blk.{layer}.ffn_gate_exps.weight", gate.numpy()
+            yield f"blk.{layer}.ffn_up_exps.weight", up.numpy()
+        elif part == "mlp.experts.down_proj":
+            yield f"blk.{layer}.ffn_down_exps.weight", weight.float().numpy()
+        else:
+            heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(
+                name.split(".")[-2]
+            )
+            paired = heads is not None and KINDS[architecture] == "llama"
+            yield _name(name), (_side_by_side(weight, heads) if paired else weight).float().numpy()
+
+
 def write(
     model: Any, path: Path, architecture: str, quant: str = "F32", metadata: Mapping[str, int] | None = None
 ) -> Path:
@@ -120,15 +162,16 @@ def write(
     writer.add_tokenizer_model("none")
     for key, value in (metadata or {}).items():
         writer.add_uint32(f"{architecture}.{key}", value)
-    for name, weight in model.state_dict().items():
-        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
-        paired = heads is not None and KINDS[architecture] == "llama"
-        data: np.ndarray[Any, Any] = (_side_by_side(weight, heads) if paired else weight).float().numpy()
+    if architecture == "qwen3moe":
+        writer.add_expert_count(config.num_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    for name, data in _arrays(model, architecture):
         kind = gguf.GGMLQuantizationType[quant]
-        if data.ndim == 1 or quant == "F32":
-            writer.add_tensor(_name(name), np.ascontiguousarray(data))
+        if data.ndim == 1 or quant == "F32" or ".ffn_gate_inp." in name:
+            writer.add_tensor(name, np.ascontiguousarray(data))
         else:
-            writer.add_tensor(_name(name), gguf.quants.quantize(data, kind), raw_dtype=kind)
+            writer.add_tensor(name, gguf.quants.quantize(data, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
