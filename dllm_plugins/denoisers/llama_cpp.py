@@ -46,7 +46,7 @@ class LlamaCppDenoiser:
     :param spec: its `numerics` becomes "approximate": rounding depends on how many tokens a call has, though
         not on the company of other rows.
     :param cache: type of keys and values, "F16" or "F32".
-    :raises CheckpointError: if the file has another vocabulary than the spec.
+    :raises CheckpointError: if the file has fewer ids than the spec.
     :raises GgufError: if the file keeps no keys, but the spec has an exact cache.
     """
 
@@ -168,10 +168,9 @@ class LlamaCppDenoiser:
         return torch.from_numpy(rows[:, : self.spec.vocabulary])
 
     def rounds(self, row: int, kind: str) -> Mapping[str, int]:
-        """How many calls the row took part in in the last pass, by kind.
+        """How many calls the row took part in in the last pass, by kind; `kind` is the whole pass's.
 
-        :param kind: what the pass was planned as; calls for text that others of the row's segments stand
-            behind are "freeze" or, for a row without a prefix, "prefill".
+        Those for text that others of its segments stand behind are "freeze", or "prefill" without a prefix.
         """
         context = "freeze" if self._rows[row].base else "prefill"
         found = Counter({kind: self._counts[row, False]})
