@@ -4,7 +4,8 @@ import os
 from typing import BinaryIO
 
 _PIECE = 1 << 30
-_PAGE = 4096
+#: Data that keep their place within a page can share blocks.
+PAGE = 4096
 
 
 def copy_range(source: BinaryIO, target: BinaryIO, start: int, size: int) -> None:
@@ -16,7 +17,7 @@ def copy_range(source: BinaryIO, target: BinaryIO, start: int, size: int) -> Non
     :raises OSError: if there is no room, or the source became shorter.
     """
     source.seek(start)
-    first = min(size, -start % _PAGE)
+    first = min(size, -start % PAGE)
     target.write(source.read(first))
     target.flush()
     done = first

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from dllm_plugins.base_model import cache_folder
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.architectures import ARCHITECTURES
+from dllm_plugins.gguf.copying import PAGE
 from dllm_plugins.gguf.copying import copy_range
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.writing import beside
@@ -27,8 +28,6 @@ from gguf import GGUFValueType
 
 #: Rows of the shared expert that does nothing, for a graph that always has one.
 _IDLE = 32
-#: Data stay at the same place within a page, so that file systems which share blocks can.
-_PAGE = 4096
 _SAMPLE = 4096
 _OUTSIDE = {"token_embd.weight", "output_norm.weight", "output.weight"}
 
@@ -69,13 +68,23 @@ def with_memory(header: Header, folder: Path | None = None) -> Path:
 
     :param folder: where copies are kept; the cache folder if not given.
     :raises CheckpointError: for a file in several parts, tensors that the two graphs treat
-        differently, and too little room in the cache folder.
+        differently, and a folder that cannot be written or has too little room.
     """
     twin = TWINS.get(header.architecture)
     if twin is None:
         return header.path
     _check(header, twin)
-    folder = folder or cache_folder() / "gguf"
+    place = folder or cache_folder() / "gguf"
+    try:
+        return _copied(header, twin, place)
+    except OSError as error:
+        raise CheckpointError(
+            f"{header.path} needs a copy in {place} to keep keys and values, and it cannot be made: {error}; "
+            "set DLLM_CACHE to a folder that can be written"
+        ) from error
+
+
+def _copied(header: Header, twin: Twin, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     origin = hashlib.sha256(str(header.path.resolve()).encode()).hexdigest()[:12]
     target = folder / f"{origin}-{identity(header)}-{twin.name}.gguf"
@@ -167,7 +176,7 @@ def _head(header: Header, twin: Twin, more: list[tuple[str, int, int]], end: int
         end += -(-4 * rows * columns // header.alignment) * header.alignment
     start = b"GGUF" + struct.pack("<IQQ", header.version, len(header.tensors) + len(more), len(pairs) + 1)
     length = len(start) + sum(map(len, pairs)) + sum(map(len, infos)) + len(_pair("dllm.filler", ""))
-    pairs.append(_pair("dllm.filler", " " * ((header.data_offset - length) % _PAGE)))
+    pairs.append(_pair("dllm.filler", " " * ((header.data_offset - length) % PAGE)))
     return b"".join((start, *pairs, *infos))
 
 

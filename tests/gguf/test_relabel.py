@@ -143,6 +143,13 @@ def test_no_room_is_said_before_anything_is_written(
     assert list(cache.iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = convert(make(tmp_path / "folder", "dream"), tmp_path / "a.gguf", "F32")
+    monkeypatch.setenv("DLLM_CACHE", str(path))
+    with pytest.raises(CheckpointError, match=r"cannot be made.*DLLM_CACHE"):
+        with_memory(read_header(path))
+
+
 class _Usage:
     free = 10
 
