@@ -23,11 +23,10 @@ WHOLE = {
     "wedlm_qwen2": "takes positions in order only",
     "wedlm_qwen3": "takes positions in order only",
 }
-#: Settings that it cannot, by a part of their name: they keep keys behind those computed anew, or promise too much.
+#: Settings that it cannot, by a part of their name: they keep keys behind those computed anew.
 PARTS = {
     "/dual": "approximate_cache='dual'",
     "block_cache": "cannot keep keys behind those it computes anew",
-    "linear_spec": "promises the text of nemotron_ar",
 }
 
 
