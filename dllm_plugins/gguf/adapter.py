@@ -10,7 +10,6 @@ drafts as a key.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ class Extras:
     draft_tokens: Tensor | None
 
 
-_TENSORS = tuple(field.name for field in fields(Extras) if field.name != "draft_tokens")
+_TENSORS = ("mask_embedding", "chain_down", "chain_up")
 
 
 def write_adapter(weights: LowRankWeights, shape: LlamaShape, architecture: str, out: Path) -> None:
@@ -122,9 +121,9 @@ def read_adapter(path: Path, width: int) -> Extras:
             f"{path} has dllm.format={header.metadata.get('dllm.format')!r}, expected {FORMAT!r}; "
             f"it is no adapter of the default model"
         )
-    found = [_checked(header, name, width) for name in _TENSORS]
+    mask, down, up = (_checked(header, name, width) for name in _TENSORS)
     drafts = header.metadata.get(_DRAFTS)
-    return Extras(*found, None if drafts is None else torch.from_numpy(np.array(drafts, np.int64)))
+    return Extras(mask, down, up, None if drafts is None else torch.from_numpy(np.array(drafts, np.int64)))
 
 
 def _checked(header: Header, name: str, width: int) -> Tensor:

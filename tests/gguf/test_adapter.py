@@ -29,11 +29,6 @@ from . import tri_mode
 pytest.importorskip("llama_cpp", reason="needs the extra gguf")
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> tri_mode.Files:
-    return tri_mode.write(tmp_path_factory.mktemp("adapter"), tiny_folder)
-
-
 def written(
     files: tri_mode.Files, out: Path, architecture: str = ARCHITECTURE, dtype: torch.dtype = torch.float32
 ) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.llama_tri_mode import LlamaTriModeDenoiser
 from dllm_plugins.denoisers.low_rank import FORMAT
@@ -41,6 +42,7 @@ CONFIG: dict[str, Any] = {
     "eos_token_id": 2,
 }
 RANK, INNER = 5, 40
+SAMPLING: list[dict[str, Any]] = [{}, {"temperature": 0.9, "seed": 5}, {"temperature": 1.2, "seed": 6, "top_p": 0.7}]
 PROMPTS = ([1, 40, 41, 42], [1, 77], [1, *range(30, 60)], [5])
 
 
@@ -133,3 +135,11 @@ def clean(row: int, tokens: list[int], begin: int) -> Segment:
 def opened(row: int, mask: int, positions: list[int], behind: tuple[tuple[int, int], ...] = ()) -> Segment:
     """Open rows at these rotary positions."""
     return Segment(row, [mask] * len(positions), positions, True, False, behind, range(len(positions)))
+
+
+def prefixed(denoiser: Denoiser, length: int) -> int:
+    """A row with a frozen prefix."""
+    row = denoiser.open_row()
+    denoiser.forward([clean(row, [3 + 7 * place % 250 for place in range(length)], 0)])
+    denoiser.freeze(row, length)
+    return row
