@@ -34,7 +34,8 @@ class LoadOptions:
     :param weights: "auto" for the checkpoint's own; "int8" to quantise linear layers and head while loading,
         on CPUs. They take half the memory of bfloat16 and passes are faster, but it is another model: lossless
         modes are so with respect to its own mode `ar`, its spec's `name` and the statistics say int8, and
-        docs/kernels.md how much it changes.
+        docs/kernels.md how much it changes. With backend "llama_cpp" the default model's base takes
+        llama.cpp's types instead, such as "Q8_0" or "Q4_0".
     :param compile: True for transformers' own class behind torch.compile, which takes up to minutes at the
         first passes and little the next time: what was compiled is kept in the user's cache, or in
         TORCHINDUCTOR_CACHE_DIR. It goes with backend "torch", which "auto" then is, and one device,
@@ -167,7 +168,7 @@ def auto_backend(name: str = "dllm", **options: Any) -> Chosen:
     """
     found = _found(name)
     if found.auto is None:
-        return Chosen(found.name, "the plug-in that registered this model leaves no choice")
+        return Chosen("its own", "the plug-in that registered this model leaves no choice")
     return found.auto(_load_options(options))
 
 
