@@ -24,9 +24,11 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
 from dllm_plugins.models import Adapter
 from dllm_plugins.models import Backend
+from dllm_plugins.models import Chosen
 from dllm_plugins.models import Family
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Preset
+from dllm_plugins.models import auto_backend
 from dllm_plugins.processes.masked import MaskedProcess
 from dllm_plugins.rules import CanvasView
 from dllm_plugins.rules import CommitRule
@@ -116,7 +118,10 @@ class ThirdParty:
         def load(options: LoadOptions) -> Model:
             raise PluginError("the toy model was asked for")
 
-        return [Preset("toy", "a toy", load)]
+        return [
+            Preset("toy", "a toy", load),
+            Preset("picky", "a toy", load, lambda options: Chosen(options.dtype, "so")),
+        ]
 
     @hookimpl
     def register_adapters(self) -> list[Adapter]:
@@ -217,6 +222,14 @@ def test_a_third_party_model_is_loaded_by_name(third_party: ThirdParty) -> None:
     """load_model calls the preset that was registered."""
     with pytest.raises(PluginError, match="the toy model was asked for"):
         load_model("toy")
+
+
+def test_a_third_party_model_tells_its_backend(third_party: ThirdParty) -> None:
+    """From the load options, if it has a choice."""
+    assert auto_backend("picky", dtype="float32") == Chosen("float32", "so")
+    assert auto_backend("toy").backend == "its own"
+    with pytest.raises(OptionError, match="unknown option luck=1"):
+        auto_backend("picky", luck=1)
 
 
 def test_a_failing_hook_is_reported_and_skipped(manager: pluggy.PluginManager) -> None:

@@ -119,6 +119,14 @@ def test_what_cannot_be_added(fitting: Make, run: Run, tmp_path: Path) -> None:
     assert entries() == {}
 
 
+def test_bars_on_a_terminal(fitting: Make, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One a stage, up to the end."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    shown = run("dllm", "gguf", str(fitting(SDAR)), str(tmp_path / "x.gguf"), "--quant", "F32").stderr
+    assert "Writing" in shown
+    assert "100%" in shown
+
+
 def test_gguf_writes_over_nothing(sdar: Path, fitting: Make, run: Run, tmp_path: Path) -> None:
     """Unless it is told to; folders, unknown types and what cannot be represented are refused."""
     before = sdar.read_bytes()

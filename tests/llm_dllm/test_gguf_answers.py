@@ -121,13 +121,13 @@ def digest(path: Path) -> str:
 def test_killed_half_way(sdar: Path, run: Run, tmp_path: Path) -> None:
     """Ctrl-C and kill -9 in mid-answer: file, registry and log are whole, and the next answer is the same."""
     run("dllm", "add", str(sdar), "mine")
-    command = [sys.executable, "-m", "llm", "-m", "mine", "how?", "-o", "max_tokens", "240"]
+    command = [sys.executable, "-m", "llm", "-m", "./sdar.gguf", "how?", "-o", "max_tokens", "240"]
     command += ["-o", "block_length", "4", "-o", "steps", "4"]
-    whole = subprocess.run(command, capture_output=True, check=True).stdout
+    whole = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path).stdout
     folder = registry_file().parent
     before = {path.name: digest(path) for path in (sdar, registry_file())}
     for number, code in ((signal.SIGINT, 1), (signal.SIGKILL, -signal.SIGKILL)):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
             assert process.stdout is not None
             begun = process.stdout.read(1)
             process.send_signal(number)
@@ -140,6 +140,6 @@ def test_killed_half_way(sdar: Path, run: Run, tmp_path: Path) -> None:
         with sqlite3.connect(folder / "logs.db") as log:
             assert log.execute("pragma integrity_check").fetchall() == [("ok",)]
         assert len(json.loads(run("logs", "--json", "-n", "0").stdout)) == 1
-    assert subprocess.run(command, capture_output=True, check=True).stdout == whole
+    assert subprocess.run(command, capture_output=True, check=True, cwd=tmp_path).stdout == whole
     assert len(json.loads(run("logs", "--json", "-n", "0").stdout)) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llm", "sdar", "sdar.gguf"]
