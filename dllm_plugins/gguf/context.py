@@ -118,6 +118,13 @@ class Context(Streams):
         if not pointer:
             raise failed("llama.cpp has no rows of the last call", "start the row again")
         rows = np.ctypeslib.as_array(pointer, shape=(sum(counts), width))
+        with np.errstate(invalid="ignore"):
+            number = not np.isnan(rows.sum())
+        if not number:
+            raise GgufError(
+                f"{self.model.path} computes what is no number: its weights are damaged, or too large for 16 bits; "
+                f"use dtype='float32', a file in another type, or convert it again"
+            )
         found, begin = [], 0
         for run, count in zip(runs, counts, strict=True):
             own = rows[begin : begin + count]

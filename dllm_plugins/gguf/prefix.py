@@ -36,16 +36,11 @@ class Shelf:
 
     def stream(self) -> int:
         """An empty stream. Where there is no room, a kept prefix makes some rather than that the context grows."""
-        while self.dropped:
-            self.context.close_stream(self.dropped.popleft())
+        self._empty()
         if self.context.streams >= self.context.size.streams:
             oldest = next(iter(list(self._kept.values())), None)
-            if oldest is not None and oldest.stream is not None:
-                stream = oldest.stream
-                oldest.state, oldest.stream = self.context.save(stream), None
-                del self._kept[stream]
-                self.context.cut(stream, 0)
-                return stream
+            if oldest is not None:
+                self._move_out(oldest)
         return self.context.open()
 
     def give_back(self, stream: int) -> None:
@@ -53,11 +48,31 @@ class Shelf:
         self.context.close_stream(stream)
 
     def keep(self, stream: int, length: int) -> Prefix:
-        """The first `length` positions of a stream, which is the shelf's from now on."""
+        """The first `length` positions of a stream, which is the shelf's from now on.
+
+        Once nothing but prefixes is left, and the context had grown a lot, they move out and it shrinks.
+        """
         self.context.cut(stream, length)
         found = Prefix(length, stream, self)
         self._kept[stream] = found
+        self._empty()
+        if self.context.large and self.context.streams == len(self._kept):
+            for prefix in list(self._kept.values()):
+                self._move_out(prefix)
+            self.context.shrink()
         return found
+
+    def _empty(self) -> None:
+        while self.dropped:
+            self.context.close_stream(self.dropped.popleft())
+
+    def _move_out(self, prefix: Prefix) -> None:
+        """Its keys leave llama.cpp as bytes."""
+        stream = prefix.stream
+        assert stream is not None, "it was moved out before"
+        prefix.state, prefix.stream = self.context.save(stream), None
+        del self._kept[stream]
+        self.context.close_stream(stream)
 
     def take(self, prefix: Prefix, length: int) -> int:
         """A stream with a copy of the first `length` positions of a prefix.

@@ -5,7 +5,6 @@ streams of a call. llama.cpp fixes sizes when a context is made, so this one sta
 and is replaced by a larger one, states moved, when something does not fit.
 """
 
-from dataclasses import dataclass
 from typing import Any
 from weakref import finalize
 
@@ -17,35 +16,10 @@ from dllm_plugins.gguf.library import complaints
 from dllm_plugins.gguf.library import failed
 from dllm_plugins.gguf.library import library
 from dllm_plugins.gguf.model import GgufModel
+from dllm_plugins.gguf.size import Size
 
 #: ggml's numbers of the types keys and values may have.
 CACHE_TYPES = {"F32": 0, "F16": 1}
-#: llama.cpp rounds a stream's positions up to this.
-_UNIT = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What a context has room for: streams, positions a stream, tokens a call."""
-
-    streams: int = 1
-    positions: int = 512
-    tokens: int = 512
-
-    def grown(self, streams: int, positions: int, tokens: int, most: int) -> "Size":
-        """Room for that much; what does not fit is at least doubled, so that growing stays rare.
-
-        :param most: streams that llama.cpp can have.
-        """
-        streams = min(_enough(self.streams, streams), most)
-        # llama.cpp cuts a call to the length of the whole context, and aborts at more streams than tokens.
-        tokens = max(_enough(self.tokens, tokens), streams)
-        positions = max(_enough(self.positions, positions), tokens)
-        return Size(streams, -(-positions // _UNIT) * _UNIT, tokens)
-
-
-def _enough(now: int, needed: int) -> int:
-    return now if needed <= now else max(needed, 2 * now)
 
 
 class Streams:
@@ -62,7 +36,7 @@ class Streams:
         self.cache = cache
         self._library = library()
         self._most = int(self._library.llama_max_parallel_sequences())
-        self.size = (size or Size()).grown(1, 1, 1, self._most)
+        self.size = self._first = (size or Size()).grown(1, 1, 1, self._most)
         self._open: set[int] = set()
         self._closed = False
         self._context, self._free, self._memory, self._batch = self._make(self.size)
@@ -89,7 +63,19 @@ class Streams:
 
     def _reserve(self, streams: int, positions: int, tokens: int) -> None:
         """Replace the context by a larger one if it lacks room; streams keep their numbers and states."""
-        size = self.size.grown(streams, positions, tokens, self._most)
+        self._replace(self.size.grown(streams, positions, tokens, self._most))
+
+    @property
+    def large(self) -> bool:
+        """Whether it has grown far beyond what it was made for."""
+        return self.size.exceeds(self._first)
+
+    def shrink(self) -> None:
+        """Give back what was grown; only while no stream is open."""
+        if not self._open and not self._closed:
+            self._replace(self._first)
+
+    def _replace(self, size: Size) -> None:
         if size == self.size:
             return
         made = self._make(size)

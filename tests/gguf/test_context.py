@@ -14,7 +14,7 @@ from dllm_plugins.gguf.batch import Run
 from dllm_plugins.gguf.context import Context
 from dllm_plugins.gguf.library import library
 from dllm_plugins.gguf.model import GgufModel
-from dllm_plugins.gguf.streams import Size
+from dllm_plugins.gguf.size import Size
 
 from . import tiny
 
@@ -225,6 +225,34 @@ def test_a_failed_call_leaves_the_streams_as_they_were(context: Context, monkeyp
     monkeypatch.undo()
     assert context.length(stream) == PREFIX
     assert np.array_equal(block(context, stream, PREFIX), expected)
+
+
+def test_what_is_no_number_is_not_decoded(tmp_path: Path) -> None:
+    both = tiny.tiny(tmp_path)
+    with torch.no_grad():
+        both.model.model.layers[1].mlp.down_proj.weight[3, 5] = float("nan")
+    context = Context(GgufModel(tiny.write(both.model, tmp_path / "damaged.gguf", "llama")), "F32")
+    stream = context.open()
+    with pytest.raises(GgufError, match=r"damaged.gguf computes what is no number"):
+        context.decode([Run(stream, 0, [1, 2], wanted=[1])], causal=True)
+    assert context.length(stream) == 0
+
+
+def test_shrinking_is_for_contexts_nobody_uses(model: GgufModel) -> None:
+    context = Context(model, "F32")
+    stream = filled(context, 20)
+    expected = block(context, stream, 20)
+    others = [filled(context, 1100) for _ in range(5)]
+    assert context.large
+    grown = context.size
+    context.shrink()
+    assert context.size == grown
+    assert np.array_equal(block(context, stream, 20), expected)
+    for number in (stream, *others):
+        context.close_stream(number)
+    context.shrink()
+    assert (context.size, context.large) == (Size(), False)
+    assert np.array_equal(block(context, filled(context, 20), 20), expected)
 
 
 def test_no_room_for_a_larger_context_leaves_the_smaller_one(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,21 @@ def test_kept_prefixes_make_room_rather_than_that_the_context_grows(both: tiny.T
     assert equal(found, forward(fresh, [noisy(row, 20 + number) for number, row in enumerate(alone)]))
 
 
+def test_after_a_large_crowd_the_context_is_small_again(both: tiny.Tiny) -> None:
+    """And the prefixes it left behind are what they were."""
+    denoiser = ours(both)
+    small = denoiser.context.size
+    rows = [prefixed(denoiser, 1300 + number, number) for number in range(5)]
+    expected = forward(denoiser, [noisy(row, 1300 + number) for number, row in enumerate(rows)])
+    kept = [denoiser.close_row(row) for row in rows[:4]]
+    assert denoiser.context.size != small
+    kept.append(denoiser.close_row(rows[4]))
+    assert denoiser.context.size == small
+    assert denoiser.context.streams == 0
+    rows = [denoiser.open_row(prefix, prefix.length) for prefix in kept]
+    assert equal(forward(denoiser, [noisy(row, 1300 + number) for number, row in enumerate(rows)]), expected)
+
+
 def test_dropping_a_prefix_frees_its_stream(both: tiny.Tiny) -> None:
     denoiser = ours(both)
     for _ in range(4):

@@ -13,7 +13,7 @@ from dllm_plugins.gguf.batch import Run
 from dllm_plugins.gguf.context import Context
 from dllm_plugins.gguf.library import library
 from dllm_plugins.gguf.model import GgufModel
-from dllm_plugins.gguf.streams import Size
+from dllm_plugins.gguf.size import Size
 
 from . import tiny
 
