@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from dllm_kernels.compiled.library import FLAGS
 from dllm_kernels.compiled.library import SOURCES
 from dllm_kernels.compiled.library import TARGETS
 from dllm_kernels.compiled.library import best_target
@@ -22,18 +23,6 @@ from dllm_kernels.compiled.library import place
 from dllm_kernels.dispatch import KernelError
 
 COMPILERS = ("g++", "clang++", "c++")
-FLAGS = (
-    "-std=gnu++20",
-    "-O3",
-    "-fPIC",
-    "-shared",
-    "-pthread",
-    "-fvisibility=hidden",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-Wall",
-    "-Wno-uninitialized",
-)
 
 
 def compiler() -> str:

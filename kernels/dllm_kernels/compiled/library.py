@@ -15,6 +15,20 @@ from dllm_kernels.dispatch import KernelError
 
 SOURCES = Path(__file__).parent / "source"
 BUILD = "python -m dllm_kernels.build"
+FLAGS = (
+    "-std=gnu++20",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    # GCC 12 computes a tile's row addresses in vectors and then has no registers for two of its sums.
+    "-fno-tree-slp-vectorize",
+    "-Wall",
+    "-Wno-uninitialized",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +90,8 @@ def folder() -> Path:
 
 @cache
 def _print() -> str:
-    """Changes with the sources, so that an old build is never loaded."""
-    seen = hashlib.sha256()
+    """Changes with the sources and the flags, so that an old build is never loaded."""
+    seen = hashlib.sha256(" ".join(FLAGS).encode())
     for path in sorted(SOURCES.iterdir()):
         seen.update(path.name.encode() + path.read_bytes())
     return seen.hexdigest()[:12]
