@@ -33,8 +33,9 @@ from gguf_bench.vocabulary import Vocabulary
 
 #: Blocks of a block-causal model, and passes over each: four tokens a pass.
 SDAR_BLOCK, SDAR_STEPS = 16, 4
-#: The architecture whose rows have a baseline's bare name.
+#: The architecture whose rows have a baseline's bare name, at this size and in this type.
 MAIN = {"llama_diffusion_cli": "dream", "llama_cpp_ar": "sdar", "torch": "dream"}
+MAIN_SIZE, MAIN_QUANT = "135m", "BF16"
 AR_NOTE = "other tokens by design: one a pass, each seeing only what is left of it"
 
 
@@ -137,20 +138,26 @@ def whole_canvas_exactness(case: Case, found: Mapping[str, Side], folder: Path) 
     return f"{equal} (theirs keeps keys and values unrounded); in float32: {agreement(ours(), theirs())}"
 
 
-def name_of(baseline: str, architecture: str, suffix: str = "") -> str:
-    """A row's name."""
-    return "/".join(part for part in (baseline, "" if MAIN[baseline] == architecture else architecture, suffix) if part)
+def name_of(case: Case, baseline: str, suffix: str = "") -> str:
+    """A row's name: the baseline, and in what the case is not the main one."""
+    parts = (
+        "" if MAIN[baseline] == case.architecture else case.architecture,
+        "" if case.size == MAIN_SIZE else case.size,
+        "" if case.quant == MAIN_QUANT else case.quant,
+        suffix,
+    )
+    return "/".join((baseline, *(part for part in parts if part)))
 
 
 def cli_rows(case: Case, found: Mapping[str, Side], setting: Setting, folder: Path) -> list[Row]:
     """With the cached prefix and with the exact whole canvas beside llama-diffusion-cli; none without it."""
     if "cli" not in found:
         return []
-    theirs, task, place = found["cli"], case.task, case.architecture
+    theirs, task = found["cli"], case.task
     spare = theirs.answer.passes - task.passes
     decoding = f"blocks of {task.block} in {task.steps} passes each, greedy, left to right"
     note = f"{spare} of its passes are of blocks behind the end; ratio leaves them out" if spare else ""
-    cached, whole = (name_of("llama_diffusion_cli", place, suffix) for suffix in ("", "whole"))
+    cached, whole = (name_of(case, "llama_diffusion_cli", suffix) for suffix in ("", "whole"))
     close = f"approximate: {agreement(found['cached'].answer, theirs.answer)}"
     equal = whole_canvas_exactness(case, found, folder)
     how = f"{decoding}; ours behind a cached prefix"
@@ -167,11 +174,9 @@ def other_rows(case: Case, found: Mapping[str, Side], setting: Setting) -> list[
     decoding = f"blocks of {task.block} in {task.steps} passes each, greedy, {cache}"
     equal = agreement(ours.answer, found["torch"].answer)
     return [
+        compare(name_of(case, "llama_cpp_ar"), ours, found["ar"], setting, decoding, "not comparable", AR_NOTE),
         compare(
-            name_of("llama_cpp_ar", case.architecture), ours, found["ar"], setting, decoding, "not comparable", AR_NOTE
-        ),
-        compare(
-            name_of("torch", case.architecture),
+            name_of(case, "torch"),
             ours,
             found["torch"],
             setting,

@@ -24,6 +24,8 @@ MODES = ("speculative", "ar")
 #: What `auto` loads without GGUF files; every row compares with it.
 BASELINE = "kernels"
 PROMPTS = 4
+#: Types of weights that names do not tell.
+QUANTS_OF = {"kernels_int8": "int8", "torch": "bfloat16"}
 
 
 def models(quants: Sequence[str]) -> Mapping[str, Model]:
@@ -65,7 +67,7 @@ def default_rows(quants: Sequence[str], new: int, rounds: int) -> list[Row]:
             setting = Setting(
                 architecture="smollm2",
                 size="135m",
-                quant=name.removeprefix("llama_cpp_"),
+                quant=QUANTS_OF.get(name, name.removeprefix("llama_cpp_")),
                 weights=weights_of(require_base()),
                 threads=torch.get_num_threads(),
                 prompt=sum(len(prompt) for prompt in prompts),
