@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dllm_plugins.denoisers.llama_calls import CHUNK
 from dllm_plugins.denoisers.llama_calls import Lane
 from dllm_plugins.denoisers.llama_calls import Step
+from dllm_plugins.errors import GgufError
 from dllm_plugins.gguf.context import Rows
 from dllm_plugins.gguf.prefix import Shelf
 
@@ -85,8 +86,8 @@ class Rounds:
         return found
 
     def _copy(self, running: Running, source: int) -> None:
-        running.stream = self._shelf.stream()
         self._active.append(running)
+        running.stream = self._shelf.stream()
         self._shelf.context.copy(source, running.lane.length, running.stream)
 
     def _fill(self) -> None:
@@ -99,7 +100,8 @@ class Rounds:
             forks = running.lane.forks
             while forks and forks[0][0] == running.done:
                 _, lane = forks.pop(0)
-                assert running.stream is not None, "without a memory nothing stands behind anything"
+                if running.stream is None:
+                    raise GgufError("a model that keeps no keys forwards whole canvases only; choose another mode")
                 self._copy(Running(running.row, lane, None, scratch=True), running.stream)
 
     def _round(self) -> list[tuple[Step, Rows]]:
@@ -128,5 +130,6 @@ class Rounds:
                 self._active.remove(running)
 
     def _give_back(self, running: Running) -> None:
-        if running.scratch and running.stream is not None:
-            self._shelf.give_back(running.stream)
+        stream, running.stream = running.stream, None
+        if running.scratch and stream is not None:
+            self._shelf.give_back(stream)

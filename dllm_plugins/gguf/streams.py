@@ -84,12 +84,14 @@ class Streams:
                 state = states.save(self._library, self._context, stream, self.size.streams)
                 if state.length:
                     states.restore(self._library, made[0], stream, size.streams, state)
-        except GgufError:
+        except BaseException:
             made[1]()
             raise
-        self._free()
+        free = self._free
         self.size = size
         self._context, self._free, self._memory, self._batch = made
+        # Last: an interrupt before this must not leave a pointer to what is gone.
+        free()
         self._made()
 
     def _made(self) -> None:

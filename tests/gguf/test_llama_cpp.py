@@ -321,4 +321,7 @@ def test_without_a_memory_nothing_joins_a_prefix(tmp_path: Path) -> None:
         denoiser.freeze(row, 3)
     with pytest.raises(OptionError, match="where the model keeps keys"):
         denoiser.hold(row, [0, 1])
+    for behind in (((0, 6),), ((0, 3),)):
+        with pytest.raises(GgufError, match="keeps no keys"):
+            forward(denoiser, [noisy(row, 0), noisy(row, behind[0][1], behind=behind)])
     assert denoiser.close_row(row).length == 0
