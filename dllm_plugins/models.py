@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -190,12 +191,7 @@ def _load_options(given: dict[str, Any]) -> LoadOptions:
 def _found(name: str) -> Preset:
     """What loads a model: the registered one of that name, else the loader of files, folders and hub ids."""
     presets = plugins.presets()
-    if name not in presets and is_gguf(name):
-        from dllm_plugins.gguf import load as gguf
-
-        return Preset(name, "a GGUF file", partial(gguf.load, name), partial(gguf.auto, name))
-    if name not in presets and ("/" in name or Path(name).is_dir()):
-        from dllm_plugins.families import hub
-
-        return Preset(name, "a checkpoint", partial(hub.load, name), partial(hub.auto, name))
-    return plugins.find("model", name, presets)
+    if name in presets or not (is_gguf(name) or "/" in name or Path(name).is_dir()):
+        return plugins.find("model", name, presets)
+    loader = import_module(f"dllm_plugins.{'gguf.load' if is_gguf(name) else 'families.hub'}")
+    return Preset(name, "a checkpoint", partial(loader.load, name), partial(loader.auto, name))

@@ -23,6 +23,7 @@ from dllm_plugins.families.hub import tokenizer_of
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.gguf.load import check_order
 from dllm_plugins.gguf.load import text_of
 from dllm_plugins.gguf.load import with_stored
 from dllm_plugins.gguf.opened import open_gguf
@@ -74,6 +75,7 @@ def gguf_entry(place: Path, options: LoadOptions) -> Entry:
     :raises OptionError: for a preset that does not fit.
     """
     checkpoint = open_gguf(place, options.family)
+    check_order(checkpoint)
     tokenizer = text_of(checkpoint)
     if isinstance(tokenizer, TokenIds):
         raise CheckpointError(f"{place} has no tokenizer; llm deals in text, so convert the checkpoint with its own")

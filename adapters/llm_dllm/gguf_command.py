@@ -38,9 +38,13 @@ def gguf(
     """
     with clean_errors():
         _check_free(out, force)
+        from dllm_plugins.checkpoint import open_checkpoint
+        from dllm_plugins.families.files import hub_folder
         from dllm_plugins.gguf.convert import convert
+        from dllm_plugins.gguf.load import check_order
 
         with named_as_flags(), shown(STAGES) as report:
+            check_order(open_checkpoint(hub_folder(checkpoint), family))
             convert(checkpoint, out, quant, progress=report, family=family, preset=preset, mask_id=mask_id)
     click.echo(f"Wrote {out}, {out.stat().st_size / 1e6:.4g} MB.")
     click.echo(f"Try: llm -m {out} 'Why is the sky blue?' -o max_tokens 64")

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version
 from typing import Any
 
+from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
@@ -50,11 +51,7 @@ def load(name: str, options: LoadOptions) -> Model:
     """
     check_options(name, options)
     checkpoint = open_gguf(name, options.family)
-    if checkpoint.layout.attention in UNORDERED:
-        raise GgufError(
-            f"family {checkpoint.layout.name!r} puts tokens in another order than their positions, and llama.cpp takes "
-            f"positions in order only; load the checkpoint that {name} was made from instead"
-        )
+    check_order(checkpoint)
     tokenizer = text_of(checkpoint)
     spec = make_spec(name, checkpoint, tokenizer, with_stored(checkpoint, options))
     cache = cache_type(name, options.dtype, checkpoint.header)
@@ -78,6 +75,18 @@ def cache_type(name: str, dtype: str, header: Header) -> str:
             f"can be {' or '.join(map(repr, CACHES))}, or 'auto'"
         )
     return CACHES[dtype]
+
+
+def check_order(checkpoint: Checkpoint) -> None:
+    """Refuse families that no order of llama.cpp's calls computes, before a file is written or loaded.
+
+    :raises GgufError: naming the family.
+    """
+    if checkpoint.layout.attention in UNORDERED:
+        raise GgufError(
+            f"{checkpoint.folder}: family {checkpoint.layout.name!r} puts tokens in another order than their "
+            f"positions, and llama.cpp takes positions in order only; load the checkpoint itself, which torch computes"
+        )
 
 
 def with_stored(checkpoint: GgufCheckpoint, options: LoadOptions) -> LoadOptions:

@@ -1,5 +1,6 @@
 """GGUF files in llm: `llm dllm gguf`, `add`, by path, and killed half way."""
 
+import json
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 from click.testing import Result
 
 from dllm_plugins.errors import GgufError
+from dllm_plugins.gguf.convert import convert
 from llm_dllm import DLLM
 from llm_dllm.named_files import named_files
 from llm_dllm.registry import entries
@@ -117,6 +119,19 @@ def test_what_cannot_be_added(fitting: Make, run: Run, tmp_path: Path) -> None:
         assert words in output
         assert len(output.strip().splitlines()) == 1
     assert entries() == {}
+
+
+def test_a_family_that_llama_cpp_cannot_order(fitting: Make, run: Run, tmp_path: Path) -> None:
+    """WeDLM: neither written nor registered."""
+    place = fitting(SDAR)
+    config = json.loads((place / "config.json").read_text())
+    wedlm = {"architectures": ["WeDLMForCausalLM"], "model_type": "wedlm", "qk_norm": True, "mask_token_id": 206}
+    (place / "config.json").write_text(json.dumps(config | wedlm))
+    out = tmp_path / "wedlm.gguf"
+    assert "positions in order only" in run("dllm", "gguf", str(place), str(out), code=1).output
+    assert not out.exists()
+    convert(place, out, "F32")
+    assert "positions in order only" in run("dllm", "add", str(out), code=1).output
 
 
 def test_bars_on_a_terminal(fitting: Make, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
