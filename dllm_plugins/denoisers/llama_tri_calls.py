@@ -100,7 +100,12 @@ class Calls:
         """A stream that holds what an open segment sees: the row's own, or a copy that ends earlier."""
         if seen == part.length:
             return part.stream
-        return self._context.copy(part.stream, part.row.base + seen, self._shelf.stream())
+        stream = self._shelf.stream()
+        try:
+            return self._context.copy(part.stream, part.row.base + seen, stream)
+        except BaseException:
+            self._shelf.give_back(stream)
+            raise
 
     def _opened(self, items: Sequence[_Opened]) -> None:
         runs = [
