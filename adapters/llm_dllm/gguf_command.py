@@ -7,6 +7,7 @@ import click
 from dllm_plugins.errors import OptionError
 from llm_dllm.commands import clean_errors
 from llm_dllm.commands import named_as_flags
+from llm_dllm.loading import DEFAULT
 from llm_dllm.progress import shown
 
 #: What the converter reports, for people.
@@ -38,6 +39,10 @@ def gguf(
     """
     with clean_errors():
         _check_free(out, force)
+        if checkpoint == DEFAULT.model_id:
+            raise OptionError(
+                f"{checkpoint!r} is a base and a denoiser, which become files by themselves: set DLLM_BACKEND=llama_cpp"
+            )
         from dllm_plugins.checkpoint import open_checkpoint
         from dllm_plugins.families.files import hub_folder
         from dllm_plugins.gguf.convert import convert

@@ -60,7 +60,8 @@ def _of_settings() -> Iterator[str]:
 def _of_conversations() -> Iterable[str]:
     """Models of the logged conversations, if one of them goes on."""
     log = _user_folder() / "logs.db"
-    if not _GO_ON.intersection(sys.argv) or not log.is_file():
+    goes_on = _GO_ON.intersection(argument.partition("=")[0] for argument in sys.argv)
+    if not goes_on or not log.is_file():
         return []
     found: set[str] = set()
     with closing(sqlite3.connect(f"{log.as_uri()}?mode=ro", uri=True)) as database:

@@ -61,7 +61,8 @@ def test_files_that_settings_and_the_log_name(tmp_path: Path, monkeypatch: pytes
     with sqlite3.connect(user / "logs.db") as database:
         database.execute("create table turns (id text, model text)")
         database.execute("insert into turns values ('1', ?)", [str(paths[3])])
-    assert named(monkeypatch, "--cid", "1", "more") == {path: {str(path)} for path in paths}
+    for given in (["--cid", "1"], ["--cid=1"], ["chat", "--continue"]):
+        assert named(monkeypatch, *given, "more") == {path: {str(path)} for path in paths}
     (user / "aliases.json").write_text("{")
     (user / "default_model.txt").unlink()
     assert named(monkeypatch, "hello") == {}
@@ -149,6 +150,7 @@ def test_gguf_writes_over_nothing(sdar: Path, fitting: Make, run: Run, tmp_path:
     assert "--force" in run("dllm", "gguf", folder, str(sdar), "--quant", "Q8_0", code=1).output
     assert sdar.read_bytes() == before
     assert "no folder" in run("dllm", "gguf", folder, str(tmp_path / "nowhere" / "x.gguf"), code=1).output
+    assert "DLLM_BACKEND=llama_cpp" in run("dllm", "gguf", "dllm", str(tmp_path / "x.gguf"), code=1).output
     assert "q4_0" in run("dllm", "gguf", folder, str(tmp_path / "x.gguf"), "--quant", "Q5_K", code=2).output
     masks = str(fitting("llada_dense", "mask_token_id"))
     assert "--mask-id" in run("dllm", "gguf", masks, str(tmp_path / "y.gguf"), "--quant", "F32", code=1).output
