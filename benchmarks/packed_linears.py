@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dllm_kernels import onednn
 from dllm_plugins.base_model import require_base
 from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.weights import load_llama
@@ -24,17 +25,12 @@ def product(weight: Tensor, rows: int) -> Product:
     :raises RuntimeError: if this torch cannot pack.
     """
     try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-        multiply = torch.ops.mkldnn._linear_pointwise
-    except (AttributeError, NotImplementedError, RuntimeError) as error:
+        packed = onednn.pack(weight.contiguous(), rows)
+    except onednn.MISSING as error:
         raise RuntimeError(f"this torch has no packed linear layers to compare with ({error})") from error
     x = torch.randn(rows, weight.shape[1], generator=seeded(0)).to(weight.dtype)
 
-    def run() -> Tensor:
-        found: Tensor = multiply(x, packed, None, "none", [], "")
-        return found
-
-    return run
+    return lambda: onednn.multiply(x, packed, None)
 
 
 class PackedLinears:

@@ -115,9 +115,8 @@ def transfers(canvas: Canvas, block: range, steps: int, settings: TransferSettin
 
 def asked_of(canvas: Canvas, places: list[int], settings: TransferSettings) -> Asked | None:
     """To be told what :func:`settle` needs; None if it needs logits."""
-    if settings.guidance or getattr(settings, "suppress_tokens", ()) or getattr(settings, "begin_suppress_tokens", ()):
-        return None
-    return ask(canvas, places)
+    own = isinstance(settings, MdlmSettings) and (settings.suppress_tokens or settings.begin_suppress_tokens)
+    return None if own or settings.guidance is not None else ask(canvas, places)
 
 
 def settle(

@@ -12,7 +12,6 @@ from dllm_kernels.decoder import shape_of
 from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.cpu import CpuDecoder
 from dllm_kernels.decoder.cpu import PackedDecoder
-from dllm_kernels.decoder.matrices import packing_fault
 from dllm_kernels.decoder.reference import Int8Reference
 from dllm_kernels.decoder.reference import ReferenceDecoder
 from dllm_kernels.decoder.store import BLOCK
@@ -20,6 +19,7 @@ from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import explain
 from dllm_kernels.dispatch import implementations
 from dllm_kernels.dispatch import kernel
+from dllm_kernels.onednn import packing_fault
 from dllm_kernels.tiles import CHUNK
 
 from .decoders import BIASED

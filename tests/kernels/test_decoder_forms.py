@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from dllm_kernels.decoder import matrices
+from dllm_kernels import onednn
 from dllm_kernels.decoder import release
 from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.cpu import CpuDecoder
@@ -65,12 +65,12 @@ def test_operators_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: Any) -> torch.Tensor:
         raise AttributeError("no such operator")
 
-    packing_fault = matrices.packing_fault.__wrapped__
+    packing_fault = onednn.packing_fault.__wrapped__
     assert packing_fault(torch.bfloat16) is None
     with monkeypatch.context() as patch:
-        patch.setattr(matrices, "_multiply", lambda x, packed, bias: x.new_zeros(len(x), 48))
+        patch.setattr(onednn, "multiply", lambda x, packed, bias: x.new_zeros(len(x), 48))
         assert "wrong products" in str(packing_fault(torch.bfloat16))
-    monkeypatch.setattr(matrices, "_pack", missing)
+    monkeypatch.setattr(onednn, "pack", missing)
     assert "no such operator" in str(packing_fault(torch.float32))
 
 

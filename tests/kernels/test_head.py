@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from dllm_kernels import onednn
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import explain
 from dllm_kernels.dispatch import kernel
 from dllm_kernels.head import KERNEL
 from dllm_kernels.head import pack_head
-from dllm_kernels.head import packed as packing
 from dllm_kernels.head import unmask
 from dllm_kernels.head.packed import BLOCK
 from tests.kernels.heads import DTYPES
@@ -162,7 +162,7 @@ def test_packed_weights_are_refused_where_they_do_not_fit(monkeypatch: pytest.Mo
         unmask(hidden, weight, packed=packed, implementation="reference")
     with pytest.raises(KernelError, match="float32"):
         pack_head(weight.float())
-    monkeypatch.setattr(packing, "_multiply", lambda *_: torch.ops.mkldnn.no_such_product())
+    monkeypatch.setattr(onednn, "multiply", lambda *_: torch.ops.mkldnn.no_such_product())
     with pytest.raises(KernelError, match="pass it as it is"):
         pack_head(weight)
 

@@ -122,9 +122,7 @@ def load() -> ctypes.CDLL:
 
 def _share_threads(library: ctypes.CDLL) -> None:
     """Compute on torch's OpenMP threads where they can be found; else on threads of our own."""
-    import torch
-
-    torch.get_num_threads()  # its OpenMP library is loaded with it
+    # torch's OpenMP library was loaded with torch, which all of this package imports.
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -12,7 +12,6 @@ from dllm_kernels.compiled import library
 from dllm_kernels.decoder.base import Decoder
 from dllm_kernels.decoder.base import Part
 from dllm_kernels.decoder.base import Store
-from dllm_kernels.decoder.matrices import packing_fault
 from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.weights import DecoderShape
 from dllm_kernels.decoder.weights import DecoderWeights
@@ -24,6 +23,7 @@ from dllm_kernels.decoder.weights import take_weights
 from dllm_kernels.dispatch import Implementation
 from dllm_kernels.dispatch import Shapes
 from dllm_kernels.dispatch import register
+from dllm_kernels.onednn import packing_fault
 
 __all__ = [
     "INT8_KERNEL",

@@ -8,10 +8,10 @@ from torch import Tensor
 from dllm_kernels.decoder.matrices import Form
 from dllm_kernels.decoder.matrices import Matrix
 from dllm_kernels.decoder.matrices import matrix
-from dllm_kernels.decoder.matrices import packing_fault
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
 from dllm_kernels.decoder.weights import LowRankPair
+from dllm_kernels.onednn import packing_fault
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,6 @@
-"""A linear layer's weight in the form it is multiplied in: plain, packed for oneDNN, or int8.
-
-oneDNN orders a plain weight anew in every product, which costs as much again; packed
-once, it is read at the memory's speed. Its operators are internal to torch, so whether
-they run is tried, and plain weights serve where they do not.
-"""
+"""A linear layer's weight in the form it is multiplied in: plain, packed for oneDNN, or int8."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Literal
 from typing import Protocol
 
@@ -14,11 +8,9 @@ import torch
 from torch import Tensor
 
 from dllm_kernels import int8
+from dllm_kernels import onednn
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import kernel
-
-#: Rows oneDNN packs for; products of other numbers of rows run on the same packed weight.
-PACKED_FOR = 16
 
 Form = Literal["plain", "packed", "int8"]
 
@@ -56,12 +48,12 @@ class PackedMatrix:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outs = len(weight)
         self.key: tuple[object, ...] = ("packed", weight.shape, weight.dtype, bias is None)
-        self._packed = _pack(weight)
+        self._packed = onednn.pack(weight)
         self._bias = bias
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """See :class:`Matrix`."""
-        return _multiply(x, self._packed, self._bias)
+        return onednn.multiply(x, self._packed, self._bias)
 
 
 class Int8Matrix:
@@ -92,28 +84,3 @@ def matrix(form: Form, weight: Tensor, bias: Tensor | None = None) -> Matrix:
         return Int8Matrix(weight, bias)
     except ValueError as error:
         raise KernelError(f"{error}; leave int8 out") from error
-
-
-def _pack(weight: Tensor) -> Tensor:
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
-    return packed
-
-
-def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-    return product
-
-
-@cache
-def packing_fault(dtype: torch.dtype) -> str | None:
-    """Why weights cannot be packed here; None if they can, and the product is right."""
-    noise = torch.Generator().manual_seed(0)
-    weight, x, bias = (torch.randn(size, generator=noise).to(dtype) for size in ((48, 40), (16, 40), (48,)))
-    try:
-        with torch.inference_mode():
-            found = _multiply(x, _pack(weight), bias).float()
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
-        return f"needs oneDNN's packed linear, which this torch does not run in {dtype} ({error})"
-    exact = x.double() @ weight.double().T + bias.double()
-    close = torch.allclose(found.double(), exact, atol=8 * torch.finfo(dtype).eps * float(exact.abs().max()), rtol=0)
-    return None if close else f"needs oneDNN's packed linear, which gives wrong products in {dtype} here"

@@ -1,14 +1,11 @@
-"""The head's weight in oneDNN's own order: a second copy that is read faster.
-
-oneDNN orders a bfloat16 weight anew in every product, unless it has been done once and
-for all. The operators are internal to torch; where they are missing, nothing is packed.
-"""
+"""The head's weight in oneDNN's own order: a second copy that is read faster, see :mod:`dllm_kernels.onednn`."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dllm_kernels import onednn
 from dllm_kernels.dispatch import KernelError
 
 #: Positions of one product, and ids: see :mod:`~dllm_kernels.head.blocked`.
@@ -25,12 +22,7 @@ class PackedHead:
 
     def product(self, hidden: Tensor, first: int, bias: Tensor | None) -> Tensor:
         """Logits [ROWS, w] of the block that begins with id `first`; hidden [ROWS, width]."""
-        return _multiply(hidden, self.blocks[first // BLOCK], bias)
-
-
-def _multiply(hidden: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    logits: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, packed, bias, "none", [], "")
-    return logits
+        return onednn.multiply(hidden, self.blocks[first // BLOCK], bias)
 
 
 def pack_head(weight: Tensor) -> PackedHead:
@@ -44,8 +36,8 @@ def pack_head(weight: Tensor) -> PackedHead:
         )
     try:
         with torch.no_grad():
-            blocks = tuple(torch.ops.mkldnn._reorder_linear_weight(block, ROWS) for block in weight.split(BLOCK))
-            _multiply(weight.new_zeros(ROWS, weight.shape[1]), blocks[-1], None)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+            blocks = tuple(onednn.pack(block, ROWS) for block in weight.split(BLOCK))
+            onednn.multiply(weight.new_zeros(ROWS, weight.shape[1]), blocks[-1], None)
+    except onednn.MISSING as error:
         raise KernelError(f"this torch cannot pack a weight ({error}); pass it as it is") from error
     return PackedHead(blocks, (weight.shape[0], weight.shape[1]))

@@ -98,7 +98,7 @@ inline void multiply(const Factors& f, int row, int rows, int out, int outputs, 
 template <class Visit>
 inline void each_tile(int rows, int begin, int end, const Visit& visit) {
     int groups = (rows + MOST_ROWS - 1) / MOST_ROWS;
-    int panel = groups <= 6 ? 8 : 48;
+    int panel = groups <= 6 ? 8 : 192;
     for (int first = begin; first < end; first += panel) {
         int last = std::min(first + panel, end);
         for (int group = 0; group < groups; group++) {

@@ -1,0 +1,42 @@
+"""oneDNN's linear layer on weights that it has put in its own order once.
+
+It orders a plain weight anew in every product, which costs as much again. The operators are
+internal to torch: whether they run, and are right, is tried before they are trusted.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+#: What torch raises where it lacks an operator, or has another one of that name.
+MISSING = (AttributeError, NotImplementedError, RuntimeError, TypeError)
+#: Rows oneDNN packs for; products of other numbers of rows run on the same packed weight.
+ROWS = 16
+
+
+def pack(weight: Tensor, rows: int = ROWS) -> Tensor:
+    """A weight [out, in] as oneDNN reads it fastest; one of :data:`MISSING` is raised where that is impossible."""
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    return packed
+
+
+def multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """Rows [N, in] to [N, out], in the dtype of x."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return product
+
+
+@cache
+def packing_fault(dtype: torch.dtype) -> str | None:
+    """Why weights cannot be packed here; None if they can, and the product is right."""
+    noise = torch.Generator().manual_seed(0)
+    weight, x, bias = (torch.randn(size, generator=noise).to(dtype) for size in ((48, 40), (16, 40), (48,)))
+    try:
+        with torch.inference_mode():
+            found = multiply(x, pack(weight), bias).float()
+    except MISSING as error:
+        return f"needs oneDNN's packed linear, which this torch does not run in {dtype} ({error})"
+    exact = x.double() @ weight.double().T + bias.double()
+    close = torch.allclose(found.double(), exact, atol=8 * torch.finfo(dtype).eps * float(exact.abs().max()), rtol=0)
+    return None if close else f"needs oneDNN's packed linear, which gives wrong products in {dtype} here"
