@@ -27,6 +27,9 @@ from harness import Decode
 from harness import compare
 from harness import measure
 from harness import report
+from harness import table
+from passes import measured
+from passes import put
 
 VOCABULARY, WIDTH, HEADS, LAYERS = 32_000, 512, 8, 8
 MASK = VOCABULARY - 1
@@ -144,7 +147,8 @@ def plain_blocks(model: Model, tokens: int, length: int) -> Decode:
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Also write the rows here.")
-def main(tokens: int, length: int, rounds: int, threads: int, path: Path | None) -> None:
+@click.option("--markdown", "page", type=click.Path(path_type=Path), help="Put the table into this page.")
+def main(tokens: int, length: int, rounds: int, threads: int, path: Path | None, page: Path | None) -> None:
     """Print a table of ratios."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -164,7 +168,10 @@ def main(tokens: int, length: int, rounds: int, threads: int, path: Path | None)
     }
     found = measure(contestants, prompts, rounds)
     rows = [compare(f"{name}_vs_whole", found[name], found["whole"]) for name in ("prefix", "dual", "dual_refresh_4")]
-    report([*rows, compare("blocks_vs_plain_loop", found["blocks"], found["plain_loop"])], path)
+    rows.append(compare("blocks_vs_plain_loop", found["blocks"], found["plain_loop"]))
+    report(rows, path)
+    if page is not None:
+        put(page, "caches", f"{measured()} Prompts of about {length} tokens, {tokens} new ones.\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -118,17 +118,23 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def report(rows: Sequence[Row], path: Path | None) -> None:
-    """Print a Markdown table and write the rows as JSON."""
-    print(machine())
-    print()
-    print("| row | ours | baseline | ratio | tokens | passes | tokens/pass | rows/token | same answers |")
-    print("|---|---|---|---|---|---|---|---|---|")
+def table(rows: Sequence[Row]) -> str:
+    """Rows in Markdown."""
+    lines = [
+        "| row | ours | baseline | ratio | tokens | passes | tokens/pass | rows/token | same answers |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
-        print(
+        lines.append(
             f"| {row.name} | {row.ours:.1f} {row.unit} | {row.baseline:.1f} {row.unit} | {row.ratio:.2f} | "
             f"{row.tokens} | {row.passes} | {row.tokens_per_forward:.2f} | {row.rows_per_token:.1f} | "
             f"{row.same_answers} of {row.answers} |"
         )
+    return "\n".join(lines)
+
+
+def report(rows: Sequence[Row], path: Path | None) -> None:
+    """Print a Markdown table and write the rows as JSON."""
+    print(machine(), "", table(rows), sep="\n")
     if path is not None:
         path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

@@ -26,6 +26,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness import machine
+from passes import measured as measured_at
+from passes import put
 from peers.peer import Contest
 from peers.peer import Decoded
 from peers.peer import Peer
@@ -37,6 +39,10 @@ from peers.peer import Skip
 MODULES = ("zhz", "nvlabs", "diffusers_llada2", "transformers_gemma")
 SAME = "same tokens"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+HEAD = (
+    "| row | ours | theirs | ratio | passes | theirs | tokens/pass | tokens |",
+    "|---|---|---|---|---|---|---|---|",
+)
 PROJECTS = {"zhz": "https://github.com/ZHZisZZ/dllm", "nvlabs": "https://github.com/NVlabs/Fast-dLLM"}
 
 
@@ -205,6 +211,12 @@ def parsed(_context: click.Context, _option: click.Parameter, text: str) -> list
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Timed calls of each side.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Also write the rows here.")
+@click.option(
+    "--markdown",
+    "page",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Also put the table into this page.",
+)
 def main(
     zhz: Path | None,
     nvlabs: Path | None,
@@ -214,6 +226,7 @@ def main(
     rounds: int,
     threads: int,
     path: Path | None,
+    page: Path | None,
 ) -> None:
     """Print a table of medians and ratios."""
     torch.set_num_threads(threads)
@@ -223,17 +236,24 @@ def main(
     rows: list[Row] = []
     print(machine())
     print()
-    print("| row | ours | theirs | ratio | passes | theirs | tokens/pass | tokens |")
-    print("|---|---|---|---|---|---|---|---|")
+    lines = [*HEAD]
+    print(*HEAD, sep="\n")
     for row in made(peers, sizes, DTYPES[dtype], checkouts, rounds):
-        print(
-            f"| {row.name} | {row.ours:.2f} s | {row.theirs:.2f} s | {row.ratio:.2f} | {row.passes} | "
-            f"{row.their_passes} | {row.tokens_per_forward:.2f} | {row.exactness} |",
-            flush=True,
-        )
+        lines.append(line(row))
+        print(lines[-1], flush=True)
         rows.append(row)
         write(rows, path)
     write(rows, path)
+    if page is not None:
+        put(page, "peers", "\n".join([f"{measured_at()} {dtype}, rounds: {rounds}.", "", *lines]))
+
+
+def line(row: Row) -> str:
+    """A row of the table."""
+    return (
+        f"| {row.name} | {row.ours:.2f} s | {row.theirs:.2f} s | {row.ratio:.2f} | {row.passes} | "
+        f"{row.their_passes} | {row.tokens_per_forward:.2f} | {row.exactness} |"
+    )
 
 
 def write(rows: Sequence[Row], path: Path | None) -> None:
