@@ -23,6 +23,7 @@ from gguf_bench.turns import Row
 from gguf_bench.turns import table
 from gguf_bench.turns import write
 from passes import measured
+from passes import put
 
 
 def limit(threads: int) -> None:
@@ -62,6 +63,7 @@ def cases(
 
 @click.command(help=f"GGUF files through llama.cpp beside {', '.join(MAIN)}.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the rows here.")
+@click.option("--markdown", "page", type=click.Path(path_type=Path), help="Put the table into this page.")
 @click.option(
     "--diffusion-cli",
     "program",
@@ -82,6 +84,7 @@ def cases(
 @click.option("--default-model", is_flag=True, help="Instead: the shipped model on every backend and quantisation.")
 def main(
     path: Path | None,
+    page: Path | None,
     program: Path | None,
     architectures: tuple[str, ...],
     sizes: tuple[str, ...],
@@ -93,7 +96,8 @@ def main(
     if importlib.util.find_spec("llama_cpp") is None:
         raise click.ClickException("llama-cpp-python is not installed; pip install 'dllm-plugins[gguf]'")
     limit(numbers["threads"])
-    print(measured())
+    head = measured()
+    print(head)
     if default_model:
         unused = {"--diffusion-cli": program, "--architecture": architectures, "--size": sizes}
         for option, value in unused.items():
@@ -111,3 +115,5 @@ def main(
             write(found, path)
     print(table(found))
     write(found, path)
+    if page is not None:
+        put(page, "gguf-default" if default_model else "gguf", f"{head}\n\n{table(found)}")
