@@ -17,7 +17,7 @@ from dllm_plugins.gguf.prefix import Shelf
 #: Tokens of each row: products over pairs of rows are taken for even totals only.
 _LENGTHS = (3, 8)
 #: Calls of one text: fewest tokens, and how many each has.
-_CUTS = {1: (1, 2, 3, 7), 2: (2, 3, 8)}
+_CUTS = {1: (1, 2, 5), 2: (2, 3, 3)}
 
 #: Modes that promise another one's text, which rests on bits that do not depend on a call's length.
 LOSSLESS = {
@@ -58,7 +58,7 @@ def fewest_of_equal_bits(context: Context, shelf: Shelf) -> int | None:
     try:
         whole = _cut(context, stream, (length,))
         for fewest, sizes in _CUTS.items():
-            if all(np.array_equal(_cut(context, stream, order), whole) for order in (sizes, sizes[::-1])):
+            if np.array_equal(_cut(context, stream, sizes), whole):
                 return fewest
         return None
     finally:
