@@ -1,11 +1,13 @@
 """What each llm model loads, and the loaded models of this process."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from dllm_plugins.errors import CheckpointError
 from llm_dllm.registry import Entry
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ class Choice:
 
 
 DEFAULT = Choice()
+#: Options of loading that a path alone cannot give.
+_OWN = re.compile(r"\b(family|preset|mask_id)=")
 _held: "dict[str, SharedModel]" = {}
 
 
@@ -65,6 +69,13 @@ def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
     """The model, kept until the process ends or the environment asks for another one in its place."""
     from dllm_plugins.sharing import shared_model
 
-    found = shared_model(choice.place, **choice.load_options())
+    try:
+        found = shared_model(choice.place, **choice.load_options())
+    except CheckpointError as error:
+        if choice.file is None or not _OWN.search(str(error)):
+            raise
+        raise CheckpointError(
+            f"{error}; here: `llm dllm add {choice.file}` with that option, and use its name"
+        ) from error
     _held[choice.model_id] = found
     return found

@@ -112,13 +112,21 @@ def _family_of(header: Header, given: str | None) -> Layout:
     """
     name = given or FAMILIES.get(header.architecture)
     if name is None:
+        graph = COMPUTES.get(header.architecture)
+        fitting = [layout.name for layout in LAYOUTS.values() if graph in _graphs(layout)]
         raise CheckpointError(
-            f"{header.path} is an ordinary {header.architecture!r} file; if it is a diffusion model, say family=..., "
-            f"one of {', '.join(sorted(LAYOUTS))}"
+            f"{header.path} is an ordinary {header.architecture!r} file"
+            + (f"; if it is a diffusion model, say family=..., one of {', '.join(sorted(fitting))}" if fitting else "")
+            + ("" if fitting else ", which no family decodes")
         )
     if name not in LAYOUTS:
         raise CheckpointError(f"unknown family {name!r}; known families: {', '.join(sorted(LAYOUTS))}")
     return LAYOUTS[name]
+
+
+def _graphs(layout: Layout) -> list[str]:
+    """The classes that compute a family."""
+    return re.findall(r"\w+", layout.classes)
 
 
 def _check(header: Header, layout: Layout) -> None:
@@ -128,7 +136,7 @@ def _check(header: Header, layout: Layout) -> None:
     """
     if "token_embd.weight" not in header.tensors:
         raise CheckpointError(f"{header.path} has no tensor 'token_embd.weight'; it holds no language model")
-    if COMPUTES.get(header.architecture) not in re.findall(r"\w+", layout.classes):
+    if COMPUTES.get(header.architecture) not in _graphs(layout):
         fitting = [name for name, graph in COMPUTES.items() if graph in layout.classes]
         raise CheckpointError(
             f"{header.path} is a {header.architecture!r} file, which family {layout.name!r} is not; its files are "

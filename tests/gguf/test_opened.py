@@ -105,8 +105,11 @@ def test_a_file_of_llama_cpp_s_converter(tmp_path: Path) -> None:
 def test_an_ordinary_file_needs_a_family(tmp_path: Path) -> None:
     """Said, it is checked against the graph."""
     path = write(tmp_path, "qwen3", tokenizer__ggml__eos_token_id=3)
-    with pytest.raises(CheckpointError, match=r"ordinary 'qwen3' file.*family="):
+    with pytest.raises(CheckpointError, match=r"ordinary 'qwen3' file.*family=\.\.\., one of a2d, idlm, sdar, wedlm$"):
         open_gguf(path)
+    with pytest.raises(CheckpointError, match=r"'gpt2' file, which no family decodes$"):
+        open_gguf(write(tmp_path, "gpt2"))
+    path = write(tmp_path, "qwen3", tokenizer__ggml__eos_token_id=3)
     with pytest.raises(CheckpointError, match="unknown family 'luck'"):
         open_gguf(path, "luck")
     with pytest.raises(CheckpointError, match=r"'qwen3' file, which family 'fast_dllm_v2' is not.*qwen2 or dream"):

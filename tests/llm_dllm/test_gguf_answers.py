@@ -108,6 +108,11 @@ def test_what_cannot_be_done_is_one_line(sdar: Path, say: Run, monkeypatch: pyte
         output = say("-m", str(sdar), "how?", *GIVEN, *more, code=1).output
         assert words in output
         assert "Traceback" not in output
+    plain = sdar.with_name("plain.gguf")
+    plain.write_bytes(sdar.read_bytes().replace(b"dllm.config", b"none.config"))
+    assert f"llm dllm add {plain}" in say("-m", str(plain), "how?", code=1).output
+    say("dllm", "add", str(plain), "plain", "--family", "sdar")
+    assert say("-m", "plain", "how?", *GIVEN).stdout == say("-m", str(sdar), "how?", *GIVEN).stdout
     monkeypatch.setenv("DLLM_DTYPE", "bfloat16")
     assert "'float16' or 'float32'" in say("-m", str(sdar), "how?", *GIVEN, code=1).output
 
