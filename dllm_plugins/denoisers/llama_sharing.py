@@ -1,8 +1,8 @@
 """What changes a row's bits on this machine: the company of other rows, the number of its tokens in a call.
 
-Wherever it was tried (x86, all types of weights we write), neither does from two tokens of a row on, and a
-single one is rounded differently in F32 and F16 files only. But processors have products of their
-own, so it is measured, with the very file, once something depends on it.
+Wherever it was tried (x86, all types of weights we write), neither does from two tokens of a row on. A
+single one is rounded differently where weights are floats, not at every position. But
+processors have products of their own, so it is measured, with the very file, once something depends on it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,9 @@ from dllm_plugins.gguf.prefix import Shelf
 #: Tokens of each row: products over pairs of rows are taken for even totals only.
 _LENGTHS = (3, 8)
 #: Calls of one text: fewest tokens, and how many each has.
-_CUTS = {1: (1, 2, 5), 2: (2, 3, 3)}
+_CUTS = {1: (1, 2, 3, 7), 2: (2, 3, 8)}
+#: Products with these are sums of floats, in an order that a single row may have for itself.
+_FLOATS = {"F32", "F16", "BF16", "F64"}
 
 #: Modes that promise another one's text, which rests on bits that do not depend on a call's length.
 LOSSLESS = {
@@ -58,11 +60,18 @@ def fewest_of_equal_bits(context: Context, shelf: Shelf) -> int | None:
     try:
         whole = _cut(context, stream, (length,))
         for fewest, sizes in _CUTS.items():
-            if np.array_equal(_cut(context, stream, sizes), whole):
+            if fewest == 1 and _has_float_matrices(context):
+                continue
+            if all(np.array_equal(_cut(context, stream, order), whole) for order in (sizes, sizes[::-1])):
                 return fewest
         return None
     finally:
         shelf.give_back(stream)
+
+
+def _has_float_matrices(context: Context) -> bool:
+    tensors = context.model.header.tensors.values()
+    return any(len(tensor.shape) > 1 and tensor.type.name in _FLOATS for tensor in tensors)
 
 
 def _cut(context: Context, stream: int, sizes: Sequence[int]) -> Rows:
