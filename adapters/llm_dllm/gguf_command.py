@@ -12,13 +12,19 @@ from llm_dllm.progress import shown
 
 #: What the converter reports, for people.
 STAGES = {"write": "Writing", "quantise": "Quantising"}
-QUANTS = ("Q4_0", "Q8_0", "BF16", "F16", "F32")
+QUANTS = "Q4_0|Q8_0|BF16|F16|F32"
 
 
 @click.command()
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--quant", type=click.Choice(QUANTS, case_sensitive=False), default="BF16", show_default=True)
+@click.option(
+    "--quant",
+    default="BF16",
+    show_default=True,
+    metavar=QUANTS,
+    help="Type of the weights; also llama.cpp's others, such as Q4_K_M.",
+)
 @click.option("--preset", help="The sampler, where the checkpoint does not say for which it was made.")
 @click.option("--family", help="The family, of a checkpoint that looks like an ordinary model.")
 @click.option("--mask-id", type=int, help="The mask token, where nothing in the checkpoint says it.")

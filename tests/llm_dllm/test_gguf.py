@@ -151,7 +151,7 @@ def test_gguf_writes_over_nothing(sdar: Path, fitting: Make, run: Run, tmp_path:
     assert sdar.read_bytes() == before
     assert "no folder" in run("dllm", "gguf", folder, str(tmp_path / "nowhere" / "x.gguf"), code=1).output
     assert "DLLM_BACKEND=llama_cpp" in run("dllm", "gguf", "dllm", str(tmp_path / "x.gguf"), code=1).output
-    assert "q4_0" in run("dllm", "gguf", folder, str(tmp_path / "x.gguf"), "--quant", "Q5_K", code=2).output
+    assert "Q4_0" in run("dllm", "gguf", folder, str(tmp_path / "x.gguf"), "--quant", "Q5_X", code=1).output
     masks = str(fitting("llada_dense", "mask_token_id"))
     assert "--mask-id" in run("dllm", "gguf", masks, str(tmp_path / "y.gguf"), "--quant", "F32", code=1).output
     assert not (tmp_path / "y.gguf").exists()
