@@ -131,6 +131,10 @@ def answers(whole: Said, counts: Sequence[int]) -> list[Answer]:
     return found
 
 
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
 def ask_all(denoiser: Denoiser, asks: Sequence[Ask]) -> list[Answer]:
     """Answers in the order of `asks`: in one go those that want logits, in another the rest.
 
@@ -145,9 +149,9 @@ def ask_all(denoiser: Denoiser, asks: Sequence[Ask]) -> list[Answer]:
         lefts = [ask.left for ask in chosen if ask.left is not None]
         whole = say(
             denoiser,
-            torch.cat([ask.hidden for ask in chosen]),
+            _joined([ask.hidden for ask in chosen]),
             [draw for ask in chosen for draw in ask.draws],
-            torch.cat(lefts) if lefts else None,
+            _joined(lefts) if lefts else None,
             logits=wanted,
         )
         found |= zip(own, answers(whole, [len(ask.draws) for ask in chosen]), strict=True)

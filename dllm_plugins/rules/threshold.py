@@ -24,7 +24,8 @@ class ThresholdRule:
         levels = [DEFAULT_THRESHOLD if c.threshold is None else c.threshold for c in configs]
         level = torch.tensor(levels, dtype=view.probability.dtype)
         sure = view.open & (view.probability > level[:, None])
-        none_yet = (view.settled_now == 0) & ~sure.any(dim=-1)
-        if not bool(none_yet.any()):
+        first = view.settled_now == 0
+        if not bool(first.any()):
             return sure, state
+        none_yet = first & ~sure.any(dim=-1)
         return sure | most_probable(view.probability, view.open, none_yet.long()), state

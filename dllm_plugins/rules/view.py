@@ -17,14 +17,14 @@ from dllm_plugins.rules.base import CanvasView
 class Seen:
     """What a pass said at N positions of one row's canvas of B.
 
-    :param index: int64 [N], into the canvas.
-    :param token: int64 [N], drawn.
+    :param index: int64 [N], into the canvas; None for its first N positions.
+    :param token: int64 [N], drawn; it may be empty where no rule reads it.
     :param probability: float [N], of the drawn tokens.
     :param logits: float [N, V]; empty if no rule asks for what only they tell.
     :param known_entropy: float [N], where it is known without the logits; `known_margin` likewise.
     """
 
-    index: Tensor
+    index: Tensor | None
     token: Tensor
     probability: Tensor
     logits: Tensor
@@ -71,13 +71,13 @@ def make_view(
     """What a rule sees of one row: a view with R = 1 that holds what it needs."""
     is_open = torch.tensor([positions.open])
     width, index = is_open.shape[1], seen.index
-    # As a pass mostly says something of every position in order, nothing has to be moved then.
-    everywhere = len(index) == width and bool((index == torch.arange(width)).all())
 
     def spread(values: Tensor) -> Tensor:
-        if everywhere:
-            return values[None].clone()
-        return values.new_zeros(1, width, *values.shape[1:]).index_copy(1, index, values[None])
+        whole = values.new_zeros(1, width, *values.shape[1:])
+        if index is None:
+            whole[0, : len(values)] = values
+            return whole
+        return whole.index_copy_(1, index, values[None])
 
     held = torch.tensor([positions.tokens]) if needs & {"token", "held"} else is_open
     found: dict[str, Tensor] = {}
@@ -86,7 +86,8 @@ def make_view(
     if "drawn" in needs:
         found["drawn"] = spread(seen.token.cpu())
     if "held" in needs:
-        now = seen.probabilities.gather(1, held[0, index].clamp(min=0)[:, None])[:, 0]
+        looked = held[0, : len(seen.probabilities)] if index is None else held[0, index]
+        now = seen.probabilities.gather(1, looked.clamp(min=0)[:, None])[:, 0]
         found["held"] = spread(now)
     for name in ("entropy", "margin"):
         if name in needs:

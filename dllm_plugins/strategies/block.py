@@ -9,6 +9,7 @@ more as clean rows together with the next canvas (freeze fused with predict).
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from typing import cast
 
 import torch
@@ -50,7 +51,8 @@ class _Canvas:
     :param rule: the row's.
     :param needs: what the rule reads.
     :param keeps: whether the rule or the request wants logits.
-    :param probability: float32 [n]; `entropy` and `margin` likewise, where the rule reads them.
+    :param probability: float32 [n], once something was said; `entropy` and `margin` likewise, where the rule
+        reads them.
     :param logits: [V] by index, where they are wanted.
     """
 
@@ -62,10 +64,10 @@ class _Canvas:
     places: list[int]
     step: int
     token: list[int]
-    probability: Tensor
-    entropy: Tensor
-    margin: Tensor
-    logits: dict[int, Tensor]
+    probability: Tensor = _NONE
+    entropy: Tensor = _NONE
+    margin: Tensor = _NONE
+    logits: dict[int, Tensor] = field(default_factory=dict)
     settled_now: int = 1
 
     def known(self, place: int) -> int:
@@ -86,19 +88,24 @@ class _Canvas:
 
         :param left: tokens left of all positions; one that repeats its own counts as impossible, to be drawn again.
         """
-        everywhere = len(indices) == len(self.places)
-        where = slice(None) if everywhere else torch.tensor(indices)
-        self.probability[where] = said.probability.float().cpu()
+        where = None if len(indices) == len(self.places) else torch.tensor(indices)
+        self.probability = _with(self.probability, where, said.probability)
         if "entropy" in self.needs:
-            self.entropy[where] = said.entropy.cpu()
+            self.entropy = _with(self.entropy, where, said.entropy)
         if "margin" in self.needs:
-            self.margin[where] = said.margin.cpu()
+            self.margin = _with(self.margin, where, said.margin)
         for number, index in enumerate(indices):
             token = self.token[index] = said.tokens[number]
             if self.keeps:
                 self.logits[index] = said.logits_at(number)
             if left is not None and token == left[index]:
                 self.probability[index] = 0.0
+
+
+def _with(values: Tensor, where: Tensor | None, new: Tensor) -> Tensor:
+    """Values [n] with new ones at the indices `where`, all if None; float32 on the CPU."""
+    new = new.detach().to("cpu", torch.float32)
+    return new.clone() if where is None else values.index_copy(0, where, new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +200,9 @@ class BlockStrategy:
         self._settle(canvases, denoiser)
 
     def _canvas(self, row: Row, hidden: Tensor, places: list[int]) -> _Canvas:
-        rule, count = choose_rule(row.config, self.rules), len(places)
-        probability, entropy, margin = torch.zeros(3, count)
+        rule = choose_rule(row.config, self.rules)
         keeps = row.logits is not None or wants_logits(rule)
-        return _Canvas(
-            row, rule, needs_of(rule), keeps, hidden, places, row.step, [0] * count, probability, entropy, margin, {}
-        )
+        return _Canvas(row, rule, needs_of(rule), keeps, hidden, places, row.step, [0] * len(places))
 
     @staticmethod
     def _reopen(settling: Sequence[_Settling], denoiser: Denoiser) -> None:
@@ -287,9 +291,8 @@ class BlockStrategy:
         row, count = canvas.row, len(canvas.places)
         padding = width - count
         logits = torch.stack([canvas.logits[index] for index in range(count)]) if canvas.keeps else _NONE
-        seen = Seen(
-            torch.arange(count), torch.tensor(canvas.token), canvas.probability, logits, canvas.entropy, canvas.margin
-        )
+        token = torch.tensor(canvas.token) if canvas.needs & {"token", "drawn"} else _NONE
+        seen = Seen(None, token, canvas.probability, logits, canvas.entropy, canvas.margin)
         known = canvas.known_before(0)
         positions = Positions(
             tokens=known + [-1] * padding,
