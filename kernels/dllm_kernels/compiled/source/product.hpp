@@ -23,6 +23,8 @@ struct Factors {
 constexpr int MOST_ROWS = 6;
 // Outputs of a tile: accumulators fit the registers, and loads stay behind multiplications.
 constexpr int outputs_of(int rows) { return rows <= 2 ? 8 : 4; }
+// Outputs between the weights that are multiplied and those that are fetched.
+constexpr int AHEAD = 8;
 // Room for the results of a tile: to[r * outputs_of(rows) + n].
 constexpr int TILE = 32;
 
@@ -38,8 +40,8 @@ inline __attribute__((always_inline)) void accumulate(Floats (&sum)[NR * MR], co
 #pragma GCC unroll 8
         for (int n = 0; n < NR; n++) {
             b[n] = load<Units>(ws[n] + k);
-            // The next tile's weights, on their way while this one is multiplied.
-            __builtin_prefetch(ws[n] + k + (size_t)NR * w.units, 0, 3);
+            // Weights of the next panel, on their way while this one is multiplied by all rows.
+            __builtin_prefetch(ws[n] + k + (size_t)AHEAD * w.units, 0, 3);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < MR; r++) {
