@@ -18,6 +18,7 @@ from dllm_plugins.gguf.opened import GgufCheckpoint
 from dllm_plugins.gguf.opened import open_gguf
 from dllm_plugins.gguf.relabel import with_memory
 from dllm_plugins.gguf.tokenizer import tokenizer_of
+from dllm_plugins.gguf.values import check_values
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
@@ -56,6 +57,7 @@ def load(name: str, options: LoadOptions) -> Model:
     spec = make_spec(name, checkpoint, tokenizer, with_stored(checkpoint, options))
     cache = cache_type(name, options.dtype, checkpoint.header)
     # Before a copy is made that nothing could load.
+    check_values(checkpoint.header)
     library()
     model = GgufModel(with_memory(checkpoint.header))
     return Model(name, LlamaCppDenoiser(model, spec, cache), tokenizer)

@@ -15,6 +15,7 @@ from dllm_plugins.gguf.header import read_header
 from dllm_plugins.gguf.library import complaints
 from dllm_plugins.gguf.library import failed
 from dllm_plugins.gguf.library import library
+from dllm_plugins.gguf.values import check_values
 
 #: llama.h, llama_load_mode.
 _READ, _MAP = 0, 1
@@ -52,6 +53,7 @@ class GgufModel:
         self.path = Path(path)
         self.threads = threads or cores()
         self.header: Header = read_header(self.path)
+        check_values(self.header)
         self._library = library()
         complaints()
         params = self._library.llama_model_default_params()

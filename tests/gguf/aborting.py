@@ -43,6 +43,8 @@ def main(case: str, path: str) -> None:
         lib.llama_memory_seq_cp(lib.llama_get_memory(made), 0, 1, 0, 8)
     elif case == "stream that does not exist":
         lib.llama_memory_seq_rm(lib.llama_get_memory(context(path)), 300, 0, -1)
+    elif case == "value that no model has":
+        decode(context(path), 4, causal=True)
     print("came back")
 
 
