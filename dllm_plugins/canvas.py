@@ -1,5 +1,6 @@
 """The state of one request while it is decoded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
@@ -94,6 +95,12 @@ class Row:
     def canvas_draw(self, position: int, step: int | None = None) -> Draw:
         """How an open position is drawn in a pass (this one, if not given): its key holds the step too."""
         return self._draw((position, self.step if step is None else step, _CANVAS_DRAW))
+
+    def canvas_draws(self, positions: Sequence[int]) -> list[Draw]:
+        """How open positions are drawn in this pass."""
+        if self.config.temperature == 0:
+            return [GREEDY] * len(positions)
+        return [self.canvas_draw(position) for position in positions]
 
     def _draw(self, key: tuple[int, ...]) -> Draw:
         config = self.config

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from contextlib import nullcontext
-from functools import wraps
 from typing import Any
 from typing import Protocol
 from typing import cast
@@ -122,7 +121,6 @@ class _Timed:
         if name not in _CALLS:
             return found
 
-        @wraps(found)
         def call(*args: Any, **kwargs: Any) -> Any:
             with self._clock.part(_CALLS[name]):
                 said = found(*args, **kwargs)

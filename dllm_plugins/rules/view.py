@@ -69,7 +69,10 @@ def make_view(
     positions: Positions, seen: Seen, needs: frozenset[str], *, settled_now: int, step: int, noise: RowNoise
 ) -> CanvasView:
     """What a rule sees of one row: a view with R = 1 that holds what it needs."""
-    is_open = torch.tensor([positions.open])
+    # Every tensor that is made costs a few microseconds in every pass.
+    flags = torch.tensor([positions.open, positions.settled])
+    counts = torch.tensor([settled_now, step])
+    is_open = flags[:1]
     width, index = is_open.shape[1], seen.index
 
     def spread(values: Tensor) -> Tensor:
@@ -97,10 +100,10 @@ def make_view(
     return CanvasView(
         probability=spread(seen.probability.cpu()),
         open=is_open,
-        settled_now=torch.tensor([settled_now]),
-        step=torch.tensor([step]),
+        settled_now=counts[:1],
+        step=counts[1:],
         noise=(noise,),
         place=torch.tensor([positions.place]),
-        settled=torch.tensor([positions.settled]),
+        settled=flags[1:],
         **found,
     )

@@ -17,7 +17,7 @@ def draw_tokens(canvas: Canvas, logits: Tensor, draws: Sequence[Draw]) -> Tensor
 
 def draw_open(canvas: Canvas, logits: Tensor, places: Sequence[int]) -> Tensor:
     """The same for open positions, with their noise of this pass."""
-    return draw_tokens(canvas, logits, [canvas.row.canvas_draw(place) for place in places])
+    return draw_tokens(canvas, logits, canvas.row.canvas_draws(places))
 
 
 def ask(canvas: Canvas, places: Sequence[int]) -> Asked | None:

@@ -266,7 +266,7 @@ class BlockStrategy:
         everywhere, farther = len(indices) == len(canvas.places), canvas.known_before(2)
         return Ask(
             canvas.hidden if everywhere else canvas.hidden[indices],
-            [canvas.row.canvas_draw(canvas.places[index]) for index in indices],
+            canvas.row.canvas_draws(canvas.places if everywhere else [canvas.places[index] for index in indices]),
             torch.tensor([[before[index], farther[index]] for index in indices]),
             canvas.keeps,
         )

@@ -103,7 +103,7 @@ def _heads(row: Row, parts: Sequence[Tensor], asked: Asked | None, denoiser: Den
     straight: Any = getattr(denoiser, "unmask", None)
     if asked is None or straight is None:
         return [denoiser.logits(part) for part in parts]
-    said: Said | None = straight(parts[-1], [row.canvas_draw(place) for place in asked.places])
+    said: Said | None = straight(parts[-1], row.canvas_draws(asked.places))
     # The mask id counts among the probabilities but is never drawn: where it comes first, another has to be found.
     if said is None or bool((said.token == denoiser.spec.mask_id).any()):
         return [denoiser.logits(part) for part in parts]
