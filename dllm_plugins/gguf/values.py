@@ -81,6 +81,9 @@ def _heads(header: Header) -> Iterator[_Problem]:
             if not _whole(value, least if name == "feed_forward_length" else 1, 2**31 - 1):
                 yield _key(header, name), value
     heads = _numbers_of(header, "attention.head_count")
+    # llama.cpp divides by the width of a head before it looks at what the file says of it.
+    if any(many > header.value("embedding_length") for many in heads):
+        yield _key(header, "attention.head_count"), header.value("attention.head_count")
     shared = _numbers_of(header, "attention.head_count_kv") or heads
     if len({len(heads), len(shared)}) == 1 and any(many % few for many, few in zip(heads, shared, strict=True)):
         yield _key(header, "attention.head_count_kv"), header.value("attention.head_count_kv")

@@ -42,6 +42,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("embedding_length", 0),
     ("embedding_length", None),
     ("attention.head_count", 0),
+    ("attention.head_count", 65536),
     ("attention.head_count_kv", 0),
     ("attention.value_length", 8),
     ("attention.head_count", [6]),
