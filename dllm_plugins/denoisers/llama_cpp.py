@@ -11,18 +11,16 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.llama_calls import Step
 from dllm_plugins.denoisers.llama_calls import lane_of
-from dllm_plugins.denoisers.llama_rows import LlamaRow
+from dllm_plugins.denoisers.llama_rows import LlamaRows
 from dllm_plugins.denoisers.llama_running import Rounds
 from dllm_plugins.denoisers.llama_running import Running
 from dllm_plugins.denoisers.llama_sharing import LOSSLESS
@@ -35,11 +33,9 @@ from dllm_plugins.gguf.batch import Run
 from dllm_plugins.gguf.context import Context
 from dllm_plugins.gguf.context import Rows
 from dllm_plugins.gguf.model import GgufModel
-from dllm_plugins.gguf.prefix import Prefix
-from dllm_plugins.gguf.prefix import Shelf
 
 
-class LlamaCppDenoiser:
+class LlamaCppDenoiser(LlamaRows):
     """See :class:`~dllm_plugins.denoisers.base.Denoiser`.
 
     :param model: closed together with this.
@@ -60,11 +56,7 @@ class LlamaCppDenoiser:
                 f"{model.path} ({model.header.architecture}) keeps no keys, but {spec.name} freezes blocks; "
                 f"convert it with the architecture of its family"
             )
-        self.model = model
-        self.context = Context(model, cache)
-        self._shelf = Shelf(self.context)
-        self._rows: dict[int, LlamaRow] = {}
-        self._opened = 0
+        super().__init__(model, Context(model, cache))
         self._counts: Counter[tuple[int, bool]] = Counter()
         promises = {mode: found for mode in spec.modes if (found := LOSSLESS.get(spec.strategies.get(mode, mode)))}
         fewest = fewest_of_equal_bits(self.context, self._shelf) if promises and model.has_memory else None
@@ -79,34 +71,6 @@ class LlamaCppDenoiser:
             holds=spec.holds and model.has_memory,
             holds_prefix_only=True,
         )
-
-    def close(self) -> None:
-        """Give all of llama.cpp's memory back; nothing can be decoded any more."""
-        self.model.close()
-
-    @property
-    def open_rows(self) -> int:
-        """Rows being decoded."""
-        return len(self._rows)
-
-    def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
-        """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
-        if not self.model.has_memory:
-            row = LlamaRow(None)
-        elif prefix is None:
-            row = LlamaRow(self._shelf.stream())
-        else:
-            row = LlamaRow(self._shelf.take(cast(Prefix, prefix), length), frozen=length)
-        self._opened += 1
-        self._rows[self._opened] = row
-        return self._opened
-
-    def close_row(self, row: int) -> Prefix:
-        """End the row and hand out its prefix; dropping that gives the memory back."""
-        ended = self._rows.pop(row)
-        if ended.stream is None or self.context.closed:
-            return Prefix(0)
-        return self._shelf.keep(ended.stream, ended.frozen)
 
     def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
         """One pass; see :meth:`~dllm_plugins.denoisers.base.Denoiser.forward`. Returns logits [len(wanted), V].
@@ -176,10 +140,6 @@ class LlamaCppDenoiser:
         found = Counter({kind: self._counts[row, False]})
         found[context] += self._counts[row, True]
         return {name: count for name, count in found.items() if count}
-
-    def freeze(self, row: int, count: int) -> None:
-        """The first `count` tokens of the row's first segment of the last pass join the prefix; held keys go."""
-        self._rows[row].freeze(count)
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Keep these keys of the row's first segment of the last pass: only those right behind the prefix can be.

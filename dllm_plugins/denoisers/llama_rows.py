@@ -1,10 +1,16 @@
-"""What a row of a llama.cpp denoiser knows of its stream of keys."""
+"""The rows of a llama.cpp denoiser, and what each knows of its stream of keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.gguf.context import Context
+from dllm_plugins.gguf.model import GgufModel
+from dllm_plugins.gguf.prefix import Prefix
+from dllm_plugins.gguf.prefix import Shelf
 
 
 @dataclass(slots=True)
@@ -63,3 +69,49 @@ class LlamaRow:
                 f"it holds; use approximate_cache='prefix' where the model keeps keys, or none"
             )
         self.held = len(kept)
+
+
+class LlamaRows:
+    """Part of both llama.cpp denoisers: rows by handle, each with a stream of one context.
+
+    :param model: closed together with this.
+    """
+
+    def __init__(self, model: GgufModel, context: Context) -> None:
+        self.model = model
+        self.context = context
+        self._shelf = Shelf(context)
+        self._rows: dict[int, LlamaRow] = {}
+        self._opened = 0
+
+    def close(self) -> None:
+        """Give all of llama.cpp's memory back; nothing can be decoded any more."""
+        self.model.close()
+
+    @property
+    def open_rows(self) -> int:
+        """Rows being decoded."""
+        return len(self._rows)
+
+    def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
+        """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
+        if not self.model.has_memory:
+            row = LlamaRow(None)
+        elif prefix is None:
+            row = LlamaRow(self._shelf.stream())
+        else:
+            row = LlamaRow(self._shelf.take(cast(Prefix, prefix), length), frozen=length)
+        self._opened += 1
+        self._rows[self._opened] = row
+        return self._opened
+
+    def close_row(self, row: int) -> Prefix:
+        """End the row and hand out its prefix; dropping that gives the memory back."""
+        ended = self._rows.pop(row)
+        if ended.stream is None or self.context.closed:
+            return Prefix(0)
+        return self._shelf.keep(ended.stream, ended.frozen)
+
+    def freeze(self, row: int, count: int) -> None:
+        """The first `count` tokens of the row's first segment of the last pass join the prefix; held keys go."""
+        self._rows[row].freeze(count)

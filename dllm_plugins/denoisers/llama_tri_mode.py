@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -25,9 +24,8 @@ from dllm_plugins.denoisers.attention import ROWS
 from dllm_plugins.denoisers.attention import linear
 from dllm_plugins.denoisers.attention import pad_rows
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.llama_rows import LlamaRow
+from dllm_plugins.denoisers.llama_rows import LlamaRows
 from dllm_plugins.denoisers.llama_tri_calls import Calls
 from dllm_plugins.denoisers.llama_tri_parts import parts_of
 from dllm_plugins.denoisers.torch import refined
@@ -35,8 +33,6 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.gguf.adapter import read_adapter
 from dllm_plugins.gguf.placed import PlacedContext
 from dllm_plugins.gguf.placed import PlacedModel
-from dllm_plugins.gguf.prefix import Prefix
-from dllm_plugins.gguf.prefix import Shelf
 from dllm_plugins.gguf.tensors import read_tensor
 
 #: Why a mode that promises another one's text is not served where rows are not invariant.
@@ -50,7 +46,7 @@ _KINDS = {"verify": ("verify", "draft"), "prefill": ("prefill", "predict"), "fus
 _MEASURED = (2, 3, 8)
 
 
-class LlamaTriModeDenoiser:
+class LlamaTriModeDenoiser(LlamaRows):
     """See :class:`~dllm_plugins.denoisers.base.Denoiser`. Hidden states of clean rows are their logits.
 
     :param model: the base, closed together with this.
@@ -62,18 +58,15 @@ class LlamaTriModeDenoiser:
     """
 
     def __init__(self, model: PlacedModel, adapter: Path, spec: ModelSpec, cache: str = "F16") -> None:
-        self.model = model
-        self.context = PlacedContext(model, cache)
+        context = PlacedContext(model, cache)
+        super().__init__(model, context)
         self.extras = read_adapter(adapter, model.width)
         mask = self.extras.mask_embedding.float().numpy()
-        self._shelf = Shelf(self.context)
-        self._calls = Calls(self.context, self._shelf, model.adapter(adapter), mask)
+        self._calls = Calls(context, self._shelf, model.adapter(adapter), mask)
         self._embedding = read_tensor(model.header, model.header.tensors["token_embd.weight"])
         self._down, self._up = (part.to(self._embedding) for part in (self.extras.chain_down, self.extras.chain_up))
         drafts = self.extras.draft_tokens
         self._shortlist_head = None if drafts is None else self._embedding[drafts].contiguous()
-        self._rows: dict[int, LlamaRow] = {}
-        self._opened = 0
         self._counts: dict[int, tuple[int, int]] = {}
         self.spec = replace(spec, mixes=False, numerics="row-invariant")
         if not self._invariant():
@@ -97,32 +90,6 @@ class LlamaTriModeDenoiser:
         self.close_row(row)
         return all(torch.equal(found[0], other) for other in found[1:])
 
-    def close(self) -> None:
-        """Give all of llama.cpp's memory back; nothing can be decoded any more."""
-        self.model.close()
-
-    @property
-    def open_rows(self) -> int:
-        """Rows being decoded."""
-        return len(self._rows)
-
-    def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
-        """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
-        if prefix is None:
-            row = LlamaRow(self._shelf.stream())
-        else:
-            row = LlamaRow(self._shelf.take(cast(Prefix, prefix), length), frozen=length)
-        self._opened += 1
-        self._rows[self._opened] = row
-        return self._opened
-
-    def close_row(self, row: int) -> Prefix:
-        """End the row and hand out its prefix; dropping that gives the memory back."""
-        ended = self._rows.pop(row)
-        if ended.stream is None or self.context.closed:
-            return Prefix(0)
-        return self._shelf.keep(ended.stream, ended.frozen)
-
     def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
         """One pass: logits [wanted, V] of clean segments, hidden states [wanted, width] of open ones; float32.
 
@@ -143,10 +110,6 @@ class LlamaTriModeDenoiser:
         found = Counter({first: self._counts[row][0]})
         found[second] += self._counts[row][1]
         return {name: count for name, count in found.items() if count}
-
-    def freeze(self, row: int, count: int) -> None:
-        """The first `count` tokens of the row's first segment of the last pass join the prefix."""
-        self._rows[row].freeze(count)
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Refused: the cache of this model is exact.
