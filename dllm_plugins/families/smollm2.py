@@ -5,6 +5,7 @@ base model. The base's shift is kept: a clean row at position p predicts p + 1, 
 row for position p sits at rotary position p - 1. Facts and figures: docs/default-model.md.
 """
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -44,7 +45,8 @@ from dllm_plugins.models import Preset
 NAME = "dllm"
 MODES = ("speculative", "diffusion", "ar")
 BLOCK_LENGTH = 8
-DRAFT_LENGTH = 4
+#: Of 1 to 4 the longest whose passes pay on two cores, see docs/default-model.md.
+DRAFT_LENGTH = 2
 
 
 def shipped_denoiser() -> Path:
@@ -139,6 +141,8 @@ def build_llama_cpp(folder: Path, options: LoadOptions) -> Denoiser:
 
     shape = LlamaShape.from_config(read_config(folder))
     spec = spec_of(shape, _stop_ids(folder), row_invariant=False)
+    # Verifying and drafting are calls of their own there, which cost more than the drafts save.
+    spec = replace(spec, modes=("ar", *(mode for mode in spec.modes if mode != "ar")))
     return load_denoiser(folder, Path(options.denoiser or shipped_denoiser()), shape, spec, options)
 
 
@@ -169,7 +173,11 @@ def _auto(shape: LlamaShape, device: torch.device, dtype: torch.dtype, *, one_pl
     found = choose(KERNEL, device, dtype, decoder_shape(shape).sizes())
     if not found.load().row_invariant:
         return Chosen("torch", f"of the block decoder only {found.name!r} runs here, which is not row-invariant")
-    return Chosen("kernels", f"the block decoder {found.name!r} computes it row-invariantly, which `speculative` needs")
+    return Chosen(
+        "kernels",
+        f"the block decoder {found.name!r} computes it row-invariantly, which `speculative` needs, and llama.cpp took "
+        "1.4 times as long where both were measured (docs/benchmarks.md)",
+    )
 
 
 AUTO = Backend("auto", "the kernels where they fit, else torch", build_auto)
