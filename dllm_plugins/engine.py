@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from operator import index
 
 from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.canvas import Row
@@ -151,7 +152,11 @@ class Engine:
         return strategy
 
     def _check_prompt(self, request: Request, strategy: Strategy) -> list[int]:
-        spec, tokens = self.denoiser.spec, [int(token) for token in request.tokens]
+        spec = self.denoiser.spec
+        try:
+            tokens = [index(token) for token in request.tokens]
+        except TypeError as error:
+            raise RequestError(f"the prompt holds something that is no token id ({error}); give integers") from error
         if not tokens:
             raise RequestError("the prompt is empty; give at least one token")
         if request.suffix and not strategy.suffix:

@@ -78,9 +78,11 @@ def test_options_without_effect_are_refused(tiny: Model, options: dict[str, Any]
         ([5, 259, 6], "the mask id 259 at position 1"),
         ([5, 400], "id 400 at position 1"),
         ([-1], "id -1 at position 0"),
+        ([5, 1.5], "give integers"),
+        (["5"], "give integers"),
     ],
 )
-def test_unusable_prompts_are_refused(tiny: Model, tokens: list[int], said: str) -> None:
+def test_unusable_prompts_are_refused(tiny: Model, tokens: list[Any], said: str) -> None:
     """Empty, too long, holding the mask id, outside the vocabulary."""
     with pytest.raises(RequestError) as caught:
         tiny.engine().admit(Request(tokens))

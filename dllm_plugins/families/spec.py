@@ -90,9 +90,11 @@ def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabular
     Where noise is uniform no token means "open", and the id is one outside the vocabulary.
 
     :raises CheckpointError: if nothing says it.
-    :raises OptionError: if one is given for a family that has none.
+    :raises OptionError: if one is given for a family that has none, or outside the vocabulary.
     """
     layout = checkpoint.layout
+    if given is not None and layout.noise != "uniform" and not 0 <= given < vocabulary:
+        raise OptionError(f"mask_id={given} is outside 0 to {vocabulary - 1}; give an id of the vocabulary")
     if layout.noise == "uniform":
         if given is not None:
             raise OptionError(f"mask_id={given} has no effect on {layout.name}, which has no mask; leave it out")

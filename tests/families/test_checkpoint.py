@@ -19,6 +19,7 @@ from dllm_plugins import load_model
 from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import name_of
 
 from .golden_data import PART
@@ -214,3 +215,10 @@ def test_no_second_copy_of_the_weights(llada: Path, tmp_path: Path, stored: torc
 def test_a_checkpoints_own_name(place: str, name: str) -> None:
     """Folders above it say nothing about it."""
     assert name_of(place) == name
+
+
+@pytest.mark.parametrize("mask_id", [-1, 100_000])
+def test_a_mask_outside_the_vocabulary(llada: Path, mask_id: int) -> None:
+    """The caller is told of the caller's mistake, not of the checkpoint's."""
+    with pytest.raises(OptionError, match=f"mask_id={mask_id} is outside 0 to"):
+        load_model(str(llada), mask_id=mask_id, dtype="float32", device="cpu")
