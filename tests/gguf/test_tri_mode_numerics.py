@@ -70,7 +70,7 @@ def test_where_rows_are_not_invariant_no_lossless_mode_is_served(
     monkeypatch.setattr(LlamaTriModeDenoiser, "_invariant", lambda _self: False)
     model = files.load("llama_cpp")
     assert model.denoiser.spec.numerics == "approximate"
-    assert model.denoiser.spec.modes == ("diffusion", "ar")
+    assert model.denoiser.spec.modes == ("ar", "diffusion")
     with pytest.raises(OptionError, match=r"'speculative' is not served .* mode 'ar'"):
         model.engine().generate([Request([5], SamplingConfig(mode="speculative"))])
 
