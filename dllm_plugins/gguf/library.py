@@ -116,12 +116,19 @@ def check_functions(module: Any) -> None:
         )
 
 
-@cache
 def library() -> Any:
     """The module `llama_cpp`, ready for use.
 
     :raises MissingLlamaCppError: if it is not installed, cannot be loaded, or has another interface.
     """
+    module = _loaded()
+    # Whoever else uses llama.cpp in this process may have had it talk to somebody else.
+    module.llama_log_set(_CALLBACKS[0], ctypes.c_void_p(0))
+    return module
+
+
+@cache
+def _loaded() -> Any:
     try:
         module: Any = import_module("llama_cpp")
     except ModuleNotFoundError as error:
@@ -133,7 +140,6 @@ def library() -> Any:
     check_version(getattr(module, "__version__", "0"))
     check_functions(module)
     callback = module.llama_log_callback(_LOG.hear)
-    _CALLBACKS.append(callback)
-    module.llama_log_set(callback, ctypes.c_void_p(0))
+    _CALLBACKS[:] = [callback]
     module.llama_backend_init()
     return module

@@ -10,6 +10,7 @@ from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import MissingExtraError
 from dllm_plugins.errors import MissingLlamaCppError
 from dllm_plugins.gguf import library as module
+from dllm_plugins.gguf.library import _loaded
 from dllm_plugins.gguf.library import check_functions
 from dllm_plugins.gguf.library import check_version
 from dllm_plugins.gguf.library import complaints
@@ -39,13 +40,13 @@ def test_a_missing_function_is_named() -> None:
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    library.cache_clear()
+    _loaded.cache_clear()
     try:
         with pytest.raises(MissingExtraError, match=r"pip install 'dllm-plugins\[gguf\]'"):
             library()
     finally:
         monkeypatch.undo()
-        library.cache_clear()
+        _loaded.cache_clear()
         library()
 
 
@@ -54,13 +55,13 @@ def test_a_package_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError("libgomp.so.1: cannot open shared object file")
 
     monkeypatch.setattr(module, "import_module", broken)
-    library.cache_clear()
+    _loaded.cache_clear()
     try:
         with pytest.raises(MissingLlamaCppError, match="libgomp"):
             library()
     finally:
         monkeypatch.undo()
-        library.cache_clear()
+        _loaded.cache_clear()
         library()
 
 
