@@ -103,12 +103,11 @@ def test_refused_where_tokens_would_differ() -> None:
         )
 
 
-def test_refused_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_without_a_compiler() -> None:
     """Before weights are read, with what was looked for."""
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
-    with pytest.raises(
-        OptionError, match=r"\(no-such-compiler\); install g\+\+, name one in CXX, or leave compile out"
-    ):
+    said = r"\(no-such-compiler\); install g\+\+, name one in CXX, or leave compile out"
+    # By its own means: what is taken back by others leaves no option behind.
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(OptionError, match=said):
         load(compile=True)

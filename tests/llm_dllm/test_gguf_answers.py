@@ -122,6 +122,16 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def interrupted(command: list[str], folder: Path, number: int) -> tuple[int, bytes, bytes, bytes]:
+    """Exit code, first byte, what else was shown and errors of a process that gets a signal once it answers."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder) as process:
+        assert process.stdout is not None
+        begun = process.stdout.read(1)
+        process.send_signal(number)
+        shown, errors = process.communicate()
+    return process.returncode, begun, shown, errors
+
+
 @pytest.mark.slow
 def test_killed_half_way(sdar: Path, run: Run, tmp_path: Path) -> None:
     """Ctrl-C and kill -9 in mid-answer: file, registry and log are whole, and the next answer is the same."""
@@ -131,20 +141,22 @@ def test_killed_half_way(sdar: Path, run: Run, tmp_path: Path) -> None:
     whole = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path).stdout
     folder = registry_file().parent
     before = {path.name: digest(path) for path in (sdar, registry_file())}
+    logged = 1
     for number, code in ((signal.SIGINT, 1), (signal.SIGKILL, -signal.SIGKILL)):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
-            assert process.stdout is not None
-            begun = process.stdout.read(1)
-            process.send_signal(number)
-            shown, errors = process.communicate()
-        assert process.returncode == code, errors
+        # On a busy machine the answer may be there before the signal is.
+        for _ in range(10):
+            found, begun, shown, errors = interrupted(command, tmp_path, number)
+            if found:
+                break
+            logged += 1
+        assert found == code, errors
         assert whole.startswith(begun)
         assert len(shown) < len(whole) - 1
         assert b"Traceback" not in errors
         assert {path.name: digest(path) for path in (sdar, registry_file())} == before
         with sqlite3.connect(folder / "logs.db") as log:
             assert log.execute("pragma integrity_check").fetchall() == [("ok",)]
-        assert len(json.loads(run("logs", "--json", "-n", "0").stdout)) == 1
+        assert len(json.loads(run("logs", "--json", "-n", "0").stdout)) == logged
     assert subprocess.run(command, capture_output=True, check=True, cwd=tmp_path).stdout == whole
-    assert len(json.loads(run("logs", "--json", "-n", "0").stdout)) == 2
+    assert len(json.loads(run("logs", "--json", "-n", "0").stdout)) == logged + 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llm", "sdar", "sdar.gguf"]
