@@ -34,6 +34,11 @@ from dllm_plugins.gguf.context import Context
 from dllm_plugins.gguf.context import Rows
 from dllm_plugins.gguf.model import GgufModel
 
+#: Strategies whose passes llama.cpp cannot compute.
+UNABLE = {
+    "wino": "llama.cpp cannot hide single tokens from one another; take another mode, or the checkpoint itself on torch"
+}
+
 
 class LlamaCppDenoiser(LlamaRows):
     """See :class:`~dllm_plugins.denoisers.base.Denoiser`.
@@ -62,7 +67,8 @@ class LlamaCppDenoiser(LlamaRows):
         fewest = fewest_of_equal_bits(self.context, self._shelf) if promises and model.has_memory else None
         #: Whether single tokens are decoded in company, so that they are rounded as several are.
         self._pads = fewest == 2
-        refused = promises if fewest is None else {}
+        refused = {mode: found for mode in spec.modes if (found := UNABLE.get(spec.strategies.get(mode, mode)))}
+        refused |= promises if fewest is None else {}
         self.spec = replace(
             spec,
             numerics="approximate",

@@ -29,7 +29,7 @@ pytest.importorskip("llama_cpp", reason="needs the extra gguf")
 
 GOLDEN = Path(__file__).parents[1] / "families" / "golden"
 #: What the backend changes; all else of a spec is the checkpoint's.
-OWN = {"name", "numerics", "holds_prefix_only", "refused"}
+OWN = {"name", "numerics", "holds_prefix_only", "modes", "refused"}
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,7 @@ def test_the_spec_is_the_checkpoints(case: str, tmp_path: Path) -> None:
         if field.name not in OWN:
             assert getattr(ours.denoiser.spec, field.name) == getattr(torch.denoiser.spec, field.name), field.name
     assert ours.denoiser.spec.numerics == "approximate"
+    assert ours.denoiser.spec.modes == tuple(mode for mode in torch.denoiser.spec.modes if mode != "wino")
     assert ours.name.endswith(f"{case}.gguf")
 
 
@@ -96,7 +97,7 @@ def test_the_tokens_are_the_checkpoints(case: str, options: dict[str, Any], tmp_
 def test_what_llama_cpp_cannot_see_is_refused(tmp_path: Path) -> None:
     """A mode that hides single tokens from one another."""
     _, ours = pair("llada_dense", tmp_path)
-    with pytest.raises(GgufError, match=r"hides single tokens.*choose another mode"):
+    with pytest.raises(OptionError, match=r"'wino' is not served by .*cannot hide single tokens.*take another mode"):
         answers(ours, mode="wino", block_length=8)
     assert answers(ours, block_length=8)
 
