@@ -104,7 +104,7 @@ def test_families_that_look_like_ordinary_models(llada: Path) -> None:
     ("options", "words"),
     [
         ({"preset": "dream"}, "presets of llada: llada, fast_dllm"),
-        ({"mask_id": 999}, "mask_token_id=999"),
+        ({"mask_id": 999}, "mask_id=999 is outside 0 to"),
         ({"family": "nonesuch"}, "unknown family 'nonesuch'"),
         ({"load_in_8bit": True}, "load_in_8bit=True"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
