@@ -122,6 +122,13 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+#: llm that heeds Ctrl-C, which processes in the background inherit as ignored.
+LLM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from llm.cli import cli; "
+    "cli(prog_name='llm')"
+)
+
+
 def interrupted(command: list[str], folder: Path, number: int) -> tuple[int, bytes, bytes, bytes]:
     """Exit code, first byte, what else was shown and errors of a process that gets a signal once it answers."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder) as process:
@@ -136,7 +143,7 @@ def interrupted(command: list[str], folder: Path, number: int) -> tuple[int, byt
 def test_killed_half_way(sdar: Path, run: Run, tmp_path: Path) -> None:
     """Ctrl-C and kill -9 in mid-answer: file, registry and log are whole, and the next answer is the same."""
     run("dllm", "add", str(sdar), "mine")
-    command = [sys.executable, "-m", "llm", "-m", "./sdar.gguf", "how?", "-o", "max_tokens", "240"]
+    command = [sys.executable, "-c", LLM, "-m", "./sdar.gguf", "how?", "-o", "max_tokens", "240"]
     command += ["-o", "block_length", "4", "-o", "steps", "4"]
     whole = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path).stdout
     folder = registry_file().parent
