@@ -5,6 +5,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,20 +88,25 @@ class Contestant:
     again: Callable[[], Any] = lambda: None
 
 
+def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
+    """All names in each round, which begins with another one each time; a pause before each."""
+    for turn in range(rounds):
+        shift = turn % len(names)
+        for name in [*names[shift:], *names[:shift]]:
+            time.sleep(PAUSE)
+            yield name
+
+
 def medians(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, float]:
     """Milliseconds of each, in turns that begin with another one each time; of two runs the second counts."""
     taken: dict[str, list[float]] = {name: [] for name in contestants}
-    names = list(contestants)
-    for turn in range(rounds):
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
-            time.sleep(PAUSE)
-            for _ in range(2):
-                began = time.perf_counter()
-                contestants[name].run()
-                seconds = time.perf_counter() - began
-                contestants[name].again()
-            taken[name].append(1000 * seconds)
+    for name in turns(list(contestants), rounds):
+        for _ in range(2):
+            began = time.perf_counter()
+            contestants[name].run()
+            seconds = time.perf_counter() - began
+            contestants[name].again()
+        taken[name].append(1000 * seconds)
     return {name: statistics.median(times) for name, times in taken.items()}
 
 

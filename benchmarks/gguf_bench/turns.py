@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from passes import PAUSE
+from passes import turns
 
 SAME = "same tokens"
 
@@ -60,14 +59,10 @@ def in_turns(contestants: Mapping[str, Decode], rounds: int) -> dict[str, Side]:
     """All of them once unmeasured, then in rounds that begin with another one each time."""
     answers = {name: decode() for name, decode in contestants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    names = list(contestants)
-    for turn in range(rounds):
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
-            time.sleep(PAUSE)
-            answers[name] = contestants[name]()
-            seconds[name].append(answers[name].seconds)
-    return {name: Side(answers[name], statistics.median(seconds[name])) for name in names}
+    for name in turns(list(contestants), rounds):
+        answers[name] = contestants[name]()
+        seconds[name].append(answers[name].seconds)
+    return {name: Side(answers[name], statistics.median(seconds[name])) for name in contestants}
 
 
 @dataclass(frozen=True, slots=True)

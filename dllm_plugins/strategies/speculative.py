@@ -74,12 +74,11 @@ class SpeculativeStrategy:
             wanted=range(size),
         )
 
-    @staticmethod
-    def _drafted_apart(row: Row, spec: ModelSpec) -> int:
+    def _drafted_apart(self, row: Row, spec: ModelSpec) -> int:
         """How many drafts the row's next pass makes where it cannot verify in the same one; 0 if it verifies."""
         if spec.mixes or not row.step or row.drafts or row.frozen < len(row.tokens) - 1:
             return 0
-        return max(0, min(row.config.draft_length or spec.draft_length, row.remaining - 1))
+        return self._group_size(row, 0, spec)
 
     def _group_size(self, row: Row, accepted: int, spec: ModelSpec) -> int:
         """Drafts worth making once `accepted` drafts and one more token are final."""

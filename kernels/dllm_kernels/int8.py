@@ -21,6 +21,7 @@ from torch import Tensor
 from dllm_kernels.dispatch import Implementation
 from dllm_kernels.dispatch import Shapes
 from dllm_kernels.dispatch import register
+from dllm_kernels.onednn import MISSING
 
 #: Its name in the dispatch; what it gives is called with an :class:`Int8Weight` and then with rows.
 KERNEL = "int8_linear"
@@ -121,7 +122,7 @@ def _fault() -> str | None:
     levels[2, ::2] = -1
     try:
         found = torch._int_mm(levels, values.T)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+    except MISSING as error:
         return f"needs torch._int_mm, which this torch does not run ({error})"
     exact = levels.double() @ values.double().T
     return None if torch.equal(found.double(), exact) else "needs a processor whose int8 products do not saturate"
