@@ -56,11 +56,8 @@ def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str,
     :raises CheckpointError: if it is unclear which sampler the checkpoint was made for.
     """
     layout = checkpoint.layout
-    known = dict.fromkeys((*layout.modes.values(), *layout.samplers))
-    if preset is not None and preset not in known:
-        raise OptionError(f"preset={preset!r} does not fit {name}; presets of {layout.name}: {', '.join(known)}")
-    hinted = (sampler for part, sampler in layout.hints.items() if part in name_of(name))
-    chosen = preset or next(hinted, None) or layout.modes.get("diffusion")
+    known = presets_of(layout)
+    chosen = preset_of(name, layout, preset) or layout.modes.get("diffusion")
     if chosen is None:
         raise CheckpointError(
             f"{checkpoint.folder} is of family {layout.name!r}, whose config does not tell which sampler it was made "
@@ -68,6 +65,22 @@ def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str,
         )
     named = [*known, *(item for item in general_samplers(layout) if item not in known)]
     return {"diffusion": chosen} | dict(layout.modes) | {"diffusion": chosen} | {item: item for item in named}
+
+
+def presets_of(layout: Layout) -> list[str]:
+    """The family's own samplers."""
+    return list(dict.fromkeys((*layout.modes.values(), *layout.samplers)))
+
+
+def preset_of(name: str, layout: Layout, given: str | None) -> str | None:
+    """The sampler as said, or as the checkpoint's name tells it; None if neither does.
+
+    :raises OptionError: for one that does not fit the family.
+    """
+    known = presets_of(layout)
+    if given is not None and given not in known:
+        raise OptionError(f"preset={given!r} does not fit {name}; presets of {layout.name}: {', '.join(known)}")
+    return given or next((sampler for part, sampler in layout.hints.items() if part in name_of(name)), None)
 
 
 def general_samplers(layout: Layout) -> list[str]:

@@ -25,6 +25,7 @@ from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.hub import tokenizer_of as folder_tokenizer
 from dllm_plugins.families.layout import name_of
 from dllm_plugins.families.spec import mask_of
+from dllm_plugins.families.spec import preset_of
 from dllm_plugins.gguf.architectures import Architecture
 from dllm_plugins.gguf.architectures import Metadata
 from dllm_plugins.gguf.architectures import architecture_of
@@ -170,21 +171,9 @@ def _ours(checkpoint: Checkpoint, place: str, preset: str | None, mask: int) -> 
         "dllm.mask_token_id": mask,
         "dllm.config": json.dumps(checkpoint.config),
     }
-    sampler = _preset(checkpoint, place, preset)
+    sampler = preset_of(place, checkpoint.layout, preset)
     if sampler is not None:
         metadata["dllm.preset"] = sampler
     if checkpoint.generation:
         metadata["dllm.generation_config"] = json.dumps(checkpoint.generation)
     return metadata
-
-
-def _preset(checkpoint: Checkpoint, place: str, given: str | None) -> str | None:
-    """The sampler as said, or as the checkpoint's name tells it; its family's otherwise.
-
-    :raises OptionError: for one that does not fit the family.
-    """
-    layout = checkpoint.layout
-    known = dict.fromkeys((*layout.modes.values(), *layout.samplers))
-    if given is not None and given not in known:
-        raise OptionError(f"preset={given!r} does not fit {place}; presets of {layout.name}: {', '.join(known)}")
-    return given or next((sampler for part, sampler in layout.hints.items() if part in name_of(place)), None)
