@@ -4,7 +4,6 @@ Only JSON and safetensors files are read and nothing from a checkpoint is run. N
 shapes are compared with what the class expects before a single weight is loaded.
 """
 
-import json
 from collections.abc import Container
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,10 @@ from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
+from dllm_plugins.limits import check_numbers
+from dllm_plugins.reading import is_there
+from dllm_plugins.reading import read_object
+from dllm_plugins.reading import regular
 
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -55,15 +58,13 @@ class Checkpoint:
     def generation(self) -> dict[str, Any]:
         """generation_config.json; empty if there is none.
 
-        :raises CheckpointError: if it cannot be read.
+        :raises CheckpointError: if it cannot be read, or holds a number that no model has.
         """
         place = self.folder / "generation_config.json"
-        if not place.exists():
+        if not is_there(place):
             return {}
-        try:
-            found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read {place}: {error}") from error
+        found = read_object(place)
+        check_numbers(found, str(place))
         return found
 
 
@@ -82,27 +83,28 @@ def open_checkpoint(folder: str | Path, family: str | None = None) -> Checkpoint
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
     index = folder / INDEX
-    names = _indexed(index) if index.exists() else {path.name for path in folder.glob("*.safetensors")}
+    names = _indexed(index) if is_there(index) else {path.name for path in folder.glob("*.safetensors")}
     if not names:
         pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         found = f"; {pickles[0]} is a pickle, which may run code and is never read: convert it first" if pickles else ""
         raise CheckpointError(f"no *.safetensors in {folder}{found}")
     for name in sorted(names):
-        if not (folder / name).is_file():
+        if not is_there(folder / name):
             raise CheckpointError(f"{INDEX} names {name}, which is not in {folder}; download the checkpoint again")
+        regular(folder / name)
     return tuple(folder / name for name in sorted(names))
 
 
 def _indexed(index: Path) -> set[str]:
     """The file names of a sharded checkpoint's index."""
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"cannot read {index}: {error!r}; download the checkpoint again") from error
+    found = read_object(index).get("weight_map")
+    if not isinstance(found, dict):
+        raise CheckpointError(f"cannot read {index}: its weight_map is no JSON object; download the checkpoint again")
+    names = list(found.values())
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(f"{index} names {name!r}, which is not a safetensors file of this folder")
-    return names
+    return set(names)
 
 
 def read_mapped(checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ is four products. Reading safetensors directly keeps one copy of the weights in
 memory and needs no model class.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.limits import check_numbers
+from dllm_plugins.reading import read_object
+from dllm_plugins.reading import regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +99,11 @@ class LlamaWeights:
 def read_config(folder: Path) -> dict[str, Any]:
     """`config.json` of a checkpoint folder.
 
-    :raises CheckpointError: if it is missing or not JSON.
+    :raises CheckpointError: if it is missing, no JSON object, or holds a number that no model has.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {folder / 'config.json'}: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{folder / 'config.json'} does not hold a JSON object")
+    place = folder / "config.json"
+    config = read_object(place)
+    check_numbers(config, str(place))
     return config
 
 
@@ -128,8 +127,9 @@ def read_file(path: Path, remedy: str) -> dict[str, Tensor]:
     """All tensors of one safetensors file, by name; they are views of the file, not copies.
 
     :param remedy: what to do about a damaged file, for the error.
-    :raises CheckpointError: if it is damaged.
+    :raises CheckpointError: if it is damaged, or no regular file.
     """
+    regular(path, remedy)
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()

@@ -1,0 +1,106 @@
+"""How large the numbers of a config may be, before anything is made from them.
+
+A number of a config decides how many layers are built or how many positions a table has, long before a weight
+contradicts it. No checkpoint that exists comes near these limits.
+"""
+
+import math
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+from dllm_plugins.errors import CheckpointError
+
+LAYERS = 1024
+EXPERTS = 1 << 16
+#: Hidden, intermediate and head sizes, numbers of heads, ranks.
+WIDTH = 1 << 22
+VOCABULARY = 1 << 24
+#: Positions of a context.
+CONTEXT = 1 << 24
+#: Positions denoised together.
+BLOCK = 1 << 16
+LABELS = 1 << 16
+#: Anything else: ids, frequencies, numbers of steps.
+OTHER = 1 << 53
+
+
+def whole(value: Any, name: str, origin: str, least: int, most: int) -> int:
+    """A whole number of a config, within its limits.
+
+    :param name: the config's key.
+    :param origin: the file, for the error.
+    :raises CheckpointError: for any other kind of value, and one outside the limits.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise CheckpointError(
+            f"{origin} says {name}={shown(value)}; it must be a whole number from {least} to {most}: mend it, or "
+            f"download the checkpoint again"
+        )
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value for an error, cut where it is long."""
+    huge = isinstance(value, int) and abs(value) > 10**40
+    text = f"a number of {_digits(value)} digits" if huge else repr(value)
+    return text if len(text) <= 80 else f"{text[:80]} ..."
+
+
+def _digits(value: int) -> int:
+    return int(abs(value).bit_length() * math.log10(2)) + 1
+
+
+_LIMITS = (
+    (LAYERS, "num_hidden_layers n_layers num_layers n_layer first_k_dense_replace max_window_layers"),
+    (LAYERS, "num_nextn_predict_layers decoder_sparse_step global_attn_every_n_layers"),
+    (EXPERTS, "num_experts n_routed_experts num_shared_experts n_shared_experts num_experts_per_tok top_k_experts"),
+    (EXPERTS, "n_group topk_group num_expert_group num_local_experts"),
+    (WIDTH, "hidden_size d_model intermediate_size mlp_hidden_size moe_intermediate_size head_dim global_head_dim"),
+    (WIDTH, "expert_intermediate_size dense_intermediate_size num_attention_heads num_key_value_heads n_heads"),
+    (WIDTH, "n_kv_heads num_global_key_value_heads mlp_ratio hidden_size_per_layer_input"),
+    (VOCABULARY, "vocab_size embedding_size vocab_size_per_layer_input"),
+    (CONTEXT, "max_position_embeddings max_sequence_length original_max_position_embeddings"),
+    (CONTEXT, "sliding_window local_attention"),
+    (BLOCK, "block_size bd_size wedlm_window_size canvas_length block_length"),
+    (LABELS, "num_labels"),
+)
+#: Where -1 says that there is no such limit.
+_SIGNED = ("sliding_window", "local_attention")
+_MOST = {name: limit for limit, names in _LIMITS for name in names.split()}
+
+
+def check_numbers(config: Mapping[str, Any], origin: str) -> None:
+    """Refuse a config with a number that no model has, wherever in it that number stands.
+
+    Known sizes must be whole numbers, or null; all other numbers are finite and of ordinary length.
+
+    :param config: what a JSON object holds.
+    :raises CheckpointError: naming the key and its value.
+    """
+    for name, value in _numbers(config):
+        key = name.rpartition(".")[2]
+        if key in _MOST and value is not None:
+            whole(value, name, origin, -1 if key in _SIGNED else 0, _MOST[key])
+        elif isinstance(value, int | float) and _absurd(value):
+            raise CheckpointError(
+                f"{origin} says {name}={shown(value)}, which no model has: mend it, or download the checkpoint again"
+            )
+
+
+def _absurd(value: float) -> bool:
+    return abs(value) > OTHER if isinstance(value, int) else not math.isfinite(value)
+
+
+def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every value with its path of keys; of a known size also what stands in the place of a number."""
+    open_: list[tuple[str, Any]] = [(str(name), value) for name, value in config.items()]
+    while open_:
+        name, value = open_.pop()
+        if name.rpartition(".")[2] in _MOST or not isinstance(value, dict | list):
+            yield name, value
+        else:
+            inside = value.items() if isinstance(value, dict) else enumerate(value)
+            open_ += [(f"{name}.{part}", item) for part, item in inside]
