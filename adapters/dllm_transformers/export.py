@@ -17,9 +17,13 @@ from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.smollm2 import base_place
 from dllm_plugins.families.smollm2 import shipped_denoiser
+from dllm_plugins.whole_files import alone
+from dllm_plugins.whole_files import whole
 from dllm_transformers.modeling import TriModeForCausalLM
 from dllm_transformers.tri_mode import DENOISER_PREFIX
 from dllm_transformers.tri_mode import TriModeConfig
+
+_WORK = "dllm-export"
 
 
 def export(
@@ -38,16 +42,32 @@ def export(
     :raises CheckpointError: if the weights are missing, damaged or do not fit one another.
     """
     target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OptionError(f"{target} is there already and not an empty folder; name another one")
+    _check_empty(target)
     if dtype not in DTYPES:
         raise OptionError(f"dtype={dtype!r} is unknown; use {', '.join(DTYPES)}")
     place = base_place(base)
     tensors, _ = read_low_rank(Path(denoiser or shipped_denoiser()))
     model = tri_mode_model(place, tensors, DTYPES[dtype])
-    model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(place).save_pretrained(target)
+    target.mkdir(parents=True, exist_ok=True)
+    # Within the folder, which may be a mount point or the current one, and so cannot be replaced.
+    with alone(target / _WORK, wait=False), whole(target / _WORK) as part:
+        _check_empty(target)
+        model.save_pretrained(part)
+        AutoTokenizer.from_pretrained(place).save_pretrained(part)
+        # Without config.json it is no checkpoint.
+        for path in sorted(part.iterdir(), key=lambda path: path.name == "config.json"):
+            path.rename(target / path.name)
+        part.rmdir()
     return target
+
+
+def _check_empty(target: Path) -> None:
+    """Refuse a folder that holds anything but what an export that was killed left in it.
+
+    :raises OptionError: naming it.
+    """
+    if target.exists() and (not target.is_dir() or any(_WORK not in path.name for path in target.iterdir())):
+        raise OptionError(f"{target} is there already and not an empty folder; name another one")
 
 
 def tri_mode_model(base: Path, denoiser: dict[str, Tensor], dtype: torch.dtype) -> TriModeForCausalLM:

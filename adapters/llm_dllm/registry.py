@@ -4,8 +4,8 @@ llm reads it on every call, so nothing here may import torch or transformers.
 """
 
 import json
-import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import llm
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.whole_files import beside
 
 
 class Facts(BaseModel):
@@ -86,10 +87,10 @@ def add(name: str, entry: Entry) -> None:
 
     :raises OptionError: if the name is taken.
     """
-    found = entries()
-    if name in found:
-        raise OptionError(f"{name!r} is registered already, for {found[name].source}; choose another --name")
-    _write(found | {name: entry})
+    with _changed() as found:
+        if name in found:
+            raise OptionError(f"{name!r} is registered already, for {found[name].source}; choose another --name")
+        found[name] = entry
 
 
 def remove(name: str) -> Entry:
@@ -97,24 +98,24 @@ def remove(name: str) -> Entry:
 
     :raises OptionError: if there is none of this name.
     """
-    found = entries()
-    if name not in found:
-        known = ", ".join(sorted(found)) or "none"
-        raise OptionError(f"no checkpoint {name!r} is registered; registered: {known}")
-    entry = found.pop(name)
-    _write(found)
-    return entry
+    with _changed() as found:
+        if name not in found:
+            known = ", ".join(sorted(found)) or "none"
+            raise OptionError(f"no checkpoint {name!r} is registered; registered: {known}")
+        return found.pop(name)
 
 
-def _write(found: dict[str, Entry]) -> None:
-    """All or nothing: readers see the old file or the new one."""
-    target = registry_file()
-    text = json.dumps({name: entry.model_dump() for name, entry in found.items()}, indent=2, ensure_ascii=False)
-    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")
+@contextmanager
+def _changed() -> Iterator[dict[str, Entry]]:
+    """What is registered, written back when the block ends well; other processes that change it wait meanwhile.
+
+    :raises CheckpointError: if the file cannot be read, understood or written.
+    """
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        Path(partial).replace(target)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+        with beside(registry_file(), wait=True) as part:
+            found = entries()
+            yield found
+            text = json.dumps({name: entry.model_dump() for name, entry in found.items()}, indent=2, ensure_ascii=False)
+            part.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot write {registry_file()}: {error}; LLM_USER_PATH names another folder") from error

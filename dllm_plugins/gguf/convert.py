@@ -39,9 +39,9 @@ from dllm_plugins.gguf.quantise import quantise
 from dllm_plugins.gguf.rotary import rotary
 from dllm_plugins.gguf.vocabulary import vocabulary
 from dllm_plugins.gguf.writing import FLOATS
-from dllm_plugins.gguf.writing import beside
 from dllm_plugins.gguf.writing import size
 from dllm_plugins.gguf.writing import write
+from dllm_plugins.whole_files import beside
 
 #: Types of file, with llama.cpp's number.
 QUANTS = {"F32": 0, "F16": 1, "BF16": 32} | {name: number for name, (number, _) in TYPES.items()}
@@ -120,15 +120,15 @@ def _save(
     wide = kind if kind in FLOATS else _stored(tensors.values())
     metadata = metadata | keys | {"general.file_type": QUANTS[wide]}
     goal = estimate(entries, kind) if kind in TYPES else 0
-    _room(out, size(entries, wide) + goal)
     try:
         with beside(out) as part:
+            _room(out, size(entries, wide) + goal)
             if wide == kind:
                 write(part, metadata, entries, wide, progress)
             else:
-                with beside(part, "wide", keep=False) as source:
-                    write(source, metadata, entries, wide, progress)
-                    quantise(source, part, kind, progress, goal)
+                source = part.with_name(f"{part.name}.wide")
+                write(source, metadata, entries, wide, progress)
+                quantise(source, part, kind, progress, goal)
     except OSError as error:
         raise CheckpointError(f"cannot write {out}: {error}; choose another place, or free some room") from error
     return out

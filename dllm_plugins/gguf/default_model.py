@@ -22,8 +22,8 @@ from dllm_plugins.gguf.placed import ARCHITECTURE
 from dllm_plugins.gguf.placed import PlacedModel
 from dllm_plugins.gguf.placed import write_placed
 from dllm_plugins.gguf.quantise import TYPES
-from dllm_plugins.gguf.writing import beside
 from dllm_plugins.models import LoadOptions
+from dllm_plugins.whole_files import made_once
 
 #: Goes up when files are written differently, so that older ones are made anew.
 _REVISION = 1
@@ -91,9 +91,9 @@ def base_file(folder: Path, quant: str, progress: Progress = quiet) -> Path:
     """
 
     def make(part: Path) -> None:
-        with beside(part, "plain", keep=False) as plain:
-            convert_base(folder, plain, quant, progress=progress)
-            write_placed(read_header(plain), part)
+        plain = part.with_name(f"{part.name}.plain")
+        convert_base(folder, plain, quant, progress=progress)
+        write_placed(read_header(plain), part)
 
     return _cached(folder, f"base-{quant}", [folder / "config.json", *sorted(folder.glob("*.safetensors"))], make)
 
@@ -112,19 +112,9 @@ def adapter_file(denoiser: Path, shape: LlamaShape, dtype: torch.dtype) -> Path:
 
 def _cached(origin: Path, kind: str, sources: list[Path], make: Callable[[Path], None]) -> Path:
     """A file made from others, until they change: then it is made again and the old one removed."""
-    folder = cache_folder() / "gguf"
-    folder.mkdir(parents=True, exist_ok=True)
     states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
     whose, which = _digest(str(origin.resolve())), _digest(f"{_REVISION} {states}")
-    target = folder / f"{kind}-{whose}-{which}.gguf"
-    if not target.exists():
-        with beside(target, wait=True) as part:
-            if not target.exists():
-                make(part)
-        for old in folder.glob(f"{kind}-{whose}-*.gguf"):
-            if old != target:
-                old.unlink(missing_ok=True)
-    return target
+    return made_once(cache_folder() / "gguf", f"{kind}-{whose}", f"{which}.gguf", make)
 
 
 def _digest(text: str) -> str:

@@ -22,7 +22,7 @@ from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.copying import PAGE
 from dllm_plugins.gguf.copying import copy_range
 from dllm_plugins.gguf.header import Header
-from dllm_plugins.gguf.writing import beside
+from dllm_plugins.whole_files import made_once
 from gguf import GGMLQuantizationType
 from gguf import GGUFValueType
 
@@ -85,17 +85,8 @@ def with_memory(header: Header, folder: Path | None = None) -> Path:
 
 
 def _copied(header: Header, twin: Twin, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     origin = hashlib.sha256(str(header.path.resolve()).encode()).hexdigest()[:12]
-    target = folder / f"{origin}-{identity(header)}-{twin.name}.gguf"
-    if not target.exists():
-        with beside(target, wait=True) as part:
-            if not target.exists():
-                _write(header, twin, part)
-        for old in folder.glob(f"{origin}-*.gguf"):
-            if old != target:
-                old.unlink(missing_ok=True)
-    return target
+    return made_once(folder, origin, f"{identity(header)}-{twin.name}.gguf", lambda part: _write(header, twin, part))
 
 
 def identity(header: Header) -> str:

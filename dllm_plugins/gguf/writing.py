@@ -1,11 +1,8 @@
-"""Writing a GGUF file tensor by tensor, beside its place, and moving it there when it is whole."""
+"""Writing a GGUF file tensor by tensor."""
 
 import os
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Sequence
-from contextlib import contextmanager
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,46 +29,6 @@ _SCALARS = {
     str: GGUFValueType.STRING,
 }
 _MEMBERS = _SCALARS | {int: GGUFValueType.INT32}
-
-
-@contextmanager
-def beside(out: Path, kind: str = "part", *, keep: bool = True, wait: bool = False) -> Iterator[Path]:
-    """A file beside `out` that becomes `out` when the block ends well, and is removed when not.
-
-    A process that is killed leaves it behind; the next one that writes `out` writes over it.
-
-    :param keep: False for a file that is only needed within the block.
-    :param wait: whether to wait for another process that writes `out`.
-    :raises CheckpointError: if another process is writing `out`, unless it is waited for.
-    """
-    part = out.with_name(f".{out.name}.{kind}")
-    with _locked(part, out, wait):
-        try:
-            yield part
-            if keep and part.stat().st_size:
-                part.replace(out)
-        finally:
-            with suppress(FileNotFoundError):
-                part.unlink()
-
-
-@contextmanager
-def _locked(part: Path, out: Path, wait: bool) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    while True:
-        with part.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except OSError as error:
-                raise CheckpointError(f"another process is writing {out}; wait for it, or write elsewhere") from error
-            # Whoever had the lock may have moved the file to its place meanwhile.
-            if part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno())):
-                yield
-                return
 
 
 def write(path: Path, metadata: Metadata, entries: Sequence[Entry], kind: str, progress: Progress) -> None:

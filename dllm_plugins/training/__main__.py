@@ -14,6 +14,7 @@ from dllm_plugins.training.decode import decode_table
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from dllm_plugins.training.train import Recipe
 from dllm_plugins.training.train import Run
+from dllm_plugins.whole_files import alone
 
 DATA = Path(__file__).parent / "data"
 
@@ -32,7 +33,8 @@ def main(threads: int) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=DATA / "answers-3.jsonl.gz", show_default=True)
 def corpus(minutes: float, seed: int, out: Path) -> None:
     """Append the base model's own greedy answers to a file of training text."""
-    make_corpus(require_base(), out, minutes=minutes, seed=seed)
+    with alone(out, wait=False):
+        make_corpus(require_base(), out, minutes=minutes, seed=seed)
 
 
 @main.command()
@@ -52,8 +54,9 @@ def train(minutes: float, folder: Path, compiled: bool, from_shipped: bool, seed
     data = sorted(DATA.glob("answers-*.jsonl.gz"))
     recipe = Recipe(minutes=minutes, seed=seed)
     run = Run(require_base(), data, [DATA / "held-out.jsonl.gz"], folder, recipe, compiled)
-    run.resume(shipped_denoiser() if from_shipped else None)
-    run.train()
+    with alone(folder / "run.pt", wait=False):
+        run.resume(shipped_denoiser() if from_shipped else None)
+        run.train()
 
 
 @main.command()

@@ -9,10 +9,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import click
+from filelock import FileLock
 
 from dllm_kernels.compiled.library import FLAGS
 from dllm_kernels.compiled.library import SOURCES
@@ -41,19 +41,27 @@ def compiler() -> str:
 def build(target: str) -> Path:
     """Compile for one instruction set of :data:`TARGETS`; returns where the library is.
 
+    Of several processes one compiles, and the others wait for it.
+
     :raises KernelError: if there is no compiler, or it fails, with the end of its output.
     """
     out = place(target)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as work:
-        made = Path(work) / out.name
-        command = [compiler(), *FLAGS, *TARGETS[target].flags, "-o", str(made), str(SOURCES / "library.cpp")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise KernelError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-        # In one step, so that nobody ever loads half a file.
-        made.replace(out)
+    with FileLock(out.with_name(".lock")):
+        if not out.exists():
+            _compile(target, out)
     return out
+
+
+def _compile(target: str, out: Path) -> None:
+    # In one step, so that nobody ever loads half a file. What a killed process left is written over.
+    part = out.with_name(f".{out.name}.part")
+    command = [compiler(), *FLAGS, *TARGETS[target].flags, "-o", str(part), str(SOURCES / "library.cpp")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        part.unlink(missing_ok=True)
+        raise KernelError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    part.replace(out)
 
 
 @click.command()

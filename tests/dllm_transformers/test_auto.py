@@ -141,6 +141,29 @@ def test_export_refuses(tiny_folder: Path, checkpoint: Path, tmp_path: Path) -> 
     assert not (tmp_path / "new").exists()
 
 
+def test_export_takes_the_place_of_one_that_was_killed(tiny_folder: Path, tmp_path: Path) -> None:
+    """Half a checkpoint never has a config.json, and its left-overs are no files of the user's."""
+    work = tmp_path / "new" / ".dllm-export.part"
+    work.mkdir(parents=True)
+    (work / "config.json").write_text("half")
+    (work.parent / ".dllm-export.lock").touch()
+    folder = export(work.parent, tiny_folder, tiny_folder.parent / "denoiser.safetensors", "float32")
+    assert AutoConfig.from_pretrained(folder).denoiser_rank == 4
+    assert not list(folder.glob(".*"))
+
+
+def test_two_exports_to_one_folder_do_not_mix(tiny_folder: Path, tmp_path: Path) -> None:
+    """The second is refused, whether the first is at work or done."""
+    denoiser = tiny_folder.parent / "denoiser.safetensors"
+    (tmp_path / "new").mkdir()
+    with alone(tmp_path / "new" / "dllm-export"), pytest.raises(DllmError, match="another process"):
+        export(tmp_path / "new", tiny_folder, denoiser)
+    assert not list((tmp_path / "new").iterdir())
+    export(tmp_path / "new", tiny_folder, denoiser)
+    with pytest.raises(DllmError, match="not an empty folder"):
+        export(tmp_path / "new", tiny_folder, denoiser)
+
+
 def test_damaged_checkpoints_are_noticed(checkpoint: Path, tmp_path: Path) -> None:
     """A config that contradicts the weights does not load quietly."""
     config = json.loads((checkpoint / "config.json").read_text())

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -219,7 +220,26 @@ def test_an_interrupted_write_leaves_the_old_file(run: Run, checkpoint: Make, mo
         patch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError("disk full")))
         run("dllm", "add", str(place), "--name", "two", code=1)
     assert registry_file().read_bytes() == before
-    assert len(list(registry_file().parent.glob("dllm-models.json*"))) == 1
+    assert len(list(registry_file().parent.glob("*dllm-models.json*"))) == 1
+
+
+ADD = """
+import sys
+from llm_dllm import registry
+facts = registry.Facts(family="f", parameters=1, size=1, licence="l", attention="a", cache="c", sampler="s")
+for more in "abcd":
+    registry.add(sys.argv[1] + more, registry.Entry(source="s", folder="f", facts=facts))
+registry.remove(sys.argv[1] + "b")
+"""
+
+
+def test_adding_and_removing_at_once_loses_nothing() -> None:
+    """Processes that change one file."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    running = [subprocess.Popen([sys.executable, "-c", ADD, name], env=environment) for name in "1234"]
+    assert [process.wait(60) for process in running] == [0] * 4
+    assert sorted(entries()) == [name + more for name in "1234" for more in "acd"]
+    assert [path.name for path in registry_file().parent.glob("*dllm*")] == ["dllm-models.json"]
 
 
 def test_watch_takes_our_models_only(run: Run) -> None:

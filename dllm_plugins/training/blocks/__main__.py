@@ -10,6 +10,7 @@ from dllm_plugins.training.blocks.evaluate import print_scores
 from dllm_plugins.training.blocks.evaluate import shipped_model
 from dllm_plugins.training.blocks.recipe import Recipe
 from dllm_plugins.training.blocks.train import Run
+from dllm_plugins.whole_files import alone
 
 
 @click.group()
@@ -27,8 +28,9 @@ def main(threads: int) -> None:
 def train(folder: Path, steps: int, seed: int) -> None:
     """Train, or go on with the run in FOLDER."""
     run = Run(folder, Recipe(steps=steps, seed=seed))
-    run.resume()
-    run.train()
+    with alone(folder / "run.pt", wait=False):
+        run.resume()
+        run.train()
 
 
 @main.command()

@@ -51,9 +51,7 @@ def export(model: nn.Module, recipe: Recipe, folder: Path) -> None:
     _write(folder / "config.json", config)
     _write(folder / "generation_config.json", {"max_new_tokens": CELLS, "eos_token_id": None})
     tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
-    partial = folder / "model.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer().save_pretrained(folder)
 
 

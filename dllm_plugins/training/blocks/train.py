@@ -20,6 +20,7 @@ from dllm_plugins.training.blocks.puzzles import Puzzles
 from dllm_plugins.training.blocks.puzzles import split
 from dllm_plugins.training.blocks.recipe import Recipe
 from dllm_plugins.training.blocks.recipe import new_model
+from dllm_plugins.whole_files import whole
 
 #: Held-out puzzles come from streams behind those of all steps.
 HELD_OUT_STREAM = 2**31
@@ -83,7 +84,8 @@ class Run:
         partial = self.folder / "run.partial"
         torch.save(state, partial)
         partial.replace(self.folder / "run.pt")
-        export(self.model, self.recipe, self.folder / "model")
+        with whole(self.folder / "model") as part:
+            export(self.model, self.recipe, part)
 
     def batch(self, puzzles: Puzzles, step: int, count: int) -> Batch:
         """The examples of one step."""
