@@ -76,7 +76,7 @@ def beside(place: Path, *, wait: bool = False) -> Iterator[Path]:
         yield part
 
 
-def made_once(folder: Path, whose: str, which: str, make: Callable[[Path], None]) -> Path:
+def made_once(folder: Path, whose: str, which: str, make: Callable[[Path], object]) -> Path:
     """A file that is made of others and kept until they change; then it is made anew and the old one removed.
 
     :param whose: stands for what it is made of, `which` for the state of that.

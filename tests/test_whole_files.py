@@ -152,7 +152,7 @@ def test_older_states_go_and_neighbours_stay(tmp_path: Path) -> None:
     neighbours = {"b-1", "a2-1", ".a2-1.part", "a"}
     for name in (*neighbours, "a-0", ".a-0.part", ".a-0.part.plain", ".a-0.part.plain.part"):
         (tmp_path / name).write_text(name)
-    assert made_once(tmp_path, "a", "1", lambda part: part.write_text("new") and None).read_text() == "new"
+    assert made_once(tmp_path, "a", "1", lambda part: part.write_text("new")).read_text() == "new"
     assert {path.name for path in tmp_path.iterdir()} == neighbours | {"a-1"}
 
 
