@@ -17,8 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 setup: $(VENV)/installed  ## install everything into .venv, build the kernels, fetch the base model once
-	@$(BIN)/python -m dllm_kernels.build --if-possible
-	@$(BIN)/llm dllm setup
+	@$(BIN)/python -m dllm_plugins setup
 
 demo: setup  ## answer a question and show it being denoised
 	@HF_HUB_OFFLINE=1 $(BIN)/llm dllm watch "$(QUESTION)" -o max_tokens 96

@@ -102,7 +102,7 @@ def find_gguf(path: Path | None, say: Callable[[str], None]) -> Path | None:
     if importlib.util.find_spec("llama_cpp") is None:
         say("llama.cpp does not take part: llama-cpp-python is not installed")
     elif not file.exists():
-        say(f"llama.cpp does not take part: {file} is missing; run `llm dllm setup --force` or pass --gguf")
+        say(f"llama.cpp does not take part: {file} is missing; `python -m dllm_plugins setup --force` makes it")
     else:
         return file
     return None

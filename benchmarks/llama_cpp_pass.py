@@ -28,7 +28,7 @@ def missing() -> str | None:
     if importlib.util.find_spec("llama_cpp") is None:
         return "llama-cpp-python is not installed; install dllm-plugins[gguf], which compiles for some minutes"
     if not gguf_path().exists():
-        return f"{gguf_path()} is missing; run `llm dllm setup --force`"
+        return f"{gguf_path()} is missing; run `python -m dllm_plugins setup --force`"
     return None
 
 

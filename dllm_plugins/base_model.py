@@ -15,13 +15,12 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 
 from dllm_plugins.errors import DownloadError
+from dllm_plugins.quietly import quiet_transformers
 from dllm_plugins.whole_files import alone
 from dllm_plugins.whole_files import whole
 
@@ -35,8 +34,10 @@ MARK = "origin.json"
 #: What loading cannot do without.
 NEEDED = frozenset({"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"})
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+#: The command that is there in every installation.
+SETUP = "python -m dllm_plugins setup"
 REMEDY = (
-    "run `llm dllm setup` (or `make setup`) with a network connection once; or give base weights you have: "
+    f"run `{SETUP}` with a network connection once; or give base weights you have: "
     f"a folder, or the hub id {HUB_ID}, as base=..."
 )
 
@@ -175,19 +176,6 @@ def _expect(path: Path, wanted: str, progress: Progress) -> None:
         raise DownloadError(f"{path.name} has SHA-256 {found}, expected {wanted}; it is not used. {REMEDY}")
 
 
-@contextmanager
-def _silent_transformers() -> Iterator[None]:
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def convert(gguf: Path, folder: Path, progress: Progress = quiet) -> None:
     """Dequantise a GGUF file into a bfloat16 folder in the hub's format, tokenizer included.
 
@@ -199,7 +187,7 @@ def convert(gguf: Path, folder: Path, progress: Progress = quiet) -> None:
     from transformers import GgufConfig
 
     progress("convert", 0, 3)
-    with _silent_transformers():
+    with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         progress("convert", 1, 3)
         model = AutoModelForCausalLM.from_pretrained(

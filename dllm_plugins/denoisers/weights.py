@@ -115,11 +115,11 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(
-            f"no *.safetensors in {folder}; run `llm dllm setup --force` to fetch the base model again"
+            f"no *.safetensors in {folder}; run `python -m dllm_plugins setup --force` to fetch the base model again"
         )
     tensors: dict[str, Tensor] = {}
     for path in files:
-        tensors |= read_file(path, "run `llm dllm setup --force` to fetch the base model again")
+        tensors |= read_file(path, "run `python -m dllm_plugins setup --force` to fetch the base model again")
     return tensors
 
 

@@ -44,7 +44,7 @@ def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED, **options: Any)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{str(name)!r} is neither a folder here nor a hub id that can be fetched ({error}); "
-            f"check the name and the network, or run `llm dllm setup` for the default model"
+            f"check the name and the network, or run `python -m dllm_plugins setup` for the default model"
         ) from error
 
 

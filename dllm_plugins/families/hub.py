@@ -2,6 +2,7 @@
 
 import weakref
 from dataclasses import fields
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,6 +18,7 @@ from dllm_kernels.decoder import KERNEL
 from dllm_kernels.decoder import shape_of
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import choose
+from dllm_kernels.dispatch import passed_over
 from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
@@ -36,6 +38,7 @@ from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.families.files import tokenizer_class
 from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import wants_int8
+from dllm_plugins.families.spec import known_modes
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
@@ -97,6 +100,10 @@ def auto(name: str, options: LoadOptions) -> Chosen:
     :raises CheckpointError: if its small files are missing or damaged.
     """
     checkpoint = open_checkpoint(hub_folder(name), options.family)
+    return replace(_chosen(checkpoint, options), modes=known_modes(name, checkpoint, options.preset))
+
+
+def _chosen(checkpoint: Checkpoint, options: LoadOptions) -> Chosen:
     device = best_device(options.device)
     if wants_int8(options, device):
         return Chosen("kernels", "int8 weights run on the block decoder only")
@@ -112,13 +119,15 @@ def _auto(checkpoint: Checkpoint, options: LoadOptions, device: torch.device, dt
         return Chosen("torch", f"the block decoder does not compute a {native.__name__}")
     if options.device_map is not None:
         return Chosen("torch", "the block decoder needs all weights on one device")
+    sizes = shape_of(checkpoint.native_config).sizes()
     try:
-        found = choose(KERNEL, device, dtype, shape_of(checkpoint.native_config).sizes())
+        found, faster = choose(KERNEL, device, dtype, sizes), passed_over(KERNEL, device, dtype, sizes)
     except KernelError as error:
         return Chosen("torch", str(error))
     if not found.load().row_invariant:
-        return Chosen("torch", f"of the block decoder only {found.name!r} runs here, which is not row-invariant")
-    return Chosen("kernels", f"the block decoder {found.name!r} computes it row-invariantly")
+        reason = f"of the block decoder only {found.name!r} runs here, which is not row-invariant"
+        return Chosen("torch", reason, faster)
+    return Chosen("kernels", f"the block decoder {found.name!r} computes it row-invariantly", faster)
 
 
 def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:

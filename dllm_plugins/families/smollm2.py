@@ -13,6 +13,7 @@ import torch
 
 from dllm_kernels.decoder import KERNEL
 from dllm_kernels.dispatch import choose
+from dllm_kernels.dispatch import passed_over
 from dllm_plugins import plugins
 from dllm_plugins.base_model import require_base
 from dllm_plugins.denoisers.base import Denoiser
@@ -160,7 +161,7 @@ def auto(options: LoadOptions) -> Chosen:
     """
     device = best_device(options.device)
     if wants_int8(options, device):
-        return Chosen("kernels", "int8 weights run on the block decoder only")
+        return Chosen("kernels", "int8 weights run on the block decoder only", modes=MODES)
     # Of a repository the one small file that is asked for.
     folder = require_base() if options.base is None else hub_folder(options.base, ("config.json",))
     shape = LlamaShape.from_config(read_config(folder))
@@ -169,14 +170,18 @@ def auto(options: LoadOptions) -> Chosen:
 
 def _auto(shape: LlamaShape, device: torch.device, dtype: torch.dtype, *, one_place: bool) -> Chosen:
     if not one_place:
-        return Chosen("torch", "the block decoder needs all weights on one device")
-    found = choose(KERNEL, device, dtype, decoder_shape(shape).sizes())
+        return Chosen("torch", "the block decoder needs all weights on one device", modes=MODES)
+    sizes = decoder_shape(shape).sizes()
+    found, faster = choose(KERNEL, device, dtype, sizes), passed_over(KERNEL, device, dtype, sizes)
     if not found.load().row_invariant:
-        return Chosen("torch", f"of the block decoder only {found.name!r} runs here, which is not row-invariant")
+        reason = f"of the block decoder only {found.name!r} runs here, which is not row-invariant"
+        return Chosen("torch", reason, faster, MODES)
     return Chosen(
         "kernels",
         f"the block decoder {found.name!r} computes it row-invariantly, which `speculative` needs, and llama.cpp took "
         "1.4 times as long where both were measured (docs/benchmarks.md)",
+        faster,
+        MODES,
     )
 
 

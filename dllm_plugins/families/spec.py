@@ -67,6 +67,17 @@ def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str,
     return {"diffusion": chosen} | dict(layout.modes) | {"diffusion": chosen} | {item: item for item in named}
 
 
+def known_modes(name: str, checkpoint: Checkpoint, preset: str | None) -> tuple[str, ...]:
+    """The same by name; none where it is unclear which sampler the checkpoint was made for.
+
+    :raises OptionError: for a preset that does not fit the family.
+    """
+    try:
+        return tuple(modes_of(name, checkpoint, preset))
+    except CheckpointError:
+        return ()
+
+
 def presets_of(layout: Layout) -> list[str]:
     """The family's own samplers."""
     return list(dict.fromkeys((*layout.modes.values(), *layout.samplers)))

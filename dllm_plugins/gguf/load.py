@@ -9,6 +9,7 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.spec import known_modes
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.library import INSTALL
@@ -127,8 +128,9 @@ def auto(name: str, options: LoadOptions) -> Chosen:
 
     :raises CheckpointError: if its header is damaged.
     """
-    open_gguf(name, options.family)
-    return Chosen("llama_cpp", "only llama.cpp computes GGUF files")
+    checkpoint = open_gguf(name, options.family)
+    modes = known_modes(name, checkpoint, with_stored(checkpoint, options).preset)
+    return Chosen("llama_cpp", "only llama.cpp computes GGUF files", modes=modes)
 
 
 def installed() -> str:

@@ -60,7 +60,7 @@ def _compile(target: str, out: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         part.unlink(missing_ok=True)
-        raise KernelError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        raise KernelError(f"{command[0]} failed:\n{done.stderr[-2000:]}\nIt was called so: {' '.join(command)}")
     part.replace(out)
 
 

@@ -75,6 +75,16 @@ def choose(name: str, device: torch.device, dtype: torch.dtype, shapes: Shapes) 
     raise KernelError(explain(name, device, dtype, shapes))
 
 
+def passed_over(name: str, device: torch.device, dtype: torch.dtype, shapes: Shapes) -> tuple[str, ...]:
+    """What would be better than the one that :func:`choose` finds, each with the reason why it cannot run.
+
+    :raises KernelError: if none can run.
+    """
+    chosen = choose(name, device, dtype, shapes)
+    better = [item for item in implementations(name) if item.rank > chosen.rank]
+    return tuple(f"{item.name!r} {item.refuses(device, dtype, shapes)}" for item in better)
+
+
 def kernel(name: str, device: torch.device, dtype: torch.dtype, shapes: Shapes) -> Any:
     """The best implementation that can run, ready to be called.
 

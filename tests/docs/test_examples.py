@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 from llm.cli import cli
 
+from dllm_plugins.__main__ import main
 from dllm_plugins.base_model import is_ready
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +25,9 @@ NOT_RUN = re.compile(r"<!-- not run:(?P<reason>.*)-->")
 OUTPUT = "<!-- output -->"
 SHELL = ("", "bash", "console", "sh", "shell")
 #: Blocks that need the default model, whose base weights `make setup` fetches.
-MODEL = re.compile(r"\bllm (-|chat|dllm)|load_model|shared_model|from_pretrained|ChatDLLM|get_(async_)?model")
+MODEL = re.compile(
+    r"\bllm (-|chat|dllm)|dllm_plugins setup|load_model|shared_model|from_pretrained|ChatDLLM|get_(async_)?model"
+)
 #: Blocks that need llama.cpp, which is built from source where there is a compiler.
 LLAMA_CPP = re.compile(r"llama_cpp|\.gguf\b")
 #: What `llm chat` is told.
@@ -83,9 +86,12 @@ def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     with monkeypatch.context() as patch:
         while "=" in words[0]:
             patch.setenv(*words.pop(0).split("=", 1))
-        assert words[0] == "llm", f"only `llm` can be run, not {shown!r}; mark the block as not run, with a reason"
+        programs = {("llm",): cli, ("python", "-m", "dllm_plugins"): main}
+        names = [name for name in programs if tuple(words[: len(name)]) == name]
+        assert names, f"only `llm` and our own program can be run, not {shown!r}; mark the block as not run, why"
         assert not {"|", ">", "<", "&&", ";"} & set(words), f"one command a line, without a shell's signs: {shown!r}"
-        result = CliRunner().invoke(cli, words[1:], input=TYPED if words[1] == "chat" else "")
+        words = words[len(names[0]) :]
+        result = CliRunner().invoke(programs[names[0]], words, input=TYPED if words[0] == "chat" else "")
     assert result.exit_code == 0, f"{shown}: {result.output}{result.exception!r}"
     return result.stdout
 
@@ -196,7 +202,7 @@ def test_later_blocks_use_earlier_names(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("```python\n1 / 0\n```\n", "division"),
         ("```\nllm models list --no-such-option\n```\n", "no-such-option"),
-        ("```\nmake test\n```\n", "only `llm` can be run"),
+        ("```\nmake test\n```\n", "only `llm` and our own program can be run"),
         ("```sh\nllm models list | cat\n```\n", "one command a line"),
         ("<!-- not run: not now -->\n```python\n1\n```\n<!-- output -->\n```text\n1\n```\n", "was not run"),
     ],

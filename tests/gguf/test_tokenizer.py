@@ -174,7 +174,7 @@ def test_names_and_spellings_belong_together() -> None:
     assert named({"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Removed"}) is None
 
 
-@pytest.mark.skipif(not is_ready(), reason="llm dllm setup")
+@pytest.mark.skipif(not is_ready(), reason="python -m dllm_plugins setup")
 def test_smollm2_from_its_own_gguf_file() -> None:
     """A file somebody else wrote gives the ids of llama.cpp, and of the folder that transformers made of it.
 

@@ -231,7 +231,7 @@ def test_chosen_where_it_fits_and_refused_with_the_reason(monkeypatch: pytest.Mo
     assert choose(KERNEL, cpu, torch.bfloat16, sizes).name == "compiled"
     assert choose(KERNEL, cpu, torch.bfloat16, {**sizes, "intermediate": 33}).name != "compiled"
     assert "must be even" in explain(KERNEL, cpu, torch.bfloat16, {**sizes, "intermediate": 33})
-    for setting, reason in ((str(tmp_path), "dllm_kernels.build"), ("", "switched off")):
+    for setting, reason in ((str(tmp_path), "dllm_plugins setup"), ("", "switched off")):
         library.load.cache_clear()
         monkeypatch.setenv("DLLM_KERNELS", setting)
         assert choose(KERNEL, cpu, torch.bfloat16, sizes).name != "compiled"

@@ -130,7 +130,7 @@ def test_models_shows_what_is_known(run: Run, checkpoint: Make, monkeypatch: pyt
     assert "not known" in run("dllm", "models").stdout
     monkeypatch.delenv("DLLM_BASE")
     monkeypatch.setenv("DLLM_CACHE", str(place))
-    assert "llm dllm setup" in run("dllm", "models").stdout
+    assert "python -m dllm_plugins setup" in run("dllm", "models").stdout
     (place / "README.md").unlink()
     run("dllm", "add", str(place), "--name", "again")
     assert "MIT" in run("dllm", "models").stdout

@@ -5,14 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from click.testing import Result
 from rich.console import Console
 
+from dllm_kernels import build
+from dllm_kernels.compiled import library
 from dllm_plugins import SamplingConfig
 from dllm_plugins import base_model
+from dllm_plugins import setup_command
+from dllm_plugins.__main__ import main
 from dllm_plugins.errors import DownloadError
 from dllm_plugins.profile import PARTS
-from llm_dllm import commands
+from llm_dllm import watch_command
 
 Run = Callable[..., Result]
 Answer = Callable[..., str]
@@ -35,7 +40,7 @@ def test_watch_draws_drafts_in_place(answer: Answer) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=400)
     config = SamplingConfig(max_new_tokens=20, mode="diffusion", threshold=0.99)
-    finish = commands._watch_live(ASK, config, console)
+    finish = watch_command._watch_live(ASK, config, console)
     assert finish.text == answer(ASK, max_new_tokens=20, mode="diffusion", threshold=0.99)
     assert "\x1b[2K" in file.getvalue()
     assert "·" in file.getvalue()
@@ -104,40 +109,87 @@ def test_bench_refuses_bad_options(run: Run, arguments: list[str], words: str) -
 
 
 def test_info_names_what_would_be_loaded(run: Run, tiny_folder: Path) -> None:
-    """Base, denoiser, device, and everything that is registered."""
+    """Base, denoiser, device, what is installed, and the modes of this model, no others."""
     shown = run("dllm", "info").stdout
-    for words in (str(tiny_folder), "float32", "speculative", "threshold", "torch", "DLLM_CACHE"):
+    for words in (str(tiny_folder), "float32", "torch", "DLLM_CACHE", "llm dllm rules"):
         assert words in shown
+    assert "modes     speculative, diffusion, ar\n" in shown
 
 
-def test_setup_says_when_all_is_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No second download."""
+@pytest.fixture
+def everywhere(run: Run) -> Run:
+    """A command as `llm dllm` has it and as every installation has it: they say the same."""
+
+    def call(*arguments: str, code: int = 0) -> Result:
+        theirs, ours = run("dllm", *arguments, code=code), CliRunner().invoke(main, arguments)
+        assert (ours.exit_code, ours.stdout, ours.stderr) == (theirs.exit_code, theirs.stdout, theirs.stderr)
+        return ours
+
+    return call
+
+
+def test_setup_says_when_all_is_there(everywhere: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second download; the kernels are looked after, too."""
     monkeypatch.setattr(base_model, "is_ready", lambda: True)
-    assert "ready" in run("dllm", "setup").stdout
+    monkeypatch.setattr(build, "build", lambda _target: None)
+    shown = everywhere("setup").stdout
+    assert "The base model is ready in" in shown
+    assert "kernel" in shown
 
 
-def test_setup_reports_stages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_setup_goes_on_without_kernels(
+    everywhere: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str
+) -> None:
+    """Where they cannot be built: one line that says why, and success; `info` says it too."""
+    monkeypatch.setattr(base_model, "is_ready", lambda: True)
+    monkeypatch.setenv("DLLM_KERNELS", str(tmp_path))
+    monkeypatch.setenv("CXX", compiler)
+    library.load.cache_clear()
+    *_, last = everywhere("setup").stdout.splitlines()
+    assert last.startswith("Answers come slower than they could: the compiled kernel library was not built: ")
+    assert "no-such-compiler" in last or "dllm_kernels.build" in last
+    shown = run_info().splitlines()
+    assert any(line.startswith("faster ") and "run `python -m dllm_plugins setup`" in line for line in shown)
+    library.load.cache_clear()
+
+
+def run_info() -> str:
+    """What every installation says of the default model, whose base may be missing."""
+    return CliRunner().invoke(main, ["info"]).stdout
+
+
+def test_setup_says_that_kernels_are_switched_off(everywhere: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nothing is built."""
+    monkeypatch.setattr(base_model, "is_ready", lambda: True)
+    monkeypatch.setenv("DLLM_KERNELS", "")
+    assert "switched off by DLLM_KERNELS=''" in everywhere("setup").stdout
+
+
+def test_setup_reports_stages(everywhere: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a terminal one line a stage; `--force` is passed on."""
     forced: list[bool] = []
 
     def fake(progress: base_model.Progress, force: bool) -> None:
         forced.append(force)
-        for stage in commands.STAGES:
+        for stage in setup_command.STAGES:
             progress(stage, 1, 2)
             progress(stage, 2, 2)
 
     monkeypatch.setattr(base_model, "setup", fake)
-    output = run("dllm", "setup", "--force").output
-    assert [output.count(title) for title in commands.STAGES.values()] == [1, 1, 1]
-    assert forced == [True]
+    monkeypatch.setattr(setup_command, "build_kernels", lambda _progress: "built")
+    shown = everywhere("setup", "--force")
+    assert [shown.stderr.count(title) for title in setup_command.STAGES.values()] == [1] * len(setup_command.STAGES)
+    assert forced == [True] * 2
+    assert shown.stdout.endswith("built\n")
 
 
-def test_setup_without_network_is_one_clear_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setup_without_network_is_one_clear_line(everywhere: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of the download reaches the user whole."""
 
     def fail(progress: base_model.Progress, force: bool) -> None:
         raise DownloadError("no network; try again, or use --hub")
 
     monkeypatch.setattr(base_model, "setup", fail)
-    result = run("dllm", "setup", "--force", code=1)
+    result = everywhere("setup", "--force", code=1)
     assert "no network; try again, or use --hub" in result.output

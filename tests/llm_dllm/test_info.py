@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from click.testing import CliRunner
 from click.testing import Result
 
+from dllm_plugins.__main__ import main
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.models import auto_backend
@@ -61,7 +63,7 @@ def test_reasons_against_the_block_decoder() -> None:
 def test_a_backend_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the environment; then `auto` chooses nothing."""
     monkeypatch.setenv("DLLM_BACKEND", "torch")
-    assert line(run("dllm", "info").stdout, "backend") == "torch: by DLLM_BACKEND"
+    assert line(run("dllm", "info").stdout, "backend") == "torch: as asked for"
     assert run("-m", "dllm", "how?", "-o", "max_tokens", "4").stdout
     monkeypatch.setenv("DLLM_BACKEND", "luck")
     assert "'luck'" in run("-m", "dllm", "how?", code=1).output
@@ -78,5 +80,19 @@ def test_before_setup_and_without_llama_cpp(run: Run, monkeypatch: pytest.Monkey
     monkeypatch.setattr("dllm_plugins.gguf.load.version", missing)
     shown = run("dllm", "info").stdout
     assert "not known before" in line(shown, "backend")
-    assert "llm dllm setup" in line(shown, "base")
+    assert "python -m dllm_plugins setup" in line(shown, "base")
     assert line(shown, "llama.cpp") == "not installed: pip install 'dllm-plugins[gguf]'"
+
+
+def test_modes_of_a_checkpoint_are_its_own(run: Run, checkpoint: Make) -> None:
+    """The same names as of the model that is loaded, by llm's name and by the place."""
+    place = checkpoint("llada_dense")
+    run("dllm", "add", str(place), "mine")
+    modes = load_model(str(place), dtype="float32").denoiser.spec.modes
+    assert line(run("dllm", "info", "-m", "mine").stdout, "modes") == ", ".join(modes)
+    ours = CliRunner().invoke(main, ["info", str(place)])
+    assert line(ours.stdout, "modes") == ", ".join(modes)
+    wrong = CliRunner().invoke(main, ["info", "nothing"])
+    assert wrong.exit_code == 1
+    assert "Traceback" not in wrong.output
+    assert "'nothing'" in wrong.output

@@ -163,7 +163,7 @@ def test_not_set_up_says_how(run: Run, tmp_path: Any, monkeypatch: pytest.Monkey
     monkeypatch.delenv("DLLM_BASE")
     monkeypatch.setenv("DLLM_CACHE", str(tmp_path / "none"))
     result = run("-m", "dllm", "why?", code=1)
-    assert "llm dllm setup" in result.output
+    assert "python -m dllm_plugins setup" in result.output
 
 
 def test_leaving_early_frees_the_row(dllm: llm.Model) -> None:

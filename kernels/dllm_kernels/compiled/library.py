@@ -15,6 +15,8 @@ from dllm_kernels.dispatch import KernelError
 
 SOURCES = Path(__file__).parent / "source"
 BUILD = "python -m dllm_kernels.build"
+#: Of the distribution, which calls the former.
+SETUP = "python -m dllm_plugins setup"
 FLAGS = (
     "-std=gnu++20",
     "-O3",
@@ -110,7 +112,7 @@ def load() -> ctypes.CDLL:
     """
     path = place(best_target())
     if not path.exists():
-        raise KernelError(f"was not built; run `{BUILD}` (it needs a C++ compiler)")
+        raise KernelError(f"was not built; run `{SETUP}`, which builds it where there is a C++ compiler")
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:

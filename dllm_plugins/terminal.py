@@ -1,4 +1,4 @@
-"""Progress of long commands: bars on a terminal, one line a stage elsewhere."""
+"""What commands show: progress, as bars on a terminal and one line a stage elsewhere, and errors in one line."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -10,6 +10,22 @@ from rich.progress import Progress
 from rich.progress import TaskID
 
 from dllm_plugins.base_model import Progress as Report
+from dllm_plugins.errors import DllmError
+
+
+@contextmanager
+def clean_errors() -> Iterator[None]:
+    """Show our errors as click shows its own: one line, no traceback."""
+    try:
+        yield
+    except DllmError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def show(lines: Mapping[str, str]) -> None:
+    """Titles and what is said of them, below one another."""
+    for title, text in lines.items():
+        click.echo(f"{title:9} {text}")
 
 
 @contextmanager

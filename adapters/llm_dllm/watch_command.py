@@ -1,0 +1,68 @@
+"""The command `llm dllm watch`."""
+
+import sys
+
+import click
+from rich.console import Console
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Draft
+from dllm_plugins.events import Finish
+from dllm_plugins.terminal import clean_errors
+from llm_dllm.canvas_view import CanvasView
+from llm_dllm.commands import choice_of
+from llm_dllm.commands import config_of
+from llm_dllm.loading import DEFAULT
+from llm_dllm.loading import Choice
+from llm_dllm.model import events
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("-o", "--option", "options", type=(str, str), multiple=True, help="Option of the model: NAME VALUE.")
+@click.option("-s", "--system", help="System prompt.")
+@click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
+def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None, model: str) -> None:
+    """Show an answer while it is denoised, then one line of statistics; with `-o stats true`, times by part."""
+    chat = [{"role": "user", "content": prompt}]
+    if system:
+        chat.insert(0, {"role": "system", "content": system})
+    console = Console(file=sys.stdout)
+    with clean_errors():
+        choice, config = choice_of(model), config_of(options)
+        if console.is_terminal:
+            finish = _watch_live(chat, config, console, choice)
+        else:
+            finish = _watch_plain(chat, config, choice)
+    click.echo(finish.usage.summary())
+    if finish.usage.parts is not None:
+        from dllm_plugins.profile import table
+
+        click.echo("\n".join(table(finish.usage.parts, finish.usage.total_passes)))
+
+
+def _watch_plain(chat: list[dict[str, str]], config: SamplingConfig, choice: Choice) -> Finish:
+    """A plain stream of final text."""
+    for event in events(chat, config, choice):
+        if isinstance(event, Commit):
+            click.echo(event.text, nl=False)
+        elif isinstance(event, Finish):
+            click.echo()
+            return event
+    raise AssertionError("a stream ends with Finish")
+
+
+def _watch_live(
+    chat: list[dict[str, str]], config: SamplingConfig, console: Console, choice: Choice = DEFAULT
+) -> Finish:
+    """The canvas in place: final text, drafts in colour, open positions as dots."""
+    with CanvasView(console) as view:
+        for event in events(chat, config, choice):
+            if isinstance(event, Commit):
+                view.add(event.text)
+            elif isinstance(event, Draft):
+                view.show(event.text)
+            elif isinstance(event, Finish):
+                return event
+    raise AssertionError("a stream ends with Finish")
