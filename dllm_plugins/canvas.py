@@ -43,6 +43,7 @@ class Row:
     :param stop_ids: token ids that end the answer.
     :param evidence: what the tokens in `settled` were settled by, where that is kept.
     :param drafts: tokens to verify in the next pass (speculative).
+    :param guesses: what the last pass said at positions that it left open, where a strategy tells.
     :param cached: prompt tokens whose prefix was taken over from an earlier row.
     :param given: what the answer begins with, if the prompt has holes; the mask id where open.
     :param suffix: given tokens behind the answer (infilling).
@@ -66,6 +67,7 @@ class Row:
     settled: dict[int, int] = field(default_factory=dict)
     evidence: dict[int, Evidence] = field(default_factory=dict)
     drafts: list[int] = field(default_factory=list)
+    guesses: dict[int, int] = field(default_factory=dict)
     cached: int = 0
     logits: dict[int, Tensor] | None = None
     given: tuple[int, ...] = ()

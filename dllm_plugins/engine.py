@@ -259,10 +259,22 @@ class Engine:
             job.told += len(new)
         if reason is not None:
             return [*events, self._finish(job, answer, reason)]
+        return [*events, self._draft(job, answer, clock)]
+
+    def _draft(self, job: _Job, answer: Sequence[int], clock: Clock) -> Draft:
+        """What stands behind the tokens that Commits have named: final ones held back, then the answer's canvas.
+
+        A block may reach beyond the answer's end, and a suffix always does.
+        """
+        row, held = job.row, tuple(answer[job.told :])
         tentative = job.strategy.tentative(row, self.denoiser.spec)
+        tentative = tentative[: min(len(tentative) - len(row.suffix), row.remaining)]
+        guesses = tuple(
+            row.guesses.get(place) if token is None else token for place, token in enumerate(tentative, len(row.tokens))
+        )
         with clock.part(TEXT):
-            shown = job.text.draft(answer, tentative)
-        return [*events, Draft(row.number, row.step, tentative, shown)]
+            shown = job.text.draft(answer, guesses)
+        return Draft(row.number, row.step, held + tentative, shown, held + guesses)
 
     @staticmethod
     def _end(job: _Job) -> tuple[list[int], FinishReason | None]:

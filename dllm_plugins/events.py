@@ -80,12 +80,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Tentative text behind the committed text; an unknown token is None."""
+    """The whole canvas behind the committed tokens, as a pass left it.
+
+    `tokens` are settled but may change; None where open. `guesses` are the same with what
+    the pass said at open positions but did not settle, where the mode tells; `text` reads so.
+    """
 
     row: int
     step: int
     tokens: tuple[int | None, ...]
     text: str
+    guesses: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,39 @@ def test_final_text_never_changes_and_holds_no_mask(tiny: Model, mode: str) -> N
     assert all(0 <= token < 259 for token in tokens)
 
 
+def test_drafts_show_what_is_guessed(tiny: Model) -> None:
+    """A pass that settles the frontier alone still said something of every open position of its canvas."""
+    config, answer = SamplingConfig(mode="diffusion", max_new_tokens=24, threshold=1.0, block_length=6), 0
+    for event in tiny.engine().stream(Request([9, 8, 7], config)):
+        if isinstance(event, Commit):
+            answer += len(event.tokens)
+        elif isinstance(event, Draft):
+            assert set(event.tokens) == {None}
+            assert len(event.guesses) == len(event.tokens) == min(6 + 1, 24 - answer)
+            # The canvas slides: what has just come into it was not looked at yet.
+            unseen = 2 if answer + 7 <= 24 else 1 if answer + 6 == 24 else 0
+            assert event.guesses.count(None) == event.text.count("·") <= unseen
+            assert event.guesses[0] is not None
+
+
+@pytest.mark.parametrize("mode", ["ar", "diffusion"])
+def test_drafts_begin_behind_what_was_committed(tiny: Model, mode: str) -> None:
+    """Final tokens that are held back for a stop string open the draft: nothing is skipped."""
+    only = {"threshold": 1.0} if mode == "diffusion" else {}
+    config = SamplingConfig(mode=mode, max_new_tokens=24, stop=("never said",), **only)
+    answer = tiny.engine().generate([Request([9, 8, 7], config)])[0].tokens
+    text = tiny.tokenizer.decode(answer)
+    config, told, held = config.with_options(stop=(text[3:6] + "never said",)), 0, 0
+    for event in tiny.engine().stream(Request([9, 8, 7], config)):
+        if isinstance(event, Commit):
+            told += len(event.tokens)
+        elif isinstance(event, Draft):
+            known = [token for token in event.tokens if token is not None]
+            assert list(answer[told : told + len(known)]) == known
+            held += len(known)
+    assert held
+
+
 @pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
 def test_stop_string_cuts_the_text_exactly_there(tiny: Model, mode: str) -> None:
     """Invariant 8: the text ends right before the stop string, wherever it lies in the canvas."""

@@ -11,7 +11,7 @@ from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
 from dllm_plugins.sharing import SharedModel
-from dllm_transformers.streamers import Delivery
+from dllm_transformers.delivery import Delivery
 
 
 class _Criteria:

@@ -19,6 +19,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.request import Request
 from dllm_transformers.decode import decode
+from dllm_transformers.delivery import delivery
 from dllm_transformers.host import given_to_generate
 from dllm_transformers.options import own_criteria
 from dllm_transformers.options import pad_id
@@ -31,7 +32,6 @@ from dllm_transformers.output import DiffusionOutput
 from dllm_transformers.output import output_of
 from dllm_transformers.output import sequences_of
 from dllm_transformers.prefix import prefix_cache
-from dllm_transformers.streamers import delivery
 from dllm_transformers.weights import shared_model_of
 
 
@@ -121,10 +121,11 @@ def block_diffusion(
         )
         for place, tokens in enumerate(_prompts(input_ids, model_kwargs.get("attention_mask")))
     ]
+    mask = shared.model.denoiser.spec.mask_id
+    target = delivery(streamer or given.streamer, len(requests), pad_id(config), mask)
     if streamer is not None:
         # generate() shows the prompt to the streamers it is given itself, and skip_prompt counts on it.
         streamer.put(input_ids.cpu())
-    target = delivery(streamer or given.streamer, len(requests), pad_id(config))
     done = decode(shared, requests, input_ids.cpu(), criteria, target)
     sequences = sequences_of(input_ids, done, config)
     if not config.return_dict_in_generate:

@@ -50,7 +50,12 @@ _nobody = Run([], uuid4(), [], {})
 
 
 def _data(draft: Draft) -> dict[str, Any]:
-    return {"text": draft.text, "tokens": list(draft.tokens), "step": draft.step}
+    return {
+        "text": draft.text,
+        "tokens": list(draft.tokens),
+        "guesses": list(draft.guesses),
+        "step": draft.step,
+    }
 
 
 def _listening(handlers: list[BaseCallbackHandler]) -> list[BaseCallbackHandler]:

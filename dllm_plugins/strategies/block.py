@@ -198,6 +198,10 @@ class BlockStrategy:
             if places and said.tokens[0] not in row.stop_ids:
                 canvases.append(self._canvas(row, parts[-1], places))
         self._settle(canvases, denoiser)
+        for row in rows:
+            row.guesses = {}
+        for canvas in canvases:
+            canvas.row.guesses = dict(zip(canvas.places, canvas.token, strict=True))
 
     def _canvas(self, row: Row, hidden: Tensor, places: list[int]) -> _Canvas:
         rule = choose_rule(row.config, self.rules)

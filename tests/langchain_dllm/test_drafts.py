@@ -46,7 +46,7 @@ class Listener(BaseCallbackHandler):
 def check(listener: Listener, text: str) -> None:
     """Drafts came, from the model's own run, and tokens were told once."""
     assert listener.drafts
-    assert set(listener.drafts[0]) == {"text", "tokens", "step"}
+    assert set(listener.drafts[0]) == {"text", "tokens", "guesses", "step"}
     assert listener.draft_runs == listener.model_runs
     assert "".join(listener.tokens) == text
 
