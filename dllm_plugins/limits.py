@@ -67,7 +67,7 @@ _LIMITS = (
     (BLOCK, "block_size bd_size wedlm_window_size canvas_length block_length"),
     (LABELS, "num_labels"),
 )
-#: Where -1 says that there is no such limit.
+#: Where -1, or false, says that there is no such limit.
 _SIGNED = ("sliding_window", "local_attention")
 _MOST = {name: limit for limit, names in _LIMITS for name in names.split()}
 
@@ -82,6 +82,8 @@ def check_numbers(config: Mapping[str, Any], origin: str) -> None:
     """
     for name, value in _numbers(config):
         key = name.rpartition(".")[2]
+        if key in _SIGNED and value is False:
+            continue
         if key in _MOST and value is not None:
             whole(value, name, origin, -1 if key in _SIGNED else 0, _MOST[key])
         elif isinstance(value, int | float) and _absurd(value):

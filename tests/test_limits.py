@@ -52,3 +52,10 @@ def test_numbers_that_exist() -> None:
         },
         "config.json",
     )
+
+
+def test_false_says_that_there_is_no_window() -> None:
+    """RND1's configs say so; of other sizes it says nothing."""
+    check_numbers({"sliding_window": False, "hidden_size": 64}, "config.json")
+    with pytest.raises(CheckpointError, match="hidden_size=False"):
+        check_numbers({"hidden_size": False}, "config.json")

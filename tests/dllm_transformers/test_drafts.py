@@ -117,7 +117,7 @@ def test_the_canvas_of_the_default_model(
     assert model.config.vocab_size in {token for _, draft in listener.drafts for token in draft[0].tolist()}
     streamer = TextDiffusionStreamer(tokenizer, skip_prompt=True)
     model.generate(PROMPTS[:1], streamer=streamer, **options)
-    assert tokenizer.decode(answer) in capsys.readouterr().out.replace("\0338\033[J", "")
+    assert str(tokenizer.decode(answer)) in capsys.readouterr().out.replace("\0338\033[J", "")
 
 
 def test_a_streamer_that_wants_logits(llada: Path, tokenizer: PreTrainedTokenizerBase) -> None:
