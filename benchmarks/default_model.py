@@ -50,7 +50,7 @@ def transformers_greedy(model: Model, dtype: torch.dtype, tokens: int) -> Decode
     """Transformers' own generate on the same weights."""
     from transformers import AutoModelForCausalLM
 
-    network: Any = AutoModelForCausalLM.from_pretrained(require_base(), dtype=dtype)
+    network: Any = AutoModelForCausalLM.from_pretrained(require_base(), dtype=dtype, trust_remote_code=False)
     stops = model.denoiser.spec.stop_ids
 
     def decode(prompt: str) -> Answer:

@@ -22,7 +22,7 @@ class Eager:
     @torch.inference_mode()
     def __init__(self, tokens: Sequence[int], prefix: int) -> None:
         self._model: Any = AutoModelForCausalLM.from_pretrained(
-            require_base(), dtype=torch.bfloat16, attn_implementation="eager"
+            require_base(), dtype=torch.bfloat16, attn_implementation="eager", trust_remote_code=False
         ).eval()
         # transformers renamed the argument in 5.24.
         names = signature(self._model.model.forward).parameters

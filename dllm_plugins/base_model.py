@@ -188,13 +188,14 @@ def convert(gguf: Path, folder: Path, progress: Progress = quiet) -> None:
 
     progress("convert", 0, 3)
     with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
         progress("convert", 1, 3)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
         )
         progress("convert", 2, 3)
         model.save_pretrained(folder)

@@ -4,7 +4,7 @@ Only JSON and safetensors files are read and nothing from a checkpoint is run. N
 shapes are compared with what the class expects before a single weight is loaded.
 """
 
-from collections.abc import Container
+from collections.abc import Collection
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,12 +20,18 @@ from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
+from dllm_plugins.limits import CONTEXT
+from dllm_plugins.limits import VOCABULARY
 from dllm_plugins.limits import check_numbers
+from dllm_plugins.limits import whole
 from dllm_plugins.reading import is_there
 from dllm_plugins.reading import read_object
+from dllm_plugins.reading import reading
 from dllm_plugins.reading import regular
 
 INDEX = "model.safetensors.index.json"
+#: How many names may be missing before no more are made up.
+_ENOUGH = 1000
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -40,19 +46,27 @@ class Checkpoint:
 
     @cached_property
     def native_config(self) -> Any:
-        """The config of transformers' own class; its type is not known before the checkpoint is."""
-        native: Any = self.layout.native(self.config)
-        return native.config_class(**self.layout.config(self.config))
+        """The config of transformers' own class; its type is not known before the checkpoint is.
+
+        :raises CheckpointError: for values that the family or the class refuses.
+        """
+        with reading(self.folder / "config.json"):
+            native: Any = self.layout.native(self.config)
+            return native.config_class(**self.layout.config(self.config))
 
     @property
     def vocabulary(self) -> int:
         """How many token ids there are."""
-        return int(self.native_config.get_text_config().vocab_size)
+        return self._size("vocab_size", VOCABULARY)
 
     @property
     def context(self) -> int:
         """How many positions it was made for."""
-        return int(self.native_config.get_text_config().max_position_embeddings)
+        return self._size("max_position_embeddings", CONTEXT)
+
+    def _size(self, name: str, most: int) -> int:
+        value = getattr(self.native_config.get_text_config(), name, None)
+        return whole(value, name, str(self.folder / "config.json"), 1, most)
 
     @cached_property
     def generation(self) -> dict[str, Any]:
@@ -77,7 +91,8 @@ def open_checkpoint(folder: str | Path, family: str | None = None) -> Checkpoint
     """
     place = Path(folder)
     config = read_config(place)
-    layout = layout_of(config, str(place), family)
+    with reading(place / "config.json"):
+        layout = layout_of(config, str(place), family)
     return Checkpoint(place, config, layout, _weight_files(place))
 
 
@@ -127,10 +142,29 @@ def native_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
     :raises CheckpointError: for a damaged file, and weights that contradict the config.
     """
-    native = checkpoint.layout.native(checkpoint.config)
-    tensors = checkpoint.layout.tensors(read_mapped(checkpoint), checkpoint.config)
-    _compare(tensors, expected_tensors(native, checkpoint.native_config, tensors), checkpoint)
+    config = checkpoint.native_config
+    stored = read_mapped(checkpoint)
+    with reading(checkpoint.folder):
+        tensors = checkpoint.layout.tensors(stored, checkpoint.config)
+        _bound(tensors, config, checkpoint)
+        _compare(tensors, expected_tensors(checkpoint.layout.native(checkpoint.config), config, tensors), checkpoint)
     return tensors
+
+
+def _bound(tensors: Mapping[str, Tensor], config: Any, checkpoint: Checkpoint) -> None:
+    """Refuse numbers that no file of so few tensors, and so small ones, can mean: before a class is built by them.
+
+    :raises CheckpointError: naming the config's number.
+    """
+    text = config.get_text_config()
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    for name, most in (("num_hidden_layers", len(tensors)), ("hidden_size", largest), ("vocab_size", largest)):
+        found = getattr(text, name, 0)
+        if found > most:
+            raise CheckpointError(
+                f"{checkpoint.folder}: config.json says {name}={found}, but there are {len(tensors)} tensors whose "
+                f"largest size is {largest}; download the checkpoint again"
+            )
 
 
 def load_checkpoint(
@@ -151,6 +185,7 @@ def load_checkpoint(
     config = checkpoint.native_config
     tensors = native_tensors(checkpoint)
     stored = next(iter(tensors.values())).dtype
+    # The class is fed tensors that were compared; it is given no place to read anything from.
     model, report = native.from_pretrained(
         None,
         config=config,
@@ -159,6 +194,7 @@ def load_checkpoint(
         device_map=device_map,
         offload_folder=offload_folder,
         output_loading_info=True,
+        trust_remote_code=False,
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(kind):
@@ -167,16 +203,19 @@ def load_checkpoint(
     return loaded
 
 
-def expected_tensors(native: type[PreTrainedModel], config: Any, stored: Container[str]) -> dict[str, tuple[int, ...]]:
+def expected_tensors(native: type[PreTrainedModel], config: Any, stored: Collection[str]) -> dict[str, tuple[int, ...]]:
     """Names and shapes a checkpoint of this class holds; tied tensors once.
 
-    :param stored: the names that are there: experts may be stored stacked or one by one.
+    :param stored: the names that are there: experts may be stored stacked or one by one. Where far more
+        would be expected than there are, the rest is left out.
     """
     with torch.device("meta"):
         skeleton = native(config)
     tied = set(getattr(skeleton, "all_tied_weights_keys", None) or ())
     expected: dict[str, tuple[int, ...]] = {}
     for name, tensor in skeleton.state_dict().items():
+        if len(expected) > 2 * len(stored) + _ENOUGH:
+            break
         if name in tied:
             continue
         if name in stored:

@@ -109,20 +109,21 @@ def _depth(value: Any) -> int:
 def reading(place: object, remedy: str = AGAIN) -> Iterator[None]:
     """The border around whatever reads a checkpoint: what libraries raise there becomes one error of ours.
 
-    Our own errors pass, and so do interrupts and a lack of memory, which is no fault of the file.
+    Our own errors pass, and so do interrupts.
 
     :param place: the file or folder, for the error.
     :raises CheckpointError: caused by what was raised.
     """
     try:
         yield
-    except (DllmError, MemoryError):
+    except DllmError:
         raise
     except BaseException as error:
         # A panic of a library in Rust is no Exception to Python; it has nothing to do with leaving the program.
-        panic = type(error).__name__ == "PanicException"
-        if type(error).__name__ == "OutOfMemoryError" or not (panic or isinstance(error, Exception)):
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         said = " ".join(str(error).split())
         said = said if len(said) <= _SAID else f"{said[:_SAID]} ..."
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            remedy = f"it wants more memory than there is: free some, or {remedy}"
         raise CheckpointError(f"cannot read {place} ({type(error).__name__}: {said}); {remedy}") from error

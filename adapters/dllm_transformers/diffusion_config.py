@@ -8,6 +8,8 @@ from transformers import PreTrainedConfig
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
+from dllm_plugins.limits import check_numbers
+from dllm_plugins.reading import reading
 
 #: Choices of the class that computes, not of the checkpoint; recipes leave them in their configs.
 IMPLEMENTATION = ("attn_implementation", "experts_implementation")
@@ -35,10 +37,15 @@ class DiffusionConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers; the implementation of attention is left to the model."""
+        """As in transformers; the implementation of attention is left to the model.
+
+        :raises CheckpointError: for values that no config has.
+        """
         original = copy.deepcopy(config_dict)
         chosen = {name: kwargs.pop(name) for name in IMPLEMENTATION if name in kwargs}
-        found: Any = super().from_dict(dict(config_dict), **kwargs)
+        check_numbers(config_dict, "config.json")
+        with reading(config_dict.get("_name_or_path") or "config.json"):
+            found: Any = super().from_dict(dict(config_dict), **kwargs)
         config = found[0] if kwargs.get("return_unused_kwargs") else found
         config._original = original
         if kwargs.get("return_unused_kwargs"):
@@ -75,15 +82,17 @@ class DiffusionConfig(PreTrainedConfig):
 
         :raises CheckpointError: for a config that the family refuses.
         """
-        layout, original = self.layout(family), self.original()
-        native: Any = layout.native(original)
-        return native.config_class(**layout.config(original))
+        original = self.original()
+        with reading(self.name_or_path or "this config"):
+            layout = self.layout(family)
+            native: Any = layout.native(original)
+            return native.config_class(**layout.config(original))
 
     def get_text_config(self, decoder: Any = None, encoder: Any = None) -> Any:
         """Sizes under transformers' usual names, whatever the original calls them."""
         try:
             return self.native().get_text_config()
-        except (CheckpointError, KeyError):
+        except CheckpointError:
             return self
 
 

@@ -22,6 +22,7 @@ from dllm_plugins.families.hub import denoiser_of
 from dllm_plugins.families.hub import tokenizer_of
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.models import Model
+from dllm_plugins.reading import reading
 from dllm_transformers import opening
 from dllm_transformers import saving
 from dllm_transformers.diffusion_config import DiffusionConfig
@@ -89,11 +90,12 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         native = load_checkpoint(opened.checkpoint, opened.dtype, device_map, offload_folder)
         if attn_implementation is not None:
             native.set_attn_implementation(attn_implementation)
-        if given is None:
-            given = cls.config_class(**opened.checkpoint.config)
-            given.name_or_path = opened.name
-        given.dtype = native.dtype
-        made = cls(given, native, opened)
+        with reading(opened.checkpoint.folder):
+            if given is None:
+                given = cls.config_class(**opened.checkpoint.config)
+                given.name_or_path = opened.name
+            given.dtype = native.dtype
+            made = cls(given, native, opened)
         made.train(mode=False)
         return made
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch import nn
-from transformers import AutoTokenizer
 from transformers import GenerationConfig
 
 from dllm_plugins.denoisers.low_rank import low_rank_from
@@ -15,6 +14,7 @@ from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.families.smollm2 import base_place
 from dllm_plugins.families.smollm2 import shipped_denoiser
 from dllm_plugins.whole_files import alone
@@ -46,6 +46,7 @@ def export(
     if dtype not in DTYPES:
         raise OptionError(f"dtype={dtype!r} is unknown; use {', '.join(DTYPES)}")
     place = base_place(base)
+    tokenizer = load_tokenizer(place)
     tensors, _ = read_low_rank(Path(denoiser or shipped_denoiser()))
     model = tri_mode_model(place, tensors, DTYPES[dtype])
     target.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ def export(
     with alone(target / _WORK, wait=False), whole(target / _WORK) as part:
         _check_empty(target)
         model.save_pretrained(part)
-        AutoTokenizer.from_pretrained(place).save_pretrained(part)
+        tokenizer.save_pretrained(part)
         # Without config.json it is no checkpoint.
         for path in sorted(part.iterdir(), key=lambda path: path.name == "config.json"):
             path.rename(target / path.name)

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from transformers import LlamaForCausalLM
 
 from dllm_plugins.errors import OptionError
+from dllm_plugins.reading import reading
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import write_custom_generate
 from dllm_transformers.tri_mode import MODEL_TYPE
@@ -30,6 +31,15 @@ class TriModeForCausalLM(LlamaForCausalLM):
         super().__init__(config)
         self.denoiser = TriModeDenoiser(config)
         self.post_init()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers.
+
+        :raises CheckpointError: for files that are missing or damaged.
+        """
+        with reading(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """See :func:`dllm_transformers.generate`; `custom_generate="..."` still loads another strategy."""

@@ -16,6 +16,7 @@ from dllm_plugins.families.spec import make_spec
 from dllm_plugins.families.spec import modes_of
 from dllm_plugins.families.spec import stop_ids
 from dllm_plugins.models import LoadOptions
+from dllm_plugins.reading import reading
 from dllm_transformers.diffusion_config import DiffusionConfig
 
 #: Of the hub; snapshots take them.
@@ -94,7 +95,9 @@ def plain(generation: dict[str, Any]) -> dict[str, Any]:
 
 def generation_config(checkpoint: Checkpoint) -> GenerationConfig:
     """The checkpoint's own, or what its config says, with all ids that end its answers."""
-    found = GenerationConfig(**plain(checkpoint.generation))
+    with reading(checkpoint.folder / "generation_config.json"):
+        found = GenerationConfig(**plain(checkpoint.generation))
+        found.validate()
     text = {**(checkpoint.config.get("text_config") or {}), **checkpoint.config}
     for name in ("bos_token_id", "pad_token_id"):
         if getattr(found, name) is None:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors import safe_open
 
 from dllm_plugins.checkpoint import open_checkpoint
@@ -29,11 +28,14 @@ from dllm_plugins.gguf.load import with_stored
 from dllm_plugins.gguf.opened import open_gguf
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import is_gguf
+from dllm_plugins.reading import reading
 from llm_dllm.registry import Entry
 from llm_dllm.registry import Facts
 
 #: The small files of a repository, which tell whether the large ones are worth fetching.
 SMALL = (*(pattern for pattern in WANTED if pattern != "*.safetensors"), "README.md")
+#: Characters of a model card in which its front matter ends.
+_FRONT = 1 << 16
 
 
 def entry_of(source: str, options: LoadOptions) -> Entry:
@@ -51,7 +53,8 @@ def entry_of(source: str, options: LoadOptions) -> Entry:
         folder = Path(source)
     else:
         small = hub_folder(source, SMALL)
-        layout_of(read_config(small), source, options.family)
+        with reading(source):
+            layout_of(read_config(small), source, options.family)
         folder = hub_folder(source)
     checkpoint = open_checkpoint(folder, options.family)
     if not has_tokenizer(folder):
@@ -116,12 +119,9 @@ def weigh(files: Iterable[Path]) -> tuple[int, int]:
     parameters = size = 0
     for path in files:
         size += path.stat().st_size
-        try:
-            with safe_open(path, framework="np") as file:
-                names = file.keys()
-                parameters += sum(prod(file.get_slice(name).get_shape()) for name in names)
-        except SafetensorError as error:
-            raise CheckpointError(f"cannot read {path}: {error}; download it again") from error
+        with reading(path), safe_open(path, framework="np") as file:
+            names = file.keys()
+            parameters += sum(prod(file.get_slice(name).get_shape()) for name in names)
     return parameters, size
 
 
@@ -130,6 +130,7 @@ def licence_of(folder: Path) -> str | None:
     card = folder / "README.md"
     if not card.is_file():
         return None
-    front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    with reading(card), card.open(encoding="utf-8", errors="replace") as file:
+        front = re.match(r"---\n(.*?)\n---", file.read(_FRONT), re.DOTALL)
     lines = dict(re.findall(r"^(license|license_name): *['\"]?([^'\"\n]+?)['\"]? *$", front[1], re.M)) if front else {}
     return lines.get("license_name") if lines.get("license") == "other" else lines.get("license")

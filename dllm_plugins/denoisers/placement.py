@@ -12,6 +12,7 @@ from dllm_plugins.denoisers.low_rank import spread
 from dllm_plugins.denoisers.weights import LayerWeights
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.errors import OptionError
+from dllm_plugins.reading import reading
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -63,8 +64,9 @@ def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) 
 
         if device_map != "auto":
             raise OptionError(f"device_map={device_map!r} is unknown; use 'auto' or a mapping from module to device")
-        with init_empty_weights():
-            skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        with reading(folder), init_empty_weights():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         skeleton.tie_weights()
         places: dict[str, str | int] = infer_auto_device_map(skeleton, no_split_module_classes=["LlamaDecoderLayer"])
     else:

@@ -10,7 +10,12 @@ from transformers import PreTrainedTokenizerFast
 from transformers import Qwen2Tokenizer
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.reading import read_object
+from dllm_plugins.reading import reading
+from dllm_plugins.reading import regular
 
+#: Bytes of a file of a tokenizer; the largest published ones have 40 million.
+MAX_TOKENIZER = 1 << 28
 #: What is fetched from a hub repository: nothing that runs.
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 
@@ -25,8 +30,10 @@ def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED, **options: Any)
     :raises CheckpointError: if it is neither a folder nor a hub id that can be had; and for GGUF
         files, which have a loader of their own.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    with reading(repr(str(name)), "give a folder, or a hub id such as OWNER/NAME"):
+        folder = Path(name).expanduser()
+        there = folder.is_dir()
+    if there:
         _refuse_gguf(folder)
         return folder
     if folder.suffix.lower() == ".gguf":
@@ -35,13 +42,11 @@ def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED, **options: Any)
             f"file itself as their model"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(str(name), allow_patterns=list(wanted), **options))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    # Its validators, the connection and the disk raise what they like.
+    except Exception as error:
         raise CheckpointError(
             f"{str(name)!r} is neither a folder here nor a hub id that can be fetched ({error}); "
             f"check the name and the network, or run `python -m dllm_plugins setup` for the default model"
@@ -93,14 +98,34 @@ def tokenizer_class(folder: Path) -> type[PreTrainedTokenizerBase]:
 def load_tokenizer(
     folder: Path, kind: type[AutoTokenizer] | type[PreTrainedTokenizerBase] = AutoTokenizer
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint.
+    """The tokenizer of a checkpoint, made of its data files: no code of a folder is run.
 
     :param kind: the class to use. AutoTokenizer asks config.json, and so refuses folders whose
-        model type transformers does not know or that name code of their own.
-    :raises CheckpointError: if the folder has none.
+        model type transformers does not know.
+    :raises CheckpointError: if the folder has none, or only one that is code; if a file is damaged.
     """
+    check_files(folder)
+    with reading(f"the tokenizer in {folder}", _remedy(folder)):
+        tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, trust_remote_code=False)
+        return tokenizer
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder in which something else stands where transformers opens files.
+
+    :raises CheckpointError: naming it.
+    """
+    for pattern in ("*.json", "*.jinja", "*.txt", "*.model", "additional_chat_templates/*.jinja"):
+        for path in folder.glob(pattern):
+            regular(path, limit=MAX_TOKENIZER)
+
+
+def _remedy(folder: Path) -> str:
+    """What mends a tokenizer that cannot be read."""
     try:
-        tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no usable tokenizer in {folder}: {error}") from error
-    return tokenizer
+        named = "auto_map" in read_object(folder / "tokenizer_config.json")
+    except CheckpointError:
+        named = False
+    if named and not (folder / "tokenizer.json").exists():
+        return "its code (auto_map) is never run: save it as tokenizer.json where you trust it, or get one that is"
+    return "download the tokenizer's files again"

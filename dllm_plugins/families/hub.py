@@ -43,6 +43,7 @@ from dllm_plugins.families.spec import make_spec
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
+from dllm_plugins.reading import reading
 
 #: Options that only the default model takes.
 FOREIGN = ("base", "denoiser")
@@ -119,7 +120,8 @@ def _auto(checkpoint: Checkpoint, options: LoadOptions, device: torch.device, dt
         return Chosen("torch", f"the block decoder does not compute a {native.__name__}")
     if options.device_map is not None:
         return Chosen("torch", "the block decoder needs all weights on one device")
-    sizes = shape_of(checkpoint.native_config).sizes()
+    with reading(checkpoint.folder):
+        sizes = shape_of(checkpoint.native_config).sizes()
     try:
         found, faster = choose(KERNEL, device, dtype, sizes), passed_over(KERNEL, device, dtype, sizes)
     except KernelError as error:

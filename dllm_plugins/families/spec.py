@@ -5,12 +5,17 @@ from typing import Literal
 
 from dllm_plugins import plugins
 from dllm_plugins.checkpoint import Checkpoint
+from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import name_of
+from dllm_plugins.limits import BLOCK
+from dllm_plugins.limits import VOCABULARY
+from dllm_plugins.limits import whole
 from dllm_plugins.models import LoadOptions
+from dllm_plugins.reading import reading
 from dllm_plugins.strategies.sampled import SampledStrategy
 
 #: Where configs say how long a block is.
@@ -23,6 +28,11 @@ def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOp
     :raises CheckpointError: if nothing says which id is the mask, or which sampler is meant.
     :raises OptionError: for a preset that does not fit the family.
     """
+    with reading(checkpoint.folder):
+        return _spec(name, checkpoint, tokenizer, options)
+
+
+def _spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOptions) -> ModelSpec:
     layout, vocabulary = checkpoint.layout, checkpoint.vocabulary
     modes = modes_of(name, checkpoint, options.preset)
     cache: Literal["exact", "none"] = "none" if layout.attention in ("bidirectional", "own") else "exact"
@@ -43,7 +53,7 @@ def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOp
         holds=layout.attention == "bidirectional",
         ids={key: item for key, item in checkpoint.config.items() if key.endswith("_token_id") and type(item) is int},
         stops=layout.stops,
-        sampling=layout.sampling(checkpoint.generation),
+        sampling=sampling_of(checkpoint, modes["diffusion"]),
         eos_id=token_id(checkpoint, "eos_token_id"),
         pad_id=token_id(checkpoint, "pad_token_id"),
     )
@@ -138,17 +148,39 @@ def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabular
     return mask_id
 
 
+def sampling_of(checkpoint: Checkpoint, mode: str) -> dict[str, Any]:
+    """What generation_config.json says of the options of the family's sampler.
+
+    :raises CheckpointError: for a value that the sampler would refuse at every request.
+    """
+    found = checkpoint.layout.sampling(checkpoint.generation)
+    strategy = plugins.strategies().get(mode)
+    if found and isinstance(strategy, SampledStrategy):
+        try:
+            strategy.sampler.read(SamplingConfig(), found)
+        except OptionError as error:
+            raise CheckpointError(
+                f"{checkpoint.folder / 'generation_config.json'}: {error}; mend it, or download the checkpoint again"
+            ) from error
+    return found
+
+
 def block_length(checkpoint: Checkpoint) -> int:
-    """Positions denoised together, unless a request says otherwise."""
-    found = next((checkpoint.config[key] for key in BLOCK_KEYS if checkpoint.config.get(key)), None)
-    return checkpoint.layout.block_length if found is None else int(found)
+    """Positions denoised together, unless a request says otherwise.
+
+    :raises CheckpointError: for what is no number of positions of its context.
+    """
+    key = next((key for key in BLOCK_KEYS if checkpoint.config.get(key) is not None), None)
+    if key is None:
+        return checkpoint.layout.block_length
+    return whole(checkpoint.config[key], key, str(checkpoint.folder), 1, min(BLOCK, checkpoint.context))
 
 
 def token_id(checkpoint: Checkpoint, key: str) -> int | None:
     """The one id, or the first of several, that config.json gives under `key`; None if it gives none."""
     found = checkpoint.config.get(key)
     ids = found if isinstance(found, list) else [] if found is None else [found]
-    return int(ids[0]) if ids else None
+    return whole(ids[0], key, str(checkpoint.folder), -1, VOCABULARY) if ids else None
 
 
 def stop_ids(checkpoint: Checkpoint) -> frozenset[int]:
@@ -156,4 +188,4 @@ def stop_ids(checkpoint: Checkpoint) -> frozenset[int]:
     text = {**(checkpoint.config.get("text_config") or {}), **checkpoint.config}
     found = checkpoint.generation.get("eos_token_id", text.get("eos_token_id"))
     ids = found if isinstance(found, list) else [] if found is None else [found]
-    return frozenset(int(item) for item in ids)
+    return frozenset(whole(item, "eos_token_id", str(checkpoint.folder), -1, VOCABULARY) for item in ids)

@@ -41,6 +41,7 @@ from dllm_plugins.gguf.vocabulary import vocabulary
 from dllm_plugins.gguf.writing import FLOATS
 from dllm_plugins.gguf.writing import size
 from dllm_plugins.gguf.writing import write
+from dllm_plugins.reading import reading
 from dllm_plugins.whole_files import beside
 
 #: Types of file, with llama.cpp's number.
@@ -75,11 +76,12 @@ def convert(
     """
     kind = _checked_kind(quant)
     checkpoint = open_checkpoint(hub_folder(place), family)
-    found = architecture_of(checkpoint)
-    tokenizer = folder_tokenizer(checkpoint)
-    mask = mask_of(checkpoint, tokenizer, mask_id, checkpoint.vocabulary)
-    metadata = _general(checkpoint, found, str(place)) | vocabulary(tokenizer, checkpoint.vocabulary, mask)
-    metadata |= _ours(checkpoint, str(place), preset, mask)
+    with reading(checkpoint.folder):
+        found = architecture_of(checkpoint)
+        tokenizer = folder_tokenizer(checkpoint)
+        mask = mask_of(checkpoint, tokenizer, mask_id, checkpoint.vocabulary)
+        metadata = _general(checkpoint, found, str(place)) | vocabulary(tokenizer, checkpoint.vocabulary, mask)
+        metadata |= _ours(checkpoint, str(place), preset, mask)
     return _save(checkpoint, found, metadata, _checked_out(out), kind, progress)
 
 
@@ -93,9 +95,10 @@ def convert_base(place: str | Path, out: Path, quant: str = "BF16", *, progress:
     kind, folder = _checked_kind(quant), hub_folder(place)
     checkpoint = open_checkpoint(folder, DIFFULLAMA.name)
     checkpoint = replace(checkpoint, layout=BASE)
-    found = architecture_of(checkpoint)
-    metadata = _general(checkpoint, found, str(place))
-    metadata |= vocabulary(folder_tokenizer(checkpoint), checkpoint.vocabulary, None)
+    with reading(folder):
+        found = architecture_of(checkpoint)
+        metadata = _general(checkpoint, found, str(place))
+        metadata |= vocabulary(folder_tokenizer(checkpoint), checkpoint.vocabulary, None)
     return _save(checkpoint, found, metadata, _checked_out(out), kind, progress)
 
 
@@ -112,9 +115,10 @@ def _save(
     checkpoint: Checkpoint, found: Architecture, metadata: Metadata, out: Path, kind: str, progress: Progress
 ) -> Path:
     """Write the file, through one with wide weights where they are to be quantised."""
-    keys, factors = rotary(checkpoint.native_config, found)
     tensors = native_tensors(checkpoint)
-    entries = arrange(tensors, checkpoint.native_config, found)
+    with reading(checkpoint.folder):
+        keys, factors = rotary(checkpoint.native_config, found)
+        entries = arrange(tensors, checkpoint.native_config, found)
     if factors is not None:
         entries.append(Entry("rope_freqs.weight", tuple(factors.shape), lambda: factors))
     wide = kind if kind in FLOATS else _stored(tensors.values())

@@ -15,6 +15,7 @@ from typing import Any
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.cursor import Cursor
+from dllm_plugins.reading import regular
 from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType
 from gguf import GGUFValueType
@@ -82,13 +83,14 @@ def read_header(path: Path) -> Header:
         truncated or damaged; it names the file and what to do.
     """
     place = Path(path)
+    regular(place, "check the path")
     try:
         with place.open("rb") as file:
             if file.read(4) != MAGIC:
                 raise CheckpointError(f"{place} is not a GGUF file; give a *.gguf file, or a checkpoint's folder")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
                 return _Reader(place, view, len(MAGIC)).header()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {place}: {error}; check the path") from error
 
 

@@ -1,6 +1,5 @@
 """A GGUF file as a checkpoint: its family, its config, and what its sampler needs."""
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,11 @@ from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.families.layouts import layout_of
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
+from dllm_plugins.limits import CONTEXT
+from dllm_plugins.limits import check_numbers
+from dllm_plugins.limits import whole
+from dllm_plugins.reading import parse_json
+from dllm_plugins.reading import reading
 
 #: Families whose graph llama.cpp calls by a name of its own.
 FAMILIES = {"dream": "dream", "llada": "llada", "llada-moe": "llada_moe", "rnd1": "rnd1"}
@@ -40,6 +44,7 @@ IDS = {
     "eos_token_id": "tokenizer.ggml.eos_token_id",
     "pad_token_id": "tokenizer.ggml.padding_token_id",
 }
+_AGAIN = "convert the checkpoint again"
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,9 @@ class GgufCheckpoint(Checkpoint):
     @property
     def context(self) -> int:
         """How many positions it was made for."""
-        return super().context if self.ours else int(self.header.value("context_length"))
+        if self.ours:
+            return super().context
+        return whole(self.header.value("context_length"), "context_length", str(self.folder), 1, CONTEXT)
 
     @cached_property
     def generation(self) -> dict[str, Any]:
@@ -87,7 +94,8 @@ def open_gguf(place: str | Path, family: str | None = None) -> GgufCheckpoint:
     header = read_header(path)
     if "dllm.config" in header.metadata:
         config = _read(header, "dllm.config")
-        layout = layout_of(config, str(path), family or header.metadata.get("dllm.family"))
+        with reading(path, _AGAIN):
+            layout = layout_of(config, str(path), family or header.metadata.get("dllm.family"))
     else:
         layout = _family_of(header, family)
         config = {name: header.metadata[key] for name, key in IDS.items() if key in header.metadata}
@@ -96,12 +104,11 @@ def open_gguf(place: str | Path, family: str | None = None) -> GgufCheckpoint:
 
 
 def _read(header: Header, key: str) -> dict[str, Any]:
-    try:
-        found = json.loads(header.metadata.get(key, "{}"))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{header.path}: {key} is no JSON ({error}); convert the checkpoint again") from error
+    origin, text = f"{key} of {header.path}", header.metadata.get(key, "{}")
+    found = parse_json(text, origin, _AGAIN) if isinstance(text, str) else text
     if not isinstance(found, dict):
-        raise CheckpointError(f"{header.path}: {key} is no JSON object; convert the checkpoint again")
+        raise CheckpointError(f"{origin} is no JSON object; {_AGAIN}")
+    check_numbers(found, origin)
     return found
 
 

@@ -22,7 +22,9 @@ from dllm_plugins.gguf.vocabulary import JSON_KEY
 from dllm_plugins.gguf.vocabulary import SETTINGS_KEY
 from dllm_plugins.gguf.vocabulary import SPECIAL
 from dllm_plugins.gguf.vocabulary import TEMPLATE_KEY
+from dllm_plugins.reading import reading
 
+_REMEDY = "convert the original checkpoint with `llm dllm gguf`, which keeps its tokenizer.json"
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
 
 
@@ -35,21 +37,17 @@ def tokenizer_of(header: Header) -> PreTrainedTokenizerBase | TokenIds:
     :raises CheckpointError: for a vocabulary that cannot be built, with what helps.
     """
     kind = header.metadata.get("tokenizer.ggml.model", "none")
-    if JSON_KEY in header.metadata:
-        return _spelled(header)
-    if kind == "none":
+    if JSON_KEY not in header.metadata and kind == "none":
         return TokenIds(header.path)
-    if kind == "gpt2":
-        return _byte_level(header)
-    return _by_transformers(header, kind)
+    with reading(f"the tokenizer of kind {kind!r} in {header.path}", _REMEDY):
+        if JSON_KEY in header.metadata:
+            return _spelled(header)
+        return _byte_level(header) if kind == "gpt2" else _by_transformers(header)
 
 
 def _spelled(header: Header) -> PreTrainedTokenizerBase:
-    try:
-        backend = Tokenizer.from_str(header.metadata[JSON_KEY])
-        settings = json.loads(header.metadata.get(SETTINGS_KEY) or "{}") or _special(header)
-    except Exception as error:
-        raise CheckpointError(f"{header.path}: {JSON_KEY} cannot be read ({error}); convert it again") from error
+    backend = Tokenizer.from_str(header.metadata[JSON_KEY])
+    settings = json.loads(header.metadata.get(SETTINGS_KEY) or "{}") or _special(header)
     return _dressed(header, backend, settings)
 
 
@@ -119,16 +117,10 @@ def _add_ends(backend: Tokenizer, header: Header, name: str) -> None:
     )
 
 
-def _by_transformers(header: Header, kind: str) -> PreTrainedTokenizerBase:
-    try:
-        found: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
-            header.path.parent, gguf_file=header.path.name, local_files_only=True
-        )
-    except Exception as error:
-        raise CheckpointError(
-            f"{header.path} has a tokenizer of kind {kind!r}, of which none can be built ({error}); convert the "
-            "original checkpoint with `llm dllm gguf`, which keeps its tokenizer.json"
-        ) from error
+def _by_transformers(header: Header) -> PreTrainedTokenizerBase:
+    found: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
+        header.path.parent, gguf_file=header.path.name, local_files_only=True, trust_remote_code=False
+    )
     mask = _special(header).get("mask_token")
     if mask is not None:
         found.add_special_tokens({"mask_token": mask})

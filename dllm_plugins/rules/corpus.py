@@ -1,30 +1,32 @@
 """How frequent tokens are in a corpus, from a list or a file."""
 
-import json
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.limits import VOCABULARY
+from dllm_plugins.reading import read_json
+from dllm_plugins.reading import reading
+from dllm_plugins.reading import regular
+
+if TYPE_CHECKING:
+    from numpy.lib.npyio import NpzFile
+    from numpy.typing import NDArray
+
+_REMEDY = "give a file of token frequencies, or a list of them"
 #: A frequency of 0 would make a token infinitely surprising.
 RAREST = 1e-9
-_DAMAGED = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    IndexError,
-    EOFError,
-    BadZipFile,
-    SafetensorError,
-)
+#: Bytes of a file: one number for every id of the largest vocabulary, with room to spare.
+_LARGEST = 1 << 30
 
 
 def frequencies(corpus: str | tuple[float, ...]) -> Tensor:
@@ -37,12 +39,14 @@ def frequencies(corpus: str | tuple[float, ...]) -> Tensor:
 
     :raises ValueError: if that is not what it holds.
     """
-    if not isinstance(corpus, str):
-        return _listed(corpus)
-    path = Path(corpus).expanduser()
-    if not path.is_file():
-        raise ValueError(f"there is no file {corpus}; give the path of one, or a list of frequencies")
-    return _read(path, path.stat().st_mtime_ns)
+    try:
+        with reading("these frequencies" if isinstance(corpus, tuple) else corpus, _REMEDY):
+            if not isinstance(corpus, str):
+                return _listed(corpus)
+            path = regular(Path(corpus).expanduser(), _REMEDY, _LARGEST)
+            return _read(path, path.stat().st_mtime_ns)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
 
 
 @lru_cache(maxsize=8)
@@ -52,18 +56,23 @@ def _listed(numbers: tuple[float, ...]) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _read(path: Path, _written: int) -> Tensor:
-    try:
-        if path.suffix == ".json":
-            return _from_json(json.loads(path.read_text(encoding="utf-8")))
-        if path.suffix == ".safetensors":
-            (only,) = load_file(path).values()
-            return _normalised(only.double().flatten().tolist())
-        with path.open("rb") as file:
-            loaded = np.load(file)
-            array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
-        return _normalised(array.astype(np.float64).ravel().tolist())
-    except _DAMAGED as error:
-        raise ValueError(f"{path} does not hold token frequencies: {error}") from error
+    if path.suffix == ".json":
+        return _from_json(read_json(path, _REMEDY, _LARGEST))
+    if path.suffix == ".safetensors":
+        (only,) = load_file(path).values()
+        return _normalised(only.double().flatten().tolist())
+    with path.open("rb") as file:
+        loaded = np.load(file)
+        return _normalised(_array(loaded).astype(np.float64).ravel().tolist())
+
+
+def _array(loaded: "NDArray[Any] | NpzFile") -> "NDArray[Any]":
+    """The array of a file, or the first of several; packed ones are not unpacked whatever they grow to."""
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    if max(member.file_size for member in loaded.zip.infolist()) > _LARGEST:
+        raise ValueError(f"it unpacks to more than {_LARGEST} bytes")
+    return np.asarray(loaded[loaded.files[0]])
 
 
 def _from_json(found: object) -> Tensor:
@@ -74,8 +83,8 @@ def _from_json(found: object) -> Tensor:
     counts = found.get("p_baseline_dict", found)
     numbers = {int(token): float(count) for token, count in counts.items()}
     size = float(found.get("num_token", sum(numbers.values())) if counts is not found else sum(numbers.values()))
-    if size <= 0 or min(numbers) < 0 or min(numbers.values()) < 0:
-        raise ValueError("ids and counts must not be negative, and some count must be above 0")
+    if not 0 < size < math.inf or not 0 <= min(numbers) <= max(numbers) < VOCABULARY or min(numbers.values()) < 0:
+        raise ValueError(f"ids are 0 to {VOCABULARY - 1}, counts not negative, and some count is above 0")
     table = torch.full((max(numbers) + 1,), 1 / size, dtype=torch.float64)
     table[list(numbers)] = torch.tensor(list(numbers.values()), dtype=torch.float64) / size
     return table
@@ -83,7 +92,7 @@ def _from_json(found: object) -> Tensor:
 
 def _normalised(numbers: Sequence[float]) -> Tensor:
     table = torch.tensor(numbers, dtype=torch.float64)
-    if table.dim() != 1 or not len(table) or not bool((table >= 0).all()) or not float(table.sum()) > 0:
+    if table.dim() != 1 or not len(table) or not bool((table >= 0).all()) or not 0 < float(table.sum()) < math.inf:
         raise ValueError("frequencies must be numbers of at least 0, not all of them 0")
     return table / table.sum()
 

@@ -51,8 +51,10 @@ class Writer:
     """The base model answering greedily, many prompts at a time."""
 
     def __init__(self, base_folder: Path) -> None:
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(base_folder, padding_side="left")
-        self.model: Any = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.bfloat16).eval()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(base_folder, padding_side="left", trust_remote_code=False)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(
+            base_folder, dtype=torch.bfloat16, trust_remote_code=False
+        ).eval()
         self.end: int = self.model.config.eos_token_id
 
     def answer(self, chats: list[Any], longest: int) -> list[tuple[Any, list[int], list[int]]]:

@@ -16,6 +16,7 @@ from transformers import pipeline
 
 from dllm_plugins import DllmError
 from dllm_plugins.whole_files import alone
+from dllm_plugins.errors import CheckpointError
 from dllm_transformers import TriModeConfig
 from dllm_transformers import TriModeForCausalLM
 from dllm_transformers import export
@@ -172,7 +173,7 @@ def test_damaged_checkpoints_are_noticed(checkpoint: Path, tmp_path: Path) -> No
     config["denoiser_rank"] = 5
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes())
-    with pytest.raises(RuntimeError, match="mismatch"):
+    with pytest.raises(CheckpointError, match="mismatch"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
