@@ -132,7 +132,9 @@ def gemma(setup: Setup, size: Gemma = Gemma()) -> Contest:
         raise Skip(f"size {setup.size} does not fill canvases of {size.canvas}; ask for a multiple of it")
     gemma_folder(setup.folder, size)
     ours = load_model(str(setup.folder), dtype=setup.dtype_name, device="cpu")
-    theirs = DiffusionGemmaForBlockDiffusion.from_pretrained(setup.folder, dtype=setup.dtype).eval()
+    theirs = DiffusionGemmaForBlockDiffusion.from_pretrained(
+        setup.folder, dtype=setup.dtype, trust_remote_code=False
+    ).eval()
     prompt = prompt_ids(setup.size.prompt, size.vocabulary - PICTURES)
     return Contest(
         ours=lambda: replayed(ours, prompt, setup.size.new, size.canvas),

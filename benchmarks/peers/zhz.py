@@ -98,7 +98,7 @@ def _masks() -> ModuleType:
 def qwen3(setup: Setup) -> Any:
     """Their Qwen3 with the folder's weights."""
     code = module(setup, "dllm.pipelines.a2d.models.qwen3.modeling_qwen3")
-    config = code.A2DQwen3Config.from_pretrained(setup.folder)
+    config = code.A2DQwen3Config.from_pretrained(setup.folder, trust_remote_code=False)
     config._attn_implementation = "sdpa"
     model = code.A2DQwen3LMHeadModel(config)
     if "cache" in signature(type(model).forward).parameters:

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers import pipeline
 
 from dllm_plugins import DllmError
-from dllm_plugins.whole_files import alone
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.whole_files import alone
 from dllm_transformers import TriModeConfig
 from dllm_transformers import TriModeForCausalLM
 from dllm_transformers import export
