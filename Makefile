@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUESTION ?= Why is the sky blue?
 
-.PHONY: help demo setup gguf test check lint types docs bench train clean
+.PHONY: help demo setup gguf test fuzz check lint types docs bench train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,6 +31,9 @@ gguf: $(VENV)/gguf  ## install llama.cpp for GGUF files: minutes, with a C++ com
 
 test: setup  ## run all tests
 	$(BIN)/python -m pytest
+
+fuzz: setup  ## damaged files of every kind for minutes: DLLM_FUZZ_SECONDS each, DLLM_FUZZ_SEED for other ones
+	DLLM_FUZZ_SECONDS=$${DLLM_FUZZ_SECONDS:-120} $(BIN)/python -m pytest tests/fuzz
 
 lint: $(VENV)/installed  ## ruff
 	$(BIN)/ruff check .

@@ -86,7 +86,7 @@ def _denoiser_tensors(generator: torch.Generator) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer() -> PreTrainedTokenizerFast:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     names = ["<unk>", "<s>", "</s>", *alphabet]
     backend = Tokenizer(models.BPE({name: index for index, name in enumerate(names)}, [], unk_token="<unk>"))
@@ -104,7 +104,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = torch.Generator().manual_seed(0)
     save_file(_base_tensors(generator), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    _tokenizer().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
     save_file(_denoiser_tensors(generator), folder.parent / "denoiser.safetensors", metadata={"format": FORMAT})
     return folder
 

@@ -181,7 +181,7 @@ def test_a_model_that_only_its_code_knows(tiny_folder: Path, tmp_path: Path, ask
     """Refused by name: what the code computes cannot be told without it."""
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "unknown"))
     _change(folder / "config.json", model_type="own", architectures=["Own"], auto_map={"AutoConfig": "own.Own"})
-    for load in (lambda: load_model(str(folder)), lambda: load_model("dllm", base=folder)):
+    for name, options in ((str(folder), {}), ("dllm", {"base": folder})):
         with pytest.raises(CheckpointError, match=r"own|Own"):
-            load()
+            load_model(name, **options)
     assert asked == []

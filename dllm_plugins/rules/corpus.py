@@ -70,7 +70,8 @@ def _array(loaded: "NDArray[Any] | NpzFile") -> "NDArray[Any]":
     """The array of a file, or the first of several; packed ones are not unpacked whatever they grow to."""
     if isinstance(loaded, np.ndarray):
         return loaded
-    if max(member.file_size for member in loaded.zip.infolist()) > _LARGEST:
+    members = loaded.zip.infolist() if loaded.zip is not None else []
+    if max(member.file_size for member in members) > _LARGEST:
         raise ValueError(f"it unpacks to more than {_LARGEST} bytes")
     return np.asarray(loaded[loaded.files[0]])
 
