@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from dllm_plugins.errors import DllmError
 
 SEED = int(os.environ.get("DLLM_FUZZ_SEED", "2026"))
-SECONDS = float(os.environ.get("DLLM_FUZZ_SECONDS", "6"))
+SECONDS = float(os.environ.get("DLLM_FUZZ_SECONDS", "4"))
 FIRST = int(os.environ.get("DLLM_FUZZ_FIRST", "0"))
 #: Far longer than any attempt takes on a busy machine: the process ends with a traceback then.
 PATIENCE = 120
