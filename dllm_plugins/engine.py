@@ -194,6 +194,8 @@ class Engine:
             raise RequestError(f"row {number} is not being decoded; active rows: {list(self._jobs) or 'none'}")
         answer = job.row.generated[:length]
         job.text.push(answer, last=True)
+        if job.text.stopped:
+            answer = answer[: job.text.tokens_used(answer)]
         return self._finish(job, answer, "stop")
 
     @property

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
@@ -128,12 +129,17 @@ class Finish:
     rest: tuple[int | None, ...] = field(default=(), compare=False, repr=False)
 
     def cut(self, length: int, text: str) -> "Finish":
-        """The same answer ended earlier: its first `length` tokens, which read `text`."""
+        """The same answer ended earlier: its first `length` tokens, which read `text`.
+
+        Of `text` as much is kept as the answer begins with: neither half a character nor what lay
+        behind a stop string.
+        """
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(self.text, text, strict=False))
         return replace(
             self,
             reason="stop",
             tokens=self.tokens[:length],
-            text=text,
+            text="".join(known for known, _ in same),
             usage=replace(self.usage, useful_tokens=min(length, self.usage.useful_tokens)),
             stop_token=None,
             logits=None if self.logits is None else self.logits[:length],

@@ -1,15 +1,16 @@
 """From tokens to text: incremental decoding and stop strings."""
 
-from bisect import bisect_left
-from bisect import bisect_right
-from collections.abc import Callable
+import re
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 from typing import Protocol
 
+from dllm_plugins.running_text import RunningText
+
 _REPLACEMENT = "\ufffd"
-#: Tokens decoded once more in front of new ones, and the fewest that are settled at once.
-NEAR = 8
+#: The end of a text from which transformers' `clean_up_tokenization` may yet take a space, as in "do n't".
+_CLEANED = re.compile(r" [ 'nmsvret]{0,5}$")
 
 
 class Tokenizer(Protocol):
@@ -30,56 +31,35 @@ def longest_held(text: str, stops: tuple[str, ...]) -> int:
     return longest
 
 
-class _Running:
-    """The text of a growing list of tokens, of which only the end is decoded anew.
+def joined_tokens(tokenizer: Any) -> frozenset[int]:
+    """Ids of the bytes that a SentencePiece vocabulary falls back to, and of what stands between them unseen.
 
-    The text of the first `_settled` tokens is kept. What follows is decoded together with a
-    few tokens before it, since a tokenizer may join, strip or split where two tokens meet. A
-    place is settled once the text up to it begins the text that goes beyond it: half a
-    character, or a space that the next token takes away, does not.
+    A decoder reads bytes in a row all together: one byte that fits nowhere turns the good ones
+    before it into replacement characters, too.
     """
-
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
-        self._decode = decode
-        self._settled = 0
-        self._text = ""
-        self._context = 0
-        self._before = ""
-
-    def text_of(self, tokens: Sequence[int], count: int) -> str:
-        """The text of the first `count` tokens; `tokens` must begin as they did before."""
-        if count >= self._settled:
-            window = self._decode(tokens[self._context : count])
-            if window.startswith(self._before):
-                return self._text + window[len(self._before) :]
-        return self._decode(tokens[:count])
-
-    def settle(self, tokens: Sequence[int], most: int) -> None:
-        """Keep the text of the first tokens, `most` at most, if there are enough new ones behind."""
-        place = min(most, len(tokens) - NEAR)
-        if place - self._settled < NEAR:
-            return
-        text, context = self.text_of(tokens, place), place - NEAR
-        before = self._decode(tokens[context:place])
-        beyond = self._decode(tokens[context:])
-        # Without a visible character in front, a tokenizer may take what follows for the text's beginning.
-        if before.strip() and text.endswith(before) and beyond.startswith(before):
-            self._settled, self._text, self._context, self._before = place, text, context, before
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or "ByteFallback" not in repr(backend.decoder):
+        return frozenset()
+    ids = (backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+    return frozenset(found for found in ids if found is not None) | frozenset(tokenizer.all_special_ids)
 
 
 class AnswerText:
     """The text of one answer as its tokens arrive.
 
-    Holds back half a character and whatever could still become a stop string, so that
-    what was handed out is never taken back.
+    Holds back what the next tokens may change (half a character, a space that a tokenizer may
+    take away) and whatever could still become a stop string, so that what was handed out is
+    never taken back, and is the same however many tokens come at once.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
         self._tokenizer = tokenizer
         self._stops = stops
-        self._running = _Running(self._decode)
+        self._joined = joined_tokens(tokenizer)
+        self._cleans = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))
+        self._running = RunningText(self._decode, self._joined)
         self._sent = 0
-        self._within = 0
+        self._used = 0
         self._decoded: tuple[int, str] = (0, "")
         self.stopped = False
         self.text = ""
@@ -92,10 +72,19 @@ class AnswerText:
             self._decoded = (len(tokens), self._running.text_of(tokens, len(tokens)))
         return self._decoded[1]
 
+    def _steady(self, tokens: Sequence[int]) -> str:
+        """The text that no further token changes."""
+        count = len(tokens)
+        while count and tokens[count - 1] in self._joined:
+            count -= 1
+        text = self._text_of(tokens) if count == len(tokens) else self._running.text_of(tokens, count)
+        text = text.rstrip(_REPLACEMENT)
+        open_end = _CLEANED.search(text) if self._cleans else None
+        return text if open_end is None else text[: open_end.start()]
+
     def _cut(self, text: str) -> int:
-        # What was handed out holds no stop string.
-        begin = max(0, self._sent - max(map(len, self._stops), default=0))
-        places = [place for place in (text.find(stop, begin) for stop in self._stops) if place >= 0]
+        # What was handed out neither holds nor begins a stop string.
+        places = [place for place in (text.find(stop, self._sent) for stop in self._stops) if place >= 0]
         return min(places, default=-1)
 
     def push(self, tokens: Sequence[int], last: bool) -> str:
@@ -103,35 +92,33 @@ class AnswerText:
 
         :param tokens: those of the call before, and perhaps more.
         """
-        text = self._decode(tokens) if last else self._text_of(tokens)
+        text = self._decode(tokens) if last else self._steady(tokens)
+        sure = len(text) if last else len(text) - longest_held(text, self._stops)
         cut = self._cut(text)
-        if cut >= 0:
-            self.stopped, text = True, text[:cut]
-        elif not last:
-            text = text.rstrip(_REPLACEMENT)
-            text = text[: len(text) - longest_held(text, self._stops)]
+        # A stop string may end first and yet begin behind one that goes on; the one that begins first counts.
+        self.stopped = 0 <= cut <= sure
+        text = text[: cut if self.stopped else sure]
         new = text[self._sent :]
         self._sent = max(self._sent, len(text))
         self.text = text
         return new
 
     def tokens_used(self, tokens: Sequence[int]) -> int:
-        """How many tokens it takes to write the text handed out.
+        """The fewest tokens whose text begins with what was handed out.
 
-        The last one may reach into a stop string.
+        The last one may reach into a stop string. The number never shrinks from call to call.
         """
-        return bisect_left(range(len(tokens)), len(self.text), key=lambda n: len(self._decode(tokens[:n])))
+        while self._used < len(tokens) and not self._running.text_of(tokens, self._used).startswith(self.text):
+            self._used += 1
+            self._running.settle(tokens, self._used)
+        return self._used
 
     def tokens_within(self, tokens: Sequence[int]) -> int:
-        """How many tokens can no longer become part of a stop string."""
-        if not self._stops:
-            self._within = len(tokens)
-        else:
-            sizes = range(self._within + 1, len(tokens) + 1)
-            length = len(self.text)
-            self._within += bisect_right(sizes, length, key=lambda n: len(self._running.text_of(tokens, n)))
-        self._running.settle(tokens, self._within)
-        return self._within
+        """How many tokens belong to the answer whatever comes: all, unless a stop string may cut it."""
+        if self._stops:
+            return self.tokens_used(tokens)
+        self._running.settle(tokens, len(tokens))
+        return len(tokens)
 
     def draft(self, tokens: Sequence[int], tentative: Sequence[int | None], hole: str = "·") -> str:
         """Text behind what was handed out, open positions shown as `hole`."""

@@ -158,7 +158,10 @@ def test_stop_string_cuts_the_text_exactly_there(tiny: Model, mode: str) -> None
         assert isinstance(finish, Finish)
         assert finish.reason == "stop"
         assert finish.text == whole.text[: whole.text.index(stop)]
-        assert "".join(event.text for event in events if isinstance(event, Commit)) == finish.text
+        commits = [event for event in events if isinstance(event, Commit)]
+        assert "".join(event.text for event in commits) == finish.text
+        assert tuple(token for event in commits for token in event.tokens) == finish.tokens
+        assert tiny.tokenizer.decode(finish.tokens, skip_special_tokens=True).startswith(finish.text)
         assert finish.usage.useful_tokens == len(finish.tokens) <= len(whole.tokens)
         assert finish.usage.total_passes <= whole.usage.total_passes
         checked += 1

@@ -173,6 +173,7 @@ def test_a_row_stopped_by_its_caller(tiny: Model, alone: list[tuple[int, ...]]) 
             late = batch.stop(0, 3)
             assert late.tokens == alone[0][:3]
             assert late.usage.useful_tokens == 3
+            assert last(shared, requests(1)[0]).text.startswith(late.text)
     assert not shared._engine.active
 
 

@@ -81,7 +81,7 @@ def test_longest_held(text: str, stops: tuple[str, ...], held: int) -> None:
 
 
 def test_tokens_are_cut_with_the_text() -> None:
-    """tokens_used covers the text; tokens_within leaves out what could still become a stop string."""
+    """Tokens of what could still become a stop string are neither named nor kept."""
     tokens = list(b"hello END")
     answer = AnswerText(Bytes(), ("END!",))
     answer.push(tokens, last=False)
@@ -122,7 +122,7 @@ def test_text_is_that_of_all_tokens(kind: str, stops: tuple[str, ...]) -> None:
         assert sent + answer.draft(seen, []) == whole
         within = answer.tokens_within(seen)
         assert within == (
-            max(n for n in range(end + 1) if len(tokenizer.decode(seen[:n])) <= len(sent)) if stops else end
+            next(n for n in range(end + 1) if tokenizer.decode(seen[:n]).startswith(sent)) if stops else end
         )
     sent += answer.push(tokens, last=True)
     assert sent == tokenizer.decode(tokens)
