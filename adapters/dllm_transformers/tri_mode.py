@@ -1,5 +1,7 @@
 """The parts of a tri-mode checkpoint that are ours: its config and its denoiser's tensors."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch import nn
@@ -9,6 +11,8 @@ from transformers import PreTrainedConfig
 from dllm_plugins.denoisers.low_rank import LINEARS
 from dllm_plugins.denoisers.low_rank import low_rank_sizes
 from dllm_plugins.denoisers.weights import LlamaShape
+from dllm_plugins.limits import check_numbers
+from dllm_plugins.reading import reading
 
 MODEL_TYPE = "dllm_tri_mode"
 #: Where the denoiser's tensors stand among those of a checkpoint.
@@ -27,6 +31,16 @@ class TriModeConfig(LlamaConfig):
     denoiser_rank: int = 32
     denoiser_chain: int = 640
     denoiser_shortlist: int = 0
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers.
+
+        :raises CheckpointError: for values that no config has.
+        """
+        check_numbers(config_dict, "config.json")
+        with reading("config.json"):
+            return super().from_dict(config_dict, **kwargs)
 
 
 def shape_of(config: PreTrainedConfig) -> LlamaShape:
