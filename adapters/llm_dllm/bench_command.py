@@ -12,6 +12,7 @@ from llm_dllm.commands import config_of
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import loaded_model
 from llm_dllm.model import tokens_of
+from llm_dllm.waiting import waiting
 
 QUESTION = "Why is the sky blue?"
 
@@ -31,7 +32,8 @@ def bench(prompt: str, options: tuple[tuple[str, str], ...], model: str, repeat:
         from dllm_plugins.request import Request
 
         choice, config = choice_of(model), config_of(options).with_options(stats=True)
-        loaded = loaded_model(choice).model
+        with waiting(choice.model_id):
+            loaded = loaded_model(choice).model
         request = Request(tokens_of(loaded, [{"role": "user", "content": prompt}], choice.model_id), config)
         engine = loaded.engine()
         engine.generate([request])

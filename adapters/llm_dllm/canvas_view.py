@@ -24,7 +24,6 @@ class CanvasView:
         self._rest = ""
 
     def __enter__(self) -> Self:
-        self._live.start()
         return self
 
     def __exit__(self, *_raised: object) -> None:
@@ -43,6 +42,7 @@ class CanvasView:
 
     def show(self, draft: str) -> None:
         """Draw the end of the answer, with a draft behind it."""
+        self._live.start()
         shown = Text.assemble(self._rest, (draft.translate(_CONTROL), DRAFT))
         lines = shown.wrap(self._console, self._console.width)
         # A line less than the screen, so that the cursor's own does not scroll the first one away.

@@ -22,6 +22,7 @@ from llm_dllm.loading import Choice
 from llm_dllm.loading import loaded_model
 from llm_dllm.options import Options
 from llm_dllm.options import to_config
+from llm_dllm.waiting import waiting
 
 if TYPE_CHECKING:
     from dllm_plugins.config import SamplingConfig
@@ -115,11 +116,13 @@ class DLLM(llm.Model):
         self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
     ) -> Iterator[str]:
         """Yield committed text; drafts are shown by `llm dllm watch` only."""
-        with clean_errors():
+        with clean_errors(), waiting(self.model_id) as arrived:
             for event in events(chat_of(prompt), to_config(prompt.options), self.choice):
                 if isinstance(event, Commit) and stream and event.text:
+                    arrived()
                     yield event.text
                 elif isinstance(event, Finish):
+                    arrived()
                     _report(response, event)
                     if not stream:
                         yield event.text
@@ -143,12 +146,14 @@ class AsyncDLLM(llm.AsyncModel):
         conversation: llm.AsyncConversation | None,
     ) -> AsyncGenerator[str, None]:
         """See :meth:`DLLM.execute`."""
-        with clean_errors():
+        with clean_errors(), waiting(self.model_id) as arrived:
             async with aclosing(_aevents(chat_of(prompt), to_config(prompt.options), self.choice)) as source:
                 async for event in source:
                     if isinstance(event, Commit) and stream and event.text:
+                        arrived()
                         yield event.text
                     elif isinstance(event, Finish):
+                        arrived()
                         _report(response, event)
                         if not stream:
                             yield event.text

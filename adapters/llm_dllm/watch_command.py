@@ -3,12 +3,14 @@
 import sys
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
+from dllm_plugins.events import Usage
 from dllm_plugins.terminal import clean_errors
 from llm_dllm.canvas_view import CanvasView
 from llm_dllm.commands import choice_of
@@ -16,6 +18,9 @@ from llm_dllm.commands import config_of
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import Choice
 from llm_dllm.model import events
+from llm_dllm.waiting import waiting
+
+_BETWEEN = " · "
 
 
 @click.command()
@@ -35,21 +40,36 @@ def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None,
             finish = _watch_live(chat, config, console, choice)
         else:
             finish = _watch_plain(chat, config, choice)
-    click.echo(finish.usage.summary())
+    click.echo("\n".join(_figures(finish.usage, console)))
     if finish.usage.parts is not None:
         from dllm_plugins.profile import table
 
         click.echo("\n".join(table(finish.usage.parts, finish.usage.total_passes)))
 
 
+def _figures(usage: Usage, console: Console) -> list[str]:
+    """One line, or as many as a narrow terminal needs, none of them cut within a figure."""
+    if not console.is_terminal:
+        return [usage.summary()]
+    lines: list[str] = []
+    for figure in usage.summary().split(_BETWEEN):
+        if lines and cell_len(longer := f"{lines[-1]}{_BETWEEN}{figure}") <= console.width:
+            lines[-1] = longer
+        else:
+            lines.append(figure)
+    return lines
+
+
 def _watch_plain(chat: list[dict[str, str]], config: SamplingConfig, choice: Choice) -> Finish:
     """A plain stream of final text."""
-    for event in events(chat, config, choice):
-        if isinstance(event, Commit):
-            click.echo(event.text, nl=False)
-        elif isinstance(event, Finish):
-            click.echo()
-            return event
+    with waiting(choice.model_id) as arrived:
+        for event in events(chat, config, choice):
+            arrived()
+            if isinstance(event, Commit):
+                click.echo(event.text, nl=False)
+            elif isinstance(event, Finish):
+                click.echo()
+                return event
     raise AssertionError("a stream ends with Finish")
 
 
@@ -57,8 +77,9 @@ def _watch_live(
     chat: list[dict[str, str]], config: SamplingConfig, console: Console, choice: Choice = DEFAULT
 ) -> Finish:
     """The canvas in place: final text, drafts in colour, open positions as dots."""
-    with CanvasView(console) as view:
+    with waiting(choice.model_id) as arrived, CanvasView(console) as view:
         for event in events(chat, config, choice):
+            arrived()
             if isinstance(event, Commit):
                 view.add(event.text)
             elif isinstance(event, Draft):
