@@ -43,7 +43,8 @@ class CanvasView:
     def show(self, draft: str) -> None:
         """Draw the end of the answer, with a draft behind it."""
         self._live.start()
-        shown = Text.assemble(self._rest, (draft.translate(_CONTROL), DRAFT))
+        room = self._console.width * self._console.height
+        shown = Text.assemble(self._rest, (draft[:room].translate(_CONTROL), DRAFT))
         lines = shown.wrap(self._console, self._console.width)
         # A line less than the screen, so that the cursor's own does not scroll the first one away.
         self._live.update(Text("\n").join(lines[: max(1, self._console.height - 1)]), refresh=True)

@@ -24,6 +24,6 @@ def waiting(name: str) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     # What others write meanwhile to stdout is theirs, and may go elsewhere.
-    sign = Live(Spinner("dots", f"{name} is waking up"), console=console, transient=True, redirect_stdout=False)
+    sign = Live(Spinner("dots", f"loading {name}"), console=console, transient=True, redirect_stdout=False)
     with sign:
         yield sign.stop

@@ -1,0 +1,151 @@
+"""`llm dllm watch` on terminals of several sizes: every final line is printed once."""
+
+import io
+import random
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from typing import IO
+from typing import cast
+
+import click
+import pytest
+from click.testing import Result
+from rich.cells import cell_len
+from rich.console import Console
+
+from dllm_plugins import SamplingConfig
+from llm_dllm import watch_command
+from llm_dllm.canvas_view import CanvasView
+from llm_dllm.waiting import waiting
+
+from .screen import Screen
+
+Run = Callable[..., Result]
+SIZES = [(80, 24), (40, 10), (13, 3)]
+WORDS = "sky light 光の散乱 blue a Rayleigh-scattering 🌈 naïve of wavelengths "
+TEXTS = {
+    "one paragraph": WORDS * 16,
+    "lines": "\n".join(f"{number}. " + WORDS * (number % 3) for number in range(30)),
+    "code": "def f(x):\n    if x:\n\treturn  {'a': 1}\n\n\n" * 6,
+    "no spaces": "日本語" * 120,
+    "signs": "[bold]not[/bold] a\rb\x1b[2J\x07c\x9b1A :smile: \n" * 12,
+}
+
+
+def console_on(screen: Screen) -> Console:
+    """Rich's side of it."""
+    return Console(
+        file=cast(IO[str], screen), force_terminal=True, width=screen.width, height=screen.height, legacy_windows=False
+    )
+
+
+def watched(text: str, screen: Screen, draft: str = "draft ·· words " * 60) -> None:
+    """Hand a text out in pieces, with drafts between them."""
+    chance = random.Random(1)
+    with CanvasView(console_on(screen)) as view:
+        while text:
+            cut = chance.randint(1, 30)
+            view.add(text[:cut])
+            view.show(draft[: chance.randint(0, len(draft))])
+            assert len(screen.lines) - screen.row <= screen.height
+            text = text[cut:]
+
+
+def without_spaces(text: str) -> str:
+    """Where lines are broken is the screen's affair."""
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", TEXTS)
+def test_all_of_it_stays_once_and_no_draft_does(name: str, size: tuple[int, int]) -> None:
+    """However much longer than the screen answer and drafts are, and however they come in."""
+    screen = Screen(*size)
+    watched(TEXTS[name], screen)
+    shown = without_spaces("".join(screen.lines))
+    expected = TEXTS[name].translate({ord(sign): "\ufffd" for sign in "\r\x1b\x07\x9b"})
+    assert shown == without_spaces(expected)
+    # Indentation and empty lines of what fits the width are as they were.
+    short = [line.expandtabs() for line in TEXTS["code"].split("\n")]
+    if name == "code" and max(map(len, short)) <= size[0]:
+        assert [line.rstrip() for line in screen.lines[: len(short)]] == [line.rstrip() for line in short]
+
+
+def test_drafts_are_drawn_and_drawn_over() -> None:
+    """As much of them as the screen holds, beginning where the final text ends."""
+    screen = Screen(20, 4)
+    with CanvasView(console_on(screen)) as view:
+        view.add("The sky")
+        view.show(" is ··· " + "blue " * 50)
+        assert screen.lines[0].startswith("The sky is ···")
+        assert len(screen.lines) <= 4
+        view.add(" is red")
+        view.show("")
+        assert [line for line in screen.lines if line] == ["The sky is red"]
+    assert [line for line in screen.lines if line] == ["The sky is red"]
+
+
+def test_what_was_final_stays_after_an_interrupt() -> None:
+    """The cursor is shown again, and no draft is left."""
+    screen = Screen(20, 4)
+    with pytest.raises(KeyboardInterrupt), CanvasView(console_on(screen)) as view:
+        view.add("The sky")
+        view.show(" is ···")
+        raise KeyboardInterrupt
+    assert [line for line in screen.lines if line] == ["The sky"]
+
+
+@pytest.mark.parametrize("mode", ["diffusion", "speculative", "ar"])
+@pytest.mark.parametrize("size", [(60, 12), (30, 6)], ids=str)
+def test_an_answer_higher_than_the_screen(size: tuple[int, int], mode: str) -> None:
+    """The engine's own events, in every mode."""
+    screen = Screen(*size)
+    chat = [{"role": "user", "content": "why?"}]
+    finish = watch_command._watch_live(chat, SamplingConfig(max_new_tokens=120, mode=mode), console_on(screen))
+    shown = without_spaces("".join(screen.lines))
+    signs = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+    assert shown == without_spaces(finish.text.translate(signs))
+
+
+@pytest.mark.parametrize("width", [200, 101, 80, 40, 20])
+def test_figures_fit_the_width(run: Run, width: int) -> None:
+    """Broken between figures only; in a pipe they stay one line."""
+    chat = [{"role": "user", "content": "why?"}]
+    screen = Screen(width, 24)
+    usage = watch_command._watch_live(chat, SamplingConfig(max_new_tokens=8), console_on(screen)).usage
+    lines = watch_command._figures(usage, console_on(screen))
+    assert all(cell_len(line) <= width for line in lines)
+    assert " · ".join(lines) == usage.summary()
+    assert (len(lines) == 1) == (cell_len(usage.summary()) <= width)
+    assert watch_command._figures(usage, Console(file=io.StringIO(), width=width)) == [usage.summary()]
+
+
+def test_a_sign_of_life_until_the_first_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For who runs a command: at once, and gone without a trace, whatever ends it."""
+    stderr = Screen(80, 24)
+    monkeypatch.setenv("TERM", "xterm")
+    with click.Context(click.Command("llm")), redirect_stderr(cast(IO[str], stderr)):
+        with waiting("dllm") as arrived:
+            assert "dllm" in stderr.lines[0]
+            arrived()
+            assert not "".join(stderr.lines).strip()
+            arrived()
+        with pytest.raises(ValueError, match="no weights"), waiting("dllm"):
+            assert "dllm" in "".join(stderr.lines)
+            raise ValueError("no weights")
+    assert not "".join(stderr.lines).strip()
+
+
+def test_no_sign_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has run a command of ours."""
+    stderr = Screen(80, 24)
+    monkeypatch.setenv("TERM", "xterm")
+    with redirect_stderr(cast(IO[str], stderr)), waiting("dllm") as arrived:
+        arrived()
+    assert stderr.lines == [""]
+
+
+def test_no_sign_in_a_pipe(run: Run) -> None:
+    """Nor anything else."""
+    assert run("-m", "dllm", "how?", "-o", "max_tokens", "4").stderr == ""
+    assert run("dllm", "watch", "how?", "-o", "max_tokens", "4").stderr == ""
