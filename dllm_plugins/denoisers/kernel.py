@@ -75,9 +75,9 @@ class DecoderDenoiser(Rows[Store]):
             begin += len(seen)
         for part in parts:
             part.store.reserve(len(part.seen))
-        device = self.decoder.weights.embedding.device
-        tokens = torch.tensor([token for segment in segments for token in segment.tokens], device=device)
-        positions = torch.tensor([place for segment in segments for place in segment.positions], device=device)
+        # On the CPU, where decoders look at them: elsewhere they would have to wait for the device.
+        tokens = torch.tensor([token for segment in segments for token in segment.tokens])
+        positions = torch.tensor([place for segment in segments for place in segment.positions])
         noisy = None
         if self.decoder.weights.low_rank is not None:
             noisy = torch.tensor([segment.noisy for segment in segments for _ in segment.tokens])

@@ -36,17 +36,7 @@ from .decoders import row_of
 from .decoders import run
 from .test_decoder_numerics import assert_row_invariant
 
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """Built once; where there is no compiler there is nothing to test."""
-    try:
-        build.compiler()
-    except KernelError as error:
-        pytest.skip(str(error))
-    target = library.best_target()
-    if not library.place(target).exists():
-        build.build(target)
+pytestmark = pytest.mark.usefixtures("built")
 
 
 @pytest.fixture(params=[1, 2])

@@ -94,6 +94,11 @@ class PagedRow:
         return self.length + self.held
 
     @property
+    def capacity(self) -> int:
+        """Positions there is room for, kept ones included."""
+        return len(self.pages) * PAGE
+
+    @property
     def nbytes(self) -> int:
         """Memory of its pages."""
         return len(self.pages) * self.pool.page_bytes
@@ -109,7 +114,12 @@ class PagedRow:
         return torch.tensor(self.pages, dtype=torch.int64)[places // PAGE] * PAGE + places % PAGE
 
     def pend(self, count: int) -> None:
-        """The first `count` positions of this pass may be frozen, then held."""
+        """The first `count` positions of this pass may be frozen, then held.
+
+        :raises KernelError: if there is no room for as many.
+        """
+        if not 0 <= count <= self.capacity - self.kept:
+            raise KernelError(f"{count} positions do not fit behind {self.kept} of {self.capacity}; reserve room first")
         self._pending = [*range(self.kept, self.kept + count)]
 
     def freeze(self, count: int) -> None:
@@ -132,6 +142,8 @@ class PagedRow:
         :raises KernelError: if they are not pending.
         """
         places = self._first(max(indices, default=-1) + 1)
+        if min(indices, default=0) < 0:
+            raise KernelError(f"positions {list(indices)} are wanted; count them from 0 on")
         self._move([places[index] for index in indices])
         self.held, self._pending = len(indices), []
 
@@ -140,7 +152,12 @@ class PagedRow:
         self.held = 0
 
     def copy(self, length: int) -> "PagedRow":
-        """A row of its own that holds the first `length` positions of this prefix."""
+        """A row of its own that holds the first `length` positions of this prefix.
+
+        :raises KernelError: if fewer are frozen.
+        """
+        if not 0 <= length <= self.length:
+            raise KernelError(f"{length} positions of a prefix are wanted, {self.length} are frozen")
         made = PagedRow(self.pool)
         made.reserve(length)
         places = torch.arange(length)
@@ -155,6 +172,6 @@ class PagedRow:
 
     def _first(self, count: int) -> list[int]:
         """The places of what is pending, at least `count`."""
-        if len(self._pending) < count:
+        if not 0 <= count <= len(self._pending):
             raise KernelError(f"{count} positions of the last pass are wanted, {len(self._pending)} are pending")
         return self._pending

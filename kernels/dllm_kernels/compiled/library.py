@@ -17,6 +17,8 @@ SOURCES = Path(__file__).parent / "source"
 BUILD = "python -m dllm_kernels.build"
 #: Of the distribution, which calls the former.
 SETUP = "python -m dllm_plugins setup"
+#: What a function returns where an allocation failed; Outcome in source/library.cpp.
+NO_MEMORY = 1
 FLAGS = (
     "-std=gnu++20",
     "-O3",
@@ -118,11 +120,11 @@ def load() -> ctypes.CDLL:
     except OSError as error:
         raise KernelError(f"{path} cannot be loaded ({error}); remove it and run `{BUILD}`") from error
     structures.declare(library)
-    _share_threads(library)
+    share_threads(library)
     return library
 
 
-def _share_threads(library: ctypes.CDLL) -> None:
+def share_threads(library: ctypes.CDLL) -> None:
     """Compute on torch's OpenMP threads where they can be found; else on threads of our own."""
     # torch's OpenMP library was loaded with torch, which all of this package imports.
     try:
@@ -138,6 +140,20 @@ def _share_threads(library: ctypes.CDLL) -> None:
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
         library.dllm_use_openmp(*(ctypes.cast(getattr(openmp, name), ctypes.c_void_p) for name in names))
         return
+
+
+def raise_for(outcome: int, what: str) -> None:
+    """Turn what a function of the library returned into an exception; 0 is none.
+
+    :param what: was computed, and how much of it: "a pass over 9 positions".
+    :raises MemoryError: if an allocation failed, in any of its threads.
+    :raises KernelError: if something else did.
+    """
+    if outcome == NO_MEMORY:
+        raise MemoryError(f"no memory for {what}; ask for less at once")
+    if outcome:
+        said = load().dllm_said().decode(errors="replace")
+        raise KernelError(f"the compiled kernels failed in {what} ({said}); set DLLM_KERNELS='' to do without them")
 
 
 def why_not() -> str | None:

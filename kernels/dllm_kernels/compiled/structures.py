@@ -2,6 +2,7 @@
 
 import ctypes
 from ctypes import POINTER
+from ctypes import c_char_p
 from ctypes import c_double
 from ctypes import c_float
 from ctypes import c_int
@@ -110,6 +111,9 @@ def declare(library: ctypes.CDLL) -> None:
     """Types of the library's functions."""
     library.dllm_use_openmp.argtypes = [c_void_p, c_void_p, c_void_p]
     library.dllm_use_openmp.restype = None
+    library.dllm_said.restype = c_char_p
+    library.dllm_fail.argtypes = [c_int, c_int, c_int]
+    library.dllm_fail.restype = None
     library.dllm_workspace.restype = c_void_p
     library.dllm_free_workspace.argtypes = [c_void_p]
     library.dllm_free_workspace.restype = None

@@ -6,7 +6,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.dispatch import KernelError
 
@@ -23,6 +22,10 @@ class Store(Protocol):
         """Positions that every token sees: frozen and held ones."""
 
     @property
+    def capacity(self) -> int:
+        """Positions there is room for, kept ones included."""
+
+    @property
     def nbytes(self) -> int:
         """Memory of the store."""
 
@@ -30,7 +33,10 @@ class Store(Protocol):
         """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
 
     def pend(self, count: int) -> None:
-        """The first `count` positions of this pass may be frozen, then held."""
+        """The first `count` positions of this pass may be frozen, then held.
+
+        :raises KernelError: if there is no room for as many.
+        """
 
     def freeze(self, count: int) -> None:
         """The first `count` pending positions join the prefix; held ones go."""
@@ -42,7 +48,10 @@ class Store(Protocol):
         """Forget what is held."""
 
     def copy(self, length: int) -> "Store":
-        """A store of its own that holds the first `length` positions of this prefix."""
+        """A store of its own that holds the first `length` positions of this prefix.
+
+        :raises KernelError: if fewer are frozen.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +91,12 @@ class Decoder(Protocol):
         has room for its longest part.
 
         :param noisy: bool [N], where the low-rank pairs act; nowhere if left out.
-        :raises KernelError: for `noisy` positions of weights without low-rank pairs, and for
-            another decoder's store.
+        :raises KernelError: for `noisy` positions of weights without low-rank pairs, for another
+            decoder's store, and for anything :func:`~dllm_kernels.decoder.checks.check_pass` refuses.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, vocabulary] of hidden states [N, hidden]."""
-
-
-def keys_of(part: Part) -> KeyValues:
-    """The store of a decoder that works on :class:`~dllm_kernels.decoder.store.KeyValues`.
-
-    :raises KernelError: for another decoder's store.
-    """
-    if not isinstance(part.store, KeyValues):
-        raise KernelError(f"a store of {type(part.store).__name__} is another decoder's; use this one's new_store()")
-    return part.store
 
 
 def noisy_rows(noisy: Tensor | None, weights: DecoderWeights) -> Tensor | None:

@@ -11,20 +11,25 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dllm_kernels.compiled import library
 from dllm_kernels.compiled import structures
 from dllm_kernels.decoder.base import Part
 from dllm_kernels.decoder.base import noisy_rows
+from dllm_kernels.decoder.checks import check_draws
+from dllm_kernels.decoder.checks import check_pass
+from dllm_kernels.decoder.checks import check_rows
 from dllm_kernels.decoder.compiled_store import CompiledStore
-from dllm_kernels.decoder.compiled_store import store_of
 from dllm_kernels.decoder.compiled_weights import Packed
 from dllm_kernels.decoder.compiled_weights import pack
 from dllm_kernels.decoder.rotation import Rotation
 from dllm_kernels.decoder.weights import DecoderWeights
+from dllm_kernels.dispatch import KernelError
 from dllm_kernels.head import Unmasked
 
 
@@ -46,6 +51,7 @@ class CompiledDecoder:
         rotation = Rotation(weights.shape.hidden) if int8 else None
         self._packed: Packed = pack(weights, rotation)
         self.weights = weights
+        self._narrow = int(weights.embedding.dtype == torch.bfloat16)
         self._turn: Callable[[Tensor], Tensor] | None = None
         if rotation is not None:
             matrix, dtype = rotation.matrix().to(weights.norm.device), weights.norm.dtype
@@ -55,7 +61,6 @@ class CompiledDecoder:
             # Nothing that was given is to stay alive here.
             empty = weights.norm.new_empty(0)
             self.weights = replace(weights, embedding=self._packed.embedding, layers=(), head=empty)
-        self._narrow = int(weights.embedding.dtype == torch.bfloat16)
         self._space = self._library.dllm_workspace()
         weakref.finalize(self, self._library.dllm_free_workspace, self._space)
         self._turns = torch.empty(2, 0, len(weights.frequencies))
@@ -69,12 +74,12 @@ class CompiledDecoder:
     def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part], noisy: Tensor | None = None) -> Tensor:
         """See :class:`~dllm_kernels.decoder.base.Decoder`."""
         rows = len(tokens)
+        turns = self._rotary(check_pass(self.weights, CompiledStore, tokens, positions, parts, noisy))
         hidden = torch.empty(rows, self.weights.shape.hidden, dtype=self.weights.embedding.dtype)
-        turns = self._rotary(int(positions.max()) + 1) if rows else self._turns
-        seen = [part.seen.to(torch.uint8).contiguous() for part in parts]
+        seen = [part.seen.to("cpu", torch.uint8).contiguous() for part in parts]
         own, rounds = self._parts(parts, seen)
-        flags = None if noisy_rows(noisy, self.weights) is None else noisy
-        tokens, positions = tokens.contiguous(), positions.contiguous()
+        flags = None if noisy is None or noisy_rows(noisy, self.weights) is None else noisy.cpu().contiguous()
+        tokens, positions = tokens.cpu().contiguous(), positions.cpu().contiguous()
         call = structures.Pass(
             rows=rows,
             parts=len(parts),
@@ -89,8 +94,8 @@ class CompiledDecoder:
             hidden=hidden.data_ptr(),
             seconds=self._seconds,
         )
-        if self._library.dllm_forward(self._packed.model, call, self._space, self._narrow):
-            raise MemoryError(f"no memory for a pass over {rows} positions; forward fewer at once")
+        outcome = self._library.dllm_forward(self._packed.model, call, self._space, self._narrow)
+        library.raise_for(outcome, f"a pass over {rows} positions")
         return hidden if self._turn is None else self._turn_back_scaled(hidden).to(hidden.dtype)
 
     @torch.inference_mode()
@@ -119,32 +124,43 @@ class CompiledDecoder:
 
         :param noises: float64 [vocabulary] standard Gumbel numbers of each position, None where it is greedy.
         """
+        check_rows(hidden, self._packed.head.inputs, self.weights.norm)
         rows, hidden = len(hidden), self._turned(hidden).contiguous()
+        check_draws(rows, self._packed.head.outputs, temperatures, noises)
+        kept = [None if noise is None else noise.to("cpu", torch.float64).contiguous() for noise in noises]
         token, numbers = torch.empty(rows, dtype=torch.int64), torch.empty(3, rows)
         draws = (structures.Drawing * rows)()
-        kept = [None if noise is None else noise.to(torch.float64).contiguous() for noise in noises]
         for place, (noise, temperature) in enumerate(zip(kept, temperatures, strict=True)):
             draws[place] = structures.Drawing(None if noise is None else noise.data_ptr(), temperature)
         to = structures.Unmasked(token.data_ptr(), *(row.data_ptr() for row in numbers))
         threads = torch.get_num_threads()
-        if self._library.dllm_unmask(hidden.data_ptr(), self._packed.head, draws, to, rows, threads, self._narrow):
-            raise MemoryError(f"no memory for the head over {rows} positions; ask for fewer at once")
+        outcome = self._library.dllm_unmask(
+            hidden.data_ptr(), self._packed.head, draws, to, rows, threads, self._narrow
+        )
+        library.raise_for(outcome, f"the head over {rows} positions")
         return Unmasked(token, *numbers)
 
     def product(self, weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """A linear layer of its own: rows [N, in] to float32 [N, out], row-invariant.
 
         :param weight: [out, in] in the decoder's dtype.
+        :raises KernelError: for a weight or bias of another dtype or shape.
         """
-        linear = self._packed.linear(weight, bias, None, int8=False)
-        return lambda x: self._multiply(x, linear)
+        check_rows(weight, weight.shape[-1], self.weights.norm)
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise KernelError(f"bias {list(bias.shape)} must be [{len(weight)}]")
+        # bfloat16 is multiplied in pairs.
+        odd = self._narrow and weight.shape[1] % 2
+        linear = self._packed.linear(F.pad(weight, (0, odd)) if odd else weight, bias, None, int8=False)
+        return lambda x: self._multiply(F.pad(x, (0, odd)) if odd else x, linear)
 
     def _multiply(self, x: Tensor, linear: structures.Linear) -> Tensor:
+        check_rows(x, linear.inputs, self.weights.norm)
         x = x.contiguous()
         found = torch.empty(len(x), linear.outputs)
         threads = torch.get_num_threads()
-        if self._library.dllm_linear(x.data_ptr(), linear, found.data_ptr(), len(x), threads, self._narrow):
-            raise MemoryError(f"no memory for a product of {len(x)} rows; ask for fewer at once")
+        outcome = self._library.dllm_linear(x.data_ptr(), linear, found.data_ptr(), len(x), threads, self._narrow)
+        library.raise_for(outcome, f"a product of {len(x)} rows")
         return found
 
     def timings(self) -> dict[str, float]:
@@ -160,13 +176,12 @@ class CompiledDecoder:
             self._turns = torch.stack([angles.cos(), angles.sin()]) * self.weights.rope_scale
         return self._turns
 
-    @staticmethod
-    def _parts(parts: Sequence[Part], seen: Sequence[Tensor]) -> tuple[Any, int]:
+    def _parts(self, parts: Sequence[Part], seen: Sequence[Tensor]) -> tuple[Any, int]:
         """The parts, each with its number among those of its row, and the most parts of a row."""
         own = (structures.Part * len(parts))()
         counts: dict[int, int] = {}
         for place, (part, mask) in enumerate(zip(parts, seen, strict=True)):
-            store = store_of(part.store)
+            store = cast(CompiledStore, part.store)
             keys, values = store.pointers
             number = counts.get(id(store), 0)
             counts[id(store)] = number + 1

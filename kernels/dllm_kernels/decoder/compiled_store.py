@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.weights import DecoderShape
-from dllm_kernels.dispatch import KernelError
 
 #: Keys of a chunk, and what head sizes are padded to.
 CHUNK = 16
@@ -66,7 +65,11 @@ class CompiledStore(KeyValues):
 
     @torch.inference_mode()
     def copy(self, length: int) -> "CompiledStore":
-        """A store of its own that holds the first `length` positions of this prefix."""
+        """A store of its own that holds the first `length` positions of this prefix.
+
+        :raises KernelError: if fewer are frozen.
+        """
+        self._refuse_more_than_frozen(length)
         made = CompiledStore(self.shape, self.dtype)
         if not length:
             return made
@@ -88,16 +91,6 @@ class CompiledStore(KeyValues):
             for tensor in tensors:
                 by_slot = tensor.movedim(axis, 2)
                 by_slot[:, new // width, new % width] = by_slot[:, old // width, old % width].clone()
-
-
-def store_of(store: object) -> CompiledStore:
-    """The store of a part.
-
-    :raises KernelError: for another decoder's store.
-    """
-    if not isinstance(store, CompiledStore):
-        raise KernelError(f"a store of {type(store).__name__} is another decoder's; use this one's new_store()")
-    return store
 
 
 def _whole(length: int) -> int:

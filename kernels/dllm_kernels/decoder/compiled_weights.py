@@ -11,10 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dllm_kernels.compiled import library
 from dllm_kernels.compiled import structures
+from dllm_kernels.decoder.checks import check_weights
 from dllm_kernels.decoder.rotation import ROWS
 from dllm_kernels.decoder.rotation import Rotation
 from dllm_kernels.decoder.rotation import turned_embedding
@@ -101,8 +103,10 @@ def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
 
     :param rotation: given for int8: the residual stream and what the head reads are turned by it.
         Weights that were given are emptied one by one, and the embedding is turned in place.
-    :raises KernelError: for numbers that int8 cannot hold.
+    :raises KernelError: for weights of other sizes than their shape's, or that C++ does not
+        compute, and for numbers that int8 cannot hold.
     """
+    weights = _computable(weights)
     packed = Packed(weights.embedding)
     layers = (structures.Layer * len(weights.layers))()
     for place, layer in enumerate(weights.layers):
@@ -133,6 +137,28 @@ def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
         layer=layers,
     )
     return packed
+
+
+def _computable(weights: DecoderWeights) -> DecoderWeights:
+    """The weights, with low-rank pairs of an even rank, as bfloat16 is multiplied in pairs."""
+    check_weights(weights)
+    like, shape = weights.embedding, weights.shape
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.bfloat16):
+        raise KernelError(
+            f"the compiled kernels compute float32 or bfloat16 on the cpu, not {like.dtype} on {like.device}"
+        )
+    if like.dtype == torch.float32:
+        return weights
+    odd = [name for name in ("hidden", "intermediate") if getattr(shape, name) % 2]
+    if odd:
+        raise KernelError(f"{odd[0]}={getattr(shape, odd[0])} must be even, as bfloat16 is multiplied in pairs")
+    if weights.low_rank is None or len(weights.low_rank[0][0].down) % 2 == 0:
+        return weights
+    even = tuple(
+        tuple(LowRankPair(F.pad(pair.down, (0, 0, 0, 1)), F.pad(pair.up, (0, 1))) for pair in layer)
+        for layer in weights.low_rank
+    )
+    return replace(weights, low_rank=even)
 
 
 def _turn_embedding(packed: Packed, weights: DecoderWeights, rotation: Rotation) -> None:

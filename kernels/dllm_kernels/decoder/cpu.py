@@ -9,6 +9,7 @@ the weights (:mod:`~dllm_kernels.decoder.matrices`) make three decoders.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,9 @@ from torch import Tensor
 from dllm_kernels.decoder.attention import Attention
 from dllm_kernels.decoder.attention import Mask
 from dllm_kernels.decoder.base import Part
-from dllm_kernels.decoder.base import keys_of
 from dllm_kernels.decoder.base import noisy_rows
+from dllm_kernels.decoder.checks import check_pass
+from dllm_kernels.decoder.checks import check_weights
 from dllm_kernels.decoder.layers import Layer
 from dllm_kernels.decoder.layers import Pair
 from dllm_kernels.decoder.layers import head_of
@@ -81,6 +83,7 @@ class CpuDecoder:
     row_invariant = True
 
     def __init__(self, weights: DecoderWeights) -> None:
+        check_weights(weights)
         self.weights = weights
         self._products = Products()
         self._attend = Attention()
@@ -97,6 +100,7 @@ class CpuDecoder:
     @torch.inference_mode()
     def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part], noisy: Tensor | None = None) -> Tensor:
         """See :class:`~dllm_kernels.decoder.base.Decoder`."""
+        check_pass(self.weights, KeyValues, tokens, positions, parts, noisy)
         open_rows = noisy_rows(noisy, self.weights)
         rows = len(tokens)
         space = self._space(-(-rows // STEP) * STEP)
@@ -122,7 +126,7 @@ class CpuDecoder:
         return self._spaces[rows]
 
     def _masked(self, part: Part) -> _Masked:
-        store, rows = keys_of(part), len(part.seen)
+        store, rows = cast(KeyValues, part.store), len(part.seen)
         end = store.kept + rows
         seen = torch.zeros(rows, whole_blocks(end), dtype=torch.bool)
         seen[:, : store.kept] = True

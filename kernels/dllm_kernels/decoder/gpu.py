@@ -19,6 +19,8 @@ from dllm_kernels.attention.pages import PagedRow
 from dllm_kernels.attention.pages import PagePool
 from dllm_kernels.decoder.base import Part
 from dllm_kernels.decoder.base import noisy_rows
+from dllm_kernels.decoder.checks import check_pass
+from dllm_kernels.decoder.checks import check_weights
 from dllm_kernels.decoder.graphs import Graphs
 from dllm_kernels.decoder.graphs import Record
 from dllm_kernels.decoder.graphs import cuda_recorder
@@ -41,6 +43,7 @@ class GpuDecoder:
     """
 
     def __init__(self, weights: DecoderWeights, attend: str | None = None, record: Record | None = None) -> None:
+        check_weights(weights)
         shape, like = weights.shape, weights.embedding
         self.weights = weights
         self._pool = PagePool(shape.layers, shape.kv_heads, shape.head_dim, like.dtype, like.device)
@@ -59,6 +62,7 @@ class GpuDecoder:
     @torch.inference_mode()
     def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part], noisy: Tensor | None = None) -> Tensor:
         """See :class:`~dllm_kernels.decoder.base.Decoder`."""
+        check_pass(self.weights, PagedRow, tokens, positions, parts, noisy)
         inputs = inputs_of(self._pool, tokens, positions, parts, noisy_rows(noisy, self.weights))
         if self._graphs is None or len(inputs.tokens) > RECORDED_ROWS:
             return self._compute(*inputs)[: len(tokens)]

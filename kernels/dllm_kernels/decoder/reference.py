@@ -1,14 +1,16 @@
 """The block decoder as plainly as it can be said: one part after another, one product after another."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dllm_kernels.decoder.base import Part
-from dllm_kernels.decoder.base import keys_of
 from dllm_kernels.decoder.base import noisy_rows
+from dllm_kernels.decoder.checks import check_pass
+from dllm_kernels.decoder.checks import check_weights
 from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.int8 import ReferenceLinear
@@ -21,6 +23,7 @@ class ReferenceDecoder:
     row_invariant = False
 
     def __init__(self, weights: DecoderWeights) -> None:
+        check_weights(weights)
         self.weights = weights
 
     def new_store(self) -> KeyValues:
@@ -31,6 +34,7 @@ class ReferenceDecoder:
     @torch.inference_mode()
     def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part], noisy: Tensor | None = None) -> Tensor:
         """See :class:`~dllm_kernels.decoder.base.Decoder`."""
+        check_pass(self.weights, KeyValues, tokens, positions, parts, noisy)
         open_rows = noisy_rows(noisy, self.weights)
         embedding = self.weights.embedding
         angles = torch.outer(positions.float().to(embedding.device), self.weights.frequencies)
@@ -77,7 +81,7 @@ class ReferenceDecoder:
         q, k, v = fused.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
-        store = keys_of(part)
+        store = cast(KeyValues, part.store)
         seen = F.pad(part.seen.to(x.device), (store.kept, 0), value=True)
         keys, values = store.write(index, _turn(k, turns), v)
         share = shape.heads // shape.kv_heads

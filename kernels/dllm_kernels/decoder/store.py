@@ -74,7 +74,12 @@ class KeyValues:
         return self.keys[layer][:, :padded], self.values[layer][:, :padded]
 
     def pend(self, count: int) -> None:
-        """The first `count` positions of this pass may be frozen, then held."""
+        """The first `count` positions of this pass may be frozen, then held.
+
+        :raises KernelError: if there is no room for as many.
+        """
+        if not 0 <= count <= self.capacity - self.kept:
+            raise KernelError(f"{count} positions do not fit behind {self.kept} of {self.capacity}; reserve room first")
         self._pending = [*range(self.kept, self.kept + count)]
 
     @torch.inference_mode()
@@ -99,6 +104,8 @@ class KeyValues:
         :raises KernelError: if they are not pending.
         """
         slots = self._first(max(indices, default=-1) + 1)
+        if min(indices, default=0) < 0:
+            raise KernelError(f"positions {list(indices)} are wanted; count them from 0 on")
         self._move([slots[index] for index in indices], self.length)
         self.held, self._pending = len(indices), []
 
@@ -108,7 +115,11 @@ class KeyValues:
 
     @torch.inference_mode()
     def copy(self, length: int) -> "KeyValues":
-        """A store of its own that holds the first `length` positions of this prefix."""
+        """A store of its own that holds the first `length` positions of this prefix.
+
+        :raises KernelError: if fewer are frozen.
+        """
+        self._refuse_more_than_frozen(length)
         made = KeyValues(self.shape, self.device, self.dtype)
         if not length:
             return made
@@ -124,9 +135,13 @@ class KeyValues:
         for tensor in [*self.keys, *self.values]:
             tensor[:, begin : begin + len(slots)] = tensor.index_select(1, places)
 
+    def _refuse_more_than_frozen(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise KernelError(f"{length} positions of a prefix are wanted, {self.length} are frozen")
+
     def _first(self, count: int) -> list[int]:
         """The slots of what is pending, at least `count`."""
-        if len(self._pending) < count:
+        if not 0 <= count <= len(self._pending):
             raise KernelError(f"{count} positions of the last pass are wanted, {len(self._pending)} are pending")
         return self._pending
 

@@ -24,18 +24,20 @@ struct Part {
     const uint8_t* seen;
 };
 
+// A thread's own buffers, for `rows` queries times heads of a group, `size` wide.
 struct Scratch {
-    std::vector<float> scores, sums, largest, total;
-    std::vector<Unit> weights;
+    std::vector<float> scores, sums, largest, total, head;
+    std::vector<Unit> weights, packed;
     std::vector<const Unit*> queries;
     void fit(int rows, int size) {
-        if ((int)largest.size() >= rows && sums.size() >= (size_t)rows * size) return;
         scores.resize((size_t)rows * BLOCK);
         weights.resize((size_t)rows * BLOCK);
         sums.resize((size_t)rows * size);
         largest.resize(rows);
         total.resize(rows);
         queries.resize(rows);
+        head.resize(size);
+        packed.resize(size);
     }
 };
 
@@ -169,7 +171,6 @@ template <class T, class Query, class Result>
 void attend(const Part& part, int layer, int kv_head, int share, int query, int queries, int size, float scale,
             Scratch& scratch, const Query& q, const Result& result) {
     int rows = share * queries, units = size / T::PER_UNIT;
-    scratch.fit(rows, size);
     std::fill_n(scratch.sums.begin(), (size_t)rows * size, 0.0f);
     for (int m = 0; m < rows; m++) {
         scratch.queries[m] = q(part.row + query + m % queries, kv_head * share + m / queries);

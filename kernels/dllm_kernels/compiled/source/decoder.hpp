@@ -35,7 +35,7 @@ struct Pass {
     double* seconds;  // linear, attention, other; or absent
 };
 
-// Float32 and unit buffers of a pass; kept from one pass to the next.
+// Float32 and unit buffers of a pass; kept from one pass to the next. All are made before the threads begin.
 struct Workspace {
     std::vector<float> x, qkv;
     std::vector<Unit> normed, query, seen, inner, low;
@@ -58,11 +58,19 @@ class Forward {
         s_.inner.resize((size_t)rows * units(m_.intermediate));
         s_.low.resize((size_t)rows * units(m_.rank));
         s_.scratch.resize(p_.threads);
+        for (Scratch& own : s_.scratch) own.fit(m_.heads / m_.kv_heads * QUERIES, size_);
         s_.levels.fit(rows, std::max({m_.hidden, m_.intermediate, m_.heads * m_.head_dim}));
     }
 
     void run() {
-        pool().run(p_.threads, [this](int thread) { work(thread); });
+        pool().run(p_.threads, [this](int thread) {
+            try {
+                work(thread);
+            } catch (...) {
+                barrier_.abandon();
+                throw;
+            }
+        });
     }
 
   private:
@@ -72,6 +80,7 @@ class Forward {
 
     // All threads meet; the first keeps the time.
     void meet(int thread, Kind kind) {
+        fault.look(thread);
         barrier_.wait(p_.threads);
         if (!p_.seconds || thread) return;
         auto now = std::chrono::steady_clock::now();
@@ -200,7 +209,7 @@ class Forward {
     }
 
     void turn_queries(const Layer& layer, int thread) {
-        std::vector<float> head(m_.head_dim);
+        std::vector<float>& head = s_.scratch[thread].head;
         Share rows(p_.rows, 1, thread, p_.threads);
         for (int r = rows.begin; r < rows.end; r++)
             for (int h = 0; h < m_.heads; h++) {
@@ -213,8 +222,8 @@ class Forward {
 
     // Keys and values of a round's parts, behind what their stores keep.
     void write(int index, const Layer& layer, int round, int thread) {
-        std::vector<float> head(size_);
-        std::vector<Unit> packed(size_);
+        std::vector<float>& head = s_.scratch[thread].head;
+        std::vector<Unit>& packed = s_.scratch[thread].packed;
         for (int i = 0; i < p_.parts; i++) {
             const Part& part = p_.part[i];
             if (part.round != round) continue;

@@ -103,8 +103,10 @@ template <class T>
 void unmask(const Product<T>& product, int rows, int threads, const Drawing* drawings, const Unmasked& to) {
     int vocabulary = product.l.outputs, blocks = (vocabulary + IDS - 1) / IDS;
     std::vector<Seen> seen((size_t)blocks * rows);
+    std::vector<float> room((size_t)threads * rows * IDS);
     pool().run(threads, [&](int thread) {
-        std::vector<float> logits((size_t)rows * IDS);
+        fault.look(thread);
+        float* logits = room.data() + (size_t)thread * rows * IDS;
         Share own(blocks, 1, thread, threads);
         for (int block = own.begin; block < own.end; block++) {
             int first = block * IDS, last = std::min(first + IDS, vocabulary);
@@ -112,10 +114,10 @@ void unmask(const Product<T>& product, int rows, int threads, const Drawing* dra
                 float found[TILE];
                 product(row, count, out, some, found);
                 hand_out(row, count, out, some, found,
-                         [&](int r, int n, auto value) { store(logits.data() + (size_t)r * IDS + n - first, value); });
+                         [&](int r, int n, auto value) { store(logits + (size_t)r * IDS + n - first, value); });
             });
             for (int r = 0; r < rows; r++)
-                seen[(size_t)block * rows + r] = look_at(logits.data() + (size_t)r * IDS, first, last - first, drawings[r]);
+                seen[(size_t)block * rows + r] = look_at(logits + (size_t)r * IDS, first, last - first, drawings[r]);
         }
     });
     for (int r = 0; r < rows; r++) {

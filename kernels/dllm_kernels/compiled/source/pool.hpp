@@ -2,8 +2,8 @@
 // a layer costs no thread start and no trip through Python.
 #pragma once
 
-#include <atomic>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include <unistd.h>
@@ -11,6 +11,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+
+#include "failure.hpp"
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -34,6 +36,7 @@ class Barrier {
     void wait(int threads) {
         if (threads == 1) return;
         int seen = generation_.load(std::memory_order_acquire);
+        leave_abandoned();
         if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
             arrived_.store(0, std::memory_order_relaxed);
             generation_.store(seen + 1, std::memory_order_release);
@@ -41,11 +44,24 @@ class Barrier {
             return;
         }
         await_change(generation_, seen);
+        leave_abandoned();
+    }
+
+    // By a thread that fails: nobody waits for it, here or at the next meeting.
+    void abandon() {
+        abandoned_.store(true, std::memory_order_release);
+        generation_.fetch_add(1, std::memory_order_acq_rel);
+        generation_.notify_all();
     }
 
   private:
+    void leave_abandoned() const {
+        if (abandoned_.load(std::memory_order_acquire)) throw Abandoned{};
+    }
+
     alignas(64) std::atomic<int> arrived_{0};
     alignas(64) std::atomic<int> generation_{0};
+    std::atomic<bool> abandoned_{false};
 };
 
 // The OpenMP library that torch computes with, found at run time (libgomp's own interface, which
@@ -79,27 +95,30 @@ struct OpenMP {
     }
 };
 
-inline OpenMP& open_mp() {
-    static OpenMP found;
-    return found;
-}
+inline OpenMP open_mp;
 
 class Pool {
   public:
-    // Runs work(thread) for thread = 0 ... threads - 1, the first on the caller's thread.
+    // Runs work(thread) for thread = 0 ... threads - 1, the first on the caller's thread. What one of
+    // them throws is thrown here when all are done, and the pool serves the next call.
     template <class Work>
     void run(int threads, const Work& work) {
-        if (threads <= 1) return work(0);
-        if (open_mp().run(threads, work)) return;
+        Failure failure;
+        auto guarded = [&](int thread) { failure.guard(work, thread); };
+        if (threads <= 1)
+            guarded(0);
+        else if (!open_mp.run(threads, guarded))
+            run_own(threads, guarded);
+        failure.rethrow();
+    }
+
+    bool survived() const { return owner_ == getpid(); }
+
+  private:
+    template <class Work>
+    void run_own(int threads, const Work& work) {
         std::lock_guard<std::mutex> turn(turn_);
-        if (owner_ != getpid()) {  // threads do not survive a fork
-            workers_ = 0;
-            owner_ = getpid();
-        }
-        while (workers_ < threads - 1) {
-            int index = ++workers_, seen = generation_.load();
-            std::thread([this, index, seen] { serve(index, seen); }).detach();
-        }
+        while (workers_ < threads - 1) start(workers_ + 1);
         call_ = [](const void* what, int thread) { (*static_cast<const Work*>(what))(thread); };
         work_ = &work;
         threads_ = threads;
@@ -110,7 +129,16 @@ class Pool {
         for (int left; (left = left_.load(std::memory_order_acquire));) await_change(left_, left);
     }
 
-  private:
+    void start(int index) {
+        int seen = generation_.load();
+        try {
+            std::thread([this, index, seen] { serve(index, seen); }).detach();
+        } catch (const std::system_error&) {
+            throw NoThreads{};
+        }
+        workers_ = index;
+    }
+
     void serve(int index, int seen) {
         for (;;) {
             await_change(generation_, seen);
@@ -122,7 +150,7 @@ class Pool {
 
     std::mutex turn_;
     int workers_ = 0;
-    pid_t owner_ = getpid();
+    const pid_t owner_ = getpid();
     void (*call_)(const void*, int) = nullptr;
     const void* work_ = nullptr;
     int threads_ = 0;
@@ -130,10 +158,17 @@ class Pool {
     alignas(64) std::atomic<int> left_{0};
 };
 
+// Never destroyed: its threads may outlive main.
+inline std::atomic<Pool*> made_pool{new Pool};
+
+// Neither threads nor whoever holds the lock survive a fork: the child makes a pool of its own.
 inline Pool& pool() {
-    // Never destroyed: its threads may outlive main.
-    static Pool* made = new Pool;
-    return *made;
+    Pool* found = made_pool.load(std::memory_order_acquire);
+    if (found->survived()) return *found;
+    Pool* own = new Pool;
+    if (made_pool.compare_exchange_strong(found, own)) return *own;
+    delete own;
+    return *found;
 }
 
 // This thread's share of 0 ... total - 1, in whole `step`s.

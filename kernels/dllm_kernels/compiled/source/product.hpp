@@ -104,7 +104,7 @@ inline void each_tile(int rows, int begin, int end, const Visit& visit) {
     for (int first = begin; first < end; first += panel) {
         int last = std::min(first + panel, end);
         for (int group = 0; group < groups; group++) {
-            int row = rows * group / groups, count = rows * (group + 1) / groups - row;
+            int row = (int)((int64_t)rows * group / groups), count = (int)((int64_t)rows * (group + 1) / groups) - row;
             int step = outputs_of(count);
             for (int out = first; out < last; out += step) visit(row, count, out, std::min(step, last - out));
         }
