@@ -28,6 +28,8 @@ from dllm_plugins.reading import is_there
 from dllm_plugins.reading import read_object
 from dllm_plugins.reading import reading
 from dllm_plugins.reading import regular
+from dllm_plugins.tensors import add_file
+from dllm_plugins.tensors import compare
 
 INDEX = "model.safetensors.index.json"
 #: How many names may be missing before no more are made up.
@@ -129,11 +131,7 @@ def read_mapped(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for path in checkpoint.files:
-        found = read_file(path, "download it again")
-        twice = sorted(tensors.keys() & found.keys())
-        if twice:
-            raise CheckpointError(f"{path} holds {twice[0]!r} again; remove the file that does not belong here")
-        tensors |= found
+        add_file(tensors, read_file(path, "download it again"), path)
     return tensors
 
 
@@ -147,7 +145,8 @@ def native_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     with reading(checkpoint.folder):
         tensors = checkpoint.layout.tensors(stored, checkpoint.config)
         _bound(tensors, config, checkpoint)
-        _compare(tensors, expected_tensors(checkpoint.layout.native(checkpoint.config), config, tensors), checkpoint)
+        expected = expected_tensors(checkpoint.layout.native(checkpoint.config), config, tensors)
+        compare(tensors, expected, f"{checkpoint.folder} ({checkpoint.layout.name})", "download it again")
     return tensors
 
 
@@ -233,19 +232,3 @@ def expected_tensors(native: type[PreTrainedModel], config: Any, stored: Collect
         else:
             expected[name] = tuple(tensor.shape)
     return expected
-
-
-def _compare(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], checkpoint: Checkpoint) -> None:
-    """Refuse weights that contradict the config.
-
-    :raises CheckpointError: naming a tensor that is missing, surplus or misshapen.
-    """
-    where = f"{checkpoint.folder} ({checkpoint.layout.name})"
-    missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    if missing:
-        raise CheckpointError(f"{where} has no tensor {missing[0]!r} ({len(missing)} missing in all)")
-    if surplus:
-        raise CheckpointError(f"{where} holds {surplus[0]!r}, which its config does not account for")
-    for name, shape in expected.items():
-        if tuple(tensors[name].shape) != shape:
-            raise CheckpointError(f"{where}: {name} is {tuple(tensors[name].shape)}, config.json says {shape}")

@@ -144,7 +144,7 @@ def test_missing_or_damaged_weights_are_refused(tiny_folder: Path, tmp_path: Pat
         ({"tie_word_embeddings": False}, "tie_word_embeddings=False"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type='yarn'"),
         ({"attention_bias": True}, "attention_bias=True"),
-        ({"hidden_size": None}, "config.json lacks or garbles"),
+        ({"hidden_size": None}, "hidden_size=None"),
         ({"vocab_size": 300}, "config.json says (300, 64)"),
         ({"eos_token_id": None}, "eos_token_id=None"),
     ],

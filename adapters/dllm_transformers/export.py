@@ -7,10 +7,16 @@ from torch import Tensor
 from torch import nn
 from transformers import GenerationConfig
 
+from dllm_plugins.denoisers.low_rank import CHAINED
+from dllm_plugins.denoisers.low_rank import DRAFTS
+from dllm_plugins.denoisers.low_rank import RANKED
 from dllm_plugins.denoisers.low_rank import low_rank_from
 from dllm_plugins.denoisers.low_rank import read_low_rank
 from dllm_plugins.denoisers.placement import DTYPES
+from dllm_plugins.denoisers.weights import EMBEDDING
+from dllm_plugins.denoisers.weights import HEAD
 from dllm_plugins.denoisers.weights import LlamaShape
+from dllm_plugins.denoisers.weights import check_llama
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.errors import OptionError
@@ -77,21 +83,22 @@ def tri_mode_model(base: Path, denoiser: dict[str, Tensor], dtype: torch.dtype) 
     :raises CheckpointError: if they are missing, damaged or do not fit one another.
     """
     found = read_config(base)
-    low_rank_from(denoiser, {}, LlamaShape.from_config(found), dtype, "the denoiser")
+    shape = LlamaShape.from_config(found)
+    low_rank_from(denoiser, {}, shape, dtype, "the denoiser")
+    weights = check_llama(read_tensors(base), shape, str(base))
     taken = {name: value for name, value in found.items() if name not in ("architectures", "model_type", "dtype")}
-    shortlist = denoiser.get("draft_tokens")
+    shortlist = denoiser.get(DRAFTS)
     config = TriModeConfig(
         **taken,
-        denoiser_rank=len(denoiser["layers.0.qkv.down"]),
-        denoiser_chain=len(denoiser["chain.down"]),
+        denoiser_rank=len(denoiser[RANKED]),
+        denoiser_chain=len(denoiser[CHAINED]),
         denoiser_shortlist=0 if shortlist is None else len(shortlist),
     )
     model = TriModeForCausalLM(config)
     nn.Module.to(model, dtype)
-    weights = read_tensors(base)
     model.load_state_dict(
         {
-            "lm_head.weight": weights["model.embed_tokens.weight"],
+            HEAD: weights[EMBEDDING],
             **weights,
             **{DENOISER_PREFIX + name: tensor for name, tensor in denoiser.items()},
         }

@@ -9,20 +9,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from transformers import AutoConfig
 from transformers import AutoModelForCausalLM
 from transformers import LlamaForCausalLM
 
-from dllm_plugins.errors import CheckpointError
+from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.files import hub_folder
 from dllm_plugins.reading import reading
-from dllm_plugins.reading import regular
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import write_custom_generate
+from dllm_transformers.opening import HUB
 from dllm_transformers.tri_mode import MODEL_TYPE
 from dllm_transformers.tri_mode import TriModeConfig
 from dllm_transformers.tri_mode import TriModeDenoiser
+from dllm_transformers.tri_mode import check_config
+from dllm_transformers.tri_mode import check_folder
 
 
 class TriModeForCausalLM(LlamaForCausalLM):
@@ -31,28 +33,28 @@ class TriModeForCausalLM(LlamaForCausalLM):
     config_class = TriModeConfig
 
     def __init__(self, config: TriModeConfig) -> None:
+        # Before a single layer is made.
+        check_config(config)
         super().__init__(config)
         self.denoiser = TriModeDenoiser(config)
         self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
-    ) -> Any:
-        """As in transformers, but nothing that is missing is made up.
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Like every model's, but a checkpoint whose tensors do not fit its config is not loaded in part.
 
-        :raises CheckpointError: for files that are missing or damaged, and weights that the config contradicts.
+        :raises CheckpointError: for files that are missing or damaged, and naming a tensor that is
+            missing, surplus, misshapen or no weight.
         """
-        name = pretrained_model_name_or_path
-        with reading(name):
-            if name is not None and Path(name).is_dir():
-                _check_layers(Path(name), kwargs.get("config") or TriModeConfig.from_pretrained(name))
-            found: Any = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
-        model, report = found
-        for kind in ("missing_keys", "unexpected_keys"):
-            if name is not None and report[kind]:
-                raise CheckpointError(f"{name}: {kind.replace('_', ' ')} {sorted(report[kind])[:3]}; export it again")
-        return (model, report) if output_loading_info else model
+        if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
+            hub = {key: kwargs[key] for key in HUB if kwargs.get(key) is not None}
+            folder = hub_folder(pretrained_model_name_or_path, **hub) / (kwargs.get("subfolder") or "")
+            config = kwargs.get("config")
+            with reading(folder):
+                own = config if isinstance(config, TriModeConfig) else TriModeConfig(**read_config(folder))
+            check_folder(folder, own)
+        with reading(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """See :func:`dllm_transformers.generate`; `custom_generate="..."` still loads another strategy."""
@@ -75,23 +77,6 @@ class TriModeForCausalLM(LlamaForCausalLM):
         config["architectures"] = ["AutoModelForCausalLM"]
         place.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         write_custom_generate(Path(save_directory))
-
-
-def _check_layers(folder: Path, config: TriModeConfig) -> None:
-    """Refuse a config of more layers than there are, for which transformers would make up weights.
-
-    :raises CheckpointError: naming both numbers.
-    """
-    names: set[str] = set()
-    for path in folder.glob("*.safetensors"):
-        with safe_open(regular(path), framework="pt") as file:
-            names.update(file.keys())
-    found = {name.split(".")[2] for name in names if name.startswith("model.layers.")}
-    if names and len(found) != config.num_hidden_layers:
-        raise CheckpointError(
-            f"{folder}: config.json says num_hidden_layers={config.num_hidden_layers}, the weights are of "
-            f"{len(found)}; export it again"
-        )
 
 
 def register() -> None:

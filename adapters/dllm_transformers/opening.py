@@ -20,7 +20,7 @@ from dllm_plugins.reading import reading
 from dllm_transformers.diffusion_config import DiffusionConfig
 
 #: Of the hub; snapshots take them.
-_HUB = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+HUB = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 #: What the Auto classes and `pipeline` hand on to every class, and nothing here depends on.
 _OF_NO_EFFECT = frozenset(
     {"_commit_hash", "_from_auto", "_from_pipeline", "adapter_kwargs", "code_revision", "low_cpu_mem_usage"}
@@ -48,7 +48,7 @@ def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options
     :raises OptionError: for options that do not fit.
     """
     load = LoadOptions(**{key: options.pop(key, None) for key in ("family", "preset", "mask_id")})
-    hub = {key: options.pop(key) for key in _HUB if key in options}
+    hub = {key: options.pop(key) for key in HUB if key in options}
     folder = hub_folder(name, **hub) / (options.pop("subfolder", None) or "")
     checkpoint = open_checkpoint(folder, load.family)
     if config is not None:

@@ -1,5 +1,6 @@
 """The parts of a tri-mode checkpoint that are ours: its config and its denoiser's tensors."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,13 +9,22 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers import PreTrainedConfig
 
+from dllm_plugins import limits
+from dllm_plugins.denoisers.low_rank import CHAINED
+from dllm_plugins.denoisers.low_rank import DRAFTS
 from dllm_plugins.denoisers.low_rank import LINEARS
+from dllm_plugins.denoisers.low_rank import RANKED
+from dllm_plugins.denoisers.low_rank import check_low_rank
 from dllm_plugins.denoisers.low_rank import low_rank_sizes
 from dllm_plugins.denoisers.weights import LlamaShape
+from dllm_plugins.denoisers.weights import check_llama
+from dllm_plugins.denoisers.weights import read_tensors
+from dllm_plugins.errors import CheckpointError
 from dllm_plugins.limits import check_numbers
 from dllm_plugins.reading import reading
 
 MODEL_TYPE = "dllm_tri_mode"
+REMEDY = "export the model again"
 #: Where the denoiser's tensors stand among those of a checkpoint.
 DENOISER_PREFIX = "denoiser."
 
@@ -52,12 +62,47 @@ def shape_of(config: PreTrainedConfig) -> LlamaShape:
     return LlamaShape.from_config(found | ({"model_type": "llama"} if found["model_type"] == MODEL_TYPE else {}))
 
 
+def check_config(config: TriModeConfig) -> LlamaShape:
+    """The base's numbers, if all of them and the denoiser's are such as a model has.
+
+    :raises CheckpointError: naming one that is none.
+    """
+    shape = shape_of(config)
+    for name, least in (("denoiser_rank", 1), ("denoiser_chain", 1), ("denoiser_shortlist", 0)):
+        most = shape.vocabulary if name == "denoiser_shortlist" else limits.WIDTH
+        limits.whole(getattr(config, name), name, "config.json", least, most)
+    return shape
+
+
+def check_folder(folder: Path, config: TriModeConfig) -> None:
+    """Refuse a checkpoint whose tensors are not all that its config says.
+
+    :raises CheckpointError: naming one that is missing, surplus, misshapen, or no weight or token id.
+    """
+    shape, tensors, origin = check_config(config), read_tensors(folder), str(folder)
+    own = {name: tensors.pop(name) for name in [*tensors] if name.startswith(DENOISER_PREFIX)}
+    check_llama(tensors, shape, origin, REMEDY)
+    weights, drafts = check_low_rank(
+        {name.removeprefix(DENOISER_PREFIX): tensor for name, tensor in own.items()}, shape, origin, REMEDY
+    )
+    numbers = {
+        "denoiser_rank": len(weights[RANKED]),
+        "denoiser_chain": len(weights[CHAINED]),
+        "denoiser_shortlist": 0 if drafts is None else len(drafts),
+    }
+    for name, number in numbers.items():
+        if getattr(config, name) != number:
+            raise CheckpointError(
+                f"{origin}: config.json says {name}={getattr(config, name)}, and its tensors say {number}; {REMEDY}"
+            )
+
+
 class TriModeDenoiser(nn.Module):
     """The denoiser's tensors, under the names of the shipped safetensors file."""
 
     def __init__(self, config: TriModeConfig) -> None:
         super().__init__()
-        shape = shape_of(config)
+        shape = check_config(config)
         hidden, rank, chain = shape.hidden, config.denoiser_rank, config.denoiser_chain
         sizes = low_rank_sizes(shape)
         self.mask_embedding = nn.Parameter(torch.zeros(hidden))
@@ -67,7 +112,7 @@ class TriModeDenoiser(nn.Module):
             for _ in range(config.num_hidden_layers)
         )
         if config.denoiser_shortlist:
-            self.register_buffer("draft_tokens", torch.zeros(config.denoiser_shortlist, dtype=torch.int32))
+            self.register_buffer(DRAFTS, torch.zeros(config.denoiser_shortlist, dtype=torch.int32))
 
 
 def _pair(inner: int, rank: int, outer: int) -> nn.ParameterDict:

@@ -5,6 +5,7 @@ chain head lets an open row know the tokens on its left (in the spirit of arXiv
 2402.05109): h' = h + W2 silu(W1 [h; e(left); e(left of left)]).
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -17,10 +18,20 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.reading import regular
+from dllm_plugins.tensors import compare
+from dllm_plugins.tensors import converted
 
 FORMAT = "dllm-plugins low-rank denoiser 1"
 SCALE = 2.0
 LINEARS = ("qkv", "out", "gate_up", "down")
+#: What tells the rank of all pairs, and the width of the chain head.
+RANKED, CHAINED = "layers.0.qkv.down", "chain.down"
+#: Token ids among the weights.
+DRAFTS = "draft_tokens"
+REMEDY = (
+    "leave denoiser= out for the shipped weights, which fit SmolLM2-135M-Instruct, or give a file made for this base"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,7 @@ def read_low_rank(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     :raises CheckpointError: if it is missing, damaged or of another format.
     """
+    regular(path, REMEDY)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
@@ -81,37 +93,70 @@ def low_rank_from(
     """Denoiser weights from tensors of the shipped file's names.
 
     :param origin: where they are from, for errors.
-    :raises CheckpointError: if one is missing or does not fit the base.
+    :raises CheckpointError: if one is missing, surplus, does not fit the base, or holds what no
+        weight and no token id can be.
     """
-    tensors = dict(tensors)
-    draft = tensors.pop("draft_tokens", None)
-    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    try:
-        pairs = tuple(
-            tuple((tensors[f"layers.{i}.{name}.down"], tensors[f"layers.{i}.{name}.up"]) for name in LINEARS)
-            for i in range(shape.layers)
-        )
-        weights = LowRankWeights(
-            pairs, tensors["mask_embedding"], tensors["chain.down"], tensors["chain.up"], draft, metadata
-        )
-    except KeyError as error:
-        raise CheckpointError(f"{origin} has no tensor {error.args[0]!r}; it does not fit this base model") from error
-    _check(origin, weights, shape)
-    return weights
+    tensors, draft = check_low_rank(tensors, shape, origin)
+    tensors = converted(tensors, dtype, origin, REMEDY)
+    pairs = tuple(
+        tuple((tensors[f"layers.{i}.{name}.down"], tensors[f"layers.{i}.{name}.up"]) for name in LINEARS)
+        for i in range(shape.layers)
+    )
+    return LowRankWeights(pairs, tensors["mask_embedding"], tensors[CHAINED], tensors["chain.up"], draft, metadata)
 
 
-def _check(origin: str, weights: LowRankWeights, shape: LlamaShape) -> None:
-    sizes = low_rank_sizes(shape)
-    for layer in weights.pairs:
-        for name, (down, _) in zip(LINEARS, layer, strict=True):
-            size = sizes[name][0]
-            if down.shape[1] != size:
-                raise CheckpointError(f"{origin}: {name} expects {down.shape[1]} inputs, the base model has {size}")
-    if tuple(weights.mask_embedding.shape) != (shape.hidden,):
+def check_low_rank(
+    tensors: Mapping[str, Tensor], shape: LlamaShape, origin: str, remedy: str = REMEDY
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The weights by the shipped file's names, and the ids that drafts are chosen among, if there are any.
+
+    :raises CheckpointError: as :func:`low_rank_from`, but for numbers that are not finite.
+    """
+    found = dict(tensors)
+    draft = _checked_ids(found.pop(DRAFTS, None), shape.vocabulary, origin, remedy)
+    rank, inner = (_rows(found, name, origin, remedy) for name in (RANKED, CHAINED))
+    compare(found, expected_tensors(shape, rank, inner), origin, remedy)
+    return found, draft
+
+
+def expected_tensors(shape: LlamaShape, rank: int, inner: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a denoiser's weights.
+
+    :param rank: of the low-rank pairs, and `inner` the width of the chain head.
+    """
+    found: dict[str, tuple[int, ...]] = {
+        "mask_embedding": (shape.hidden,),
+        CHAINED: (inner, 3 * shape.hidden),
+        "chain.up": (shape.hidden, inner),
+    }
+    for name, (ins, outs) in low_rank_sizes(shape).items():
+        for index in range(shape.layers):
+            found[f"layers.{index}.{name}.down"] = (rank, ins)
+            found[f"layers.{index}.{name}.up"] = (outs, rank)
+    return found
+
+
+def _rows(tensors: Mapping[str, Tensor], name: str, origin: str, remedy: str) -> int:
+    """How many rows a matrix has that only the file itself tells."""
+    if name not in tensors or not tensors[name].dim() or not len(tensors[name]):
+        raise CheckpointError(f"{origin} has no tensor {name!r} with rows; {remedy}")
+    return len(tensors[name])
+
+
+def _checked_ids(ids: Tensor | None, vocabulary: int, origin: str, remedy: str) -> Tensor | None:
+    """The ids that drafts are chosen among: int32 or int64 [N], at least one."""
+    if ids is None:
+        return None
+    if ids.dtype not in (torch.int32, torch.int64) or ids.dim() != 1 or not len(ids):
         raise CheckpointError(
-            f"{origin}: mask embedding is {tuple(weights.mask_embedding.shape)}, "
-            f"the base model's width is {shape.hidden}"
+            f"{origin}: {DRAFTS} is {list(ids.shape)} {ids.dtype}, and must be a list of ids; {remedy}"
         )
+    outside = ids[(ids < 0) | (ids >= vocabulary)]
+    if len(outside):
+        raise CheckpointError(
+            f"{origin}: {DRAFTS} holds {int(outside[0])}, and the base's ids are those below {vocabulary}; {remedy}"
+        )
+    return ids
 
 
 def spread(weights: LowRankWeights, layers: Sequence[torch.device], home: torch.device) -> LowRankWeights:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dllm_kernels.decoder.rotary import Rotary
 from dllm_plugins.caches.exact import CHUNK
 from dllm_plugins.caches.exact import ExactCache
 from dllm_plugins.denoisers.attention import ROWS
@@ -21,7 +22,6 @@ from dllm_plugins.denoisers.low_rank import LowRankWeights
 from dllm_plugins.denoisers.rows import Rows
 from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.denoisers.weights import LlamaWeights
-from dllm_plugins.denoisers.weights import rotary_table
 from dllm_plugins.errors import OptionError
 
 
@@ -65,7 +65,8 @@ class TorchDenoiser(Rows[ExactCache]):
         self.spec = spec
         self.base = base
         self.low_rank = low_rank
-        self._rotary = rotary_table(base.shape, base.shape.context)
+        half = torch.arange(0, base.shape.head_dim, 2, dtype=torch.float32) / base.shape.head_dim
+        self._rotary = Rotary(1.0 / base.shape.rope_theta**half, 1.0)
         self._devices = [layer.qkv.device for layer in base.layers]
         embedding = base.embedding
         self._embedding = torch.cat([embedding, low_rank.mask_embedding[None].to(embedding)])
@@ -119,7 +120,8 @@ class TorchDenoiser(Rows[ExactCache]):
         gate = None
         if bool(noisy.any()):
             gate = pad_rows(noisy.to(x.dtype)[:, None] * SCALE, ROWS).to(home)
-        rotary = self._rotary[:, positions].unsqueeze(2).to(home)
+        turns = self._rotary(positions, len(positions))
+        rotary = torch.stack([torch.cat([turn, turn], dim=-1) for turn in turns]).to(home)
         for index in range(len(self.base.layers)):
             device = self._devices[index]
             if x.device != device:

@@ -5,6 +5,7 @@ is four products. Reading safetensors directly keeps one copy of the weights in
 memory and needs no model class.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,18 @@ from safetensors import SafetensorError
 from safetensors import safe_open
 from torch import Tensor
 
+from dllm_plugins.denoisers.llama_config import REMEDY
+from dllm_plugins.denoisers.llama_config import numbers_of
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.limits import check_numbers
 from dllm_plugins.reading import read_object
 from dllm_plugins.reading import regular
+from dllm_plugins.tensors import add_file
+from dllm_plugins.tensors import compare
+from dllm_plugins.tensors import converted
+from dllm_plugins.tensors import one_dtype
+
+EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +48,10 @@ class LlamaShape:
     def from_config(cls, config: dict[str, Any]) -> "LlamaShape":
         """Read a Llama `config.json`.
 
-        :raises CheckpointError: if the config asks for something this forward does not do.
+        :raises CheckpointError: if the config asks for something this forward does not do, or its
+            numbers are none that a Llama has.
         """
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        refused = {
-            "model_type": (config.get("model_type"), "llama"),
-            "hidden_act": (config.get("hidden_act", "silu"), "silu"),
-            "attention_bias": (bool(config.get("attention_bias", False)), False),
-            "mlp_bias": (bool(config.get("mlp_bias", False)), False),
-            "tie_word_embeddings": (bool(config.get("tie_word_embeddings", False)), True),
-            "rope_type": (kind, "default"),
-        }
-        for name, (found, wanted) in refused.items():
-            if found != wanted:
-                raise CheckpointError(
-                    f"config.json says {name}={found!r}, but the default model's denoiser needs "
-                    f"{name}={wanted!r}; use a copy of SmolLM2-135M-Instruct"
-                )
-        try:
-            return cls(
-                layers=int(config["num_hidden_layers"]),
-                hidden=int(config["hidden_size"]),
-                heads=int(config["num_attention_heads"]),
-                kv_heads=int(config["num_key_value_heads"]),
-                head_dim=int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]),
-                intermediate=int(config["intermediate_size"]),
-                vocabulary=int(config["vocab_size"]),
-                rope_theta=float(rope.get("rope_theta") or config["rope_theta"]),
-                rms_eps=float(config["rms_norm_eps"]),
-                context=int(config["max_position_embeddings"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"config.json lacks or garbles a value: {error}") from error
+        return cls(**numbers_of(config))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +90,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of `*.safetensors` in `folder`, by name.
 
-    :raises CheckpointError: if there are none, or a file is damaged.
+    :raises CheckpointError: if there are none, a file is damaged, or two hold the same tensor.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -119,7 +99,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         )
     tensors: dict[str, Tensor] = {}
     for path in files:
-        tensors |= read_file(path, "run `python -m dllm_plugins setup --force` to fetch the base model again")
+        add_file(tensors, read_file(path, "run `python -m dllm_plugins setup --force` to fetch it again"), path)
     return tensors
 
 
@@ -159,35 +139,67 @@ def load_llama(folder: Path, dtype: torch.dtype) -> LlamaWeights:
     :raises CheckpointError: if the folder does not hold such a checkpoint.
     """
     shape = LlamaShape.from_config(read_config(folder))
-    return llama_from({name: tensor.to(dtype) for name, tensor in read_tensors(folder).items()}, shape, str(folder))
+    return llama_from(read_tensors(folder), shape, str(folder), dtype)
 
 
-def llama_from(tensors: dict[str, Tensor], shape: LlamaShape, origin: str) -> LlamaWeights:
-    """Fuse tensors of transformers' names; `tensors` is emptied on the way.
+def expected_tensors(shape: LlamaShape) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a Llama's tensors, the head being the embedding."""
+    hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    in_layer: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (hidden,),
+        "self_attn.q_proj": (queries, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, queries),
+        "post_attention_layernorm": (hidden,),
+        "mlp.gate_proj": (shape.intermediate, hidden),
+        "mlp.up_proj": (shape.intermediate, hidden),
+        "mlp.down_proj": (hidden, shape.intermediate),
+    }
+    layers = range(shape.layers)
+    found = {f"model.layers.{index}.{name}.weight": size for index in layers for name, size in in_layer.items()}
+    return {EMBEDDING: (shape.vocabulary, hidden), NORM: (hidden,), **found}
+
+
+def check_llama(
+    tensors: Mapping[str, Tensor], shape: LlamaShape, origin: str, remedy: str = REMEDY
+) -> dict[str, Tensor]:
+    """The tensors by transformers' names, each once: a head that is stored beside the embedding is left out.
+
+    :param origin: where they are from, and `remedy` what to do about them, for errors.
+    :raises CheckpointError: if one is missing, surplus, misshapen or no weight, or the head is another matrix.
+    """
+    found = dict(tensors)
+    head = found.pop(HEAD, None)
+    layers = len({name.split(".")[2] for name in found if name.startswith("model.layers.")})
+    if layers != shape.layers:
+        raise CheckpointError(
+            f"{origin}: config.json says num_hidden_layers={shape.layers}, its tensors are of {layers} layers; {remedy}"
+        )
+    compare(found, expected_tensors(shape), origin, remedy)
+    embedding = found[EMBEDDING]
+    if head is not None and not (head.is_set_to(embedding) or torch.equal(head, embedding)):
+        raise CheckpointError(
+            f"{origin}: {HEAD} differs from {EMBEDDING}, and config.json says that they are one "
+            f"(tie_word_embeddings); {remedy}"
+        )
+    return found
+
+
+def llama_from(
+    tensors: Mapping[str, Tensor], shape: LlamaShape, origin: str, dtype: torch.dtype | None = None
+) -> LlamaWeights:
+    """Fuse tensors of transformers' names.
 
     :param origin: where they are from, for errors.
-    :raises CheckpointError: if one is missing, misshapen, or nothing this forward would use.
+    :param dtype: to convert them to; None for their own, which must be one.
+    :raises CheckpointError: for anything that :func:`check_llama` refuses, for several dtypes, and
+        for numbers that are not finite in `dtype`.
     """
-    try:
-        layers = tuple(_layer(tensors, index) for index in range(shape.layers))
-        embedding = tensors.pop("model.embed_tokens.weight")
-        norm = tensors.pop("model.norm.weight")
-    except KeyError as error:
-        raise CheckpointError(f"{origin} has no tensor {error.args[0]!r}") from error
-    tensors.pop("lm_head.weight", None)
-    if tensors:
-        raise CheckpointError(f"{origin} holds tensors a plain Llama does not have, for example {min(tensors)!r}")
-    if tuple(embedding.shape) != (shape.vocabulary, shape.hidden):
-        raise CheckpointError(
-            f"model.embed_tokens.weight is {tuple(embedding.shape)}, config.json says "
-            f"{(shape.vocabulary, shape.hidden)}"
-        )
-    return LlamaWeights(shape=shape, embedding=embedding, layers=layers, norm=norm)
-
-
-def rotary_table(shape: LlamaShape, length: int) -> Tensor:
-    """Cosines and sines of the rotary embedding, float32 [2, length, head_dim] (arXiv 2104.09864)."""
-    half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
-    angles = torch.outer(torch.arange(length, dtype=torch.float32), 1.0 / shape.rope_theta**half)
-    doubled = torch.cat([angles, angles], dim=-1)
-    return torch.stack([doubled.cos(), doubled.sin()])
+    found = check_llama(tensors, shape, origin)
+    if dtype is None:
+        one_dtype(found, origin, "load the model in one dtype")
+    else:
+        found = converted(found, dtype, origin, REMEDY)
+    layers = tuple(_layer(found, index) for index in range(shape.layers))
+    return LlamaWeights(shape=shape, embedding=found[EMBEDDING], layers=layers, norm=found[NORM])

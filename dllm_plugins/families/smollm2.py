@@ -18,6 +18,7 @@ from dllm_plugins import plugins
 from dllm_plugins.base_model import require_base
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.llama_config import ids_of
 from dllm_plugins.denoisers.low_rank import LowRankWeights
 from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.placement import best_device
@@ -30,7 +31,6 @@ from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.denoisers.weights import load_llama
 from dllm_plugins.denoisers.weights import read_config
-from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import load_tokenizer
@@ -88,13 +88,9 @@ def spec_of(shape: LlamaShape, stop_ids: frozenset[int], row_invariant: bool) ->
     )
 
 
-def _stop_ids(folder: Path) -> frozenset[int]:
+def _stop_ids(folder: Path, vocabulary: int) -> frozenset[int]:
     """End-of-text ids of config.json; a model without any would never stop."""
-    found = read_config(folder).get("eos_token_id")
-    ids = found if isinstance(found, list) else [found]
-    if not all(isinstance(item, int) for item in ids):
-        raise CheckpointError(f"{folder / 'config.json'} says eos_token_id={found!r}; it needs one id or a list of ids")
-    return frozenset(ids)
+    return ids_of(read_config(folder).get("eos_token_id"), vocabulary, "eos_token_id")
 
 
 def load(options: LoadOptions) -> Model:
@@ -120,7 +116,11 @@ def load(options: LoadOptions) -> Model:
     if int8:
         check_int8(device, dtype, decoder_shape(base.shape))
     low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), base.shape, dtype)
-    spec = make_spec(base, _stop_ids(folder), row_invariant=device.type == "cpu" and options.device_map is None)
+    spec = make_spec(
+        base,
+        _stop_ids(folder, base.shape.vocabulary),
+        row_invariant=device.type == "cpu" and options.device_map is None,
+    )
     placed = place(folder, base, low_rank, device, options.device_map)
     denoiser = build_kernels(*placed, spec, int8=True) if int8 else backend.build(*placed, spec)
     return Model(NAME, denoiser, load_tokenizer(folder))
@@ -141,7 +141,7 @@ def build_llama_cpp(folder: Path, options: LoadOptions) -> Denoiser:
     from dllm_plugins.gguf.default_model import load_denoiser
 
     shape = LlamaShape.from_config(read_config(folder))
-    spec = spec_of(shape, _stop_ids(folder), row_invariant=False)
+    spec = spec_of(shape, _stop_ids(folder, shape.vocabulary), row_invariant=False)
     # Verifying and drafting are calls of their own there, which cost more than the drafts save.
     spec = replace(spec, modes=("ar", *(mode for mode in spec.modes if mode != "ar")))
     return load_denoiser(folder, Path(options.denoiser or shipped_denoiser()), shape, spec, options)

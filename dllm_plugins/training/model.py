@@ -17,7 +17,6 @@ from dllm_plugins.denoisers.low_rank import LINEARS
 from dllm_plugins.denoisers.low_rank import low_rank_sizes
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import LlamaWeights
-from dllm_plugins.denoisers.weights import rotary_table
 
 KeyValues = list[tuple[Tensor, Tensor]]
 
@@ -97,6 +96,14 @@ def _layer(
     return x + _linear(F.silu(left) * right, down, low, 3, gate), k, v
 
 
+def _rotary_table(shape: LlamaShape, length: int) -> Tensor:
+    """Cosines and sines of the rotary embedding, float32 [2, length, head_dim] (arXiv 2104.09864)."""
+    half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
+    angles = torch.outer(torch.arange(length, dtype=torch.float32), 1.0 / shape.rope_theta**half)
+    doubled = torch.cat([angles, angles], dim=-1)
+    return torch.stack([doubled.cos(), doubled.sin()])
+
+
 class Trunk:
     """The frozen base, forwarded over padded batches.
 
@@ -105,7 +112,7 @@ class Trunk:
 
     def __init__(self, base: LlamaWeights, length: int, compiled: bool = False) -> None:
         self.base = base
-        self.rotary = rotary_table(base.shape, length).to(base.embedding.dtype)
+        self.rotary = _rotary_table(base.shape, length).to(base.embedding.dtype)
         self._layer = torch.compile(_layer, dynamic=True) if compiled else _layer
 
     def forward(

@@ -48,7 +48,8 @@ def changed(weights: DecoderWeights, change: Callable[[Tensor], Tensor]) -> Iter
     for field in fields(weights):
         tensor = getattr(weights, field.name)
         if isinstance(tensor, Tensor):
-            yield field.name, replace(weights, **{field.name: change(tensor)})
+            other: dict[str, Any] = {field.name: change(tensor)}
+            yield field.name, replace(weights, **other)
     last = weights.layers[-1]
     for field in fields(last):
         if (tensor := getattr(last, field.name)) is not None:
@@ -56,8 +57,8 @@ def changed(weights: DecoderWeights, change: Callable[[Tensor], Tensor]) -> Iter
             yield field.name, replace(weights, layers=(*weights.layers[:-1], layer))
     assert weights.low_rank is not None
     for place, pair in enumerate(weights.low_rank[-1]):
-        for other in (LowRankPair(change(pair.down), pair.up), LowRankPair(pair.down, change(pair.up))):
-            pairs = (*weights.low_rank[-1][:place], other, *weights.low_rank[-1][place + 1 :])
+        for wrong in (LowRankPair(change(pair.down), pair.up), LowRankPair(pair.down, change(pair.up))):
+            pairs = (*weights.low_rank[-1][:place], wrong, *weights.low_rank[-1][place + 1 :])
             yield f"pair {place}", replace(weights, low_rank=(*weights.low_rank[:-1], pairs))
 
 

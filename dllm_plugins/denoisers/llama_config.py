@@ -1,0 +1,94 @@
+"""The numbers of a Llama's `config.json`, checked one by one before anything is made from them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dllm_plugins import limits
+from dllm_plugins.errors import CheckpointError
+
+ORIGIN = "config.json"
+REMEDY = "use a copy of SmolLM2-135M-Instruct"
+#: What frequencies of rotary positions are powers of, and what keeps norms from dividing by zero.
+_THETA, _EPS = (1.0, 1e12), (1e-30, 1.0)
+
+
+def numbers_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of :class:`~dllm_plugins.denoisers.weights.LlamaShape`.
+
+    :raises CheckpointError: for a Llama that the default model's forward does not compute, and for
+        numbers that are missing, of another kind, out of range, or do not fit one another.
+    """
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise CheckpointError(f"{ORIGIN} says {limits.shown(rope)} of its rotary positions; {REMEDY}")
+    _refuse_others(config, rope)
+    hidden, heads = _whole(config, "hidden_size"), _whole(config, "num_attention_heads")
+    if config.get("head_dim") is None:
+        _divides(hidden, "hidden_size", heads, "num_attention_heads")
+    kv_heads = _whole(config, "num_key_value_heads")
+    _divides(heads, "num_attention_heads", kv_heads, "num_key_value_heads")
+    head_dim = hidden // heads if config.get("head_dim") is None else _whole(config, "head_dim")
+    _divides(head_dim, "head_dim", 2, "the two numbers that a rotary position turns")
+    return {
+        "layers": _whole(config, "num_hidden_layers", limits.LAYERS),
+        "hidden": hidden,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "intermediate": _whole(config, "intermediate_size"),
+        "vocabulary": _whole(config, "vocab_size", limits.VOCABULARY),
+        "rope_theta": _real(rope if "rope_theta" in rope else config, "rope_theta", *_THETA),
+        "rms_eps": _real(config, "rms_norm_eps", *_EPS),
+        "context": _whole(config, "max_position_embeddings", limits.CONTEXT),
+    }
+
+
+def _refuse_others(config: Mapping[str, Any], rope: Mapping[str, Any]) -> None:
+    refused = {
+        "model_type": (config.get("model_type"), "llama"),
+        "hidden_act": (config.get("hidden_act", "silu"), "silu"),
+        "attention_bias": (bool(config.get("attention_bias", False)), False),
+        "mlp_bias": (bool(config.get("mlp_bias", False)), False),
+        "tie_word_embeddings": (bool(config.get("tie_word_embeddings", False)), True),
+        "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
+    }
+    for name, (found, wanted) in refused.items():
+        if found != wanted:
+            raise CheckpointError(
+                f"{ORIGIN} says {name}={found!r}, but the default model's denoiser needs {name}={wanted!r}; {REMEDY}"
+            )
+
+
+def _whole(config: Mapping[str, Any], name: str, most: int = limits.WIDTH) -> int:
+    return limits.whole(config.get(name), name, ORIGIN, 1, most)
+
+
+def _real(config: Mapping[str, Any], name: str, least: float, most: float) -> float:
+    value = config.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+        raise CheckpointError(
+            f"{ORIGIN} says {name}={limits.shown(value)}; it must be a number from {least:g} to {most:g}: {REMEDY}"
+        )
+    return float(value)
+
+
+def _divides(number: int, name: str, by: int, other: str) -> None:
+    if number % by:
+        raise CheckpointError(f"{ORIGIN} says {name}={number}, no multiple of {other} ({by}); {REMEDY}")
+
+
+def ids_of(found: Any, vocabulary: int, name: str) -> frozenset[int]:
+    """One token id of a config, or a list of them.
+
+    :raises CheckpointError: if there is none, or one is no id below `vocabulary`.
+    """
+    ids = found if isinstance(found, list) else [found]
+    for item in ids:
+        if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < vocabulary:
+            raise CheckpointError(
+                f"{ORIGIN} says {name}={limits.shown(found)}; it needs one id or a list of ids below {vocabulary}: "
+                f"{REMEDY}"
+            )
+    if not ids:
+        raise CheckpointError(f"{ORIGIN} says {name}=[], and a model without any would never stop; {REMEDY}")
+    return frozenset(ids)

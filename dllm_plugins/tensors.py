@@ -1,0 +1,68 @@
+"""Tensors of a file compared with what its config says, before anything is made of them.
+
+Whoever fuses, converts or computes afterwards may trust every name, shape and dtype.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.errors import CheckpointError
+
+#: What a weight is stored in. Whole numbers and booleans are none, whatever their names say.
+WEIGHTS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
+
+
+def compare(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], origin: str, remedy: str) -> None:
+    """Refuse weights that contradict their config.
+
+    :param expected: names and shapes, all that there may be.
+    :param origin: where the tensors are from, and `remedy` what to do about them, for the error.
+    :raises CheckpointError: naming one that is missing, surplus, misshapen or no weight.
+    """
+    missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing:
+        raise CheckpointError(f"{origin} has no tensor {missing[0]!r} ({len(missing)} missing in all); {remedy}")
+    if surplus:
+        raise CheckpointError(f"{origin} holds {surplus[0]!r}, which its config does not account for; {remedy}")
+    for name, shape in expected.items():
+        found = tensors[name]
+        if tuple(found.shape) != shape:
+            raise CheckpointError(f"{origin}: {name} is {tuple(found.shape)}, config.json says {shape}; {remedy}")
+        if found.dtype not in WEIGHTS:
+            raise CheckpointError(f"{origin}: {name} is {found.dtype}, which no weight is stored in; {remedy}")
+
+
+def add_file(tensors: dict[str, Tensor], found: Mapping[str, Tensor], path: object) -> None:
+    """Join a file's tensors to those of the files before.
+
+    :raises CheckpointError: for a name that is there already.
+    """
+    twice = sorted(tensors.keys() & found.keys())
+    if twice:
+        raise CheckpointError(f"{path} holds {twice[0]!r} again; remove the file that does not belong here")
+    tensors |= found
+
+
+def one_dtype(tensors: Mapping[str, Tensor], origin: str, remedy: str) -> None:
+    """Refuse tensors of several dtypes.
+
+    :raises CheckpointError: naming them.
+    """
+    names = sorted({str(tensor.dtype) for tensor in tensors.values()})
+    if len(names) > 1:
+        raise CheckpointError(f"{origin} holds weights of {', '.join(names)}, which are not one dtype; {remedy}")
+
+
+def converted(tensors: Mapping[str, Tensor], dtype: torch.dtype, origin: str, remedy: str) -> dict[str, Tensor]:
+    """All tensors in a dtype.
+
+    :raises CheckpointError: for numbers that are not finite there: no answer follows from them.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        found[name] = tensor.to(dtype)
+        if not bool(found[name].isfinite().all()):
+            raise CheckpointError(f"{origin}: {name} holds numbers that are not finite in {dtype}; {remedy}")
+    return found
