@@ -1,6 +1,7 @@
 """Named models: from a name or a place to something the engine can run."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields
@@ -84,18 +85,40 @@ class Model:
         if close is not None:
             close()
 
-    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Prompt ids of a chat, up to where the assistant's answer begins.
 
+        Control tokens that a message spells, such as `<|im_end|>` or the mask, become the ordinary text they are;
+        otherwise the ids are those of transformers' `apply_chat_template`.
+
         :param messages: `{"role": "system" | "user" | "assistant", "content": text}`.
-        :raises RequestError: if there are no messages or the last one is empty.
+        :raises RequestError: if there are no messages or the last one is empty, if the chat template refuses them, or
+            if they spell a control token that cannot be written as text.
         """
-        if not messages or not messages[-1]["content"].strip():
+        from dllm_plugins import chats
+
+        last = messages[-1].get("content") if messages else None
+        if not messages or (isinstance(last, str) and not last.strip()):
             raise RequestError("the prompt is empty; write a question")
         if not self.tokenizer.chat_template:
             raise RequestError(f"{self.name} has no chat template; give it token ids, or use an instruct checkpoint")
-        encoded = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
-        return list(encoded["input_ids"])
+        return chats.encode_chat(self.tokenizer, messages, self._control, self.name)
+
+    def encode_text(self, text: str, special: bool = True) -> list[int]:
+        """Prompt ids of a text to go on from; control tokens that it spells become ordinary text.
+
+        For a prompt with control tokens of your own, such as a gap to fill, give ids to :class:`Request`.
+
+        :param special: put around it what the tokenizer puts around texts, such as a token that begins them.
+        :raises RequestError: if it is no text, or spells a control token that cannot be written as text.
+        """
+        from dllm_plugins import chats
+
+        return chats.encode_text(self.tokenizer, text, self._control, special)
+
+    @property
+    def _control(self) -> frozenset[int]:
+        return self.denoiser.spec.stop_ids | {self.denoiser.spec.mask_id}
 
 
 @dataclass(frozen=True, slots=True)

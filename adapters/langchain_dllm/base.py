@@ -138,7 +138,7 @@ class EngineModel(BaseLanguageModel[Any]):
         """Tokens of a text by the model's own tokenizer, unless `custom_get_token_ids` is set."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        return list(self._shared(self.model_name).model.tokenizer.encode(text, add_special_tokens=False))
+        return self._shared(self.model_name).model.encode_text(text, special=False)
 
     def bind_tools(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not supported yet.

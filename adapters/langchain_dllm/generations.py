@@ -24,7 +24,7 @@ def request_of(shared: SharedModel, prompt: str, call: Call) -> Request:
     :raises RequestError: if the text is empty, or must be made a message and the model has no chat template.
     """
     if call.raw:
-        return Request(shared.model.tokenizer.encode(prompt, add_special_tokens=False), call.config)
+        return Request(shared.model.encode_text(prompt, special=False), call.config)
     if not shared.model.tokenizer.chat_template:
         raise RequestError(f"{shared.model.name} has no chat template; say raw=True to go on from the very text")
     return Request(shared.model.encode_chat([{"role": "user", "content": prompt}]), call.config)

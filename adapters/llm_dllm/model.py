@@ -66,7 +66,7 @@ def tokens_of(model: "Model", chat: list[dict[str, str]], name: str) -> list[int
             f"{name} has no chat template: it goes on from one text, without system prompt or history; start a new "
             f"conversation without them, or use an instruct checkpoint"
         )
-    return list(model.tokenizer.encode(chat[0]["content"]))
+    return model.encode_text(chat[0]["content"])
 
 
 def events(
