@@ -7,19 +7,26 @@ shapes are compared with what the class expects before a single weight is loaded
 from collections.abc import Collection
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch import nn
 from transformers import PreTrainedModel
 
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.implementation import honour
+from dllm_plugins.families.implementation import implementation_of
+from dllm_plugins.families.implementation import without_implementation
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
+from dllm_plugins.families.redundant import without_redundant
 from dllm_plugins.limits import CONTEXT
 from dllm_plugins.limits import VOCABULARY
 from dllm_plugins.limits import check_numbers
@@ -28,6 +35,14 @@ from dllm_plugins.reading import is_there
 from dllm_plugins.reading import read_object
 from dllm_plugins.reading import reading
 from dllm_plugins.reading import regular
+from dllm_plugins.storage import PLAIN
+from dllm_plugins.storage import Storage
+from dllm_plugins.storage import check_dtypes
+from dllm_plugins.storage import check_storage
+from dllm_plugins.storage import plain_config
+from dllm_plugins.storage import plain_dtype
+from dllm_plugins.storage import plain_tensors
+from dllm_plugins.storage import storage_of
 from dllm_plugins.tensors import add_file
 from dllm_plugins.tensors import compare
 
@@ -39,12 +54,30 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that was checked: its config, its layout and its weight files."""
+    """A folder that was checked: its config, its layout and its weight files.
+
+    :param config: what it says of the model, nothing of how weights are stored and computed.
+    :param said: config.json word for word.
+    :param storage: how its weights are stored.
+    :param implementation: how its config wants attention and experts computed.
+    """
 
     folder: Path
     config: dict[str, Any]
     layout: Layout
     files: tuple[Path, ...]
+    said: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    storage: Storage = field(default=PLAIN, kw_only=True)
+    implementation: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+
+    def with_config(self, config: Mapping[str, Any]) -> "Checkpoint":
+        """The same weights under a config that somebody changed.
+
+        :raises CheckpointError: for an implementation that is not known.
+        """
+        wanted = implementation_of(config)
+        plain = without_implementation(plain_config(config))
+        return replace(self, config=plain, said=dict(config), implementation=wanted)
 
     @cached_property
     def native_config(self) -> Any:
@@ -89,13 +122,16 @@ def open_checkpoint(folder: str | Path, family: str | None = None) -> Checkpoint
 
     :param family: for checkpoints that look like ordinary models.
     :raises CheckpointError: for a folder without config or safetensors files, an index
-        that names files elsewhere, and a checkpoint no family knows or whose config it refuses.
+        that names files elsewhere, weights that are stored in a way that is not read, and a checkpoint
+        no family knows or whose config it refuses.
     """
     place = Path(folder)
     config = read_config(place)
     with reading(place / "config.json"):
         layout = layout_of(config, str(place), family)
-    return Checkpoint(place, config, layout, _weight_files(place))
+        storage = storage_of(config, place)
+        check_storage(storage)
+        return Checkpoint(place, {}, layout, _weight_files(place), storage=storage).with_config(config)
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
@@ -125,14 +161,16 @@ def _indexed(index: Path) -> set[str]:
 
 
 def read_mapped(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """All tensors by their original names; they are views of the files, not copies.
+    """All tensors by their original names, as plain weights; they are views of the files, not copies.
 
-    :raises CheckpointError: for a damaged file, or a tensor that two files hold.
+    :raises CheckpointError: for a damaged file, a tensor that two files hold, and weights that are not
+        stored as is said of them.
     """
     tensors: dict[str, Tensor] = {}
     for path in checkpoint.files:
         add_file(tensors, read_file(path, "download it again"), path)
-    return tensors
+    with reading(checkpoint.folder):
+        return plain_tensors(tensors, checkpoint.storage)
 
 
 def native_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -145,8 +183,12 @@ def native_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     with reading(checkpoint.folder):
         tensors = checkpoint.layout.tensors(stored, checkpoint.config)
         _bound(tensors, config, checkpoint)
-        expected = expected_tensors(checkpoint.layout.native(checkpoint.config), config, tensors)
-        compare(tensors, expected, f"{checkpoint.folder} ({checkpoint.layout.name})", "download it again")
+        with torch.device("meta"):
+            skeleton = checkpoint.layout.native(checkpoint.config)(config)
+        tensors = without_redundant(tensors, skeleton, config, str(checkpoint.folder))
+        check_dtypes(tensors, str(checkpoint.folder))
+        where = f"{checkpoint.folder} ({checkpoint.layout.name})"
+        compare(tensors, expected_tensors(skeleton, tensors), where, "download it again")
     return tensors
 
 
@@ -183,7 +225,7 @@ def load_checkpoint(
     native: Any = checkpoint.layout.native(checkpoint.config)
     config = checkpoint.native_config
     tensors = native_tensors(checkpoint)
-    stored = next(iter(tensors.values())).dtype
+    stored = plain_dtype(tensors)
     # The class is fed tensors that were compared; it is given no place to read anything from.
     model, report = native.from_pretrained(
         None,
@@ -198,18 +240,18 @@ def load_checkpoint(
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(kind):
             raise CheckpointError(f"{checkpoint.folder}: {kind.replace('_', ' ')} {sorted(report[kind])[:3]}")
+    honour(model, checkpoint.implementation)
     loaded: PreTrainedModel = model.eval()
     return loaded
 
 
-def expected_tensors(native: type[PreTrainedModel], config: Any, stored: Collection[str]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes a checkpoint of this class holds; tied tensors once.
+def expected_tensors(skeleton: nn.Module, stored: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes a checkpoint of a class holds; tied tensors once.
 
+    :param skeleton: the class, without weights.
     :param stored: the names that are there: experts may be stored stacked or one by one. Where far more
         would be expected than there are, the rest is left out.
     """
-    with torch.device("meta"):
-        skeleton = native(config)
     tied = set(getattr(skeleton, "all_tied_weights_keys", None) or ())
     expected: dict[str, tuple[int, ...]] = {}
     for name, tensor in skeleton.state_dict().items():

@@ -1,7 +1,6 @@
 """What `from_pretrained` of a diffusion model is given, sorted out before a weight is read."""
 
 from dataclasses import dataclass
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options
     folder = hub_folder(name, **hub) / (options.pop("subfolder", None) or "")
     checkpoint = open_checkpoint(folder, load.family)
     if config is not None:
-        checkpoint = replace(checkpoint, config=config.original())
+        checkpoint = checkpoint.with_config(config.original())
     if load.preset is not None:
         modes_of(str(name), checkpoint, load.preset)
     if load.mask_id is not None:

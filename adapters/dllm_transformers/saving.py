@@ -18,6 +18,8 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import read_mapped
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.redundant import repeats
+from dllm_plugins.storage import plain_config
 from dllm_transformers.diffusion_config import DTYPE_KEYS
 from dllm_transformers.opening import plain
 
@@ -26,8 +28,8 @@ _NEUTRAL = {"is_main_process": True, "push_to_hub": False, "safe_serialization":
 
 
 def shapes(checkpoint: Checkpoint) -> dict[str, torch.Size]:
-    """The stored tensors' names and shapes."""
-    return {name: tensor.shape for name, tensor in read_mapped(checkpoint).items()}
+    """The stored tensors' names and shapes; what only repeats the config is not written again."""
+    return {name: tensor.shape for name, tensor in read_mapped(checkpoint).items() if not repeats(name)}
 
 
 def weight(state: Mapping[str, Tensor], name: str) -> Tensor | None:
@@ -76,7 +78,7 @@ def save(
     with torch.no_grad():
         tensors = original_tensors(model.native.state_dict(), stored, model.checkpoint, model.native.dtype)
     save_torch_state_dict(tensors, place, max_shard_size=max_shard_size, metadata={"format": "pt"})
-    config = model.config.original()
+    config = plain_config(model.config.original())
     config |= {key: str(model.native.dtype).removeprefix("torch.") for key in DTYPE_KEYS if key in config}
     (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _save_generation_config(model, place)

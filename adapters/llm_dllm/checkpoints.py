@@ -29,6 +29,8 @@ from dllm_plugins.gguf.opened import open_gguf
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import is_gguf
 from dllm_plugins.reading import reading
+from dllm_plugins.storage import check_storage
+from dllm_plugins.storage import storage_of
 from llm_dllm.registry import Entry
 from llm_dllm.registry import Facts
 
@@ -54,7 +56,9 @@ def entry_of(source: str, options: LoadOptions) -> Entry:
     else:
         small = hub_folder(source, SMALL)
         with reading(source):
-            layout_of(read_config(small), source, options.family)
+            config = read_config(small)
+            layout_of(config, source, options.family)
+            check_storage(storage_of(config, small))
         folder = hub_folder(source)
     checkpoint = open_checkpoint(folder, options.family)
     if not has_tokenizer(folder):

@@ -21,6 +21,8 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.limits import check_numbers
 from dllm_plugins.reading import read_object
 from dllm_plugins.reading import regular
+from dllm_plugins.storage import plain_tensors
+from dllm_plugins.storage import storage_of
 from dllm_plugins.tensors import add_file
 from dllm_plugins.tensors import compare
 from dllm_plugins.tensors import converted
@@ -100,7 +102,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path in files:
         add_file(tensors, read_file(path, "run `python -m dllm_plugins setup --force` to fetch it again"), path)
-    return tensors
+    return plain_tensors(tensors, storage_of(read_config(folder), folder))
 
 
 def read_file(path: Path, remedy: str) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from safetensors.torch import save_file
 from transformers import AutoConfig
 from transformers import AutoModelForCausalLM
 from transformers import AutoTokenizer
@@ -185,3 +186,23 @@ def test_what_forward_refuses(llada: Path, options: dict[str, Any], words: str) 
     """What would not change the logits of this family."""
     with pytest.raises(OptionError, match=words):
         AutoModelForCausalLM.from_pretrained(llada)(torch.tensor([[7, 8]]), **options)
+
+
+def test_quantised_weights_are_saved_as_plain_ones(llada: Path, tmp_path: Path) -> None:
+    """What is read from FP8 is written as it is in memory, and the config no longer says FP8; leftovers go."""
+    tensors = load_file(llada / "model.safetensors")
+    name = "model.transformer.blocks.0.q_proj.weight"
+    expected = tensors[name].to(torch.float8_e4m3fn).float() * 0.5
+    tensors |= {name: tensors[name].to(torch.float8_e4m3fn), f"{name}_scale": torch.tensor(0.5)}
+    tensors["model.position_ids"] = torch.arange(8)
+    save_file(tensors, llada / "model.safetensors")
+    change(llada, quantization_config={"quant_method": "fp8"}, attn_implementation="flash_attention_2")
+    model: Any = AutoModelForCausalLM.from_pretrained(llada, dtype=torch.float32)
+    assert torch.equal(model.native.model.layers[0].self_attn.q_proj.weight, expected)
+    model.save_pretrained(tmp_path / "out")
+    saved = load_file(tmp_path / "out" / "model.safetensors")
+    assert saved.keys() == tensors.keys() - {f"{name}_scale", "model.position_ids"}
+    assert torch.equal(saved[name], expected)
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out", config=model.config)
+    assert torch.equal(again.native.model.layers[0].self_attn.q_proj.weight, expected)

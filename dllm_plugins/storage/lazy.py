@@ -1,0 +1,75 @@
+"""A weight that is made when it is read, so that a checkpoint never lies in memory twice."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+#: Gives rows start to stop, float32.
+Rows = Callable[[int, int], Tensor]
+
+
+#: So many rows are made at a time.
+STEP = 1024
+
+
+def in_steps(columns: int, start: int, stop: int, fill: Callable[[Tensor, int, int], None]) -> Tensor:
+    """Rows start to stop, float32 [rows, columns], a few at a time, so that what is needed on the way stays small.
+
+    :param fill: writes the rows between two numbers into the tensor that it is given.
+    """
+    found = torch.empty((stop - start, columns))
+    for first in range(start, stop, STEP):
+        last = min(first + STEP, stop)
+        fill(found[first - start : last - start], first, last)
+    return found
+
+
+class LazyWeight(Tensor):
+    """A float32 tensor of known shape; whatever is computed with it makes it first.
+
+    Splitting it by rows gives others of its kind.
+    """
+
+    # torch's own stubs say otherwise of both hooks.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    rows: Rows
+
+    @staticmethod
+    def __new__(cls: "type[LazyWeight]", shape: Sequence[int], rows: Rows) -> "LazyWeight":
+        """A tensor without storage."""
+        make: Any = torch.Tensor._make_wrapper_subclass
+        made: LazyWeight = make(cls, tuple(shape), dtype=torch.float32, device="cpu")
+        made.rows = rows
+        return made
+
+    def whole(self) -> Tensor:
+        """All of it, float32."""
+        return self.rows(0, self.shape[0])
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Every operation but a split by rows makes the weights it is given."""
+        if func is torch.ops.aten.split_with_sizes.default and len(args) == 2:
+            return cls._split(*args)
+        made_args, made_kwargs = tree_map_only(cls, cls.whole, (tuple(args), dict(kwargs or {})))
+        return func(*made_args, **made_kwargs)
+
+    @classmethod
+    def _split(cls, weight: "LazyWeight", sizes: Sequence[int]) -> list["LazyWeight"]:
+        parts, start = [], 0
+        for size in sizes:
+            parts.append(cls((size, *weight.shape[1:]), partial(_behind, weight.rows, start)))
+            start += size
+        return parts
+
+
+def _behind(rows: Rows, first: int, start: int, stop: int) -> Tensor:
+    return rows(first + start, first + stop)
