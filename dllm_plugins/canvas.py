@@ -51,6 +51,7 @@ class Row:
     :param cache: what served the row: approximate once keys were held that a whole pass would
         have computed anew; None for the model's own kind.
     :param logits: what each generated token was drawn from, by position, if asked for.
+    :param error: what the row raised in the pass under way; the engine then ends it, and nobody else.
     """
 
     number: int
@@ -74,6 +75,7 @@ class Row:
     suffix: tuple[int, ...] = ()
     done: bool = False
     cache: Literal["exact", "approximate"] | None = None
+    error: Exception | None = None
 
     @property
     def remaining(self) -> int:

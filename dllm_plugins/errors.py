@@ -13,6 +13,10 @@ class RequestError(DllmError, ValueError):
     """A prompt cannot be used: empty, too long, or holding ids it must not hold."""
 
 
+class PassError(DllmError, RuntimeError):
+    """A request ended because a pass it took part in failed, or was broken off; what happened is the cause."""
+
+
 class CheckpointError(DllmError):
     """A weight file or its config is missing, damaged, or not what its family needs."""
 

@@ -1,4 +1,4 @@
-"""What comes out of the engine: Draft, Commit, Finish."""
+"""What comes out of the engine: Draft, Commit, and at the end Finish or Failure."""
 
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
 
+from dllm_plugins.errors import DllmError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-FinishReason = Literal["stop", "eos", "length", "cancelled"]
+#: Why an answer ended: a stop string, or whoever asked; an end-of-text token, or the sampler itself; `max_new_tokens`;
+#: the end of the model's context, which left less room than `max_new_tokens` asks for.
+FinishReason = Literal["stop", "eos", "length", "context"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,8 @@ class Finish:
     `stop_token` is the end-of-text token behind the answer if `reason` is "eos".
     `rest` is what stood on the canvas behind the answer when it ended, None where open.
     `logits`, if the request asked for them, holds for each token (the stop token
-    included) what it was drawn from: float [V], before temperature and truncation.
+    included) what it was drawn from: float [V], before temperature and truncation; None for
+    a token that was never drawn, such as one the prompt gave or the sampler put there.
     """
 
     row: int
@@ -125,7 +130,7 @@ class Finish:
     text: str
     usage: Usage
     stop_token: int | None = None
-    logits: "tuple[Tensor, ...] | None" = field(default=None, compare=False, repr=False)
+    logits: "tuple[Tensor | None, ...] | None" = field(default=None, compare=False, repr=False)
     rest: tuple[int | None, ...] = field(default=(), compare=False, repr=False)
 
     def cut(self, length: int, text: str) -> "Finish":
@@ -144,6 +149,19 @@ class Finish:
             stop_token=None,
             logits=None if self.logits is None else self.logits[:length],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The row has ended without an answer; what was committed of it still holds.
+
+    :param error: for whoever asked: what the row itself raised, if that is an error of ours, else a
+        :class:`~dllm_plugins.errors.PassError` with what happened as its cause.
+    """
+
+    row: int
+    step: int
+    error: DllmError
 
 
 Event = Draft | Commit | Finish

@@ -1,66 +1,67 @@
-"""A lock that is handed on in the order of asking.
+"""A lock that is handed on in the order of asking, and that no interrupt can leave held.
 
 threading.Lock goes to whoever is awake, which is the thread that has just let go of it:
-of several callers of one model, one would run all the passes and the others wait.
+of several callers of one model, one would run all the passes and the others wait. And an
+exception that arrives from outside (Ctrl-C) between taking a lock and the block that
+releases it would keep it for ever. So what is taken here is a place in a queue, under a
+ticket that the caller made before: `release` gives back whatever the ticket has by then.
 """
 
-import threading
 from collections import deque
+from contextlib import suppress
+from queue import SimpleQueue
+
+
+class Ticket:
+    """One caller's place in the queue; for a single turn."""
+
+    __slots__ = ("gate",)
+
+    def __init__(self) -> None:
+        #: Whoever may have made this ticket the first one puts something in.
+        self.gate: SimpleQueue[None] = SimpleQueue()
 
 
 class FairLock:
-    """Mutual exclusion, first come, first served; also a context manager. Not reentrant."""
+    """Mutual exclusion, first come, first served. Not reentrant.
+
+    Every step is one operation of a deque, which other threads, finalisers and interrupts see
+    done or not begun. Whoever calls :meth:`acquire` or :meth:`try_acquire` calls
+    :meth:`release` with the same ticket afterwards, however the call ended.
+    """
 
     def __init__(self) -> None:
-        self._inner = threading.Lock()
-        self._held = False
-        self._gates: deque[threading.Lock] = deque()
+        self._queue: deque[Ticket] = deque()
 
-    def try_acquire(self) -> bool:
-        """Take the lock if nobody holds it or waits for it; never waits.
+    def acquire(self, ticket: Ticket) -> None:
+        """Wait until the ticket is the first in the queue, which is to hold the lock."""
+        self._queue.append(ticket)
+        while self._queue[0] is not ticket:
+            ticket.gate.get()
 
-        Safe in a finaliser, which may run in the middle of this class's other methods.
-        """
-        if not self._inner.acquire(blocking=False):
+    def try_acquire(self, ticket: Ticket) -> bool:
+        """Take the lock if nobody holds it or waits for it; never waits. Safe in a finaliser."""
+        if self._queue:
             return False
+        self._queue.append(ticket)
+        if self._queue[0] is ticket:
+            return True
+        self.release(ticket)
+        return False
+
+    def holds(self, ticket: Ticket) -> bool:
+        """Whether the ticket has the lock."""
         try:
-            taken = not self._held and not self._gates
-            self._held = self._held or taken
-            return taken
-        finally:
-            self._inner.release()
+            return self._queue[0] is ticket
+        except IndexError:
+            return False
 
-    def acquire(self) -> None:
-        """Wait for the lock."""
-        with self._inner:
-            if not self._held and not self._gates:
-                self._held = True
-                return
-            gate = threading.Lock()
-            gate.acquire()
-            self._gates.append(gate)
+    def release(self, ticket: Ticket) -> None:
+        """Leave the queue, wherever in it the ticket stands, and wake the first. Twice does no harm."""
+        with suppress(ValueError):
+            self._queue.remove(ticket)
         try:
-            gate.acquire()
-        except BaseException:
-            # Interrupted (Ctrl-C): nobody may hand the lock to somebody who has gone.
-            with self._inner:
-                waiting = gate in self._gates
-                if waiting:
-                    self._gates.remove(gate)
-            if not waiting:
-                self.release()
-            raise
-
-    def release(self) -> None:
-        """Hand the lock to whoever has waited longest."""
-        with self._inner:
-            if self._gates:
-                self._gates.popleft().release()
-            else:
-                self._held = False
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+            first = self._queue[0]
+        except IndexError:
+            return
+        first.gate.put(None)

@@ -2,30 +2,56 @@
 
 Whoever needs an event runs the next pass, for every row; the events of others wait for
 them. No caller holds the engine for longer than one pass.
+
+An exception may come from outside between any two steps (Ctrl-C, a task that is cancelled, a
+generator that is closed). So whatever a caller takes is noted first in something it made
+before: its :class:`Claim`, its ticket of the lock. And whatever has to be tidied up can be
+found and done again by the next one who comes: rows of a pass that was broken off, claims of
+those who left, rows that nobody claims.
 """
 
 import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator
+from collections.abc import Callable
 from collections.abc import Generator
-from collections.abc import Iterator
 from collections.abc import Sequence
-from contextlib import ExitStack
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
+from weakref import ReferenceType
 from weakref import WeakKeyDictionary
 from weakref import WeakValueDictionary
+from weakref import ref
 
 from dllm_plugins.caches.kept import KeptPrefixes
+from dllm_plugins.errors import PassError
 from dllm_plugins.events import Event
+from dllm_plugins.events import Failure
 from dllm_plugins.events import Finish
+from dllm_plugins.failing import or_raise
 from dllm_plugins.fair import FairLock
+from dllm_plugins.fair import Ticket
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
+
+
+@dataclass(eq=False, slots=True)
+class Claim:
+    """One caller's rows, and the events that wait for it.
+
+    :param numbers: the engine's numbers of its requests, in their order.
+    :param left: nobody waits any more.
+    """
+
+    numbers: list[int] = field(default_factory=list)
+    events: deque[Event | Failure] = field(default_factory=deque)
+    left: bool = False
 
 
 class SharedModel:
@@ -40,18 +66,24 @@ class SharedModel:
         self.prefixes = KeptPrefixes(model.denoiser.spec.context)
         self._engine = model.engine(self.prefixes)
         self._lock = FairLock()
-        self._events: dict[int, deque[Event | Exception]] = {}
-        self._leaving: deque[int] = deque()
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._claims: dict[int, Claim] = {}
+        self._leaving: deque[Claim] = deque()
+        # Weak values, too: a lock that tasks have waited for refers to their loop, and would keep it alive.
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[asyncio.Lock]] = WeakKeyDictionary()
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """Events of one request until it finishes; closing the generator frees its row.
 
         :raises OptionError: for options the mode does not honour.
         :raises RequestError: for a prompt that cannot be used.
+        :raises PassError: if a pass fails or is broken off, or the row fails in it.
         """
-        for _, event in self.stream_batch([request]):
-            yield event
+        events = iter(self.stream_batch([request]))
+        try:
+            for _, event in events:
+                yield event
+        finally:
+            events.close()
 
     def stream_batch(self, requests: Sequence[Request]) -> "Batch":
         """Events of several requests as (place in `requests`, event); see :class:`Batch`.
@@ -66,8 +98,16 @@ class SharedModel:
 
         :raises OptionError: for options the mode does not honour.
         :raises RequestError: for a prompt that cannot be used.
+        :raises PassError: if a pass fails or is broken off, or one of the rows fails in it.
         """
-        done = {place: event for place, event in self.stream_batch(requests) if isinstance(event, Finish)}
+        done: dict[int, Finish] = {}
+        events = iter(self.stream_batch(requests))
+        try:
+            for place, event in events:
+                if isinstance(event, Finish):
+                    done[place] = event
+        finally:
+            events.close()
         return [done[place] for place in range(len(requests))]
 
     async def astream(self, request: Request) -> AsyncGenerator[Event, None]:
@@ -75,101 +115,142 @@ class SharedModel:
 
         A cancelled task frees its row at once, or after the pass that is under way.
         """
-        number = await self._aadmit(request)
+        claim, turn = Claim(), self._turn()
         try:
+            await asyncio.to_thread(self._admit, claim, [request])
             event: Event | None = None
             while not isinstance(event, Finish):
-                event = await self._anext(number)
+                event = or_raise(await self._anext(claim, turn))
                 yield event
         finally:
-            self._leave([number])
+            self._leave(claim)
 
-    async def _aadmit(self, request: Request) -> int:
-        admitting = asyncio.ensure_future(asyncio.to_thread(self._admit, [request]))
-        try:
-            (number,) = await asyncio.shield(admitting)
-        except asyncio.CancelledError:
-            admitting.add_done_callback(lambda done: None if done.exception() else self._leave(done.result()))
-            raise
-        return number
+    def _turn(self) -> asyncio.Lock:
+        """The lock that the tasks of this loop share for as long as one of them is streaming."""
+        loop = asyncio.get_running_loop()
+        known = self._turns.get(loop)
+        turn = None if known is None else known()
+        if turn is None:
+            turn = asyncio.Lock()
+            self._turns[loop] = ref(turn)
+        return turn
 
-    async def _anext(self, number: int) -> Event:
-        turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    async def _anext(self, claim: Claim, turn: asyncio.Lock) -> Event | Failure:
         async with turn:
-            if self._events[number]:
-                return self._take([number])[1]
-            return (await asyncio.to_thread(self._take, [number]))[1]
+            if claim.events:
+                return claim.events.popleft()
+            return await asyncio.to_thread(self._take, claim)
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """The engine, for one caller at a time; those who left meanwhile are let go afterwards."""
-        with self._lock:
-            yield
-        self._leave([])
-
-    def _admit(self, requests: Sequence[Request]) -> list[int]:
-        """All or none."""
-        numbers: list[int] = []
-        with self._held(), ExitStack() as undo:
-            for request in requests:
-                numbers.append(self._engine.admit(request))
-                undo.callback(self._engine.cancel, numbers[-1])
-            undo.pop_all()
-            self._events |= {number: deque() for number in numbers}
-        return numbers
-
-    def _take(self, numbers: Sequence[int]) -> tuple[int, Event]:
-        """The next event of any of these rows, after as many passes as that needs."""
-        with self._held():
-            while True:
-                for number in numbers:
-                    if self._events[number]:
-                        event = self._events[number].popleft()
-                        if isinstance(event, Exception):
-                            raise event
-                        return number, event
-                self._pass()
-
-    def _pass(self) -> None:
-        """One pass for all. If it fails, every row has lost its state, so every caller is told."""
-        self._drop()
+    def _alone(self, work: Callable[[], None]) -> None:
+        """Do something with the engine, which is one caller's at a time."""
+        ticket = Ticket()
         try:
-            events = self._engine.step()
-        except Exception as error:
-            for number in self._engine.active:
-                self._engine.cancel(number)
-                self._events[number].append(error)
-            raise
-        for event in events:
-            self._events[event.row].append(event)
-
-    def _stop(self, number: int, length: int) -> Finish:
-        with self._held():
-            waiting = list(self._events[number])
-            self._events[number].clear()
-            for event in waiting:
-                if isinstance(event, Finish):
-                    text = self.model.tokenizer.decode(list(event.tokens[:length]), skip_special_tokens=True)
-                    return event.cut(length, text)
-            return self._engine.stop(number, length)
-
-    def _leave(self, numbers: Sequence[int]) -> None:
-        """Free rows without waiting: a generator may be closed by the garbage collector in mid-pass.
-
-        Whoever holds the engine then looks again when done.
-        """
-        self._leaving.extend(numbers)
-        while self._leaving and self._lock.try_acquire():
             try:
-                self._drop()
+                self._lock.acquire(ticket)
+                self._settle()
+                work()
             finally:
-                self._lock.release()
+                self._let_go(ticket)
+        finally:
+            # Once more, in case an interrupt came the first time. What is done already does no harm.
+            self._let_go(ticket)
 
-    def _drop(self) -> None:
+    def _let_go(self, ticket: Ticket) -> None:
+        """Hand the engine on, with nothing left undone."""
+        try:
+            if self._lock.holds(ticket):
+                self._settle()
+        finally:
+            self._lock.release(ticket)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Settle what there is, unless somebody holds the engine, who will look again when done."""
+        while self._leaving or self._engine.broken:
+            ticket = Ticket()
+            try:
+                try:
+                    if not self._lock.try_acquire(ticket):
+                        return
+                    self._settle()
+                finally:
+                    self._lock.release(ticket)
+            finally:
+                self._lock.release(ticket)
+
+    def _settle(self) -> None:
+        """Tell those whose pass was broken off, free the rows of those who left, and what nobody claims."""
+        self._engine.recover(self._deliver)
         while self._leaving:
-            number = self._leaving.popleft()
-            self._engine.cancel(number)
-            self._events.pop(number, None)
+            claim = self._leaving[0]
+            for number in claim.numbers:
+                self._engine.cancel(number)
+                self._claims.pop(number, None)
+            claim.events.clear()
+            self._leaving.popleft()
+        for number in self._engine.active:
+            if number not in self._claims:
+                self._engine.cancel(number)
+
+    def _deliver(self, event: Event | Failure) -> None:
+        claim = self._claims.get(event.row)
+        if claim is not None:
+            claim.events.append(event)
+
+    def _admit(self, claim: Claim, requests: Sequence[Request]) -> None:
+        """Take in all of them; if one is refused, the caller leaves, and with it those before."""
+
+        def admit() -> None:
+            for request in requests:
+                if claim.left:
+                    return
+                number = self._engine.admit(request)
+                claim.numbers.append(number)
+                self._claims[number] = claim
+
+        self._alone(admit)
+
+    def _take(self, claim: Claim) -> Event | Failure:
+        """The next event of any of the caller's rows, after as many passes as that needs.
+
+        :raises PassError: if none can come any more.
+        """
+
+        def run() -> None:
+            # Somebody else may have made a pass while this caller waited for its turn.
+            if claim.events:
+                return
+            self._engine.advance(self._deliver)
+            if not claim.events and not set(claim.numbers).intersection(self._engine.active):
+                raise PassError("the rows of this request are gone, and no event of them is left; ask again")
+
+        while True:
+            with suppress(IndexError):
+                return claim.events.popleft()
+            self._alone(run)
+
+    def _stop(self, claim: Claim, number: int, length: int) -> Finish:
+        found: list[Finish] = []
+
+        def stop() -> None:
+            waiting = list(claim.events)
+            claim.events.clear()
+            claim.events.extend(event for event in waiting if event.row != number)
+            for event in waiting:
+                if event.row == number and isinstance(or_raise(event), Finish):
+                    text = self.model.tokenizer.decode(list(event.tokens[:length]), skip_special_tokens=True)
+                    found.append(event.cut(length, text))
+                    return
+            found.append(self._engine.stop(number, length))
+
+        self._alone(stop)
+        return found[0]
+
+    def _leave(self, claim: Claim) -> None:
+        """Free the caller's rows without waiting: a generator may be closed by the garbage collector in mid-pass."""
+        claim.left = True
+        self._leaving.append(claim)
+        self._tidy()
 
 
 class Batch:
@@ -181,22 +262,41 @@ class Batch:
     def __init__(self, shared: SharedModel, requests: Sequence[Request]) -> None:
         self._shared = shared
         self._requests = requests
+        self._claim = Claim()
         self._places: dict[int, int] = {}
 
     def __iter__(self) -> Generator[tuple[int, Event], None, None]:
-        """(place in the batch, event) until every row has finished or was stopped."""
-        shared = self._shared
-        self._places = {number: place for place, number in enumerate(shared._admit(self._requests))}
-        numbers = list(self._places)
+        """(place in the batch, event) until every row has finished or was stopped.
+
+        :raises PassError: if a pass fails or is broken off, or one of the rows fails in it.
+        """
+        outcomes = self.outcomes()
         try:
-            while self._places:
-                number, event = shared._take(list(self._places))
-                place = self._places[number]
-                if isinstance(event, Finish):
-                    del self._places[number]
-                yield place, event
+            for place, event in outcomes:
+                yield place, or_raise(event)
         finally:
-            shared._leave(numbers)
+            outcomes.close()
+
+    def outcomes(self) -> Generator[tuple[int, Event | Failure], None, None]:
+        """As iterating, but a row that fails says so by an event, and the others go on."""
+        shared, claim = self._shared, self._claim
+        try:
+            try:
+                shared._admit(claim, self._requests)
+                self._places = {number: place for place, number in enumerate(claim.numbers)}
+                while self._places:
+                    event = shared._take(claim)
+                    place = self._places.get(event.row)
+                    if place is None:
+                        continue
+                    if isinstance(event, Finish | Failure):
+                        del self._places[event.row]
+                    yield place, event
+            finally:
+                shared._leave(claim)
+        finally:
+            # Once more, in case an interrupt came the first time.
+            shared._leave(claim)
 
     def stop(self, place: int, length: int) -> Finish:
         """End one row, its answer cut to `length` tokens; no more of its events come.
@@ -204,10 +304,13 @@ class Batch:
         If the row has ended by itself already, its Finish may still be waiting: it is cut too.
 
         :raises KeyError: if the row has no events to come.
+        :raises PassError: if the row has failed.
         """
-        number = next(number for number, known in self._places.items() if known == place)
-        del self._places[number]
-        return self._shared._stop(number, length)
+        for number, known in self._places.items():
+            if known == place:
+                del self._places[number]
+                return self._shared._stop(self._claim, number, length)
+        raise KeyError(place)
 
 
 _models: WeakValueDictionary[tuple[tuple[str, str], ...], SharedModel] = WeakValueDictionary()

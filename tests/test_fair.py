@@ -1,12 +1,18 @@
 """The lock of shared models: order, finalisers, interrupts."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
+from dllm_plugins import fair
 from dllm_plugins.fair import FairLock
+from dllm_plugins.fair import Ticket
+
+from .injecting import Injector
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -19,67 +25,96 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_first_come_first_served() -> None:
     """Waiters get it in their order, and the one who let go waits behind them."""
-    lock, order = FairLock(), list[int]()
-    lock.acquire()
+    lock, order, first = FairLock(), list[int](), Ticket()
+    lock.acquire(first)
 
     def work(number: int) -> None:
-        with lock:
-            order.append(number)
+        ticket = Ticket()
+        lock.acquire(ticket)
+        order.append(number)
+        lock.release(ticket)
 
     threads = []
     for number in range(5):
         threads.append(threading.Thread(target=work, args=(number,)))
         threads[-1].start()
-        until(lambda number=number: len(lock._gates) == number + 1)  # type: ignore[misc]
-    assert not lock.try_acquire()
-    lock.release()
-    with lock:
-        order.append(5)
+        until(lambda number=number: len(lock._queue) == number + 2)  # type: ignore[misc]
+    assert not lock.try_acquire(Ticket())
+    lock.release(first)
+    work(5)
     for thread in threads:
         thread.join(10)
     assert order == [0, 1, 2, 3, 4, 5]
-    assert lock.try_acquire()
-    assert not lock.try_acquire()
-    lock.release()
+    last = Ticket()
+    assert lock.try_acquire(last)
+    assert lock.holds(last)
+    assert not lock.try_acquire(Ticket())
+    lock.release(last)
+    lock.release(last)
+    assert not lock.holds(last)
 
 
-def test_a_finaliser_does_not_wait() -> None:
-    """Not even when it runs inside the lock's own methods."""
-    lock = FairLock()
-    with lock._inner:
-        assert not lock.try_acquire()
-    assert lock.try_acquire()
+def test_one_ticket_releases_only_its_own() -> None:
+    """Leaving the queue while another one holds the lock does not take it away."""
+    lock, holder, leaver = FairLock(), Ticket(), Ticket()
+    lock.acquire(holder)
+    lock._queue.append(leaver)
+    lock.release(leaver)
+    lock.release(Ticket())
+    assert lock.holds(holder)
+    assert len(lock._queue) == 1
+
+
+def use(lock: FairLock) -> None:
+    """Take the lock and give it back, as its contract says."""
+    ticket = Ticket()
+    try:
+        try:
+            lock.acquire(ticket)
+        finally:
+            lock.release(ticket)
+    finally:
+        lock.release(ticket)
+
+
+@pytest.mark.parametrize("opcodes", [False, True])
+def test_an_interrupt_at_any_step_leaves_the_lock_free(opcodes: bool) -> None:
+    """Between any two lines, and any two instructions, of all its methods; the next one gets it."""
+    for place in itertools.count(1):
+        lock = FairLock()
+        injector = Injector(place, fair, opcodes=opcodes)
+        with injector, suppress(KeyboardInterrupt):
+            use(lock)
+        assert not lock._queue
+        use(lock)
+        if not injector.raised:
+            break
+    assert place > 10
 
 
 @pytest.mark.parametrize("handed_over", [False, True])
-def test_an_interrupted_waiter_is_forgotten(handed_over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before or just after the lock was handed to it, the next one gets it."""
-    lock = FairLock()
-    lock.acquire()
+def test_an_interrupted_waiter_is_forgotten(handed_over: bool) -> None:
+    """Whether the lock was handed to it or not, the next one gets it."""
+    lock, holder, waiter = FairLock(), Ticket(), Ticket()
+    lock.acquire(holder)
 
     class Gate:
         """A gate whose wait is interrupted."""
 
-        def __init__(self) -> None:
-            self.taken = False
+        def get(self) -> None:
+            if handed_over:
+                lock.release(holder)
+            raise KeyboardInterrupt
 
-        def acquire(self) -> None:
-            if self.taken:
-                if handed_over:
-                    lock.release()
-                raise KeyboardInterrupt
-            self.taken = True
-
-        def release(self) -> None:
+        def put(self, _: None) -> None:
             pass
 
-    with monkeypatch.context() as patch:
-        patch.setattr(threading, "Lock", Gate)
-        with pytest.raises(KeyboardInterrupt):
-            lock.acquire()
-    if not handed_over:
-        lock.release()
-    assert lock.try_acquire()
+    waiter.gate = Gate()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        lock.acquire(waiter)
+    lock.release(waiter)
+    lock.release(holder)
+    assert lock.try_acquire(Ticket())
 
 
 def test_nobody_is_inside_together() -> None:
@@ -89,11 +124,13 @@ def test_nobody_is_inside_together() -> None:
     def work() -> None:
         nonlocal inside, most, total
         for _ in range(200):
-            with lock:
-                inside += 1
-                most = max(most, inside)
-                total += 1
-                inside -= 1
+            ticket = Ticket()
+            lock.acquire(ticket)
+            inside += 1
+            most = max(most, inside)
+            total += 1
+            inside -= 1
+            lock.release(ticket)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:

@@ -18,6 +18,7 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
+from dllm_plugins.errors import PassError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
@@ -105,7 +106,7 @@ def test_a_caller_who_leaves_frees_its_row(tiny: Model, alone: list[tuple[int, .
     del forgotten
     gc.collect()
     assert not shared._engine.active
-    assert not shared._events
+    assert not shared._claims
 
 
 def test_a_batch_is_admitted_whole_or_not_at_all(tiny: Model, alone: list[tuple[int, ...]]) -> None:
@@ -115,7 +116,7 @@ def test_a_batch_is_admitted_whole_or_not_at_all(tiny: Model, alone: list[tuple[
     with pytest.raises(RequestError, match="empty"):
         shared.generate([*requests(2), Request([])])
     assert not shared._engine.active
-    assert not shared._events
+    assert not shared._claims
 
 
 def test_a_failed_pass_reaches_every_caller(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +132,9 @@ def test_a_failed_pass_reaches_every_caller(tiny: Model, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(TriModeDenoiser, "forward", broken)
         for stream in (first, second):
-            with pytest.raises(MemoryError, match="too many rows"):
+            with pytest.raises(PassError, match="a pass over 2 rows failed: MemoryError: too many rows") as told:
                 list(stream)
+            assert isinstance(told.value.__cause__, MemoryError)
     assert last(shared, requests(1)[0]).tokens
 
 
@@ -223,7 +225,7 @@ async def test_a_cancelled_task_frees_its_row(tiny: Model, alone: list[tuple[int
     early.cancel()
     with pytest.raises(asyncio.CancelledError):
         await early
-    while shared._engine.active or shared._events:
+    while shared._engine.active or shared._claims:
         await asyncio.sleep(0.001)
 
 

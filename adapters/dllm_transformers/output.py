@@ -24,13 +24,15 @@ class DiffusionOutput(ModelOutput):
     :param sequences: int64 [batch, length + longest answer], padded on the right.
     :param scores: with `output_scores`, per answer position float [batch, vocabulary] after
         temperature and truncation; in mode `diffusion`, of the pass that settled the token.
-        Behind a row's end the pad token is certain.
+        A token that was never drawn is certain: one that the prompt gave, or the sampler put there, and
+        the pad token behind a row's end.
     :param logits: with `output_logits`, the same before temperature and truncation.
     :param cache: hand it to the next call; see :class:`PrefixCache`. None in modes that keep no
         prefix. Also known by the name it had before transformers 5.24, `past_key_values`.
     :param tokens_per_forward: float32 [batch], useful tokens per pass.
     :param usage: per row, the engine's statistics.
-    :param finish_reasons: per row "eos", "length" or "stop".
+    :param finish_reasons: per row "eos", "length", "stop" or, if the model's context ended before `max_new_tokens`
+        did, "context".
     :param parts: with `stats`, per row the seconds of each part of its passes.
     """
 
@@ -71,12 +73,14 @@ def output_of(
     config: GenerationConfig,
     processors: LogitsProcessorList | None,
     cache: PrefixCache | None,
+    vocabulary: int,
 ) -> DiffusionOutput:
     """Everything that was asked for.
 
     :param length: of the prompts in `sequences`, padding included.
+    :param vocabulary: ids that a position's logits range over.
     """
-    logits = _columns(done, config, sequences.shape[1] - length) if done[0].logits is not None else None
+    logits = _columns(done, sequences[:, length:], vocabulary) if done[0].logits is not None else None
     scores = None
     if logits is not None and config.output_scores:
         scores = tuple(
@@ -96,12 +100,12 @@ def output_of(
     )
 
 
-def _columns(done: Sequence[Finish], config: GenerationConfig, count: int) -> tuple[Tensor, ...]:
-    """Per answer position float32 [batch, vocabulary]."""
-    rows = [finish.logits or () for finish in done]
-    width = next((len(row[0]) for row in rows if row), 0)
-    pad = torch.full((width,), -torch.inf)
-    pad[pad_id(config)] = 0.0
-    return tuple(
-        torch.stack([row[place].float().cpu() if place < len(row) else pad for row in rows]) for place in range(count)
-    )
+def _columns(done: Sequence[Finish], answers: Tensor, vocabulary: int) -> tuple[Tensor, ...]:
+    """Per answer position float32 [batch, vocabulary]; answers int64 [batch, longest], padded."""
+    certain = torch.full((*answers.shape, vocabulary), -torch.inf)
+    certain.scatter_(-1, answers.cpu()[..., None], 0.0)
+    for own, finish in zip(certain, done, strict=True):
+        for column, logits in zip(own, finish.logits or (), strict=False):
+            if logits is not None:
+                column[:] = logits
+    return tuple(certain.transpose(0, 1).contiguous())

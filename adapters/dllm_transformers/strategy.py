@@ -130,7 +130,8 @@ def block_diffusion(
     sequences = sequences_of(input_ids, done, config)
     if not config.return_dict_in_generate:
         return sequences
-    return output_of(sequences, input_ids.shape[1], done, config, logits_processor, cache)
+    vocabulary = shared.model.denoiser.spec.vocabulary
+    return output_of(sequences, input_ids.shape[1], done, config, logits_processor, cache, vocabulary)
 
 
 def _stop_string_criteria(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from contextlib import closing
 
+from dllm_plugins.errors import PassError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
@@ -14,9 +15,6 @@ from dllm_plugins.sharing import SharedModel
 from langchain_dllm.call import Call
 from langchain_dllm.together import Events
 from langchain_dllm.together import seat
-
-#: What a failed pass raises, running out of memory included.
-PASS_ERRORS = (RuntimeError, MemoryError)
 
 
 class _Limits:
@@ -66,7 +64,7 @@ def run(shared: SharedModel, requests: Sequence[Request], call: Call) -> Events:
                     limits.check(event)
                     yield place, event
             return
-        except PASS_ERRORS as error:
+        except PassError as error:
             limits.retry(error)
 
 
@@ -91,5 +89,5 @@ async def arun(shared: SharedModel, request: Request, call: Call) -> AsyncGenera
                     limits.check(event)
                     yield event
             return
-        except PASS_ERRORS as error:
+        except PassError as error:
             limits.retry(error)

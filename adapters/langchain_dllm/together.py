@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import as_completed
+from contextlib import suppress
 from contextvars import ContextVar
 from contextvars import copy_context
 from typing import TypeVar
@@ -17,12 +18,21 @@ from typing import TypeVar
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Event
+from dllm_plugins.events import Failure
 from dllm_plugins.events import Finish
+from dllm_plugins.failing import caused
+from dllm_plugins.failing import or_raise
 from dllm_plugins.request import Request
 from dllm_plugins.sharing import Batch
 from dllm_plugins.sharing import SharedModel
 
 T = TypeVar("T")
+
+
+class _RefusedError(Exception):
+    """The engine took none of the batch's requests in."""
+
+
 Events = Generator[tuple[int, Event], None, None]
 
 
@@ -40,8 +50,8 @@ class Together:
         self._shared: SharedModel | None = None
         self._turn = threading.Lock()
         self._batch: Batch | None = None
-        self._source: Events | None = None
-        self._waiting: list[deque[Event]] = []
+        self._source: Generator[tuple[int, Event | Failure], None, None] | None = None
+        self._waiting: list[deque[Event | Failure]] = []
         self._failure: Exception | None = None
 
     def give_up(self) -> None:
@@ -81,7 +91,8 @@ class Together:
     def pull(self, place: int) -> Event:
         """The next event of a request; whoever needs one runs the next pass for all.
 
-        :raises Exception: what the engine raised, for every call of the batch.
+        :raises _RefusedError: if the engine did not take the batch in.
+        :raises DllmError: if this request has failed, or the batch was broken off.
         """
         with self._turn:
             while not self._waiting[place]:
@@ -89,25 +100,31 @@ class Together:
                     raise self._failure
                 try:
                     at, event = next(self._begun())
-                except Exception as error:
-                    self._failure = error
+                except DllmError as error:
+                    self._failure = _RefusedError(str(error))
+                    raise self._failure from error
+                except BaseException as error:
+                    # An interrupt ends the caller it hits, and the rows of all: the others must not read on as if
+                    # theirs had come to an end.
+                    self._failure = caused(f"the batch was broken off by {type(error).__name__}; ask again", error)
                     raise
                 self._waiting[at].append(event)
-            return self._waiting[place].popleft()
+            return or_raise(self._waiting[place].popleft())
 
-    def _begun(self) -> Events:
+    def _begun(self) -> Generator[tuple[int, Event | Failure], None, None]:
         if self._source is None:
             assert self._shared is not None, "a call has arrived"
             self._batch = self._shared.stream_batch(self._requests)
-            self._source = iter(self._batch)
+            self._source = self._batch.outcomes()
         return self._source
 
     def free(self, place: int) -> None:
         """Drop the row of a request that has not finished."""
         with self._turn:
-            ended = any(isinstance(event, Finish) for event in self._waiting[place])
-            if self._batch is not None and self._failure is None and not ended:
-                self._batch.stop(place, 0)
+            if self._batch is not None and self._failure is None:
+                # It may have ended, or failed, since its caller was last here.
+                with suppress(KeyError, DllmError):
+                    self._batch.stop(place, 0)
 
 
 class Seat:
@@ -132,10 +149,9 @@ class Seat:
                     event = self.together.pull(place)
                     yield 0, event
                 return
-            except DllmError:
+            except _RefusedError:
                 # One request was refused, and with it the batch: each now learns its own fate.
-                if event is not None:
-                    raise
+                pass
             finally:
                 if not isinstance(event, Finish):
                     self.together.free(place)

@@ -1,6 +1,7 @@
 """Autoregressive decoding: clean rows only, one token a pass."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -9,10 +10,11 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.failing import blaming
 from dllm_plugins.strategies.base import Plan
+from dllm_plugins.strategies.base import ask_each
 from dllm_plugins.strategies.base import check_options
-from dllm_plugins.unmasking import Ask
-from dllm_plugins.unmasking import ask_all
+from dllm_plugins.strategies.base import frontier
 
 
 class AutoregressiveStrategy:
@@ -37,16 +39,16 @@ class AutoregressiveStrategy:
 
     def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
         """Freeze what was forwarded and append one token."""
-        asks = [
-            Ask(parts[0], [row.draw(len(row.tokens))], logits=row.logits is not None)
-            for row, parts in zip(rows, hidden, strict=True)
-        ]
-        for row, said in zip(rows, ask_all(denoiser, asks), strict=True):
-            if row.logits is not None:
-                row.note(len(row.tokens), said.logits_at(0))
-            denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
-            row.frozen = len(row.tokens)
-            row.tokens += said.tokens
+        asking = [(row, partial(frontier, row, parts[0])) for row, parts in zip(rows, hidden, strict=True)]
+        for row, said in zip(rows, ask_each(denoiser, asking), strict=True):
+            if said is None:
+                continue
+            with blaming(row):
+                if row.logits is not None:
+                    row.note(len(row.tokens), said.logits_at(0))
+                denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
+                row.frozen = len(row.tokens)
+                row.tokens += said.tokens
 
     def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
         """Nothing is tentative."""

@@ -1,5 +1,6 @@
 """The contract of a strategy: what the next pass holds, and what it meant."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,11 @@ from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
+from dllm_plugins.failing import blaming
 from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.unmasking import Answer
+from dllm_plugins.unmasking import Ask
+from dllm_plugins.unmasking import ask_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,41 @@ class Strategy(Protocol):
     def read(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
         """Apply a pass to its rows: new final tokens, new drafts, what to freeze.
 
+        What one of them raises is noted in its `error` (:func:`~dllm_plugins.failing.blaming`) and ends that row
+        only; what comes out of here ends them all.
+
         :param hidden: per row, per segment of its plan, what :meth:`Denoiser.forward` returned.
         """
 
     def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
         """Tokens to show behind the final ones; None where open."""
+
+
+def ask_each(denoiser: Denoiser, asking: Sequence[tuple[Row, Callable[[], Ask]]]) -> list[Answer | None]:
+    """The answer to each row's own question; None for a row that failed before, or cannot put it."""
+    asks = asks_of(asking)
+    said = iter(ask_all(denoiser, [ask for ask in asks if ask is not None]))
+    return [None if ask is None else next(said) for ask in asks]
+
+
+def asks_of(asking: Sequence[tuple[Row, Callable[[], Ask]]]) -> list[Ask | None]:
+    """Each row's own question; None for a row that failed before, or cannot put it."""
+    asks: list[Ask | None] = []
+    for row, make in asking:
+        asks.append(None)
+        if row.error is None:
+            with blaming(row):
+                asks[-1] = make()
+    return asks
+
+
+def frontier(row: Row, hidden: Tensor, also: int = 0) -> Ask:
+    """What a row asks of the position right behind its final text; hidden [1 + also, width].
+
+    :param also: positions behind that one that are asked about, too.
+    """
+    draws = [row.draw(len(row.tokens) + place) for place in range(1 + also)]
+    return Ask(hidden, draws, logits=row.logits is not None)
 
 
 def check_options(

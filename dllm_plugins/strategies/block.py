@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from functools import partial
 from typing import cast
 
 import torch
@@ -21,6 +22,7 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.failing import blaming
 from dllm_plugins.prediction import predict
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.rules.base import CanvasView
@@ -34,8 +36,11 @@ from dllm_plugins.rules.view import Positions
 from dllm_plugins.rules.view import Seen
 from dllm_plugins.rules.view import make_view
 from dllm_plugins.strategies.base import Plan
+from dllm_plugins.strategies.base import ask_each
+from dllm_plugins.strategies.base import asks_of
 from dllm_plugins.strategies.base import check_options
 from dllm_plugins.strategies.base import choose_rule
+from dllm_plugins.strategies.base import frontier
 from dllm_plugins.unmasking import Answer
 from dllm_plugins.unmasking import Ask
 from dllm_plugins.unmasking import answers
@@ -117,6 +122,11 @@ class _Settling:
     token: int
     left: int
 
+    def again(self, past: Evidence) -> Ask:
+        """What its right neighbour was settled by, asked again with this token known."""
+        draw = self.row.canvas_draw(self.place + 1, past.step)
+        return Ask(past.hidden[None], [draw], torch.tensor([[self.token, self.left]]), past.logits)
+
 
 class BlockStrategy:
     """Mode `diffusion`: block sampling with an exact prefix cache and a commit rule."""
@@ -175,28 +185,27 @@ class BlockStrategy:
         """Freeze, settle the frontier, then settle what the rule accepts."""
         spec = denoiser.spec
         opened = [[place for place in self._window(row, spec) if place not in row.settled] for row in rows]
-        frontier = ask_all(
-            denoiser,
-            [
-                Ask(parts[0], [row.draw(len(row.tokens))], logits=row.logits is not None)
-                for row, parts in zip(rows, hidden, strict=True)
-            ],
-        )
+        asking = [(row, partial(frontier, row, parts[0])) for row, parts in zip(rows, hidden, strict=True)]
+        found = ask_each(denoiser, asking)
         if spec.chain:
             settling = [
                 _Settling(row, len(row.tokens), said.tokens[0], row.tokens[-1])
-                for row, said in zip(rows, frontier, strict=True)
+                for row, said in zip(rows, found, strict=True)
+                if said is not None
             ]
             self._reopen(settling, denoiser)
         canvases = []
-        for row, parts, places, said in zip(rows, hidden, opened, frontier, strict=True):
-            if row.logits is not None:
-                row.note(len(row.tokens), said.logits_at(0))
-            denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
-            row.frozen = len(row.tokens)
-            row.settle(row.frozen, said.tokens[0])
-            if places and said.tokens[0] not in row.stop_ids:
-                canvases.append(self._canvas(row, parts[-1], places))
+        for row, parts, places, said in zip(rows, hidden, opened, found, strict=True):
+            if said is None or row.error is not None:
+                continue
+            with blaming(row):
+                if row.logits is not None:
+                    row.note(len(row.tokens), said.logits_at(0))
+                denoiser.freeze(row.handle, len(row.tokens) - row.frozen)
+                row.frozen = len(row.tokens)
+                row.settle(row.frozen, said.tokens[0])
+                if places and said.tokens[0] not in row.stop_ids:
+                    canvases.append(self._canvas(row, parts[-1], places))
         self._settle(canvases, denoiser)
         for row in rows:
             row.guesses = {}
@@ -225,16 +234,10 @@ class BlockStrategy:
         if not doubtful:
             return
         found = [item.row.evidence.pop(item.place + 1) for item in doubtful]
-        asks = [
-            Ask(
-                past.hidden[None],
-                [item.row.canvas_draw(item.place + 1, past.step)],
-                torch.tensor([[item.token, item.left]]),
-                past.logits,
-            )
-            for item, past in zip(doubtful, found, strict=True)
-        ]
-        for item, said in zip(doubtful, ask_all(denoiser, asks), strict=True):
+        asking = [(item.row, partial(item.again, past)) for item, past in zip(doubtful, found, strict=True)]
+        for item, said in zip(doubtful, ask_each(denoiser, asking), strict=True):
+            if said is None:
+                continue
             token = said.tokens[0]
             if item.row.settled[item.place + 1] != token or token == item.token:
                 del item.row.settled[item.place + 1]
@@ -249,21 +252,29 @@ class BlockStrategy:
         while any(pending.values()):
             self._predict([(canvas, pending[id(canvas)]) for canvas in canvases if pending[id(canvas)]], denoiser)
             for canvas in canvases:
-                if pending[id(canvas)]:
-                    pending[id(canvas)] = self._decide(canvas, denoiser)
+                wanted, pending[id(canvas)] = pending[id(canvas)], []
+                if wanted and canvas.row.error is None:
+                    with blaming(canvas.row):
+                        pending[id(canvas)] = self._decide(canvas, denoiser)
 
     def _predict(self, wanted: list[tuple[_Canvas, list[int]]], denoiser: Denoiser) -> None:
         lefts = [canvas.known_before(1) for canvas, _ in wanted]
         for changed in (False, True):
             own = [place for place, (canvas, _) in enumerate(wanted) if rescores(canvas.rule) is changed]
-            asks = [self._ask(*wanted[place], lefts[place]) for place in own]
+            made = asks_of([(wanted[place][0].row, partial(self._ask, *wanted[place], lefts[place])) for place in own])
+            asks = [(place, ask) for place, ask in zip(own, made, strict=True) if ask is not None]
             if not asks:
                 continue
-            chosen = [wanted[place] for place in own]
-            found = self._rescored(chosen, asks, denoiser) if changed else ask_all(denoiser, asks)
-            for place, said in zip(own, found, strict=True):
+            found = (
+                self._rescored([(*wanted[place], ask) for place, ask in asks], denoiser)
+                if changed
+                else ask_all(denoiser, [ask for _, ask in asks])
+            )
+            for (place, _), said in zip(asks, found, strict=True):
                 canvas, indices = wanted[place]
-                canvas.take(indices, said, lefts[place] if denoiser.spec.chain else None)
+                if said is not None:
+                    with blaming(canvas.row):
+                        canvas.take(indices, said, lefts[place] if denoiser.spec.chain else None)
 
     @staticmethod
     def _ask(canvas: _Canvas, indices: list[int], before: list[int]) -> Ask:
@@ -276,18 +287,20 @@ class BlockStrategy:
         )
 
     @staticmethod
-    def _rescored(wanted: list[tuple[_Canvas, list[int]]], asks: Sequence[Ask], denoiser: Denoiser) -> list[Answer]:
-        """What is said once the rows' rules have changed the logits."""
-        counts = [len(indices) for _, indices in wanted]
-        lefts = [ask.left for ask in asks if ask.left is not None]
-        logits = denoiser.logits(torch.cat([ask.hidden for ask in asks]), torch.cat(lefts))
-        parts = []
-        for (canvas, indices), own in zip(wanted, logits.split(counts), strict=True):
+    def _rescored(wanted: list[tuple[_Canvas, list[int], Ask]], denoiser: Denoiser) -> Sequence[Answer | None]:
+        """What is said once the rows' rules have changed the logits; None where a rule failed."""
+        lefts = [ask.left for _, _, ask in wanted if ask.left is not None]
+        logits = denoiser.logits(torch.cat([ask.hidden for _, _, ask in wanted]), torch.cat(lefts))
+        found: list[Answer | None] = []
+        parts = logits.split([len(indices) for _, indices, _ in wanted])
+        for (canvas, indices, ask), own in zip(wanted, parts, strict=True):
             row, rule = canvas.row, cast(RuleDefaults, canvas.rule)
-            offsets = torch.tensor([canvas.places[index] - row.prompt for index in indices])
-            changed, row.rule_state = rule.rescore(own, offsets, canvas.step, row.config, row.rule_state)
-            parts.append(changed)
-        return answers(predict(torch.cat(parts), [draw for ask in asks for draw in ask.draws]), counts)
+            found.append(None)
+            with blaming(row):
+                offsets = torch.tensor([canvas.places[index] - row.prompt for index in indices])
+                changed, row.rule_state = rule.rescore(own, offsets, canvas.step, row.config, row.rule_state)
+                found[-1:] = answers(predict(changed, ask.draws), [len(indices)])
+        return found
 
     @staticmethod
     def _view(canvas: _Canvas, width: int) -> CanvasView:

@@ -10,6 +10,7 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
+from dllm_plugins.failing import blaming
 from dllm_plugins.prediction import Said
 from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Pass
@@ -81,17 +82,21 @@ class SampledStrategy:
         Heads run row by row: a shared product would tie a row's last bits to its company.
         """
         for row, parts in zip(rows, hidden, strict=True):
-            running = self._running(row, denoiser.spec)
-            wanted = running.wanted
-            if wanted.freeze:
-                denoiser.freeze(row.handle, wanted.freeze)
-                row.cache = row.cache or "exact"
-            if wanted.hold is not None:
-                denoiser.hold(row.handle, wanted.hold)
-                row.cache = "approximate"
-            running.tell(_heads(row, parts, wanted.asked, denoiser))
-            if running.wanted.keep and running.wanted is not wanted:
-                denoiser.freeze(row.handle, running.wanted.keep)
+            with blaming(row):
+                self._go_on(row, parts, denoiser)
+
+    def _go_on(self, row: Row, parts: Sequence[Tensor], denoiser: Denoiser) -> None:
+        running = self._running(row, denoiser.spec)
+        wanted = running.wanted
+        if wanted.freeze:
+            denoiser.freeze(row.handle, wanted.freeze)
+            row.cache = row.cache or "exact"
+        if wanted.hold is not None:
+            denoiser.hold(row.handle, wanted.hold)
+            row.cache = "approximate"
+        running.tell(_heads(row, parts, wanted.asked, denoiser))
+        if running.wanted.keep and running.wanted is not wanted:
+            denoiser.freeze(row.handle, running.wanted.keep)
 
     def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
         """The canvas behind the final text, None where open."""

@@ -9,6 +9,7 @@ the two take turns: one pass verifies, the next one drafts behind what was accep
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,12 +19,14 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.failing import blaming
 from dllm_plugins.prediction import predict
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.strategies.base import Plan
+from dllm_plugins.strategies.base import ask_each
 from dllm_plugins.strategies.base import check_options
-from dllm_plugins.unmasking import Ask
-from dllm_plugins.unmasking import ask_all
+from dllm_plugins.strategies.base import frontier
+from dllm_plugins.unmasking import Answer
 
 
 class SpeculativeStrategy:
@@ -94,30 +97,33 @@ class SpeculativeStrategy:
         for place, count in zip(places, accepted, strict=True):
             rows[place].drafts = []
             parts = hidden[place]
-            groups[place] = parts[1 + count] if 1 + count < len(parts) else None
+            groups[place] = parts[1 + count] if 1 + count < len(parts) and rows[place].error is None else None
         self._draft(rows, groups, denoiser)
 
     def _verify(self, rows: Sequence[Row], hidden: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> list[int]:
-        asks = [
-            Ask(
-                parts[0],
-                [row.draw(len(row.tokens) + place) for place in range(len(row.drafts) + 1)],
-                logits=row.logits is not None,
-            )
-            for row, parts in zip(rows, hidden, strict=True)
+        asking = [
+            (row, partial(frontier, row, parts[0], len(row.drafts))) for row, parts in zip(rows, hidden, strict=True)
         ]
         accepted = []
-        for row, said in zip(rows, ask_all(denoiser, asks), strict=True):
-            choices, count = said.tokens, 0
-            while count < len(row.drafts) and row.drafts[count] == choices[count]:
-                count += 1
-            denoiser.freeze(row.handle, len(row.tokens) - row.frozen + count)
-            for place in range(count + 1 if row.logits is not None else 0):
-                row.note(len(row.tokens) + place, said.logits_at(place))
-            row.frozen = len(row.tokens) + count
-            row.tokens += choices[: count + 1]
+        for row, said in zip(rows, ask_each(denoiser, asking), strict=True):
+            count = 0
+            with blaming(row):
+                count = 0 if said is None else self._accept(row, said, denoiser)
             accepted.append(count)
         return accepted
+
+    @staticmethod
+    def _accept(row: Row, said: Answer, denoiser: Denoiser) -> int:
+        """Take over the drafts that equal what was said, and the token behind them; returns how many drafts."""
+        choices, count = said.tokens, 0
+        while count < len(row.drafts) and row.drafts[count] == choices[count]:
+            count += 1
+        denoiser.freeze(row.handle, len(row.tokens) - row.frozen + count)
+        for place in range(count + 1 if row.logits is not None else 0):
+            row.note(len(row.tokens) + place, said.logits_at(place))
+        row.frozen = len(row.tokens) + count
+        row.tokens += choices[: count + 1]
+        return count
 
     def _draft(self, rows: Sequence[Row], groups: Sequence[Tensor | None], denoiser: Denoiser) -> None:
         """Draw the drafts left to right, each knowing the two tokens before it."""

@@ -22,6 +22,7 @@ from dllm_plugins import load_model
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
+from dllm_plugins.errors import PassError
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Preset
 from langchain_dllm import DLLM
@@ -136,13 +137,13 @@ async def test_retries_after_a_failed_pass(make: Make, engine: Engine, monkeypat
     answer = await make().ainvoke("why?", max_retries=1)
     assert (answer if isinstance(answer, str) else answer.content) == expected
     failures = 2
-    with pytest.raises(MemoryError):
+    with pytest.raises(PassError, match="too many rows"):
         make(max_retries=1).invoke("why?")
     failures = 0
     stream = make(max_retries=5).stream("why?")
     next(stream)
     failures = 1
-    with pytest.raises(MemoryError):
+    with pytest.raises(PassError, match="too many rows"):
         list(stream)
 
 
