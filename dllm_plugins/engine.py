@@ -100,13 +100,16 @@ class Engine:
             job.kept.bind(self.denoiser)
             state, cached = job.kept.find(row.tokens)
         row.number = self._admitted = self._admitted + 1
-        row.handle, row.frozen, row.cached = self.denoiser.open_row(state, cached), cached, cached
+        row.frozen = row.cached = cached
+        handle: int | None = None
         try:
+            handle = row.handle = self.denoiser.open_row(state, cached)
             self._jobs[row.number] = job
             return row.number
         except BaseException:
             self._jobs.pop(row.number, None)
-            self.denoiser.close_row(row.handle)
+            if handle is not None:
+                self.denoiser.close_row(handle)
             raise
 
     def _job(self, request: Request, row: Row, strategy: Strategy) -> Job:

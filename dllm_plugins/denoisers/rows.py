@@ -29,9 +29,14 @@ class Rows(Generic[Kept]):
 
     def _open(self, store: Kept) -> int:
         """A new handle for a store."""
-        self._opened += 1
-        self._rows[self._opened] = store
-        return self._opened
+        self._opened = handle = self._opened + 1
+        try:
+            self._rows[handle] = store
+            return handle
+        except BaseException:
+            # An interrupt: nobody will know the handle.
+            self._rows.pop(handle, None)
+            raise
 
     def close_row(self, row: int) -> Kept:
         """End the row; its store is the caller's."""
