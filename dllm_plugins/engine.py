@@ -326,8 +326,8 @@ class Engine:
             for request in requests:
                 numbers.append(self.admit(request))
             while set(numbers).intersection(self.active):
-                for event in self.step():
-                    if event.row in numbers and isinstance(or_raise(event), Finish):
+                for event in (or_raise(event) for event in self.step() if event.row in numbers):
+                    if isinstance(event, Finish):
                         done[event.row] = event
         finally:
             for number in numbers:

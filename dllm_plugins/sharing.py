@@ -236,8 +236,8 @@ class SharedModel:
             waiting = list(claim.events)
             claim.events.clear()
             claim.events.extend(event for event in waiting if event.row != number)
-            for event in waiting:
-                if event.row == number and isinstance(or_raise(event), Finish):
+            for event in (or_raise(event) for event in waiting if event.row == number):
+                if isinstance(event, Finish):
                     text = self.model.tokenizer.decode(list(event.tokens[:length]), skip_special_tokens=True)
                     found.append(event.cut(length, text))
                     return

@@ -275,7 +275,7 @@ def test_threads_whose_passes_are_broken_off(model: Model, alone: dict[str, Any]
     def sometimes(segments: Any) -> list[Tensor]:
         if not next(counter) % 7:
             raise SystemExit
-        return forward(model.denoiser, segments)  # type: ignore[arg-type]
+        return forward(model.denoiser, segments)
 
     def work(number: int) -> None:
         for turn in range(4):

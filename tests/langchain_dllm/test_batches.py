@@ -19,7 +19,6 @@ from dllm_plugins import DllmError
 from dllm_plugins import Finish
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
-from dllm_plugins.errors import PassError
 from langchain_dllm import ChatDLLM
 
 Chat = Callable[..., ChatDLLM]
@@ -152,7 +151,7 @@ def test_a_failed_pass_reaches_every_call(chat: Chat, expected: list[str], monke
     model.get_num_tokens("loads")
     monkeypatch.setattr(TriModeDenoiser, "forward", failing)
     answers = model.batch(["why?"] * 3, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [PassError] * 3, answers
+    assert [type(answer).__name__ for answer in answers] == ["PassError"] * 3
     failures.append(MemoryError("too many rows"))
     assert [a.content for a in model.batch(["why?"] * 3, max_retries=1)] == [expected[0]] * 3
 

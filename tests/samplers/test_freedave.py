@@ -75,7 +75,10 @@ def check_same(fast: Sequence[Finish], slow: Sequence[Finish]) -> None:
         assert ours.reason == theirs.reason
         assert ours.logits is not None
         assert theirs.logits is not None
-        assert all(torch.equal(a, b) for a, b in zip(ours.logits, theirs.logits, strict=True))
+        assert all(
+            a is not None and b is not None and torch.equal(a, b)
+            for a, b in zip(ours.logits, theirs.logits, strict=True)
+        )
         assert ours.usage.total_passes <= theirs.usage.total_passes
 
 
