@@ -178,3 +178,35 @@ def test_an_unknown_load_option_names_the_known_ones() -> None:
     """A misspelt option is an error of ours, before anything is read."""
     with pytest.raises(OptionError, match=r"unknown option dtyp='float32'.*dtype"):
         load_model("dllm", dtyp="float32")
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("tokenizer_config.json", {"model_max_length": "x"}),
+        ("tokenizer_config.json", {"eos_token": 5}),
+        ("tokenizer_config.json", {"padding_side": "up"}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"a": {"b": 3}}}),
+        ("tokenizer.json", {"added_tokens": [{"id": -1}]}),
+        ("tokenizer.json", {"model": {"type": "Unknown"}}),
+        ("tokenizer.json", {"pre_tokenizer": [1, 2]}),
+    ],
+)
+def test_damaged_tokenizers_are_refused_when_loaded(
+    tiny_folder: Path, tmp_path: Path, file: str, values: dict[str, Any]
+) -> None:
+    """Not by the first text."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "folder"))
+    found = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**found, **values}))
+    with pytest.raises(CheckpointError, match=r"the tokenizer in .*folder .*again"):
+        load_model("dllm", base=folder, denoiser=tiny_folder.parent / "denoiser.safetensors", device="cpu")
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{", '{"eos_token_id": ["x"]}', '{"eos_token_id": {"a": 1}}'])
+def test_generation_configs_of_the_wrong_kind(tiny_folder: Path, tmp_path: Path, text: str) -> None:
+    """Named with what they hold."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "folder"))
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"generation_config|eos_token_id"):
+        load_model(str(folder), family="diffullama", mask_id=258, dtype="float32", device="cpu")

@@ -1,6 +1,5 @@
 """One case folder of golden data: a checkpoint, recorded logits, and settings with their outputs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.reading import read_object
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,7 @@ class Case:
 
         :raises CheckpointError: if it cannot be read.
         """
-        place = self.folder / "case.json"
-        try:
-            found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read {place}: {error}; give a case folder with case.json in it") from error
-        return found
+        return read_object(self.folder / "case.json", "give a case folder with case.json in it")
 
     @property
     def settings(self) -> Sequence[Setting]:

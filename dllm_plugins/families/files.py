@@ -107,6 +107,8 @@ def load_tokenizer(
     check_files(folder)
     with reading(f"the tokenizer in {folder}", _remedy(folder)):
         tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, trust_remote_code=False)
+        # What goes around every text, and how long one may be, is looked at by the first text only.
+        tokenizer.encode("")
         return tokenizer
 
 

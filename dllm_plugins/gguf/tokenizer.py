@@ -41,8 +41,12 @@ def tokenizer_of(header: Header) -> PreTrainedTokenizerBase | TokenIds:
         return TokenIds(header.path)
     with reading(f"the tokenizer of kind {kind!r} in {header.path}", _REMEDY):
         if JSON_KEY in header.metadata:
-            return _spelled(header)
-        return _byte_level(header) if kind == "gpt2" else _by_transformers(header)
+            found = _spelled(header)
+        else:
+            found = _byte_level(header) if kind == "gpt2" else _by_transformers(header)
+        # What goes around every text is looked at by the first text only.
+        found.encode("")
+        return found
 
 
 def _spelled(header: Header) -> PreTrainedTokenizerBase:
