@@ -30,6 +30,7 @@ from dllm_plugins.families.redundant import without_redundant
 from dllm_plugins.limits import CONTEXT
 from dllm_plugins.limits import VOCABULARY
 from dllm_plugins.limits import check_numbers
+from dllm_plugins.limits import check_routing
 from dllm_plugins.limits import whole
 from dllm_plugins.reading import is_there
 from dllm_plugins.reading import read_object
@@ -198,6 +199,7 @@ def _bound(tensors: Mapping[str, Tensor], config: Any, checkpoint: Checkpoint) -
     :raises CheckpointError: naming the config's number.
     """
     text = config.get_text_config()
+    check_routing(text, str(checkpoint.folder / "config.json"))
     largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     for name, most in (("num_hidden_layers", len(tensors)), ("hidden_size", largest), ("vocab_size", largest)):
         found = getattr(text, name, 0)

@@ -86,10 +86,42 @@ def check_numbers(config: Mapping[str, Any], origin: str) -> None:
             continue
         if key in _MOST and value is not None:
             whole(value, name, origin, -1 if key in _SIGNED else 0, _MOST[key])
-        elif isinstance(value, int | float) and _absurd(value):
+        elif (isinstance(value, int | float) and _absurd(value)) or not _usable(key, value):
             raise CheckpointError(
                 f"{origin} says {name}={shown(value)}, which no model has: mend it, or download the checkpoint again"
             )
+
+
+def _usable(key: str, value: Any) -> bool:
+    """Whether a frequency is above 0 and an epsilon a small number: others make every logit NaN, without a word."""
+    if value is None or not key.endswith(("rope_theta", "norm_eps")):
+        return True
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return value > 0 if key.endswith("rope_theta") else 0 <= value < 1
+
+
+def check_routing(config: Any, origin: str) -> None:
+    """Refuse numbers of experts that no router can choose.
+
+    No tensor's shape tells how many are chosen: the first pass would find out.
+
+    :param config: of transformers' class.
+    :raises CheckpointError: naming the number.
+    """
+    sizes = {name: getattr(config, name, None) for name in ("num_experts", "n_routed_experts", "num_local_experts")}
+    name, experts = next(((name, size) for name, size in sizes.items() if size), ("", 0))
+    if not experts:
+        return
+    for key in ("num_experts_per_tok", "top_k_experts"):
+        if getattr(config, key, None) is not None:
+            whole(getattr(config, key), key, f"{origin} ({name}={experts})", 1, experts)
+    groups = getattr(config, "n_group", None) or 1
+    whole(groups, "n_group", f"{origin} ({name}={experts})", 1, experts)
+    if experts % groups:
+        raise CheckpointError(f"{origin} says n_group={groups}, which does not divide {name}={experts}: mend it")
+    if getattr(config, "topk_group", None) is not None:
+        whole(config.topk_group, "topk_group", f"{origin} (n_group={groups})", 1, groups)
 
 
 def _absurd(value: float) -> bool:

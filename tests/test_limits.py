@@ -24,6 +24,10 @@ from dllm_plugins.limits import check_numbers
         ({"anything": 10**30}, "anything=1000"),
         ({"anything": 10**300}, "anything=a number of 301 digits"),
         ({"rope_theta": float("inf")}, "rope_theta=inf"),
+        ({"rope_theta": 0}, "rope_theta=0"),
+        ({"rope_parameters": {"rope_theta": -1e4}}, "rope_parameters.rope_theta=-10000.0"),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps=-1e-05"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps='1e-5'"),
         ({"rope": {"factor": float("nan")}}, "rope.factor=nan"),
     ],
 )

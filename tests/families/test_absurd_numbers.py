@@ -103,3 +103,22 @@ def test_a_copy_with_sound_numbers_loads(tmp_path: Path) -> None:
     folder = make(tmp_path / "sdar", "sdar")
     copy = shutil.copytree(folder, tmp_path / "copy")
     load_model(str(copy), mask_id=MASK, dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("llada2", {"topk_group": 64}),
+        ("llada2", {"topk_group": 0}),
+        ("llada2", {"n_group": 3}),
+        ("llada2", {"num_experts_per_tok": 0}),
+        ("sdar_moe", {"num_experts_per_tok": 9}),
+        ("llada_moe", {"num_experts_per_tok": 100}),
+    ],
+)
+def test_experts_that_no_router_can_choose(tmp_path: Path, kind: str, values: dict[str, int]) -> None:
+    """When loaded, not by the first pass."""
+    place = _with(make(tmp_path / kind, kind), **values)
+    options: dict[str, Any] = {"preset": "llada2.0"} if kind == "llada2" else {}
+    with pytest.raises(CheckpointError, match=next(iter(values))):
+        load_model(place, mask_id=MASK, dtype="float32", device="cpu", **options)
