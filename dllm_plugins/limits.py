@@ -93,12 +93,12 @@ def check_numbers(config: Mapping[str, Any], origin: str) -> None:
 
 
 def _usable(key: str, value: Any) -> bool:
-    """Whether a frequency is above 0 and an epsilon a small number: others make every logit NaN, without a word."""
-    if value is None or not key.endswith(("rope_theta", "norm_eps")):
+    """Whether a frequency, an epsilon and the part of a head that turns are such: others make every logit NaN."""
+    if value is None or not key.endswith(("rope_theta", "norm_eps", "rotary_factor")):
         return True
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return value > 0 if key.endswith("rope_theta") else 0 <= value < 1
+    return 0 <= value < 1 if key.endswith("norm_eps") else value > 0 and (key.endswith("rope_theta") or value <= 1)
 
 
 def check_routing(config: Any, origin: str) -> None:
