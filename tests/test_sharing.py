@@ -246,3 +246,23 @@ def test_leaving_in_mid_pass_frees_the_row_when_the_pass_ends(tiny: Model, monke
         while shared._engine.active == (1, 2):
             next(other)
     assert shared._engine.active == (2,)
+
+
+def test_closed_loops_are_not_kept_alive(tiny: Model) -> None:
+    """Also those whose tasks have waited for one another, which ties a lock to its loop."""
+    shared = SharedModel(tiny)
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def ask(request: Request) -> None:
+        async for _ in shared.astream(request):
+            pass
+
+    async def both() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await asyncio.gather(*(ask(request) for request in requests(3)))
+
+    for _ in range(4):
+        asyncio.run(both())
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 4
+    assert not shared._turns

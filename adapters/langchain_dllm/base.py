@@ -134,6 +134,17 @@ class EngineModel(BaseLanguageModel[Any]):
             self._loaded[name] = shared_model(name, **{key: getattr(self, key) for key in LOADING})
         return self._loaded[name]
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """What a pickle holds: the options. What they load is loaded again where it is needed."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {name: found for name, found in state["__dict__"].items() if name != "_loaded"}}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy of the options that shares the loaded models, as every other copy does."""
+        memo = {} if memo is None else memo
+        memo[id(self._loaded)] = self._loaded
+        return super().__deepcopy__(memo)
+
     def get_token_ids(self, text: str) -> list[int]:
         """Tokens of a text by the model's own tokenizer, unless `custom_get_token_ids` is set."""
         if self.custom_get_token_ids is not None:

@@ -24,7 +24,6 @@ from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.mdlm import TransferSettings
 from dllm_plugins.samplers.mdlm import asked_of
 from dllm_plugins.samplers.mdlm import blind
-from dllm_plugins.samplers.mdlm import fit
 from dllm_plugins.samplers.mdlm import settle
 from dllm_plugins.samplers.mdlm import transfers
 
@@ -95,5 +94,4 @@ SAMPLER = Sampler(
     source="ZHZisZZ/dllm ca176752 dllm/core/samplers/bd3lm.py (arXiv 2503.09573)",
     settings=TransferSettings,
     start=start,
-    fit=fit,
 )

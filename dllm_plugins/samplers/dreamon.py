@@ -20,6 +20,7 @@ from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.confidence import DREAM
 from dllm_plugins.samplers.confidence import measure
 from dllm_plugins.samplers.confidence import surest
+from dllm_plugins.samplers.ids import TokenId
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
 
@@ -38,7 +39,7 @@ class DreamOnSettings(Settings):
     pad_eos_to_right: bool = Field(default=True, description="what is open behind an end of text becomes one too")
     delete_eos_token: bool = Field(default=True, description="ends of text in the hole are taken out")
     expand_token_id: int = Field(151667, ge=0, description="id that becomes two open positions")
-    eos_token_id: int | None = Field(None, ge=0, description="end of text; the checkpoint's if not given")
+    eos_token_id: TokenId = Field(None, description="end of text; the checkpoint's if not given")
 
 
 class Hole:

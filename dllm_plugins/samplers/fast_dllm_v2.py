@@ -29,6 +29,7 @@ from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import draw_tokens
 from dllm_plugins.samplers.drawing import extend
 from dllm_plugins.samplers.drawing import release
+from dllm_plugins.samplers.ids import TokenIds
 
 #: What the reference keeps of a distribution it samples from.
 TOP_P = 0.95
@@ -47,7 +48,7 @@ class FastDllmV2Settings(Settings):
     use_block_cache: bool = Field(
         default=False, description="approximate: forward the sub-block alone against stale keys of the block"
     )
-    batch_stop_ids: tuple[int, ...] = Field(
+    batch_stop_ids: TokenIds = Field(
         (), description="`batch_sample`'s rule: ids that end the answer once their block is full; commits do not look"
     )
 

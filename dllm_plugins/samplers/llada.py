@@ -21,6 +21,7 @@ from dllm_plugins.rules.base import RevocationRule
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.ids import TokenIds
 from dllm_plugins.samplers.ruled import Ruled
 from dllm_plugins.samplers.ruled import RuledSettings
 from dllm_plugins.samplers.ruled import check_rules
@@ -33,8 +34,8 @@ from dllm_plugins.strategies.base import choose_rule
 class LladaSettings(ViewSettings, RuledSettings):
     """Options of LLaDA's sampler."""
 
-    suppress_tokens: tuple[int, ...] = Field((), description="ids never drawn (`logits_eos_inf` lists the end of text)")
-    late_tokens: tuple[int, ...] = Field(
+    suppress_tokens: TokenIds = Field((), description="ids never drawn (`logits_eos_inf` lists the end of text)")
+    late_tokens: TokenIds = Field(
         (), description="ids settled last: they have no confidence (`confidence_eos_eot_inf`)"
     )
     last_candidate: bool = Field(

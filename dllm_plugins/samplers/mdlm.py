@@ -17,10 +17,8 @@ from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
 
-from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import without
 from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Program
@@ -31,6 +29,7 @@ from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import ask
 from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.samplers.drawing import told
+from dllm_plugins.samplers.ids import TokenIds
 from dllm_plugins.samplers.llada import blocks_of
 from dllm_plugins.samplers.llada import confidence
 from dllm_plugins.samplers.view import View
@@ -50,7 +49,7 @@ class TransferSettings(Settings):
     block_length: int | None = Field(None, description="positions denoised together")
     steps: int | None = Field(None, description="passes a block is spread over at most; its length if not given")
     guidance: float | None = Field(None, gt=0.0, description="classifier-free guidance; doubles the rows")
-    cfg_keep_tokens: tuple[int, ...] = Field((), description="prompt ids that guidance does not hide")
+    cfg_keep_tokens: TokenIds = Field((), description="prompt ids that guidance does not hide")
     remasking: Literal["low_confidence", "random"] = Field(
         "low_confidence", description="which open positions a pass settles"
     )
@@ -68,8 +67,8 @@ class TransferSettings(Settings):
 class MdlmSettings(TransferSettings, ViewSettings):
     """Options of the MDLM sampler."""
 
-    suppress_tokens: tuple[int, ...] = Field((), description="ids never drawn")
-    begin_suppress_tokens: tuple[int, ...] = Field((), description="ids settled last: they have no confidence")
+    suppress_tokens: TokenIds = Field((), description="ids never drawn")
+    begin_suppress_tokens: TokenIds = Field((), description="ids settled last: they have no confidence")
 
     @model_validator(mode="after")
     def _confidence_is_used(self) -> "MdlmSettings":
@@ -78,17 +77,6 @@ class MdlmSettings(TransferSettings, ViewSettings):
                 f"begin_suppress_tokens={self.begin_suppress_tokens} does nothing with remasking='random'; drop one"
             )
         return self
-
-
-def fit(settings: TransferSettings, _config: SamplingConfig, spec: ModelSpec) -> None:
-    """Refuse ids that are none.
-
-    :raises OptionError: naming the option and the id.
-    """
-    for option in ("cfg_keep_tokens", "suppress_tokens", "begin_suppress_tokens"):
-        for token in getattr(settings, option, ()):
-            if not 0 <= token < spec.vocabulary:
-                raise OptionError(f"{option} has id {token}, outside 0 to {spec.vocabulary - 1}; leave it out")
 
 
 def share(scheduler: str, step: int, steps: int) -> float:
@@ -181,5 +169,4 @@ SAMPLER = Sampler(
     settings=MdlmSettings,
     start=start,
     suffix=True,
-    fit=fit,
 )

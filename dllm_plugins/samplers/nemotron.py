@@ -26,6 +26,7 @@ from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.samplers.drawing import draw_tokens
 from dllm_plugins.samplers.drawing import extend
+from dllm_plugins.samplers.ids import TokenId
 
 SOURCE = "nvidia/Nemotron-Labs-Diffusion modeling_nemotron_labs_diffusion.py"
 
@@ -34,7 +35,7 @@ class NemotronArSettings(Settings):
     """Options of all three modes."""
 
     max_thinking_tokens: int | None = Field(None, ge=0, description="tokens after which thinking is ended")
-    end_think_token_id: int | None = Field(None, ge=0, description="the id that ends thinking")
+    end_think_token_id: TokenId = Field(None, description="the id that ends thinking")
 
     @model_validator(mode="after")
     def _both(self) -> "NemotronArSettings":

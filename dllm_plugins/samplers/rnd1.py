@@ -25,6 +25,7 @@ from dllm_plugins.samplers.confidence import draw
 from dllm_plugins.samplers.confidence import settle
 from dllm_plugins.samplers.confidence import spread
 from dllm_plugins.samplers.confidence import without_mask
+from dllm_plugins.samplers.ids import TokenId
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
 
@@ -39,8 +40,8 @@ class Rnd1Settings(ViewSettings):
     eb_gamma: float | None = Field(None, ge=0.0, description="entropy bound: larger settles more a pass")
     padding: int = Field(1, ge=0, description="positions behind the sequence, padding but for the last")
     add_eos_at_end: bool = Field(default=False, description="the last of them holds the end of text")
-    pad_token_id: int | None = Field(None, ge=0, description="padding; the checkpoint's if not given, else 0")
-    eos_token_id: int | None = Field(None, ge=0, description="end of text; the checkpoint's if not given")
+    pad_token_id: TokenId = Field(None, description="padding; the checkpoint's if not given, else 0")
+    eos_token_id: TokenId = Field(None, description="end of text; the checkpoint's if not given")
 
     @model_validator(mode="after")
     def _fit(self) -> "Rnd1Settings":
@@ -120,7 +121,7 @@ def bounded(order: Tensor, entropy: Tensor, gamma: float) -> list[int]:
 
 
 def fit(settings: Rnd1Settings, config: SamplingConfig, spec: ModelSpec) -> None:
-    """Refuse ids the model does not have, and `greedy` where nothing is sampled anyway.
+    """Refuse an end of text that nobody names, and `greedy` where nothing is sampled anyway.
 
     :raises OptionError: naming the option.
     """
@@ -131,9 +132,6 @@ def fit(settings: Rnd1Settings, config: SamplingConfig, spec: ModelSpec) -> None
     eos = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     if settings.add_eos_at_end and eos is None:
         raise OptionError(f"{spec.name} names no end of text for add_eos_at_end; give eos_token_id in preset_options")
-    for name, token in (("pad_token_id", settings.pad_token_id), ("eos_token_id", settings.eos_token_id)):
-        if token is not None and token >= spec.vocabulary:
-            raise OptionError(f"{name}={token} is no id of {spec.name}; give one below {spec.vocabulary}")
 
 
 SAMPLER = Sampler(

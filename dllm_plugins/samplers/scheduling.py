@@ -14,6 +14,7 @@ from dllm_plugins.prediction import without
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import draw_open
+from dllm_plugins.samplers.ids import TokenIds
 from dllm_plugins.samplers.llada import LladaSettings
 from dllm_plugins.samplers.llada import confidence
 from dllm_plugins.samplers.schedule import adaptive_length
@@ -28,7 +29,7 @@ from dllm_plugins.samplers.view import View
 class ScheduledSettings(LladaSettings):
     """LLaDA's options and the schedules'."""
 
-    delimiter_ids: tuple[int, ...] = Field((), description="a block ends at the surest of these (AdaBlock)")
+    delimiter_ids: TokenIds = Field((), description="a block ends at the surest of these (AdaBlock)")
     delimiter_threshold: float = Field(0.3, gt=0.0, le=1.0, description="if it is at least this probable")
     early_commit: tuple[float, float, float] | None = Field(
         None, description="logit gaps that let the whole answer be written, by thirds (Prophet: 7.5, 5, 2.5)"

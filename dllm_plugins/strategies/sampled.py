@@ -17,6 +17,7 @@ from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.ids import check_ids
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import check_options
 
@@ -56,6 +57,7 @@ class SampledStrategy:
         check_options(name, config, self.options, truncates_greedy=sampler.truncates_greedy)
         settings = sampler.read(config, spec.sampling)
         sampler.fit(settings, config, spec)
+        check_ids(settings, spec)
         cache = getattr(settings, "approximate_cache", None)
         if cache is not None and not spec.holds:
             raise OptionError(f"approximate_cache={cache!r} does not fit {spec.name}; leave it out")
