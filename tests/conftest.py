@@ -97,16 +97,21 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model of two layers, its tokenizer, and `denoiser.safetensors`; all weights random."""
-    folder = tmp_path_factory.mktemp("tiny")
+def make_tri_mode(folder: Path) -> Path:
+    """A base model of two layers, its tokenizer, and beside it `denoiser.safetensors`; all weights random."""
+    folder.mkdir(exist_ok=True)
     generator = torch.Generator().manual_seed(0)
     save_file(_base_tensors(generator), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(CONFIG))
     make_tokenizer().save_pretrained(folder)
     save_file(_denoiser_tensors(generator), folder.parent / "denoiser.safetensors", metadata={"format": FORMAT})
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See :func:`make_tri_mode`."""
+    return make_tri_mode(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

@@ -201,7 +201,6 @@ def llama_from(
     found = check_llama(tensors, shape, origin)
     if dtype is None:
         one_dtype(found, origin, "load the model in one dtype")
-    else:
-        found = converted(found, dtype, origin, REMEDY)
+    found = converted(found, dtype or found[EMBEDDING].dtype, origin, REMEDY)
     layers = tuple(_layer(found, index) for index in range(shape.layers))
     return LlamaWeights(shape=shape, embedding=found[EMBEDDING], layers=layers, norm=found[NORM])

@@ -153,6 +153,14 @@ def test_who_sees_nothing_gets_zeros() -> None:
             lambda q, k, v, p, b: (q, k, v, replace(p, keys=_spread(p.keys), values=_spread(p.values)), b),
             "stride 2; make it dense",
         ),
+        (lambda q, k, v, p, b: (q, k, v, replace(p, table=p.table.long()), b), "table is torch.int64"),
+        (lambda q, k, v, p, b: (q, k, v, replace(p, lengths=p.lengths.float()), b), "lengths is torch.float32"),
+        (lambda q, k, v, p, b: (q, k, v, replace(p, table=p.table + 1000), b), "pages outside"),
+        (lambda q, k, v, p, b: (q, k, v, replace(p, lengths=p.lengths * 1000), b), "do not fit"),
+        (lambda q, k, v, p, b: (q, k, v, replace(p, lengths=-p.lengths), b), "do not fit"),
+        (lambda q, k, v, p, b: (q, k, v, p, replace(b, starts=b.starts * 2)), "ends at|none of at most"),
+        (lambda q, k, v, p, b: (q, k, v, p, replace(b, starts=b.starts.flip(0))), "none of at most"),
+        (lambda q, k, v, p, b: (q.to("meta"), k, v, p, b), "on cpu, meta; move them"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: object, words: str) -> None:

@@ -57,7 +57,7 @@ def static_prefix(keys: Tensor, values: Tensor, lengths: Tensor) -> Prefix:
 
 
 def check(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: Blocks) -> None:
-    """Refuse tensors that do not fit together; what they hold is not read, lest the device be waited for.
+    """Refuse tensors that do not fit together; what they hold is read on the CPU only, lest a device be waited for.
 
     :raises KernelError: with the shapes that differ.
     """
@@ -81,9 +81,38 @@ def check(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: Blocks) -> No
         raise KernelError(f"{heads} query heads are no multiple of {kv_heads} key heads; repeat the keys")
     if prefix.keys.stride(3) != 1:
         raise KernelError(f"the last axis of the keys has stride {prefix.keys.stride(3)}; make it dense")
+    for name, numbers in (("table", prefix.table), ("lengths", prefix.lengths), ("starts", blocks.starts)):
+        if numbers.dtype != torch.int32:
+            raise KernelError(f"{name} is {numbers.dtype}, and its memory is read as torch.int32; convert it")
+    tensors = (q, k, v, prefix.keys, prefix.values, prefix.table, prefix.lengths, blocks.starts, blocks.own)
+    places = {tensor.device for tensor in tensors}
+    if len(places) != 1:
+        raise KernelError(f"the tensors are on {', '.join(sorted(map(str, places)))}; move them to one device")
+    if q.device.type == "cpu":
+        _check_numbers(prefix, blocks, count)
     if blocks.own.dtype != torch.bool:
         raise KernelError(f"blocks.own is {blocks.own.dtype}; compare it, so that it is torch.bool")
     dtypes = {tensor.dtype for tensor in (q, k, v, prefix.keys, prefix.values)}
     if len(dtypes) != 1:
         names = ", ".join(sorted(map(str, dtypes)))
         raise KernelError(f"queries, keys and values are of {names}; convert them to one dtype")
+
+
+def _check_numbers(prefix: Prefix, blocks: Blocks, count: int) -> None:
+    """Blocks lie in the positions one behind another, and prefixes in pages that there are.
+
+    :raises KernelError: naming what does not.
+    """
+    sizes = blocks.starts.diff()
+    if not len(sizes):
+        return
+    if bool((sizes < 0).any()) or int(sizes.max()) > blocks.own.shape[1] or int(blocks.starts[0]) < 0:
+        raise KernelError(f"blocks of {sizes.tolist()} positions are none of at most {blocks.own.shape[1]}")
+    if int(blocks.starts[-1]) > count:
+        raise KernelError(f"the last block ends at {int(blocks.starts[-1])}, and there are {count} positions")
+    pages = -(-prefix.lengths // prefix.page)
+    if int(prefix.lengths.min()) < 0 or int(pages.max()) > prefix.table.shape[1]:
+        raise KernelError(f"prefixes of {prefix.lengths.tolist()} keys do not fit {prefix.table.shape[1]} pages")
+    read = prefix.table[torch.arange(prefix.table.shape[1]) < pages[:, None]]
+    if bool(((read < 0) | (read >= len(prefix.keys))).any()):
+        raise KernelError(f"the table names pages outside 0 ... {len(prefix.keys) - 1}")

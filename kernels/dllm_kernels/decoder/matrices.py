@@ -47,6 +47,8 @@ class PackedMatrix:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outs = len(weight)
+        if bias is not None and bias.shape != (self.outs,):
+            raise KernelError(f"bias {tuple(bias.shape)} must be [{self.outs}]")
         self.key: tuple[object, ...] = ("packed", weight.shape, weight.dtype, bias is None)
         self._packed = onednn.pack(weight)
         self._bias = bias

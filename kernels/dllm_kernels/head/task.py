@@ -89,6 +89,8 @@ class Task:
         """Noise of one position for ids start ... stop - 1: float64 [stop - start] on the head's device."""
         assert self.noise is not None
         part = self.noise[position, start:stop] if isinstance(self.noise, Tensor) else self.noise(position, start, stop)
+        if part.shape != (stop - start,):
+            raise ValueError(f"noise of ids {start} to {stop - 1} is {tuple(part.shape)}; it must be [{stop - start}]")
         return part.to(self.weight.device, torch.float64)
 
 
@@ -146,6 +148,9 @@ def _check_shapes(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         raise ValueError(f"hidden is {hidden.dtype}, weight is {weight.dtype}; convert one of them")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias {tuple(bias.shape)} must be [{len(weight)}]")
+    places = {tensor.device for tensor in (hidden, weight, bias) if tensor is not None}
+    if len(places) > 1:
+        raise ValueError(f"hidden, weight and bias are on {', '.join(sorted(map(str, places)))}; move them together")
 
 
 def _check_draws(temperature: Tensor, noise: NoiseOf | Tensor | None, cut: Tensor, shape: tuple[int, int]) -> None:
@@ -162,6 +167,9 @@ def _check_draws(temperature: Tensor, noise: NoiseOf | Tensor | None, cut: Tenso
 
 def _check_masks(banned: Tensor | None, forced: Tensor | None, shape: tuple[int, int]) -> None:
     count, vocabulary = shape
+    for name, ids in (("banned", banned), ("forced", forced)):
+        if ids is not None and ids.dtype != torch.int64:
+            raise ValueError(f"{name} is {ids.dtype}; it must be torch.int64")
     if banned is not None and banned.numel():
         pairs = banned.dim() == 2 and banned.shape[1] == 2
         ids = banned[:, 1] if pairs else banned
