@@ -4,36 +4,30 @@
 checkpoint that they, `from_pretrained` and `pipeline` load.
 """
 
-import argparse
 import sys
+from typing import Annotated
 
+import typer
+from transformers.cli.transformers import app
+
+import dllm_transformers
 from dllm_plugins.errors import DllmError
-from dllm_transformers import export
 
 
-def _export(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser("python -m dllm_transformers export", description=export.__doc__)
-    parser.add_argument("folder", help="where to; must not exist or be empty")
-    parser.add_argument("--base", help="folder or hub id of the base weights")
-    parser.add_argument("--denoiser", help="file with the denoiser's weights")
-    parser.add_argument("--dtype", default="bfloat16", help="bfloat16 (default), float16 or float32")
-    given = parser.parse_args(arguments)
+@app.command()
+def export(
+    folder: Annotated[str, typer.Argument(help="Where to; must not exist or be empty.")],
+    base: Annotated[str | None, typer.Option(help="Folder or hub id of the base weights.")] = None,
+    denoiser: Annotated[str | None, typer.Option(help="File with the denoiser's weights.")] = None,
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+) -> None:
+    """Write dllm-plugins' default model, base and denoiser, as one checkpoint."""
     try:
-        folder = export(given.folder, given.base, given.denoiser, given.dtype)
+        made = dllm_transformers.export(folder, base, denoiser, dtype)
     except DllmError as error:
         sys.exit(f"Error: {error}")
-    sys.stdout.write(f"The tri-mode model is in {folder}.\n")
-
-
-def main() -> None:
-    """Run `export`, or hand everything on to transformers."""
-    if sys.argv[1:2] == ["export"]:
-        _export(sys.argv[2:])
-        return
-    from transformers.cli.transformers import main as transformers_main
-
-    transformers_main()
+    sys.stdout.write(f"The tri-mode model is in {made}.\n")
 
 
 if __name__ == "__main__":
-    main()
+    app(prog_name="python -m dllm_transformers")

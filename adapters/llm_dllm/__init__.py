@@ -20,6 +20,7 @@ from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM
 from llm_dllm.model import AsyncDLLM
 from llm_dllm.named_files import named_files
+from llm_dllm.named_files import named_places
 from llm_dllm.registry import entries
 from llm_dllm.registry_commands import add
 from llm_dllm.registry_commands import models
@@ -43,6 +44,9 @@ def register_models(register: Callable[..., Any]) -> None:
     for path, names in named_files().items():
         choice = Choice(str(path), file=str(path))
         register(DLLM(choice), AsyncDLLM(choice), aliases=sorted(names - {choice.model_id}))
+    for name in named_places():
+        choice = Choice(name, file=name)
+        register(DLLM(choice), AsyncDLLM(choice))
 
 
 def _registered() -> Any:

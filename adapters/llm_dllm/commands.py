@@ -51,10 +51,7 @@ def config_of(options: Iterable[tuple[str, str]]) -> SamplingConfig:
     try:
         chosen = Options(**dict(options))  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(sorted(Options.model_fields))
-        raise click.ClickException(f"option {name}={first['input']!r}: {first['msg']}; options: {known}") from error
+        raise click.ClickException(error.errors()[0]["msg"]) from error
     return to_config(chosen)
 
 

@@ -32,7 +32,7 @@ class Choice:
 
     :param model_id: what llm calls it.
     :param entry: the registered checkpoint; without one and without a file, the default model.
-    :param file: a GGUF file named by its path.
+    :param file: a GGUF file, or a checkpoint's folder, named by its path.
     """
 
     model_id: str = "dllm"
@@ -43,7 +43,7 @@ class Choice:
     def place(self) -> str:
         """What `load_model` is asked for: the files as they were when added, or else where they came from."""
         if self.file is not None:
-            return self.file
+            return str(Path(self.file).expanduser())
         if self.entry is None:
             return "dllm"
         return self.entry.folder if Path(self.entry.folder).exists() else self.entry.source
@@ -66,7 +66,15 @@ _held: "dict[str, SharedModel]" = {}
 
 
 def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
-    """The model, kept until the process ends or the environment asks for another one in its place."""
+    """The model, kept until the process ends or the environment asks for another one in its place.
+
+    :raises CheckpointError: for a path that leads nowhere, and whatever is damaged or unclear.
+    """
+    if choice.file is not None and not Path(choice.file).expanduser().exists():
+        raise CheckpointError(
+            f"there is no {choice.file!r} in {Path.cwd()}; check the path. `llm dllm models` lists what has a name, "
+            f"`llm dllm add OWNER/NAME` fetches a checkpoint from the hub"
+        )
     from dllm_plugins.sharing import shared_model
 
     try:

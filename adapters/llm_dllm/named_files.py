@@ -28,6 +28,26 @@ def named_files() -> dict[Path, set[str]]:
     return found
 
 
+def named_places() -> set[str]:
+    """What `-m` names by a path where there is no file: a folder, or nothing, which is then said."""
+    return {name for name in _models_of_command_line() if _is_path(name) and _file(name) is None}
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be that of a place; OWNER/NAME may be another plug-in's model."""
+    return name.startswith(("./", "../", "/", "~")) or name.lower().endswith(SUFFIX)
+
+
+def _models_of_command_line() -> Iterator[str]:
+    for flag, value in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+        if flag in ("-m", "--model"):
+            yield value
+        elif flag.startswith("--model="):
+            yield flag.removeprefix("--model=")
+        elif flag.startswith("-m"):
+            yield flag.removeprefix("-m")
+
+
 def _file(name: str) -> Path | None:
     """The file of this name, if there is one; a prompt may end like one."""
     try:

@@ -2,26 +2,50 @@
 
 import json
 from typing import Any
+from typing import Self
 
 import llm
 from pydantic import Field
+from pydantic import ModelWrapValidatorHandler
+from pydantic import ValidationError
 from pydantic import field_validator
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.config import value_range
 
+#: What holds where an option is left out and SamplingConfig has no value for it.
+_OTHERWISE = {
+    "top_k": "all tokens",
+    "top_p": "all tokens",
+    "draft_length": "the model's own",
+    "block_length": "the model's own",
+    "rule": "the mode's own",
+    "threshold": "the rule's own",
+    "factor": "the rule's own",
+    "steps": "the sampler's own",
+    "refresh": "never",
+}
 
-def _option(name: str) -> Any:
-    """A field with the description and the range that SamplingConfig gives it."""
-    described = SamplingConfig.model_fields[name].description or ""
-    limits = value_range(name)
-    return Field(default=None, description=f"{described} ({limits})" if limits else described)
+
+def _option(name: str, form: str = "") -> Any:
+    """A field with the description, the range and the default that SamplingConfig gives it.
+
+    :param form: how it is written.
+    """
+    field = SamplingConfig.model_fields[name]
+    default = _OTHERWISE.get(name, "none") if field.default in (None, ()) else str(field.default).lower()
+    described = field.description or ""
+    # Some descriptions say it themselves.
+    said = "" if "if not given" in described else f"default: {default}"
+    notes = "; ".join(note for note in (form, value_range(name), said) if note)
+    return Field(default=None, description=f"{described} ({notes})" if notes else described)
 
 
 def _json_option(name: str) -> Any:
     """A field that is written as a JSON object."""
-    described = SamplingConfig.model_fields[name].description or ""
-    return Field(default=None, description=f"{described}; a JSON object")
+    return _option(name, "a JSON object")
 
 
 class Options(llm.Options):
@@ -33,9 +57,7 @@ class Options(llm.Options):
     top_k: int | None = _option("top_k")
     top_p: float | None = _option("top_p")
     seed: int | None = _option("seed")
-    stop: list[str] | None = Field(
-        default=None, description="string that ends the answer, or a JSON list of strings; not part of the answer"
-    )
+    stop: list[str] | None = _option("stop", "one string, or a JSON list of strings")
     draft_length: int | None = _option("draft_length")
     block_length: int | None = _option("block_length")
     rule: str | None = _option("rule")
@@ -50,6 +72,26 @@ class Options(llm.Options):
     refresh: int | None = _option("refresh")
     preset_options: dict[str, Any] | None = _json_option("preset_options")
     stats: bool | None = _option("stats")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explained(cls, given: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        """One error that names every option that is wrong, for llm, which shows neither values nor what is known.
+
+        It names no place either: llm joins places as strings, and those within a list are numbers.
+        """
+        try:
+            return check(given)
+        except ValidationError as error:
+            text = "; ".join(map(cls._explain, error.errors()))
+        raise PydanticCustomError("options", "{text}", {"text": text})
+
+    @classmethod
+    def _explain(cls, error: Any) -> str:
+        name = ".".join(map(str, error["loc"])) or "options"
+        if error["type"] == "extra_forbidden":
+            return f"unknown option {name}={error['input']!r}; known options: {', '.join(sorted(cls.model_fields))}"
+        return f"option {name}={error['input']!r}: {error['msg']}"
 
     @field_validator("stop", mode="before")
     @classmethod

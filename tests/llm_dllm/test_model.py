@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import llm
@@ -16,6 +18,7 @@ from click.testing import Result
 from dllm_plugins import SamplingConfig
 from dllm_plugins.profile import PARTS
 from llm_dllm.loading import loaded_model
+from llm_dllm.named_files import named_places
 from llm_dllm.options import Options
 from llm_dllm.options import to_config
 
@@ -242,3 +245,53 @@ def test_help_shows_options_with_ranges(run: Run) -> None:
     shown = " ".join(run("models", "--options", "-m", "dllm").stdout.split())
     for words in ("above 0.0, at most 1.0", "at least 1, at most 1024", "speculative (lossless"):
         assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["telepathy", "1"], ["unknown option telepathy='1'", "max_tokens", "preset_options"]),
+        (["max_new_tokens", "9"], ["unknown option max_new_tokens='9'", "max_tokens"]),
+        (["top_k", "many"], ["option top_k='many'", "integer"]),
+        (["stop", '["a", 1]'], ["option stop.1=1", "string"]),
+        (["stop", '[["a"]]'], ["option stop.0=['a']", "string"]),
+        (["rule_options", "gamma"], ["option rule_options='gamma'", "JSON object"]),
+    ],
+)
+def test_options_that_are_wrong_are_named_with_their_values(run: Run, options: list[str], words: list[str]) -> None:
+    """And the known ones listed, wherever llm takes options."""
+    for command in (["-m", "dllm", "how?", "-o"], ["chat", "-m", "dllm", "-o"], ["dllm", "watch", "how?", "-o"]):
+        output = run(*command, *options, code=1, input="").output
+        assert all(word in output for word in words), output
+        assert "Traceback" not in output
+    with pytest.raises(ValueError, match=re.escape(words[0].split("=")[0])):
+        given: dict[str, Any] = {options[0]: options[1]}
+        llm.get_model("dllm").prompt("how?", **given)
+
+
+def test_every_option_says_what_holds_without_it(run: Run) -> None:
+    """In words, since llm shows descriptions only."""
+    for name, field in Options.model_fields.items():
+        assert "default: " in str(field.description) or "if not given" in str(field.description), name
+    shown = " ".join(run("models", "--options", "-m", "dllm").stdout.split())
+    assert "most tokens to generate (at least 1; default: 256)" in shown
+
+
+@pytest.mark.parametrize("place", ["./nothing.gguf", "nothing.GGUF", "../nothing", "/no/such/folder", "~/nothing"])
+def test_a_path_that_leads_nowhere(run: Run, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """It is named, however it is given; only what cannot be another plug-in's name is taken for a path."""
+    for arguments in (["-m", place], [f"--model={place}"], [f"-m{place}"]):
+        monkeypatch.setattr(sys, "argv", ["llm", "prompt", *arguments, "how?"])
+        output = run("prompt", *arguments, "how?", code=1).output
+        assert f"there is no {place!r}" in output
+        assert "Traceback" not in output
+    for arguments in (["-m", "owner/name"], ["-m", "nothing"], ["dllm", "./nothing.gguf"]):
+        monkeypatch.setattr(sys, "argv", ["llm", *arguments])
+        assert named_places() == set()
+
+
+def test_a_folder_by_its_path(run: Run, monkeypatch: pytest.MonkeyPatch, checkpoint: Callable[..., Path]) -> None:
+    """As a GGUF file by its path."""
+    place = str(checkpoint("sdar"))
+    monkeypatch.setattr(sys, "argv", ["llm", "-m", place, "how?"])
+    assert run("-m", place, "how?", "-o", "max_tokens", "4").stdout
