@@ -1,11 +1,13 @@
 """config.json of a diffusion checkpoint, word for word, as transformers' config object."""
 
 import copy
+import json
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
 from dllm_plugins.limits import check_numbers
@@ -17,6 +19,15 @@ IMPLEMENTATION = ("attn_implementation", "experts_implementation")
 _KEPT_BACK = (*IMPLEMENTATION, "output_attentions", "per_layer_config", "quantization_config", "rope_scaling")
 #: What a model is loaded in says nothing of its checkpoint; saving writes what is saved.
 DTYPE_KEYS = ("dtype", "torch_dtype")
+
+
+def _check_value(name: str, value: Any) -> None:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"{name}={value!r} is an entry of config.json, which holds numbers, texts, lists and objects; give one"
+        ) from error
 
 
 class DiffusionConfig(PreTrainedConfig):
@@ -37,12 +48,15 @@ class DiffusionConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers; the implementation of attention is left to the model.
+        """As in transformers; the dtype and the implementation of attention are left to the model.
 
+        :raises OptionError: for a key of the config with a value that no config.json can hold.
         :raises CheckpointError: for values that no config has.
         """
         original = copy.deepcopy(config_dict)
-        chosen = {name: kwargs.pop(name) for name in IMPLEMENTATION if name in kwargs}
+        chosen = {name: kwargs.pop(name) for name in (*IMPLEMENTATION, *DTYPE_KEYS) if name in kwargs}
+        for name in config_dict.keys() & kwargs.keys():
+            _check_value(name, kwargs[name])
         check_numbers(config_dict, "config.json")
         with reading(config_dict.get("_name_or_path") or "config.json"):
             found: Any = super().from_dict(dict(config_dict), **kwargs)
@@ -50,6 +64,9 @@ class DiffusionConfig(PreTrainedConfig):
         config._original = original
         if kwargs.get("return_unused_kwargs"):
             return config, {**found[1], **chosen}
+        dtype = next((chosen[name] for name in DTYPE_KEYS if chosen.get(name) is not None), None)
+        if dtype is not None:
+            config.dtype = dtype
         return config
 
     def original(self) -> dict[str, Any]:

@@ -25,6 +25,8 @@ _OF_NO_EFFECT = frozenset(
     {"_commit_hash", "_from_auto", "_from_pipeline", "adapter_kwargs", "code_revision", "low_cpu_mem_usage"}
     | {"proxies", "task", "trust_remote_code", "weights_only"}
 )
+#: What quantises while loading, elsewhere.
+QUANTISING = ("quantization_config", "load_in_8bit", "load_in_4bit")
 #: Attention that takes masks of four dimensions.
 ATTENTION = ("eager", "sdpa")
 
@@ -79,6 +81,11 @@ def refuse_rest(options: dict[str, Any]) -> None:
     :raises OptionError: naming one.
     """
     for key, value in options.items():
+        if value and key in QUANTISING:
+            raise OptionError(
+                f"{key}={value!r} is not supported by diffusion checkpoints; leave it out, and for smaller weights use "
+                f"load_model(..., weights='int8') of dllm_plugins"
+            )
         if value is not None and value is not False:
             raise OptionError(
                 f"{key}={value!r} is not supported by diffusion checkpoints; leave it out (known: family, preset, "

@@ -18,6 +18,7 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.checkpoint import read_mapped
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.presets import with_preset
 from dllm_plugins.families.redundant import repeats
 from dllm_plugins.storage import plain_config
 from dllm_transformers.diffusion_config import DTYPE_KEYS
@@ -78,7 +79,8 @@ def save(
     with torch.no_grad():
         tensors = original_tensors(model.native.state_dict(), stored, model.checkpoint, model.native.dtype)
     save_torch_state_dict(tensors, place, max_shard_size=max_shard_size, metadata={"format": "pt"})
-    config = plain_config(model.config.original())
+    opened = model.opened
+    config = with_preset(plain_config(model.config.original()), opened.name, model.checkpoint, opened.options.preset)
     config |= {key: str(model.native.dtype).removeprefix("torch.") for key in DTYPE_KEYS if key in config}
     (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _save_generation_config(model, place)

@@ -131,6 +131,13 @@ def name_of(place: str) -> str:
     return (cached[-1].split("--")[-1] if cached else parts[-1] if parts else place).lower()
 
 
+def hub_name(place: str) -> str:
+    """The name of a hub repository, lower case; "" for folders and files that somebody named himself."""
+    cached = any(part.startswith("models--") for part in Path(place).parts)
+    local = place.startswith(("/", ".", "~")) or place.count("/") > 1 or Path(place).exists()
+    return name_of(place) if cached or not local else ""
+
+
 def pick(config: Config, names: Iterable[str]) -> dict[str, Any]:
     """The entries of these names that are there and not null."""
     return {name: config[name] for name in names if config.get(name) is not None}
@@ -156,11 +163,23 @@ def common_config(config: Config, family: str, *more: str) -> dict[str, Any]:
     :raises CheckpointError: for sliding windows and scaled rotary embeddings, which no
         checkpoint of these families was seen with.
     """
-    require(config, family, use_sliding_window=(False, None), rope_scaling=(None, False))
+    require(config, family, use_sliding_window=(False, None))
+    if scaled_rotary(config.get("rope_scaling")):
+        require(config, family, rope_scaling=(None, {"rope_type": "default"}))
     missing = [name for name in ("vocab_size", "hidden_size", "num_hidden_layers") if name not in config]
     if missing:
         raise CheckpointError(f"config.json has no {missing[0]!r}; {family} needs it")
     return pick(config, (*COMMON, *more))
+
+
+def scaled_rotary(said: Any) -> bool:
+    """Whether a config's `rope_scaling` asks for anything; "default", and a linear factor of one, do not."""
+    if not isinstance(said, Mapping):
+        return bool(said)
+    kind = said.get("rope_type") or said.get("type") or "default"
+    plain = kind == "default" or (kind == "linear" and said.get("factor") == 1)
+    # A base of its own would be another model.
+    return not plain or not said.keys() <= {"rope_type", "type", "factor", "original_max_position_embeddings"}
 
 
 def renamed(tensors: Tensors, *prefixes: tuple[str, str]) -> Tensors:

@@ -13,7 +13,7 @@ from dllm_plugins.families import qwen
 from dllm_plugins.families import stable_diffcoder
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
-from dllm_plugins.families.layout import name_of
+from dllm_plugins.families.layout import hub_name
 
 LAYOUTS = {
     layout.name: layout
@@ -58,7 +58,7 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
     """
     found = config.get("architectures") or []
     for part, reason in IMPOSTORS.items():
-        if name is None and part in f"{name_of(origin)} {name_of(str(config.get('_name_or_path')))}":
+        if name is None and part in f"{hub_name(origin)} {hub_name(str(config.get('_name_or_path')))}":
             raise CheckpointError(f"{origin} is refused: {reason}")
     if name in REFUSED_FAMILIES:
         raise CheckpointError(f"family {name!r} is refused: {REFUSED_FAMILIES[name]}")

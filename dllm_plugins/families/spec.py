@@ -10,7 +10,9 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import Layout
-from dllm_plugins.families.layout import name_of
+from dllm_plugins.families.presets import preset_of
+from dllm_plugins.families.presets import presets_of
+from dllm_plugins.families.presets import tell
 from dllm_plugins.limits import BLOCK
 from dllm_plugins.limits import VOCABULARY
 from dllm_plugins.limits import whole
@@ -35,6 +37,7 @@ def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOp
 def _spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOptions) -> ModelSpec:
     layout, vocabulary = checkpoint.layout, checkpoint.vocabulary
     modes = modes_of(name, checkpoint, options.preset)
+    tell(name, preset_of(name, checkpoint, options.preset))
     cache: Literal["exact", "none"] = "none" if layout.attention in ("bidirectional", "own") else "exact"
     return ModelSpec(
         name=name,
@@ -67,7 +70,7 @@ def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str,
     """
     layout = checkpoint.layout
     known = presets_of(layout)
-    chosen = preset_of(name, layout, preset) or layout.modes.get("diffusion")
+    chosen = preset_of(name, checkpoint, preset).sampler
     if chosen is None:
         raise CheckpointError(
             f"{checkpoint.folder} is of family {layout.name!r}, whose config does not tell which sampler it was made "
@@ -86,22 +89,6 @@ def known_modes(name: str, checkpoint: Checkpoint, preset: str | None) -> tuple[
         return tuple(modes_of(name, checkpoint, preset))
     except CheckpointError:
         return ()
-
-
-def presets_of(layout: Layout) -> list[str]:
-    """The family's own samplers."""
-    return list(dict.fromkeys((*layout.modes.values(), *layout.samplers)))
-
-
-def preset_of(name: str, layout: Layout, given: str | None) -> str | None:
-    """The sampler as said, or as the checkpoint's name tells it; None if neither does.
-
-    :raises OptionError: for one that does not fit the family.
-    """
-    known = presets_of(layout)
-    if given is not None and given not in known:
-        raise OptionError(f"preset={given!r} does not fit {name}; presets of {layout.name}: {', '.join(known)}")
-    return given or next((sampler for part, sampler in layout.hints.items() if part in name_of(name)), None)
 
 
 def general_samplers(layout: Layout) -> list[str]:
@@ -145,7 +132,33 @@ def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabular
             f"{checkpoint.folder} says mask_token_id={mask_id!r}; set it in config.json or say mask_id=..., "
             f"an id below {vocabulary}"
         )
+    _check_mask(checkpoint, tokenizer, given, mask_id)
     return mask_id
+
+
+def _check_mask(checkpoint: Checkpoint, tokenizer: Any, given: int | None, mask_id: int) -> None:
+    """Refuse a mask that also means something else, and two that contradict one another.
+
+    What the caller gives comes before what the files say, if it is no other special token.
+
+    :raises OptionError: for one that was given.
+    :raises CheckpointError: for one of the files.
+    """
+    ends = stop_ids(checkpoint) | checkpoint.layout.stop_ids
+    begins = {token_id(checkpoint, "bos_token_id"), token_id(checkpoint, "pad_token_id")}
+    if mask_id in ends | begins:
+        kind = "ends an answer" if mask_id in ends else "begins or fills up a text"
+        error = CheckpointError if given is None else OptionError
+        raise error(
+            f"mask_id={mask_id} of {checkpoint.folder} is also a token that {kind}, so that no position could be told "
+            f"to be open; say mask_id=..., the id of a token of its own"
+        )
+    own = getattr(tokenizer, "mask_token_id", None)
+    if given is None and own is not None and own != mask_id:
+        raise CheckpointError(
+            f"{checkpoint.folder}: config.json says mask_token_id={mask_id}, and the tokenizer's mask token is {own}; "
+            f"say mask_id=..., the one it was trained with"
+        )
 
 
 def sampling_of(checkpoint: Checkpoint, mode: str) -> dict[str, Any]:

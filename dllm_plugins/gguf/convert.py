@@ -24,8 +24,8 @@ from dllm_plugins.families.diffullama import LAYOUT as DIFFULLAMA
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.hub import tokenizer_of as folder_tokenizer
 from dllm_plugins.families.layout import name_of
+from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.spec import mask_of
-from dllm_plugins.families.spec import preset_of
 from dllm_plugins.gguf.architectures import Architecture
 from dllm_plugins.gguf.architectures import Metadata
 from dllm_plugins.gguf.architectures import architecture_of
@@ -175,7 +175,7 @@ def _ours(checkpoint: Checkpoint, place: str, preset: str | None, mask: int) -> 
         "dllm.mask_token_id": mask,
         "dllm.config": json.dumps(checkpoint.config),
     }
-    sampler = preset_of(place, checkpoint.layout, preset)
+    sampler = preset_of(place, checkpoint, preset).sampler
     if sampler is not None:
         metadata["dllm.preset"] = sampler
     if checkpoint.generation:

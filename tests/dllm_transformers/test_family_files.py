@@ -37,9 +37,10 @@ def test_saved_in_the_original_format(name: str, tmp_path: Path, tiny_folder: Pa
     folder = copy_of(name, tmp_path / "first", tiny_folder)
     model: Any = DiffusionModelForCausalLM.from_pretrained(folder, **NEEDED.get(name, {}))
     model.save_pretrained(tmp_path / "second")
-    assert json.loads((tmp_path / "second" / "config.json").read_text()) == json.loads(
-        (folder / "config.json").read_text()
-    )
+    saved = json.loads((tmp_path / "second" / "config.json").read_text())
+    # What the config did not say, and the caller did.
+    assert saved.pop("dllm_preset", None) == NEEDED.get(name, {}).get("preset")
+    assert saved == json.loads((folder / "config.json").read_text())
     before, after = (load_file(tmp_path / place / "model.safetensors") for place in ("first", "second"))
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
@@ -206,3 +207,29 @@ def test_quantised_weights_are_saved_as_plain_ones(llada: Path, tmp_path: Path) 
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
     again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out", config=model.config)
     assert torch.equal(again.native.model.layers[0].self_attn.q_proj.weight, expected)
+
+
+@pytest.mark.parametrize("value", [torch.bfloat16, "bfloat16"])
+def test_the_old_name_of_the_dtype(llada: Path, tmp_path: Path, value: Any) -> None:
+    """`torch_dtype`, as most scripts have it: by the Auto classes, the config, and back from disk."""
+    model: Any = AutoModelForCausalLM.from_pretrained(llada, torch_dtype=value)
+    assert model.dtype == torch.bfloat16
+    model.save_pretrained(tmp_path / "out")
+    again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out", torch_dtype="auto")
+    assert again.dtype == torch.bfloat16
+    assert AutoConfig.from_pretrained(llada, torch_dtype=value).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("value", [torch.tensor(5), Path("x"), {1}])
+def test_a_value_that_no_config_holds(llada: Path, value: Any) -> None:
+    """Under a key of the config it is refused by name."""
+    with pytest.raises(OptionError, match="max_sequence_length="):
+        AutoModelForCausalLM.from_pretrained(llada, max_sequence_length=value)
+
+
+def test_a_preset_is_saved(llada: Path, tmp_path: Path) -> None:
+    """What was said at loading is said by the files afterwards."""
+    model: Any = AutoModelForCausalLM.from_pretrained(llada, preset="fast_dllm")
+    model.save_pretrained(tmp_path / "out")
+    again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert again.spec.strategies["diffusion"] == "fast_dllm"

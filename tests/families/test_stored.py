@@ -15,6 +15,7 @@ from dllm_plugins import load_model
 from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import Config
 
 from .golden_data import PART
@@ -239,3 +240,42 @@ def test_the_default_models_base(tiny_folder: Path, tmp_path: Path) -> None:
     rewrite(other, lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"] + 1}))
     with pytest.raises(CheckpointError, match=r"lm_head.weight differs"):
         load_model("dllm", base=other, device="cpu", **options)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [{"rope_type": "default"}, {"type": "default"}, {"type": "linear", "factor": 1.0}, {}, None, False],
+)
+def test_rotary_scaling_that_means_nothing(says: Any, tmp_path: Path) -> None:
+    """It loads; what would change positions is refused."""
+    place = Path(shutil.copytree(PART / "sdar" / "checkpoint", tmp_path / "sdar"))
+    without = state(place)
+    change(place, rope_scaling=says)
+    assert same(state(place), without)
+    for more in ({"rope_type": "yarn", "factor": 4.0}, {"rope_type": "default", "rope_theta": 1.0}, {"type": "linear"}):
+        change(place, rope_scaling=more)
+        with pytest.raises(CheckpointError, match="rope_scaling="):
+            state(place)
+
+
+@pytest.mark.parametrize("key", ["eos_token_id", "pad_token_id", "bos_token_id"])
+def test_a_mask_that_is_another_special_token(llada: Path, key: str) -> None:
+    """Of the config or the caller, it is refused with what to say instead."""
+    change(llada, mask_token_id=236, **{key: 236})
+    with pytest.raises(CheckpointError, match=r"mask_id=236 of .* is also a token that .*say mask_id="):
+        load_model(str(llada), dtype="float32", device="cpu")
+    with pytest.raises(OptionError, match="mask_id=236"):
+        load_model(str(llada), mask_id=236, dtype="float32", device="cpu")
+    assert load_model(str(llada), mask_id=235, dtype="float32", device="cpu").denoiser.spec.mask_id == 235
+
+
+def test_a_mask_that_is_not_the_tokenizers(llada: Path, tiny_folder: Path) -> None:
+    """Two masks contradict one another; what the caller says comes first."""
+    change(llada, mask_token_id=236)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_folder / file, llada)
+    place = llada / "tokenizer_config.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "mask_token": "<unk>"}))
+    with pytest.raises(CheckpointError, match="mask_token_id=236, and the tokenizer's mask token is 0"):
+        load_model(str(llada), dtype="float32", device="cpu")
+    assert load_model(str(llada), mask_id=236, dtype="float32", device="cpu").denoiser.spec.mask_id == 236

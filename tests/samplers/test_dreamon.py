@@ -1,11 +1,13 @@
 """DreamOn's hole: how it grows and shrinks, and what is left of it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from dllm_plugins import Request
 from dllm_plugins import load_model
+from dllm_plugins.errors import CheckpointError
 
 from .shifted import EOS
 from .shifted import EXPAND
@@ -62,10 +64,27 @@ def test_dreamon_logits_follow_their_tokens() -> None:
     assert finish.tokens
 
 
-def test_the_name_tells_the_sampler(tmp_path: Path) -> None:
-    """The checkpoint's name says which of Dream's two samplers it was made for."""
-    for name, sampler in (("Dream-v0-Base-7B", "dream"), ("DreamOn-v0-7B", "dreamon")):
+def test_what_tells_the_sampler(tmp_path: Path) -> None:
+    """A hub id, config.json or a token of its own; never what a folder here is called."""
+    hub = tmp_path / "models--Dream-org--DreamOn-v0-7B" / "snapshots" / "0a1b2c"
+    places = {"DreamOn-v0-7B": "dream", "checkpoint": "dream"}
+    for name, sampler in places.items():
         write("dream", tmp_path / name)
-        spec = load_model(str(tmp_path / name), dtype="float32", device="cpu").denoiser.spec
-        assert spec.strategies["diffusion"] == sampler
-        assert {"dream", "dreamon"} <= set(spec.modes)
+        assert chosen(tmp_path / name) == sampler
+    hub.parent.mkdir(parents=True)
+    write("dream", hub)
+    assert chosen(hub) == "dreamon"
+    (tmp_path / "checkpoint" / "added_tokens.json").write_text('{"<|expand|>": 151667}')
+    assert chosen(tmp_path / "checkpoint") == "dreamon"
+    config = tmp_path / "DreamOn-v0-7B" / "config.json"
+    said = json.loads(config.read_text())
+    config.write_text(json.dumps({**said, "dllm_preset": "dreamon"}))
+    assert chosen(tmp_path / "DreamOn-v0-7B") == "dreamon"
+    config.write_text(json.dumps({**said, "dllm_preset": "sdar"}))
+    with pytest.raises(CheckpointError, match=r"dllm_preset='sdar'; presets of dream: dream, dreamon"):
+        chosen(tmp_path / "DreamOn-v0-7B")
+
+
+def chosen(place: Path) -> str:
+    """The sampler behind mode `diffusion`."""
+    return load_model(str(place), dtype="float32", device="cpu").denoiser.spec.strategies["diffusion"]
