@@ -4,6 +4,7 @@ import copy
 import json
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig
 
 from dllm_plugins.errors import CheckpointError
@@ -66,7 +67,7 @@ class DiffusionConfig(PreTrainedConfig):
             return config, {**found[1], **chosen}
         dtype = next((chosen[name] for name in DTYPE_KEYS if chosen.get(name) is not None), None)
         if dtype is not None:
-            config.dtype = dtype
+            config.dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
         return config
 
     def original(self) -> dict[str, Any]:
