@@ -9,11 +9,11 @@ from typing import Literal
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.prediction import GREEDY
 from dllm_plugins.prediction import Draw
-
-_CANVAS_DRAW = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +93,27 @@ class Row:
         return self.tokens[self.prompt :]
 
     def draw(self, position: int) -> Draw:
-        """How the token at `position` is drawn; the same for drafts and for AR decoding."""
-        return self._draw((position,))
+        """How the token at `position` is drawn; the same for drafts and for AR decoding.
 
-    def canvas_draw(self, position: int, step: int | None = None) -> Draw:
-        """How an open position is drawn in a pass (this one, if not given): its key holds the step too."""
-        return self._draw((position, self.step if step is None else step, _CANVAS_DRAW))
-
-    def canvas_draws(self, positions: Sequence[int]) -> list[Draw]:
-        """How open positions are drawn in this pass."""
-        if self.config.temperature == 0:
-            return [GREEDY] * len(positions)
-        return [self.canvas_draw(position) for position in positions]
-
-    def _draw(self, key: tuple[int, ...]) -> Draw:
+        By Gumbel numbers, so that a draft is the verified token wherever the two distributions are alike.
+        """
         config = self.config
         if config.temperature == 0:
             return GREEDY
-        noise = self.noise.gumbel(key, self.vocabulary)
+        noise = self.noise.gumbel(Key(Purpose.NEXT, position), self.vocabulary)
         return Draw(config.temperature, config.top_k, config.top_p, noise)
+
+    def canvas_draw(self, position: int, step: int | None = None) -> Draw:
+        """How an open position is drawn in a pass (this one, if not given): its key holds the step too."""
+        config = self.config
+        if config.temperature == 0:
+            return GREEDY
+        key = Key(Purpose.CANVAS, position, self.step if step is None else step)
+        return Draw(config.temperature, config.top_k, config.top_p, uniform=float(self.noise.uniform(key, 1)))
+
+    def canvas_draws(self, positions: Sequence[int]) -> list[Draw]:
+        """How open positions are drawn in this pass."""
+        return [self.canvas_draw(position) for position in positions]
 
     def note(self, position: int, logits: Tensor) -> None:
         """Remember what the token at `position` was drawn from, if that was asked for; logits [V]."""

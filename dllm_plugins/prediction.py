@@ -8,17 +8,25 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dllm_kernels.head.inverse import draw as draw_inverse
+
 _EMPTY = torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How one position is drawn. `gumbel` is float64 [V]; None means greedy."""
+    """How one position is drawn: greedily at temperature 0, else by one of two kinds of noise.
+
+    :param gumbel: float64 [V], one number for every id of the vocabulary: the largest of logit /
+        temperature + number is drawn, so that like distributions mostly draw the same token.
+    :param uniform: one number in (0, 1), which the inverse distribution function turns into an id.
+    """
 
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
     gumbel: Tensor | None = None
+    uniform: float | None = None
 
 
 GREEDY = Draw()
@@ -145,8 +153,16 @@ def gumbel_max(logits: Tensor, draw: Draw, gumbel: Tensor) -> Tensor:
     return index
 
 
+def inverse(logits: Tensor, draw: Draw, uniform: Tensor) -> Tensor:
+    """One draw per row, int64 [...], of tempered and cut logits [..., V] by `uniform`, float64 [...] in (0, 1)."""
+    scaled = _truncate(logits.to(torch.float64, copy=True).div_(draw.temperature), draw)
+    return draw_inverse(scaled, uniform)
+
+
 def _draw_one(logits: Tensor, draw: Draw, ids: Tensor | None) -> Tensor:
-    assert draw.gumbel is not None
+    if draw.uniform is not None:
+        return inverse(logits, draw, torch.tensor(draw.uniform, dtype=torch.float64, device=logits.device))
+    assert draw.gumbel is not None, "a temperature above 0 needs noise"
     noise = draw.gumbel if ids is None else draw.gumbel[ids.cpu()]
     return gumbel_max(logits, draw, noise.to(logits.device))
 
@@ -180,8 +196,8 @@ def probability_of(logits: Tensor, token: Tensor, dtype: torch.dtype | None = No
 def predict(logits: Tensor, draws: Sequence[Draw], ids: Tensor | None = None) -> Prediction:
     """Draw one token at each of N positions.
 
-    Greedy positions take the first largest logit. Sampled ones take the largest of
-    logits / temperature + Gumbel noise in float64, top-k before top-p.
+    Greedy positions take the first largest logit. Sampled ones follow the softmax of logits /
+    temperature in float64, top-k before top-p; how, see :class:`Draw`.
     """
     hot = [place for place, draw in enumerate(draws) if draw.temperature > 0]
     exact = _widened(logits)

@@ -49,12 +49,16 @@ def say(
 def unmasked(
     hidden: Tensor, weight: Tensor, draws: Sequence[Draw], packed: PackedHead | None = None
 ) -> Unmasked | None:
-    """An :class:`Unmasks` for a head that is one product, by the kernel; None for draws with top_p.
+    """An :class:`Unmasks` for a head that is one product, by the kernel.
+
+    None for draws with top_p, and for those with top_k that no Gumbel numbers decide.
 
     :param hidden: [N, width], in the dtype of `weight` [V, width].
     :param packed: see :func:`dllm_kernels.head.pack_head`.
     """
-    if any(draw.top_p is not None and draw.top_p < 1.0 for draw in draws):
+    if any(
+        (draw.top_p is not None and draw.top_p < 1.0) or (draw.top_k and draw.uniform is not None) for draw in draws
+    ):
         return None
     noise = [draw.gumbel for draw in draws]
     cuts = [draw.top_k or 0 for draw in draws]
@@ -64,12 +68,13 @@ def unmasked(
         assert own is not None
         return own[start:stop]
 
-    hot = any(draw.temperature > 0 for draw in draws)
+    numbers = [torch.nan if draw.uniform is None else draw.uniform for draw in draws]
     return unmask(
         hidden,
         weight,
         temperature=torch.tensor([draw.temperature for draw in draws], dtype=torch.float64),
-        noise=part if hot else None,
+        noise=part if any(own is not None for own in noise) else None,
+        uniform=torch.tensor(numbers, dtype=torch.float64),
         cut=torch.tensor(cuts, dtype=torch.int64),
         packed=packed,
     )

@@ -16,6 +16,8 @@ from dllm_plugins.caches.exact import ExactCache
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.prediction import GREEDY
 from dllm_plugins.prediction import Draw
@@ -102,7 +104,12 @@ class Straight(Plain):
 
 def draws_of(count: int, **options: Any) -> list[Draw]:
     noise = RowNoise(7)
-    return [Draw(gumbel=noise.gumbel((place,), VOCABULARY), **options) for place in range(count)]
+    return [
+        Draw(gumbel=noise.gumbel(Key(Purpose.NEXT, place), VOCABULARY), **options)
+        if place % 2 or "top_k" in options
+        else Draw(uniform=float(noise.uniform(Key(Purpose.CANVAS, place), 1)), **options)
+        for place in range(count)
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 2, 17])
@@ -188,6 +195,7 @@ def test_cached_blocks_ask_without_logits(options: dict[str, Any], built: bool, 
         ({"mode": "ar"}, True),
         ({"mode": "diffusion"}, True),
         ({"mode": "ar", "temperature": 0.7, "top_p": 0.9}, False),
+        ({"mode": "diffusion", "temperature": 0.7, "top_k": 5}, False),
         ({"mode": "diffusion", "rule": "klass"}, False),
         ({"mode": "diffusion", "rule": "credit"}, False),
     ],

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.errors import RequestError
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
-from dllm_plugins.samplers.diffusion_gemma import DENOISED
-from dllm_plugins.samplers.diffusion_gemma import INITIAL
 
 
 class Draws(Protocol):
@@ -124,17 +124,15 @@ class Replay(RowNoise):
         super().__init__(0)
         self.draws, self.row, self.prompt, self.length = draws, row, prompt, length
 
-    def tokens(self, key: tuple[int, ...], count: int, vocabulary: int) -> Tensor:
+    def tokens(self, key: Key, count: int, vocabulary: int) -> Tensor:
         """Initial tokens or new noise."""
-        begin, step, purpose = key
-        canvas = (begin - self.prompt) // self.length
-        if purpose == INITIAL:
+        canvas = (key.position - self.prompt) // self.length
+        if key.purpose == Purpose.GEMMA_INITIAL:
             return torch.tensor(self.draws.initial(self.row, canvas, vocabulary))
-        return torch.tensor(self.draws.renoised(self.row, canvas, step))
+        return torch.tensor(self.draws.renoised(self.row, canvas, key.step))
 
-    def categorical(self, key: tuple[int, ...], probabilities: Tensor) -> Tensor:
+    def categorical(self, key: Key, probabilities: Tensor) -> Tensor:
         """A token per position."""
-        begin, step, purpose = key
-        assert purpose == DENOISED
-        canvas = (begin - self.prompt) // self.length
-        return torch.tensor(self.draws.denoised(self.row, canvas, step, probabilities))
+        assert key.purpose == Purpose.GEMMA_DENOISED
+        canvas = (key.position - self.prompt) // self.length
+        return torch.tensor(self.draws.denoised(self.row, canvas, key.step, probabilities))

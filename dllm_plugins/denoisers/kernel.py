@@ -104,6 +104,7 @@ class DecoderDenoiser(Rows[Store]):
             self.refined(hidden, left),
             [draw.temperature for draw in draws],
             [draw.gumbel if draw.temperature > 0 else None for draw in draws],
+            [draw.uniform if draw.temperature > 0 else None for draw in draws],
         )
         return found
 

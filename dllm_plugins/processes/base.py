@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.noise import Key
 from dllm_plugins.noise import RowNoise
 
 
@@ -14,10 +15,10 @@ class NoiseProcess(Protocol):
         """What strategies ask for."""
 
     def noised(
-        self, count: int, spec: ModelSpec, noise: RowNoise | None = None, key: tuple[int, ...] = ()
+        self, count: int, spec: ModelSpec, noise: RowNoise | None = None, key: Key | None = None
     ) -> tuple[int, ...]:
         """`count` token ids of open positions.
 
         :param noise: the row's random numbers, for processes that draw.
-        :param key: what the draw is for; another key gives other ids.
+        :param key: what the draw is for; another key gives other ids. Processes that draw need it.
         """

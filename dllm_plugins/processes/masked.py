@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.noise import Key
 from dllm_plugins.noise import RowNoise
 
 
@@ -13,7 +14,7 @@ class MaskedProcess:
     name: str = "masked"
 
     def noised(
-        self, count: int, spec: ModelSpec, noise: RowNoise | None = None, key: tuple[int, ...] = ()
+        self, count: int, spec: ModelSpec, noise: RowNoise | None = None, key: Key | None = None
     ) -> tuple[int, ...]:
         """`count` times the mask id; nothing is drawn."""
         return (spec.mask_id,) * count

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.noise import Key
 from dllm_plugins.noise import RowNoise
 
 
@@ -13,9 +14,9 @@ class UniformProcess:
     name: str = "uniform"
 
     def noised(
-        self, count: int, spec: ModelSpec, noise: RowNoise | None = None, key: tuple[int, ...] = ()
+        self, count: int, spec: ModelSpec, noise: RowNoise | None = None, key: Key | None = None
     ) -> tuple[int, ...]:
         """`count` ids of the vocabulary, drawn from the row's noise."""
-        assert noise is not None, "uniform noise is drawn"
+        assert noise is not None and key is not None, "uniform noise is drawn"
         drawn: list[int] = noise.tokens(key, count, spec.vocabulary).tolist()
         return tuple(drawn)

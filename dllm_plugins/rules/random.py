@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.rules.base import CanvasView
 from dllm_plugins.rules.base import most_probable
 from dllm_plugins.rules.quota import row_quotas
-
-_PURPOSE = 1
 
 
 class RandomRule:
@@ -25,7 +25,7 @@ class RandomRule:
         width = view.open.shape[-1]
         order = torch.stack(
             [
-                noise.uniform((int(step), int(done), _PURPOSE), width)
+                noise.uniform(Key(Purpose.RULE_ORDER, step=int(step), extra=int(done)), width)
                 for noise, step, done in zip(view.noise, view.step, view.settled_now, strict=True)
             ]
         )

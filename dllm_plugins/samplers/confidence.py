@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.canvas import Row
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
+from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import likeliest
+from dllm_plugins.prediction import predict
 from dllm_plugins.samplers.canvas import Canvas
-
-_PURPOSE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,9 @@ def draw(canvas: Canvas, logits: Tensor, places: Sequence[int], *, sampled: bool
     """The likeliest token of each place, or one drawn with the row's noise of this pass; int64 [N], logits [N, V]."""
     if not sampled:
         return likeliest(logits)
-    noise = [canvas.row.canvas_draw(place).gumbel for place in places]
-    drawn = torch.stack([item for item in noise if item is not None])
-    return torch.argmax(logits.double() + drawn.to(logits.device), dim=-1)
+    # Tempered and cut before, in a way of its own.
+    draws = [Draw(1.0, uniform=draw.uniform) for draw in canvas.row.canvas_draws(places)]
+    return predict(logits, draws).token
 
 
 def without_mask(canvas: Canvas, logits: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ def surest(confidence: Tensor, count: int, row: Row, alg_temp: float | None) -> 
     confidence / alg_temp says: the largest after adding Gumbel noise (arXiv 1903.06059).
     """
     if alg_temp:
-        noise = row.noise.gumbel((row.step, 0, _PURPOSE), len(confidence))
+        noise = row.noise.gumbel(Key(Purpose.CONFIDENCE, step=row.step), len(confidence))
         confidence = confidence.double() / alg_temp + noise
     return torch.topk(confidence, count).indices.tolist()
 

@@ -9,14 +9,14 @@ top_p 0.9; here both are the request's.
 from pydantic import Field
 
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
-
-_PURPOSE = 3
 
 
 class DiffuLlamaSettings(ViewSettings):
@@ -34,7 +34,7 @@ def start(canvas: Canvas, settings: DiffuLlamaSettings, spec: ModelSpec) -> Prog
             return
         logits = yield from view.look(places, block)
         tokens = draw_open(canvas, logits, places)
-        luck = row.noise.uniform((row.step, 0, _PURPOSE), len(canvas.tokens))
+        luck = row.noise.uniform(Key(Purpose.REVEAL, step=row.step), len(canvas.tokens))
         for index, place in enumerate(places):
             if float(luck[place]) * left < 1:
                 canvas.write(place, int(tokens[index]), logits[index])

@@ -20,15 +20,14 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
-
-#: What a draw is for, the last word of its key; the first two are where the canvas begins and the step.
-INITIAL, DENOISED, RENOISED = 3, 4, 5
 
 
 class DiffusionGemmaSettings(Settings):
@@ -118,8 +117,8 @@ class Denoising:
         """Draw every position; those that are not kept [length] get noise instead."""
         noise = self.canvas.row.noise
         probabilities = torch.softmax(logits, dim=-1, dtype=torch.float32)
-        drawn = noise.categorical((self.begin, step, DENOISED), probabilities).tolist()
-        fresh = self.process.noised(len(drawn), self.spec, noise, (self.begin, step, RENOISED))
+        drawn = noise.categorical(Key(Purpose.GEMMA_DENOISED, self.begin, step), probabilities).tolist()
+        fresh = self.process.noised(len(drawn), self.spec, noise, Key(Purpose.GEMMA_RENOISED, self.begin, step))
         self.tokens = tuple(
             mine if keep else other for keep, mine, other in zip(kept.tolist(), drawn, fresh, strict=True)
         )
@@ -135,7 +134,7 @@ def start(process: NoiseProcess, canvas: Canvas, settings: DiffusionGemmaSetting
     """Canvas after canvas, each denoised as a whole even if the answer ends inside it."""
     length, frozen = settings.block_length or spec.block_length, 0
     for begin in range(canvas.prompt, canvas.end, length):
-        tokens = process.noised(length, spec, canvas.row.noise, (begin, 0, INITIAL))
+        tokens = process.noised(length, spec, canvas.row.noise, Key(Purpose.GEMMA_INITIAL, begin))
         if begin == canvas.prompt and settings.decoder_input_ids is not None:
             tokens = settings.decoder_input_ids
         denoising = Denoising(canvas, begin, tokens, process, spec)

@@ -19,6 +19,8 @@ from torch import Tensor
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
@@ -30,8 +32,6 @@ from dllm_plugins.samplers.confidence import spread
 from dllm_plugins.samplers.confidence import surest
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
-
-_PURPOSE = 5
 
 
 class ScheduleSettings(ViewSettings):
@@ -74,7 +74,7 @@ def start(way: Measure, canvas: Canvas, settings: ScheduleSettings, spec: ModelS
         logits = yield from view.look(places, hole)
         found = measure(logits, canvas, places, settings.alg, way)
         if settings.alg == "origin":
-            luck = row.noise.uniform((row.step, 0, _PURPOSE), length)
+            luck = row.noise.uniform(Key(Purpose.ORIGIN, step=row.step), length)
             chosen = [place for place in places if luck[place] < share]
         else:
             sure = spread(found.confidence.to(logits.dtype), places, length, -torch.inf)

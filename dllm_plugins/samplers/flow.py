@@ -16,6 +16,8 @@ from pydantic import Field
 from pydantic import model_validator
 
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.processes.flow import CUBIC
 from dllm_plugins.processes.flow import POWER
 from dllm_plugins.processes.flow import Flow
@@ -29,9 +31,6 @@ from dllm_plugins.samplers.spans import ATTENTION
 from dllm_plugins.samplers.spans import Spans
 from dllm_plugins.samplers.spans import SpanSettings
 from dllm_plugins.samplers.spans import fit
-
-#: What the row's noise is for; others are in rules/, canvas.py and the other samplers.
-MOVES = 20
 
 
 class SchedulerSettings(Settings):
@@ -103,7 +102,7 @@ def start(canvas: Canvas, settings: FlowSettings, spec: ModelSpec) -> Program:
     spans, flow = Spans(canvas, spec, settings), settings.flow()
     for span in spans:
         for number, step in enumerate(flow.steps(settings.steps or len(canvas.open(span)))):
-            luck = canvas.row.noise.uniform((span.start, number, MOVES), len(span) + 1).tolist()
+            luck = canvas.row.noise.uniform(Key(Purpose.FLOW_MOVES, span.start, number), len(span) + 1).tolist()
             opened = canvas.open(span)
             settled = [place for place in span if canvas.tokens[place] != canvas.mask]
             settling = moving(opened, luck, span, [step.settle] * len(opened), evenly=settings.few_steps)

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.prediction import predict
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.processes.flow import Step
@@ -30,9 +32,6 @@ from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.flow import FlowOptions
-
-#: What the row's noise is for; others are in rules/, canvas.py and the other samplers.
-INITIAL, MOVES, SIDES, BACK = 22, 23, 24, 25
 
 
 class FlowUniformSettings(FlowOptions):
@@ -76,13 +75,13 @@ class Denoising:
     def move(self, logits: Tensor, number: int, step: Step, settings: FlowUniformSettings) -> None:
         """Jumps of one step; logits [length, V]."""
         noise, length = self.canvas.row.noise, len(self.tokens)
-        luck = noise.uniform((self.begin, number, MOVES), length + 1).tolist()
-        sides = noise.uniform((self.begin, number, SIDES), length).tolist()
+        luck = noise.uniform(Key(Purpose.UNIFORM_MOVES, self.begin, number), length + 1).tolist()
+        sides = noise.uniform(Key(Purpose.UNIFORM_SIDES, self.begin, number), length).tolist()
         jumps = chosen(luck, [step.jump] * length, evenly=settings.few_steps)
         self._forward(
             [index for index in range(length) if jumps[index] and sides[index] < step.forward], logits, number
         )
-        fresh = self.process.noised(length, self.spec, noise, (self.begin, number, BACK))
+        fresh = self.process.noised(length, self.spec, noise, Key(Purpose.UNIFORM_BACK, self.begin, number))
         for index in range(length):
             if jumps[index] and sides[index] >= step.forward:
                 self._write(index, fresh[index])
@@ -107,7 +106,7 @@ def start(process: NoiseProcess, canvas: Canvas, settings: FlowUniformSettings, 
     """Canvas after canvas, each denoised as a whole even if the answer ends inside it."""
     length, frozen, steps = settings.block_length or spec.block_length, 0, settings.flow().steps(settings.steps)
     for begin in range(canvas.prompt, canvas.end, length):
-        tokens = list(process.noised(length, spec, canvas.row.noise, (begin, 0, INITIAL)))
+        tokens = list(process.noised(length, spec, canvas.row.noise, Key(Purpose.UNIFORM_INITIAL, begin)))
         denoising = Denoising(canvas, spec, process, begin, tokens)
         for number, step in enumerate(steps):
             known, kind = begin - frozen, "predict" if frozen else "prefill"

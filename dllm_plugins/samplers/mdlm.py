@@ -19,6 +19,8 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.prediction import without
 from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Program
@@ -35,8 +37,6 @@ from dllm_plugins.samplers.llada import confidence
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
 
-#: What a draw of the row's noise is for; others are in rules/ and canvas.py.
-_ORDER, _COUNT = 6, 7
 _ALPHA: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda time: 1 - time,
     "cosine": lambda time: 1 - torch.cos((math.pi / 2) * (1 - time)),
@@ -92,7 +92,7 @@ def transfers(canvas: Canvas, block: range, steps: int, settings: TransferSettin
     for step in range(steps):
         part = share(settings.scheduler, step, steps)
         if settings.stochastic_transfer:
-            luck = canvas.row.noise.uniform((block.start, step, _COUNT), left)
+            luck = canvas.row.noise.uniform(Key(Purpose.TRANSFER_COUNT, block.start, step), left)
             count = int((luck < part).sum())
         else:
             count = min(round(left * part), left)
@@ -123,7 +123,7 @@ def settle(
     row, said = canvas.row, told(asked, logits)
     token, sure = said or (draw_open(canvas, logits, places), None)
     if settings.remasking == "random":
-        sure = torch.cat([row.noise.uniform((place, row.step, _ORDER), 1) for place in places])
+        sure = torch.cat([row.noise.uniform(Key(Purpose.TRANSFER_ORDER, place, row.step), 1) for place in places])
     elif sure is None:
         sure = confidence(logits, token, getattr(settings, "begin_suppress_tokens", ()), logits.dtype)
     for number in torch.topk(spread(sure, places, span), count).indices.tolist():

@@ -26,6 +26,8 @@ from pydantic import Field
 from pydantic import model_validator
 
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.processes.flow import Scheduler
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
@@ -37,8 +39,6 @@ from dllm_plugins.samplers.spans import Spans
 from dllm_plugins.samplers.spans import SpanSettings
 from dllm_plugins.samplers.spans import fit
 
-#: What the row's noise is for; others are in rules/, canvas.py and the other samplers.
-MOVES = 21
 #: Eta of the reference's scripts.
 ETA = {"cap": 0.008, "rescale": 0.015, "loop": 0.02}
 #: When the reference's script loops, and how much is settled then.
@@ -156,7 +156,7 @@ def start(canvas: Canvas, settings: RemdmSettings, spec: ModelSpec) -> Program:
     final = settings.variant != "conf" and settings.strength() == 0
     for span in spans:
         for number, step in enumerate(steps(settings, settings.steps or len(canvas.open(span)))):
-            luck = canvas.row.noise.uniform((span.start, number, MOVES), len(span) + 1).tolist()
+            luck = canvas.row.noise.uniform(Key(Purpose.REMDM_MOVES, span.start, number), len(span) + 1).tolist()
             opened = canvas.open(span)
             settled = [place for place in span if canvas.tokens[place] != canvas.mask]
             settling = moving(opened, luck, span, [step.settle] * len(opened), evenly=False)

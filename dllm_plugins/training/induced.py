@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.prediction import Draw
-from dllm_plugins.prediction import gumbel_max
+from dllm_plugins.prediction import inverse
 from dllm_plugins.rules.base import CanvasView
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import needs_of
@@ -211,8 +213,8 @@ def sampled(trial: Trial, samples: int, *, seed: int = 0) -> tuple[Tensor, float
             passes += len(rows.canvas)
             seed += 1
             logits, rows = trial.rescored(rows, step)
-            gumbel = RowNoise(seed).gumbel((step, 0, 2), logits.numel()).reshape(logits.shape)
-            token = gumbel_max(logits, draw, gumbel)
+            numbers = RowNoise(seed).uniform(Key(Purpose.CANVAS, step=step), rows.canvas.numel())
+            token = inverse(logits, draw, numbers.reshape(rows.canvas.shape))
             rows = trial.settle(rows, logits, token, step, Crowd(seed, range(len(token)), len(token)).rows)
             done = (rows.canvas != vocabulary).all(1)
             counts += torch.bincount(sequence_number(rows.canvas[done], vocabulary), minlength=len(counts))

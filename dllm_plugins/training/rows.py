@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dllm_plugins.noise import Key
 from dllm_plugins.noise import RowNoise
 
 
@@ -26,9 +27,9 @@ class Crowd:
         self.drawn = False
         self._count = count
         self._noise = RowNoise(seed)
-        self._numbers: dict[tuple[tuple[int, ...], int], tuple[Tensor, ...]] = {}
+        self._numbers: dict[tuple[Key, int], tuple[Tensor, ...]] = {}
 
-    def uniform(self, key: tuple[int, ...], count: int) -> tuple[Tensor, ...]:
+    def uniform(self, key: Key, count: int) -> tuple[Tensor, ...]:
         """`count` numbers of every stream."""
         self.drawn = True
         if (key, count) not in self._numbers:
@@ -44,7 +45,7 @@ class _Member(RowNoise):
         super().__init__(index)
         self._crowd = crowd
 
-    def uniform(self, key: tuple[int, ...], count: int) -> Tensor:
+    def uniform(self, key: Key, count: int) -> Tensor:
         """See :class:`~dllm_plugins.noise.RowNoise`."""
         return self._crowd.uniform(key, count)[self.seed]
 

@@ -24,6 +24,8 @@ from dllm_kernels.decoder.reference import ReferenceDecoder
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import explain
+from dllm_plugins.prediction import Draw
+from dllm_plugins.prediction import predict
 
 from .decoders import BIASED
 from .decoders import KINDS
@@ -303,6 +305,31 @@ def test_the_head_without_logits_says_what_logits_say(dtype: torch.dtype, vocabu
         alone = decoder.unmask(hidden[row : row + 1], temperatures[row : row + 1], noises[row : row + 1])
         for name in ("token", "probability", "entropy", "margin"):
             assert torch.equal(getattr(alone, name), getattr(found, name)[row : row + 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocabulary", [71, 1024, 2051])
+def test_one_number_draws_from_the_head_what_logits_say(dtype: torch.dtype, vocabulary: int, threads: int) -> None:
+    """At several temperatures, on the very border between two ids, too, where sums in parts err, in any company."""
+    model = network("llama", dtype, vocab_size=vocabulary, tie_word_embeddings=False, **SHAPES[1])
+    decoder = CompiledDecoder(take_weights(model))
+    generator = torch.Generator().manual_seed(4)
+    hidden = (torch.randn(19, 64, generator=generator) * 3).to(dtype)
+    logits = decoder.logits(hidden)
+    warmth = [0.1 + row / 4 for row in range(19)]
+    reached = torch.softmax(logits.double() / torch.tensor(warmth)[:, None], -1).cumsum(-1)
+    anywhere = torch.rand(19, dtype=torch.float64, generator=generator)
+    on = reached.gather(1, torch.randint(0, vocabulary, (19, 2), generator=generator))
+    for numbers in (anywhere, *on.unbind(1), on[:, 0] + 1e-15, on[:, 1] - 1e-15, anywhere * 1e-12):
+        uniform = numbers.clamp(1e-300, 1 - 2**-53).tolist()
+        found = decoder.unmask(hidden, warmth, [None] * 19, uniform)
+        expected = predict(logits, [Draw(heat, uniform=own) for heat, own in zip(warmth, uniform, strict=True)])
+        assert torch.equal(found.token, expected.token)
+        torch.testing.assert_close(found.probability, expected.probability, atol=2e-6, rtol=2e-6)
+        torch.testing.assert_close(found.entropy, expected.entropy, atol=2e-5, rtol=2e-6)
+        alone = decoder.unmask(hidden[7:8], warmth[7:8], [None], uniform[7:8])
+        assert torch.equal(alone.token, found.token[7:8])
+        assert torch.equal(alone.probability, found.probability[7:8])
 
 
 def test_the_head_among_extreme_logits() -> None:

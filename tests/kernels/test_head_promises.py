@@ -33,15 +33,18 @@ def test_a_row_has_the_same_bits_in_any_company(
     faster = packed_or_skip(weight) if packed else None
     gumbel = draw_gumbel(40, len(weight))
     warm = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(20)
+    numbers = torch.rand(40, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    numbers[torch.arange(40) % 4 != 3] = torch.nan
 
     def ask(rows: slice) -> list[Tensor]:
         # Noise only where a position of the slice is sampled: row 0 alone is greedy.
-        hot = bool((warm[rows] > 0).any())
+        hot = bool(((warm[rows] > 0) & numbers[rows].isnan()).any())
         found = unmask(
             hidden[rows],
             weight,
             temperature=warm[rows],
             noise=gumbel[rows] if hot else None,
+            uniform=numbers[rows],
             top_k=4,
             logits=True,
             packed=faster,
@@ -82,13 +85,15 @@ def test_the_logits_never_exist_at_once() -> None:
     hidden, weight = draw_inputs(rows, size, 8, torch.bfloat16)
     gumbel = draw_gumbel(rows, size)
     options: dict[str, Any] = {"temperature": 1.0, "noise": gumbel, "cut": 5, "top_k": 10}
+    by_numbers: dict[str, Any] = {"temperature": 1.0, "uniform": torch.linspace(0.1, 0.9, rows, dtype=torch.float64)}
 
-    def largest(**more: Any) -> int:
+    def largest(options: dict[str, Any] = options, **more: Any) -> int:
         with LargestTensor(hidden, weight, gumbel) as counter:
             unmask(hidden, weight, **options, **more)
         found: int = counter.elements
         return found
 
     assert largest(implementation="cpu") <= ROWS * BLOCK
+    assert largest(by_numbers, implementation="cpu") <= ROWS * BLOCK
     assert largest(implementation="cpu", logits=True) == rows * size
     assert largest(implementation="reference") >= rows * size

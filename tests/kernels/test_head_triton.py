@@ -32,7 +32,7 @@ def test_in_the_interpreter() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "6 passed" in done.stdout
+    assert "8 passed" in done.stdout
 
 
 def assert_triton_is_right(hidden: Tensor, weight: Tensor, same_tokens: bool, **options: Any) -> None:
@@ -71,6 +71,27 @@ def check_triton_on_exact_logits(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def check_one_number_draws_what_all_logits_say(dtype: torch.dtype) -> None:
+    """Beside noise and greedy positions, on the border between two ids, and with ids banned or forced."""
+    for wide in (*hard_logits(dtype).values(), draw_inputs(18, 3000, 8, torch.float32)[1].T[:5]):
+        logits = wide[:, -1500:].to(dtype)
+        warm = torch.tensor([0.7, 1.0, 0.0], dtype=torch.float64).repeat(7)[: len(logits)]
+        reached = torch.softmax(logits.double() / torch.where(warm > 0, warm, 1.0)[:, None], -1).cumsum(-1)
+        gumbel = draw_gumbel(*logits.shape)
+        for own in (reached[:, logits.shape[1] // 2], torch.rand(len(logits), dtype=torch.float64)):
+            number = own.clamp(1e-300, 1 - 2**-53)
+            number[torch.arange(len(logits)) % 3 > 0] = torch.nan
+            noise = gumbel if len(logits) > 1 else None
+            assert_triton_is_right(*exact(logits), True, temperature=warm, noise=noise, uniform=number)
+    hidden, weight = exact(logits)
+    halves = torch.full((len(logits),), 0.5, dtype=torch.float64)
+    forced = torch.full((len(logits),), -1).index_fill_(0, torch.tensor(3), 1200)
+    options: dict[str, Any] = {"temperature": 1.0, "uniform": halves, "bias": torch.zeros(1500, dtype=dtype)}
+    assert_triton_is_right(hidden, weight, True, **options, forced=forced, banned=torch.arange(5, 700))
+    assert_triton_is_right(hidden, weight, True, **options, banned=torch.arange(1500))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def check_a_row_has_the_same_bits_in_any_company(dtype: torch.dtype) -> None:
     """Of the kernel and the join; numbers whose sums are exact, as numpy multiplies for the interpreter."""
     hidden, weight = ((tensor * 2).round() / 4 for tensor in draw_inputs(25, 700, 96, torch.float32))
@@ -91,18 +112,25 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from dllm_kernels.head.fused import head_blocks
+from dllm_kernels.head.fused import head_picked
 
 for dtype in ("bf16", "fp32"):
     types = dict.fromkeys(("hidden", "weight", "bias"), "*" + dtype)
     types |= {"banned": "*i8", "forced": "*i64", "temperature": "*fp64", "noise": "*fp64"}
-    types |= {"numbers": "*fp32", "scores": "*fp64", "ids": "*i32"}
+    types |= {"numbers": "*fp32", "scores": "*fp64", "heat": "*fp64", "ids": "*i32"}
     sizes = ("count", "vocabulary", "width", "blocks", "plane", "first_block", "noise_width")
     types |= dict.fromkeys(sizes, "i32")
-    fixed = dict.fromkeys(("has_bias", "has_banned", "has_forced", "has_noise"), True)
+    fixed = dict.fromkeys(("has_bias", "has_banned", "has_forced", "has_noise", "has_heat"), True)
     fixed |= {"rows": 16, "block": 128, "inner": 64, "interpreted": False}
     types |= dict.fromkeys(fixed, "constexpr")
     compiled = triton.compile(ASTSource(head_blocks, types, fixed), target=GPUTarget("cuda", 80, 32))
     assert "ptx" in compiled.asm
+    types = dict.fromkeys(("hidden", "weight", "bias"), "*" + dtype)
+    types |= {"banned": "*i8", "forced": "*i64", "chosen": "*i64", "picked": "*fp32"}
+    types |= dict.fromkeys(("count", "vocabulary", "width"), "i32")
+    fixed = {name: value for name, value in fixed.items() if name not in ("has_noise", "has_heat")}
+    types |= dict.fromkeys(fixed, "constexpr")
+    assert "ptx" in triton.compile(ASTSource(head_picked, types, fixed), target=GPUTarget("cuda", 80, 32)).asm
 """
 
 

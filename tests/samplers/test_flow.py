@@ -16,19 +16,19 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.processes.flow import Flow
 from dllm_plugins.processes.flow import Scheduler
 from dllm_plugins.processes.flow import SchedulerName
 from dllm_plugins.processes.flow import chosen
-from dllm_plugins.samplers.flow import MOVES
 
 from .batches import NEVER
 from .batches import equal_alone
 from .batches import unequal
 from .tiny_models import EOS
 from .tiny_models import MASK
-from .tiny_models import VOCABULARY
 from .tiny_models import random_model
 from .tiny_models import says
 from .tiny_models import scripted_model
@@ -66,7 +66,7 @@ def ancestral(model: Model, prompt: list[int], length: int, steps: int, seed: in
     """Masked diffusion after MDLM, uncached: a masked position stays one with probability (1 - s) / (1 - t).
 
     Written for itself, but with the noise that the sampler has: a number for every position and
-    step, and Gumbel noise for its token. Linear schedule.
+    step, and another one for its token. Linear schedule.
 
     :param own: the checkpoint's own sampler, None if it sees everything: blocks of four from
         position 0 or from the prompt's end, with finished text in blocks or causal.
@@ -82,13 +82,14 @@ def ancestral(model: Model, prompt: list[int], length: int, steps: int, seed: in
         if own == "nemotron":
             numbers = [*range(begin), *[begin] * (stop - begin)]
         for step in range(steps):
-            luck = noise.uniform((begin, step, MOVES), stop - begin + 1)
+            luck = noise.uniform(Key(Purpose.FLOW_MOVES, begin, step), stop - begin + 1)
             stays = (1 - (step + 1) / steps) / (1 - step / steps)
             logits = logits_of(model, text[:stop] if own else text, numbers if own else None)
             for place in range(begin, stop):
                 if text[place] == MASK and 1 - luck[place - begin] > stays:
-                    perturbed = logits[place - shift].double() + noise.gumbel((place, step, 2), VOCABULARY)
-                    text[place] = int(perturbed.argmax())
+                    reached = logits[place - shift].double().softmax(-1).cumsum(-1)
+                    number = float(noise.uniform(Key(Purpose.CANVAS, place, step), 1))
+                    text[place] = int((reached >= number).int().argmax())
     return text[len(prompt) : end]
 
 
@@ -272,7 +273,7 @@ def test_even_choices_have_their_probability() -> None:
     """Each of ten positions at 0.35 is among the three or four chosen as often as it should."""
     counts = torch.zeros(10)
     for seed in range(4000):
-        jumps = chosen(RowNoise(seed).uniform((0,), 11).tolist(), [0.35] * 10, evenly=True)
+        jumps = chosen(RowNoise(seed).uniform(Key(Purpose.PLUGIN), 11).tolist(), [0.35] * 10, evenly=True)
         assert sum(jumps) in (3, 4)
         counts += torch.tensor(jumps)
     assert torch.allclose(counts / 4000, torch.tensor(0.35), atol=0.035)

@@ -16,6 +16,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.canvas import Row
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.noise import Key
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.strategies.sampled import SampledStrategy
@@ -94,8 +95,8 @@ class Watched(RowNoise):
         super().__init__(seed)
         self.purpose, self.watch = purpose, watch
 
-    def uniform(self, key: tuple[int, ...], count: int) -> Tensor:
-        if key[-1] == self.purpose:
+    def uniform(self, key: Key, count: int) -> Tensor:
+        if key.purpose == self.purpose:
             self.watch()
         return super().uniform(key, count)
 

@@ -1,6 +1,7 @@
 """Draws in the tail, where float32 noise fails (arXiv 2409.02908), and draws of different keys."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -8,9 +9,12 @@ import torch
 from scipy.stats import chi2_contingency
 from torch import Tensor
 
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import gumbel_max
+from dllm_plugins.prediction import inverse
 from dllm_plugins.prediction import predict
 
 from .checks import ALPHA
@@ -52,8 +56,8 @@ def test_our_draws_of_a_rare_token_are_right() -> None:
     """
     draws, stratum = 400_000, 2.0**-20
     noise = RowNoise(11)
-    likely = noise.gumbel((0,), draws)
-    uniform = 1 - stratum * noise.uniform((1,), draws)
+    likely = noise.gumbel(Key(Purpose.NEXT), draws)
+    uniform = 1 - stratum * noise.uniform(Key(Purpose.NEXT, 1), draws)
     logits = torch.tensor([0.0, -GAP]).double().expand(draws, -1)
     draw = Draw(temperature=1.0)
     ours = gumbel_max(logits, draw, torch.stack([likely, -torch.log(-torch.log(uniform))], 1))
@@ -64,9 +68,23 @@ def test_our_draws_of_a_rare_token_are_right() -> None:
     assert abs(float(rounded.sum()) - expected) > 20 * math.sqrt(expected)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_number_draws_a_rare_token_as_often_as_it_should_be(place: int) -> None:
+    """The same, wherever the rare token stands among the likely ones: the numbers that draw it span its probability."""
+    logits = torch.zeros(3, dtype=torch.float64).index_fill_(0, torch.tensor(place), math.log(2) - GAP)
+    border = torch.softmax(logits, -1)[:place].sum()
+    numbers = border + RARE * torch.linspace(-1, 2, 3001, dtype=torch.float64)
+    numbers = numbers[(numbers > 0) & (numbers < 1)]
+    drawn = inverse(logits.expand(len(numbers), -1), Draw(temperature=1.0), numbers)
+    inside = (numbers > border) & (numbers < border + RARE)
+    assert int(inside.sum()) >= 998
+    near = ((numbers - border).abs() < 1e-15) | ((numbers - border - RARE).abs() < 1e-15)
+    assert torch.equal((drawn == place)[~near], inside[~near])
+
+
 def test_uniform_numbers_have_53_bits() -> None:
     """So that the largest Gumbel number is 36.7; the lowest 24 bits are as random as the others."""
-    whole = (RowNoise(3).uniform((5,), 1 << 16) * 2**53).long()
+    whole = (RowNoise(3).uniform(Key(Purpose.PLUGIN), 1 << 16) * 2**53).long()
     for bit in range(24):
         ones = int(((whole >> bit) & 1).sum())
         assert abs(ones - (1 << 15)) < 6 * math.sqrt(1 << 14)
@@ -78,41 +96,56 @@ def independent(first: Tensor, second: Tensor, cells: int = 8) -> bool:
     return bool(chi2_contingency(table.reshape(cells, cells).numpy()).pvalue > ALPHA)
 
 
-def stream(*keys: tuple[int, ...], seed: int = 0) -> Tensor:
+def stream(*keys: Key, seed: int = 0) -> Tensor:
     """The first number of every key."""
     noise = RowNoise(seed)
     return torch.stack([noise.uniform(key, 3)[0] for key in keys])
 
 
 def test_draws_of_different_positions_steps_purposes_and_seeds_are_independent() -> None:
-    """Pairs of neighbours, 12,000 of each kind."""
-    keys = [(place, step, 2) for place in range(400) for step in range(30)]
-    mine = stream(*keys)
+    """Pairs of neighbours, 3,000 of each kind."""
+    pairs = [(place, step) for place in range(100) for step in range(30)]
+
+    def keyed(purpose: Purpose, change: Callable[[int, int], tuple[int, ...]] = lambda p, s: (p, s)) -> list[Key]:
+        return [Key(purpose, *change(place, step)) for place, step in pairs]
+
+    mine = stream(*keyed(Purpose.CANVAS))
     assert independent(mine, mine.roll(7 * 30))
-    assert independent(mine, stream(*((place + 1, step, 2) for place, step, _ in keys)))
-    assert independent(mine, stream(*((place, step + 1, 2) for place, step, _ in keys)))
-    assert independent(mine, stream(*((step, place + 30, 2) for place, step, _ in keys)))
-    assert independent(mine, stream(*((place, step, 1) for place, step, _ in keys)))
-    assert independent(mine, stream(*((place, step) for place, step, _ in keys)))
-    assert independent(mine, stream(*keys, seed=1))
+    for change in (
+        lambda place, step: (place + 1, step),
+        lambda place, step: (place, step + 1),
+        lambda place, step: (step, place + 30),
+        lambda place, step: (place, step, 1),
+        lambda place, step: (place, 0, step + 30),
+        lambda place, step: (0, place, step + 1),
+    ):
+        assert independent(mine, stream(*keyed(Purpose.CANVAS, change)))
+    for purpose in set(Purpose) - {Purpose.CANVAS}:
+        assert independent(mine, stream(*keyed(purpose))), purpose.name
+    assert independent(mine, stream(*keyed(Purpose.CANVAS), seed=1))
     assert not independent(mine, mine * 0.9 + 0.05 * mine.roll(1)), "the test sees dependence"
 
 
 def test_numbers_of_one_key_are_independent() -> None:
     """Neighbours in a stream, and its two halves."""
-    numbers = RowNoise(4).uniform((9, 1, 2), 20_000)
+    numbers = RowNoise(4).uniform(Key(Purpose.PLUGIN, 9, 1, 2), 20_000)
     assert independent(numbers[0::2], numbers[1::2])
     assert independent(numbers[:10_000], numbers[10_000:])
-    seeds = [RowNoise(seed).uniform((3, 1, 2), 2)[1] for seed in range(10_000)]
+    seeds = [RowNoise(seed).uniform(Key(Purpose.PLUGIN, 3, 1, 2), 2)[1] for seed in range(10_000)]
     assert independent(torch.stack(seeds[:-1]), torch.stack(seeds[1:]))
 
 
 def test_drawn_tokens_of_neighbouring_positions_and_steps_are_independent() -> None:
-    """Through `predict`, 6,000 positions and then as many steps."""
+    """Through `predict`, 3,000 positions by Gumbel numbers, positions and then steps by one number each."""
     logits = torch.log(torch.tensor([[0.5, 0.2, 0.2, 0.1]]))
     noise = RowNoise(6)
-    for keys in ([(place, 0, 2) for place in range(6000)], [(0, step, 2) for step in range(6000)]):
-        tokens = [int(predict(logits, [Draw(1.0, gumbel=noise.gumbel(key, 4))]).token) for key in keys]
+    kinds: tuple[Callable[[int], Draw], ...] = (
+        lambda number: Draw(1.0, gumbel=noise.gumbel(Key(Purpose.NEXT, number), 4)),
+        lambda number: Draw(1.0, uniform=float(noise.uniform(Key(Purpose.CANVAS, number), 1))),
+        lambda number: Draw(1.0, uniform=float(noise.uniform(Key(Purpose.CANVAS, 0, number), 1))),
+    )
+    for kind in kinds:
+        tokens = [int(predict(logits, [kind(number)]).token) for number in range(3000)]
         table = torch.zeros(4, 4)
         for pair in pairwise(tokens):
             table[pair] += 1

@@ -11,6 +11,8 @@ import torch
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import predict
@@ -113,7 +115,7 @@ def test_engine_and_pure_functions_decode_alike(rule: str, length: int) -> None:
         while bool((rows.canvas == CHAIN.vocabulary).any()):
             logits, rows = asked.rescored(rows, step)
             draws = [
-                Draw(1.0, gumbel=noise.gumbel((len(PROMPT) + place, step, 2), CHAIN.vocabulary + 1))
+                Draw(1.0, uniform=float(noise.uniform(Key(Purpose.CANVAS, len(PROMPT) + place, step), 1)))
                 for place in range(length)
             ]
             rows = asked.settle(rows, logits, predict(logits[0], draws).token[None], step, (noise,))
@@ -135,7 +137,7 @@ def test_every_rule_samples_what_it_induces(rule: str) -> None:
 def test_many_streams_of_a_crowd_are_independent_of_one_another() -> None:
     """A rule that draws sees new noise in each row, and the same in the same stream."""
     crowd = Crowd(3, [0, 0, 1], 2)
-    first, again, other = (member.uniform((1, 2, 3), 4) for member in crowd.rows)
+    first, again, other = (member.uniform(Key(Purpose.PLUGIN, 1, 2, 3), 4) for member in crowd.rows)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert crowd.drawn

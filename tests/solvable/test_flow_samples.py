@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from dllm_plugins import SamplingConfig
+from dllm_plugins.noise import Purpose
 from dllm_plugins.processes.flow import Flow
 from dllm_plugins.processes.flow import Scheduler
-from dllm_plugins.samplers import flow as flow_sampler
-from dllm_plugins.samplers import remdm as remdm_sampler
+from dllm_plugins.samplers.flow import FlowSettings
 from dllm_plugins.samplers.remdm import RemdmSettings
 from dllm_plugins.samplers.remdm import steps as remdm_steps
 from dllm_plugins.training.chain import Chain
@@ -110,10 +110,10 @@ def clean_runner(mode: str, **options: Any) -> Runner:
 def test_how_much_is_settled_of_a_known_text(mode: str, options: dict[str, Any]) -> None:
     """Before every step the share that the probabilities say; positions are alike and independent, or more even."""
     runner = clean_runner(mode, **options)
-    purpose = flow_sampler.MOVES if mode == "flow" else remdm_sampler.MOVES
+    purpose = Purpose.FLOW_MOVES if mode == "flow" else Purpose.REMDM_MOVES
     steps: list[tuple[float, float]]
     if mode == "flow":
-        settings = flow_sampler.FlowSettings.model_validate(options)
+        settings = FlowSettings.model_validate(options)
         steps = [(step.settle, step.reopen) for step in settings.flow().steps(6)]
     else:
         steps = [(step.settle, step.reopen) for step in remdm_steps(RemdmSettings.model_validate(options), 6)]
@@ -133,7 +133,7 @@ def test_even_steps_are_even() -> None:
     seen: dict[bool, set[int]] = {}
     for evenly in (True, False):
         runner = clean_runner("flow", few_steps=evenly)
-        seen[evenly] = {int(runner.shares(1, flow_sampler.MOVES, seed)[3]) for seed in range(60)}
+        seen[evenly] = {int(runner.shares(1, Purpose.FLOW_MOVES, seed)[3]) for seed in range(60)}
     assert seen[True] == {12}
     assert len(seen[False]) > 5
 
@@ -142,7 +142,7 @@ def test_remdm_by_confidence_takes_back_what_was_unsure() -> None:
     """Positions it drew at even odds come back more often than those it was sure of; fewer than alpha are settled."""
     odds = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64).log().repeat(WIDTH // 2, 1)
     runner = Runner("remdm", lambda _answer, _passes: odds, 2, WIDTH, steps=6, variant="conf")
-    histories = torch.tensor([runner.history(seed, remdm_sampler.MOVES) for seed in range(400)])
+    histories = torch.tensor([runner.history(seed, Purpose.REMDM_MOVES) for seed in range(400)])
     settled = histories != runner.size
     share = settled.double().mean((0, 2))
     assert share[1] == pytest.approx(1 / 6, abs=0.02)

@@ -98,7 +98,7 @@ class Pass(ctypes.Structure):
 class Drawing(ctypes.Structure):
     """How one position is drawn."""
 
-    _fields_ = (("noise", c_void_p), ("temperature", c_double))
+    _fields_ = (("noise", c_void_p), ("temperature", c_double), ("uniform", c_double))
 
 
 class Unmasked(ctypes.Structure):

@@ -192,13 +192,27 @@ def check_rows(x: Tensor, width: int, like: Tensor) -> None:
         raise KernelError(f"rows are {_described(x)}; they must be [N, {width}] {like.dtype} on {like.device}")
 
 
-def check_draws(rows: int, vocabulary: int, temperatures: Sequence[float], noises: Sequence[Tensor | None]) -> None:
-    """Refuse draws that are not one for each row, and noise that is not one number for each id.
+def check_draws(
+    rows: int,
+    vocabulary: int,
+    temperatures: Sequence[float],
+    noises: Sequence[Tensor | None],
+    uniforms: Sequence[float | None],
+) -> None:
+    """Refuse draws that are not one for each row, noise that is not one number for each id, and shares that are none.
 
     :raises KernelError: with what differs.
     """
     if len(temperatures) != rows or len(noises) != rows:
         raise KernelError(f"{len(temperatures)} temperatures and {len(noises)} noises are given for {rows} positions")
+    if len(uniforms) != rows:
+        raise KernelError(f"{len(uniforms)} uniform numbers are given for {rows} positions")
+    for number, temperature in zip(uniforms, temperatures, strict=True):
+        if number is not None and not (0 < number < 1 and 0 < temperature < math.inf):
+            raise KernelError(
+                f"a position is drawn at temperature={temperature} by the number {number}; the temperature must be "
+                f"above 0 and the number between 0 and 1"
+            )
     for noise, temperature in zip(noises, temperatures, strict=True):
         if noise is not None and (noise.shape != (vocabulary,) or not 0 < temperature < math.inf):
             raise KernelError(

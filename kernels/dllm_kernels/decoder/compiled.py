@@ -31,6 +31,7 @@ from dllm_kernels.decoder.rotation import Rotation
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.head import Unmasked
+from dllm_kernels.head.inverse import draw
 
 
 class CompiledDecoder:
@@ -116,28 +117,44 @@ class CompiledDecoder:
         return hidden if self._turn is None else self._turn(hidden).to(hidden.dtype)
 
     @torch.inference_mode()
-    def unmask(self, hidden: Tensor, temperatures: Sequence[float], noises: Sequence[Tensor | None]) -> Unmasked:
+    def unmask(
+        self,
+        hidden: Tensor,
+        temperatures: Sequence[float],
+        noises: Sequence[Tensor | None],
+        uniforms: Sequence[float | None] | None = None,
+    ) -> Unmasked:
         """Tokens of hidden states [N, hidden] and how sure the model is of them, without logits.
 
         Greedy positions take the first largest logit, others the first largest of
-        logit / temperature + noise in float64; see compiled/source/head.hpp.
+        logit / temperature + noise in float64, or the first id whose cumulative probability reaches a
+        uniform number; see compiled/source/head.hpp.
 
-        :param noises: float64 [vocabulary] standard Gumbel numbers of each position, None where it is greedy.
+        :param noises: float64 [vocabulary] standard Gumbel numbers of each position, None where none are used.
+        :param uniforms: a number in (0, 1) of each position, None where none is used.
         """
         check_rows(hidden, self._packed.head.inputs, self.weights.norm)
         rows, hidden = len(hidden), self._turned(hidden).contiguous()
-        check_draws(rows, self._packed.head.outputs, temperatures, noises)
+        uniforms = [None] * rows if uniforms is None else uniforms
+        check_draws(rows, self._packed.head.outputs, temperatures, noises, uniforms)
         kept = [None if noise is None else noise.to("cpu", torch.float64).contiguous() for noise in noises]
         token, numbers = torch.empty(rows, dtype=torch.int64), torch.empty(3, rows)
         draws = (structures.Drawing * rows)()
-        for place, (noise, temperature) in enumerate(zip(kept, temperatures, strict=True)):
-            draws[place] = structures.Drawing(None if noise is None else noise.data_ptr(), temperature)
+        uniform_of = [number or 0.0 for number in uniforms]
+        for place, (noise, temperature, number) in enumerate(zip(kept, temperatures, uniform_of, strict=True)):
+            draws[place] = structures.Drawing(None if noise is None else noise.data_ptr(), temperature, number)
         to = structures.Unmasked(token.data_ptr(), *(row.data_ptr() for row in numbers))
         threads = torch.get_num_threads()
         outcome = self._library.dllm_unmask(
             hidden.data_ptr(), self._packed.head, draws, to, rows, threads, self._narrow
         )
         library.raise_for(outcome, f"the head over {rows} positions")
+        for row in (token < 0).nonzero()[:, 0].tolist():
+            # Too near a border between two ids for sums in parts: in one go, as whoever has all logits draws.
+            logits = self._multiply(hidden[row : row + 1], self._packed.head)[0].double()
+            share = torch.tensor(uniform_of[row], dtype=torch.float64)
+            token[row] = draw(logits / temperatures[row], share)
+            numbers[0, row] = logits.softmax(-1)[token[row]]
         return Unmasked(token, *numbers)
 
     def product(self, weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:

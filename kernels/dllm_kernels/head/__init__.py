@@ -51,6 +51,7 @@ def unmask(
     forced: Tensor | None = None,
     temperature: Tensor | float = 0.0,
     noise: NoiseOf | Tensor | None = None,
+    uniform: Tensor | None = None,
     cut: Tensor | int = 0,
     top_k: int = 0,
     logits: bool = False,
@@ -61,8 +62,9 @@ def unmask(
 
     Logits are those of `torch.nn.functional.linear`, rounded to the weight's dtype. Greedy
     positions take the first largest one; sampled ones the first largest of
-    logit / temperature + noise in float64 (Gumbel-max, arXiv 1611.01144). Where every
-    logit is minus infinity the token is 0 and the rest is NaN.
+    logit / temperature + noise in float64 (Gumbel-max, arXiv 1611.01144), or the first id whose
+    cumulative probability reaches a uniform number. Where every logit is minus infinity the token
+    is 0 and the rest is NaN.
 
     :param hidden: [N, width], in the weight's dtype.
     :param weight: [V, width].
@@ -72,7 +74,8 @@ def unmask(
     :param forced: int64 [N], the only id left at a position, -1 where free.
     :param temperature: of all positions, or [N]; 0 is greedy.
     :param noise: float64 standard Gumbel numbers [N, V], or what yields a part of one
-        position's. Only sampled positions ask, once per block.
+        position's. Only sampled positions without a uniform number ask, once per block.
+    :param uniform: float64 [N] in (0, 1), NaN at greedy positions and where noise decides.
     :param cut: draw from this many largest logits only (and those equal to the last), of all
         positions or [N]; 0 from all. Probability, entropy and margin know no cut.
     :param top_k: how many of the largest logits to return.
@@ -81,7 +84,7 @@ def unmask(
     :param implementation: `reference`, `cpu` or `triton`; None for the best.
     :raises ValueError: if arguments contradict one another or the implementation cannot serve them.
     """
-    task = prepare(hidden, weight, bias, banned, forced, temperature, noise, cut, top_k, logits, packed)
+    task = prepare(hidden, weight, bias, banned, forced, temperature, noise, uniform, cut, top_k, logits, packed)
     device, dtype, shapes = weight.device, weight.dtype, task.shapes()
     if implementation is None:
         implementation = choose(KERNEL, device, dtype, shapes).name

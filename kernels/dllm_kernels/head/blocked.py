@@ -40,8 +40,14 @@ class _Tile:
         self._second = torch.full((ROWS,), -torch.inf, device=device)
         self._token = torch.zeros(ROWS, dtype=torch.int64, device=device)
         self._sums: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._drawers = drawers(task, offset, self.count)
+        self._drawers = drawers(task, offset, self.count, self._look)
         self._keys = torch.full((ROWS, task.top_k), EMPTY, device=device)
+
+    def _look(self, first: int) -> Tensor:
+        """Logits float32 [ROWS, w] of one block."""
+        logits = _product(self._task, first)(self._hidden)
+        self._mask(first, logits)
+        return logits.float()
 
     def see(self, first: int, product: Callable[[Tensor], Tensor], out: Tensor | None) -> None:
         """Look at a block of w ids from `first` on.

@@ -1,10 +1,15 @@
-"""Sampled positions, block by block: the largest of logit / temperature + noise, in float64."""
+"""Positions sampled with noise, block by block: the largest of logit / temperature + noise, in float64."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dllm_kernels.head.inverse import choose_block
+from dllm_kernels.head.inverse import choose_place
+from dllm_kernels.head.inverse import draw
+from dllm_kernels.head.inverse import masses
 from dllm_kernels.head.order import EMPTY
 from dllm_kernels.head.order import encode
 from dllm_kernels.head.order import ids_of
@@ -113,6 +118,43 @@ class CutDrawer(_Noisy):
         return token[:, 0], torch.cat([logits, self._least], dim=1).gather(1, at)[:, 0]
 
 
+class InverseDrawer:
+    """Draws where a uniform number says: the block from the masses of all, then the place in it, seen again."""
+
+    def __init__(self, task: Task, rows: Tensor, offset: int, look: Callable[[int], Tensor]) -> None:
+        self.rows = rows
+        self._look = look
+        self._uniform = task.uniform[rows + offset]
+        self._temperature = task.temperature[rows + offset][:, None]
+        self._firsts: list[int] = []
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def see(self, first: int, logits: Tensor) -> None:
+        """See :class:`Drawer`."""
+        scaled = logits[self.rows].double() / self._temperature
+        self._firsts.append(first)
+        self._seen.append((scaled.amax(-1), masses(scaled).sum(-1)))
+
+    def drawn(self) -> tuple[Tensor, Tensor]:
+        """See :class:`Drawer`."""
+        top, mass = (torch.stack(parts, dim=1) for parts in zip(*self._seen, strict=True))
+        half = choose_block(top, mass, self._uniform)
+        token, chosen = torch.zeros_like(self.rows), torch.zeros_like(self.rows, dtype=torch.float32)
+        sure = torch.zeros_like(self.rows, dtype=torch.bool)
+        for block in half.block.unique().tolist():
+            here = torch.nonzero(half.block == block)[:, 0]
+            logits = self._look(self._firsts[block])[self.rows[here]]
+            place, sure[here] = choose_place(logits.double() / self._temperature[here], half.of(here))
+            token[here] = place + self._firsts[block]
+            chosen[here] = logits.gather(1, place[:, None])[:, 0]
+        for index in torch.nonzero(~sure)[:, 0].tolist():
+            # Too near a border for sums in parts: in one go, as whoever has all logits draws.
+            row = torch.cat([self._look(first)[self.rows[index]] for first in self._firsts])
+            token[index] = draw(row.double() / self._temperature[index], self._uniform[index])
+            chosen[index] = row[token[index]]
+        return token, chosen
+
+
 def _best(scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """The largest score of each row and the lowest id that has it; [n, 1] each. Id 0 where all are minus infinity."""
     score = scores.amax(-1, keepdim=True)
@@ -120,14 +162,19 @@ def _best(scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     return score, token.masked_fill(score == -torch.inf, 0)
 
 
-def drawers(task: Task, offset: int, rows: int) -> list[Drawer]:
-    """Those that draw for positions offset ... offset + rows - 1."""
-    hot = task.temperature[offset : offset + rows] > 0
-    cut = task.cut[offset : offset + rows] > 0
+def drawers(task: Task, offset: int, rows: int, look: Callable[[int], Tensor]) -> list[Drawer]:
+    """Those that draw for positions offset ... offset + rows - 1.
+
+    :param look: gives a block's logits again, by its first id.
+    """
+    own = slice(offset, offset + rows)
+    hot, cut, inverted = task.noisy[own], task.cut[own] > 0, torch.nonzero(task.inverted[own])[:, 0]
     found: list[Drawer] = []
     whole, few = torch.nonzero(hot & ~cut)[:, 0], torch.nonzero(hot & cut)[:, 0]
     if len(whole):
         found.append(WholeDrawer(task, whole, offset))
     if len(few):
         found.append(CutDrawer(task, few, offset))
+    if len(inverted):
+        found.append(InverseDrawer(task, inverted, offset, look))
     return found

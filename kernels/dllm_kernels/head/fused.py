@@ -58,37 +58,26 @@ block_product: Any = triton.jit(_block_product)
 block_draw: Any = triton.jit(_block_draw)
 
 
-def _head_blocks(
+def _block_logits(
     hidden: "Any",
     weight: "Any",
     bias: "Any",
     banned: "Any",
     forced: "Any",
-    temperature: "Any",
-    noise: "Any",
-    numbers: "Any",
-    scores: "Any",
-    ids: "Any",
+    place: "Any",
+    column: "Any",
     count: int,
     vocabulary: int,
     width: int,
-    blocks: int,
-    plane: int,
-    first_block: int,
-    noise_width: int,
     has_bias: tl.constexpr,
     has_banned: tl.constexpr,
     has_forced: tl.constexpr,
-    has_noise: tl.constexpr,
     rows: tl.constexpr,
     block: tl.constexpr,
     inner: tl.constexpr,
     interpreted: tl.constexpr,
-) -> None:
-    """Per row and block: largest, mass, moment, second, drawn logit; drawn score; id of the largest, id drawn."""
-    place = tl.program_id(0) * rows + tl.arange(0, rows)
-    number = first_block + tl.program_id(1)
-    column = number * block + tl.arange(0, block)
+) -> Any:
+    """Logits float32 [rows, block], rounded to the head's dtype; minus infinity where an id may not be drawn."""
     is_row = place < count
     is_id = column < vocabulary
     logits = block_product(hidden, weight, place, column, is_row, is_id, width, rows, block, inner, interpreted)
@@ -108,7 +97,115 @@ def _head_blocks(
     if has_forced:
         only = tl.load(forced + place, mask=is_row, other=-1)
         seen = seen & ((only[:, None] < 0) | (only[:, None] == column[None, :]))
-    logits = tl.where(seen, logits, float("-inf"))
+    return tl.where(seen, logits, float("-inf"))
+
+
+block_logits: Any = triton.jit(_block_logits)
+
+
+def _head_picked(
+    hidden: "Any",
+    weight: "Any",
+    bias: "Any",
+    banned: "Any",
+    forced: "Any",
+    chosen: "Any",
+    picked: "Any",
+    count: int,
+    vocabulary: int,
+    width: int,
+    has_bias: tl.constexpr,
+    has_banned: tl.constexpr,
+    has_forced: tl.constexpr,
+    rows: tl.constexpr,
+    block: tl.constexpr,
+    inner: tl.constexpr,
+    interpreted: tl.constexpr,
+) -> None:
+    """Per row, the logits of its block `chosen`: those of its whole tile, of which the row's own are kept."""
+    place = tl.program_id(0) * rows + tl.arange(0, rows)
+    own = tl.program_id(0) * rows + tl.program_id(1)
+    if own < count:
+        column = tl.load(chosen + own) * block + tl.arange(0, block)
+        logits = block_logits(
+            hidden,
+            weight,
+            bias,
+            banned,
+            forced,
+            place,
+            column,
+            count,
+            vocabulary,
+            width,
+            has_bias,
+            has_banned,
+            has_forced,
+            rows,
+            block,
+            inner,
+            interpreted,
+        )
+        at = place.to(tl.int64)[:, None] * block + tl.arange(0, block)[None, :]
+        tl.store(picked + at, logits, mask=(place == own)[:, None] & (column >= 0)[None, :])
+
+
+def _head_blocks(
+    hidden: "Any",
+    weight: "Any",
+    bias: "Any",
+    banned: "Any",
+    forced: "Any",
+    temperature: "Any",
+    noise: "Any",
+    numbers: "Any",
+    scores: "Any",
+    heat: "Any",
+    ids: "Any",
+    count: int,
+    vocabulary: int,
+    width: int,
+    blocks: int,
+    plane: int,
+    first_block: int,
+    noise_width: int,
+    has_bias: tl.constexpr,
+    has_banned: tl.constexpr,
+    has_forced: tl.constexpr,
+    has_noise: tl.constexpr,
+    has_heat: tl.constexpr,
+    rows: tl.constexpr,
+    block: tl.constexpr,
+    inner: tl.constexpr,
+    interpreted: tl.constexpr,
+) -> None:
+    """Per row and block: largest, mass, moment, second, drawn logit; drawn score; mass at its temperature;
+    id of the largest, id drawn.
+    """
+    place = tl.program_id(0) * rows + tl.arange(0, rows)
+    number = first_block + tl.program_id(1)
+    column = number * block + tl.arange(0, block)
+    is_row = place < count
+    is_id = column < vocabulary
+    logits = block_logits(
+        hidden,
+        weight,
+        bias,
+        banned,
+        forced,
+        place,
+        column,
+        count,
+        vocabulary,
+        width,
+        has_bias,
+        has_banned,
+        has_forced,
+        rows,
+        block,
+        inner,
+        interpreted,
+    )
 
     largest = tl.max(logits, axis=1)
     # Ids, not positions in the block: the lowest of equal ones.
@@ -127,6 +224,11 @@ def _head_blocks(
     tl.store(numbers + 2 * plane + slot, moment, mask=is_row)
     tl.store(numbers + 3 * plane + slot, second, mask=is_row)
     tl.store(ids + slot, leader, mask=is_row)
+    if has_heat:
+        warm = tl.load(temperature + place, mask=is_row, other=1.0)
+        # Wide before the difference, whose rounding would move borders between ids.
+        below = (logits.to(tl.float64) - anchor[:, None].to(tl.float64)) / tl.where(warm > 0, warm, 1.0)[:, None]
+        tl.store(heat + slot, tl.sum(tl.exp(below), axis=1), mask=is_row)
     if has_noise:
         warmth = tl.load(temperature + place, mask=is_row, other=0.0)
         behind = column - first_block * block
@@ -139,3 +241,4 @@ def _head_blocks(
 
 
 head_blocks: Any = triton.jit(_head_blocks)
+head_picked: Any = triton.jit(_head_picked)

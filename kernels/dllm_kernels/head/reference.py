@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dllm_kernels.head.inverse import draw
 from dllm_kernels.head.task import Task
 from dllm_kernels.head.task import Unmasked
 
@@ -23,9 +24,13 @@ def masked_logits(task: Task) -> Tensor:
 
 
 def _drawn(task: Task, logits: Tensor) -> Tensor:
-    """Greedy positions take the first largest logit, the others the largest of logit / temperature + noise."""
+    """Greedy positions take the first largest logit, the others the largest of logit / temperature + noise,
+    or where a uniform number says.
+    """
     token = torch.argmax(logits, dim=-1)
-    for place in torch.nonzero(task.temperature > 0)[:, 0].tolist():
+    for place in torch.nonzero(task.inverted)[:, 0].tolist():
+        token[place] = draw(logits[place].double() / task.temperature[place], task.uniform[place])
+    for place in torch.nonzero(task.noisy)[:, 0].tolist():
         scaled = logits[place].double() / task.temperature[place]
         if cut := int(task.cut[place]):
             scaled = scaled.masked_fill(scaled < torch.topk(scaled, cut).values[-1], -torch.inf)

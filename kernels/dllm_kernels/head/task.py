@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ class Task:
     :param banned_at: int64 [P, 2], (position, id) pairs.
     :param forced: int64 [N], -1 where free.
     :param temperature: float64 [N].
+    :param uniform: float64 [N], what decides a sampled position; NaN where noise does.
     :param cut: int64 [N], 0 where nothing is cut.
     """
 
@@ -57,6 +59,7 @@ class Task:
     forced: Tensor | None
     temperature: Tensor
     noise: NoiseOf | Tensor | None
+    uniform: Tensor
     cut: Tensor
     top_k: int
     logits: bool
@@ -85,6 +88,21 @@ class Task:
             "pairs": 0 if self.banned_at is None else len(self.banned_at),
         }
 
+    @property
+    def noisy(self) -> Tensor:
+        """Which positions noise decides; bool [N]."""
+        return (self.temperature > 0) & self.uniform.isnan()
+
+    @property
+    def inverted(self) -> Tensor:
+        """Which positions one uniform number decides; bool [N]."""
+        return (self.temperature > 0) & ~self.uniform.isnan()
+
+    def of(self, position: int) -> "Task":
+        """One position alone; its logits at least."""
+        forced = None if self.forced is None else self.forced[position : position + 1]
+        return replace(self, hidden=self.hidden[position : position + 1], forced=forced)
+
     def gumbel(self, position: int, start: int, stop: int) -> Tensor:
         """Noise of one position for ids start ... stop - 1: float64 [stop - start] on the head's device."""
         assert self.noise is not None
@@ -102,6 +120,7 @@ def prepare(
     forced: Tensor | None,
     temperature: Tensor | float,
     noise: NoiseOf | Tensor | None,
+    uniform: Tensor | None,
     cut: Tensor | int,
     top_k: int,
     logits: bool,
@@ -119,7 +138,8 @@ def prepare(
         raise ValueError(f"top_k={top_k} must be between 0 and the vocabulary's {vocabulary}")
     degrees = torch.as_tensor(temperature, dtype=torch.float64).expand(count)
     cuts = torch.as_tensor(cut, dtype=torch.int64).expand(count)
-    _check_draws(degrees, noise, cuts, (count, vocabulary))
+    numbers = torch.full((count,), torch.nan, dtype=torch.float64) if uniform is None else uniform.double()
+    _check_draws(degrees, noise, numbers, cuts, (count, vocabulary))
     _check_masks(banned, forced, (count, vocabulary))
     everywhere = banned if banned is not None and banned.dim() == 1 and len(banned) else None
     pairs = banned if banned is not None and banned.dim() == 2 and len(banned) else None
@@ -132,6 +152,7 @@ def prepare(
         None if forced is None else forced.to(device),
         degrees.to(device),
         noise,
+        numbers.to(device),
         torch.where(cuts < vocabulary, cuts, 0).to(device),
         top_k,
         logits,
@@ -153,12 +174,20 @@ def _check_shapes(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         raise ValueError(f"hidden, weight and bias are on {', '.join(sorted(map(str, places)))}; move them together")
 
 
-def _check_draws(temperature: Tensor, noise: NoiseOf | Tensor | None, cut: Tensor, shape: tuple[int, int]) -> None:
+def _check_draws(
+    temperature: Tensor, noise: NoiseOf | Tensor | None, uniform: Tensor, cut: Tensor, shape: tuple[int, int]
+) -> None:
     if bool((temperature < 0).any()) or bool((cut < 0).any()):
         raise ValueError("temperature and cut must be 0 or more")
-    hot = temperature > 0
-    if bool(hot.any()) != (noise is not None) and shape[0]:
-        raise ValueError("noise is used where a temperature is above 0 and nowhere else; give both or neither")
+    if uniform.shape != shape[:1] or bool(((uniform <= 0) | (uniform >= 1)).any()):
+        raise ValueError(f"uniform {uniform.tolist()} must be [{shape[0]}] numbers in (0, 1), NaN where none is used")
+    hot, given = temperature > 0, ~uniform.isnan()
+    if bool((given & ~hot).any()) or (bool((hot & ~given).any()) != (noise is not None) and shape[0]):
+        raise ValueError(
+            "noise or a uniform number is used where a temperature is above 0 and nowhere else; give both or neither"
+        )
+    if bool((cut[given] > 0).any()):
+        raise ValueError("cut goes with noise; to cut what a uniform number draws from, take the logits")
     if bool((cut[~hot] > 0).any()):
         raise ValueError("cut does nothing at temperature 0; leave it out there")
     if isinstance(noise, Tensor) and (noise.shape != shape or noise.dtype != torch.float64):

@@ -15,6 +15,7 @@ struct Seen {
     double drawn = -INFINITY;                    // largest of logit / temperature + noise
     float logit = 0;                             // of the drawn token
     int64_t token = 0;
+    double heat = 0;                             // of a block: sum of e^((x - best) / temperature)
 
     void join(const Seen& next) {
         if (next.drawn > drawn) drawn = next.drawn, logit = next.logit, token = next.token;
@@ -39,10 +40,14 @@ struct Seen {
     }
 };
 
-// How a row is drawn: greedily where `noise` is absent.
+// How a row is drawn: with noise for every id, by one number in (0, 1), or greedily where there is neither.
 struct Drawing {
     const double* noise;
     double temperature;
+    double uniform;
+
+    bool inverts() const { return uniform > 0; }
+    double weight(float logit, float best) const { return std::exp(((double)logit - best) / temperature); }
 };
 
 // Looks at `count` logits of ids `first` ...; room for whole vectors behind them.
@@ -71,6 +76,8 @@ inline Seen look_at(float* logits, int first, int count, const Drawing& drawing)
         }
         seen.mass = sum_of(mass), seen.moment = sum_of(moment);
     }
+    if (drawing.inverts() && seen.best != -INFINITY)
+        for (int i = 0; i < count; i++) seen.heat += drawing.weight(logits[i], seen.best);
     if (!drawing.noise) {
         seen.drawn = seen.best, seen.logit = seen.best, seen.token = first + place;
         return seen;
@@ -99,6 +106,37 @@ struct Unmasked {
     }
 };
 
+// A draw nearer to a border between two ids than this share of the whole mass is left to the caller,
+// who makes it in one go: sums in parts differ in their last digits.
+constexpr double CLOSE = 1e-10;
+constexpr int64_t UNSURE = -1;
+
+// Draws by the inverse distribution function: the block first, from the masses of all, then the id in it.
+// `logits_of(block, to)` gives a block's logits again. Sets `all`, what all blocks say, to the drawn token.
+template <class LogitsOf>
+void invert(Seen& all, const Seen* seen, int rows, int vocabulary, const Drawing& drawing, const LogitsOf& logits_of) {
+    int blocks = (vocabulary + IDS - 1) / IDS, block = 0;
+    double whole = 0, reached = 0;
+    auto mass = [&](int number) {
+        const Seen& own = seen[(size_t)number * rows];
+        return own.heat == 0 ? 0 : own.heat * drawing.weight(own.best, all.best);
+    };
+    for (int number = 0; number < blocks; number++) whole += mass(number);
+    double target = drawing.uniform * whole, close = CLOSE * whole;
+    for (; block + 1 < blocks && reached + mass(block) < target; block++) reached += mass(block);
+    float logits[IDS];
+    logits_of(block, logits);
+    int first = block * IDS, count = std::min(IDS, vocabulary - first);
+    all.token = UNSURE;
+    for (int i = 0; i < count; i++) {
+        double before = reached;
+        reached += drawing.weight(logits[i], all.best);
+        if (reached < target) continue;
+        if (target - before > close && reached - target > close) all.token = first + i, all.logit = logits[i];
+        return;
+    }
+}
+
 template <class T>
 void unmask(const Product<T>& product, int rows, int threads, const Drawing* drawings, const Unmasked& to) {
     int vocabulary = product.l.outputs, blocks = (vocabulary + IDS - 1) / IDS;
@@ -120,9 +158,22 @@ void unmask(const Product<T>& product, int rows, int threads, const Drawing* dra
                 seen[(size_t)block * rows + r] = look_at(logits + (size_t)r * IDS, first, last - first, drawings[r]);
         }
     });
-    for (int r = 0; r < rows; r++) {
-        Seen all;
-        for (int block = 0; block < blocks; block++) all.join(seen[(size_t)block * rows + r]);
-        to.put(r, all);
-    }
+    pool().run(threads, [&](int thread) {
+        Share own(rows, 1, thread, threads);
+        for (int r = own.begin; r < own.end; r++) {
+            Seen all;
+            for (int block = 0; block < blocks; block++) all.join(seen[(size_t)block * rows + r]);
+            if (drawings[r].inverts())
+                invert(all, seen.data() + r, rows, vocabulary, drawings[r], [&](int block, float* logits) {
+                    int first = block * IDS, last = std::min(first + IDS, vocabulary);
+                    for (int out = first; out < last; out += outputs_of(1)) {
+                        float found[TILE];
+                        int some = std::min(outputs_of(1), last - out);
+                        product(r, 1, out, some, found);
+                        std::copy(found, found + some, logits + out - first);
+                    }
+                });
+            to.put(r, all);
+        }
+    });
 }
