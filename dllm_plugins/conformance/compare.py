@@ -45,7 +45,8 @@ def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | N
         found = play.lay_out(row, trace.text, whole=False)
         if found != expected:
             return f"row {row}: output differs from position {common(found, expected)}"
-        recorded = [play.own(row, canvas[row]) for canvas in setting.raw["canvases"]]
+        whole = (play.own(row, canvas[row]) for canvas in setting.raw["canvases"])
+        recorded = [canvas for canvas in whole if play.reached(row, canvas)]
         length = min(max(map(len, trace.canvases)), max(map(len, recorded)))
         ours = distinct([canvas[:length] for canvas in trace.canvases], mask)
         theirs = distinct([canvas[:length] for canvas in recorded], mask)

@@ -33,6 +33,8 @@ class Play:
     :param rows_go_on: the reference goes on with rows that have ended, and throws that away.
     :param together: the reference goes on with every row until the last one has ended.
     :param per_change: the reference makes passes that wait for slower rows or fill a cache: count one per change.
+    :param cuts: the reference records all rows up to the block that the batch is at: of a row whose
+        prompt goes on behind it, a beginning of the prompt only.
     :param note: what differs on purpose, for the report.
     """
 
@@ -50,6 +52,7 @@ class Play:
     arrange: "Callable[[Sequence[Trace]], list[Trace]] | None" = None
     rows_go_on: bool = False
     per_change: bool = False
+    cuts: bool = False
     note: str = ""
 
     def lay_out(self, row: int, text: Sequence[int], *, whole: bool) -> list[int]:
@@ -64,6 +67,10 @@ class Play:
             width = self.width if self.multiple is None else -(-len(found) // self.multiple) * self.multiple
             found += [self.rest] * (min(width, self.width) - len(found))
         return found
+
+    def reached(self, row: int, canvas: Sequence[int]) -> bool:
+        """Whether a canvas of the reference, its padding taken off, is more than a beginning of the row's prompt."""
+        return not self.cuts or list(canvas) != list(self.requests[row].tokens)[: len(canvas)]
 
     def own(self, row: int, canvas: Sequence[int]) -> list[int]:
         """A row of the reference's canvas without its padding on the left."""

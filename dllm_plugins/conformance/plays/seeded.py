@@ -70,6 +70,7 @@ def fast_dllm_v2(case: Case, setting: Setting) -> Play:
         stored="prefill",
         rows_go_on=batch,
         per_change=len(prompts) > 1,
+        cuts=batch,
         note=ROWS if len(prompts) > 1 else "",
     )
 
