@@ -168,7 +168,14 @@ def numbers(random: Random, folder: Path) -> tuple[str, Callable[[], object]]:
     return f"{file.relative_to(folder)}: {damage.change_key(random, file)}", _answer(random, folder, file)
 
 
+def sound(random: Random, folder: Path) -> tuple[str, Callable[[], object]]:
+    """Nothing: what is refused elsewhere is refused for its damage."""
+    file = _copy(folder) / random.choice(_PLACES)
+    return "sound", _answer(random, folder, file)
+
+
 ATTEMPTS: dict[str, Attempt] = {
+    "sound": sound,
     "tensors": tensors,
     "numbers": numbers,
     "tensors again": tensors,
