@@ -20,6 +20,7 @@ from pathlib import Path
 import platformdirs
 
 from dllm_plugins.errors import DownloadError
+from dllm_plugins.quietly import quiet_gguf
 from dllm_plugins.quietly import quiet_transformers
 from dllm_plugins.whole_files import alone
 from dllm_plugins.whole_files import whole
@@ -187,7 +188,7 @@ def convert(gguf: Path, folder: Path, progress: Progress = quiet) -> None:
     from transformers import GgufConfig
 
     progress("convert", 0, 3)
-    with quiet_transformers():
+    with quiet_transformers(), quiet_gguf():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
         progress("convert", 1, 3)
         model = AutoModelForCausalLM.from_pretrained(

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dllm_plugins import base_model
 from dllm_plugins import load_model
 from dllm_plugins.errors import DownloadError
+from dllm_plugins.quietly import quiet_gguf
 
 
 @pytest.fixture(autouse=True)
@@ -194,3 +196,15 @@ def test_a_garbled_mark_is_not_ready(cache: Path) -> None:
     assert not base_model.is_ready()
     (folder / "origin.json").write_text(json.dumps({"gguf_sha256": base_model.GGUF_SHA256}))
     assert not base_model.is_ready()
+
+
+def test_reading_gguf_files_draws_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    """transformers' reader has one of its own, whatever is said of bars in general."""
+    from transformers import modeling_gguf_pytorch_utils
+
+    reader: Any = modeling_gguf_pytorch_utils
+    bar = reader.tqdm
+    with quiet_gguf():
+        assert list(reader.tqdm([1, 2], desc="Converting")) == [1, 2]
+    assert capsys.readouterr().err == ""
+    assert reader.tqdm is bar

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoConfig
 from transformers import AutoModelForCausalLM
 from transformers import PreTrainedTokenizerBase
 from transformers import pipeline
+from transformers.cli.transformers import app
 
 from dllm_plugins import DllmError
 from dllm_plugins.errors import CheckpointError
@@ -189,3 +191,17 @@ def test_command_line(checkpoint: Path, tiny_folder: Path, tmp_path: Path) -> No
     assert again.returncode == 1
     assert "Error:" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [(["--help"], ["export", "serve", "chat"]), (["export", "--help"], ["FOLDER", "--base", "--denoiser", "--dtype"])],
+)
+def test_command_line_lists_export(arguments: list[str], names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside transformers' own commands, and with its own help."""
+    import_module("dllm_transformers.__main__")
+    with pytest.raises(SystemExit) as ended:
+        app(arguments)
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names)
