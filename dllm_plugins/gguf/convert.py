@@ -176,7 +176,7 @@ def _ours(checkpoint: Checkpoint, place: str, preset: str | None, mask: int) -> 
         "dllm.config": json.dumps(checkpoint.config),
     }
     sampler = preset_of(place, checkpoint, preset).sampler
-    if sampler is not None:
+    if sampler is not None and sampler != checkpoint.layout.modes.get("diffusion"):
         metadata["dllm.preset"] = sampler
     if checkpoint.generation:
         metadata["dllm.generation_config"] = json.dumps(checkpoint.generation)

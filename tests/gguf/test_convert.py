@@ -118,9 +118,9 @@ def test_stacked_experts_are_the_same_as_one_by_one(tmp_path: Path) -> None:
 
 
 def test_the_file_says_what_loading_needs(tmp_path: Path) -> None:
-    folder = make(tmp_path / "LLaDA2.1-tiny", "llada2", eos_token_id=3)
+    folder = make(tmp_path / "LLaDA2.0-tiny", "llada2", eos_token_id=3)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 5]}))
-    metadata = read_header(convert(folder, tmp_path / "out.gguf", mask_id=9)).metadata
+    metadata = read_header(convert(folder, tmp_path / "out.gguf", preset="llada2.1", mask_id=9)).metadata
     assert json.loads(metadata["dllm.config"]) == json.loads((folder / "config.json").read_text())
     assert json.loads(metadata["dllm.generation_config"]) == {"eos_token_id": [3, 5]}
     assert metadata["dllm.family"] == "llada2"
