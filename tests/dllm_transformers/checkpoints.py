@@ -17,6 +17,7 @@ PART = HERE.parent / "families" / "golden"
 CASES = {path.parent.name: path.parent for place in (PART, WHOLE) for path in sorted(place.glob("*/case.json"))}
 #: What users must say because the configs do not.
 NEEDED = {
+    "dreamon": {"preset": "dreamon"},
     "open_dcoder": {"family": "open_dcoder"},
     "llada2_0": {"preset": "llada2.0"},
     "llada2_1": {"preset": "llada2.1"},
