@@ -28,4 +28,7 @@ def check_ids(settings: BaseModel, spec: ModelSpec) -> None:
             raise OptionError(f"{name} names all {spec.vocabulary} ids of {spec.name}; leave some of them out")
         for token in tokens:
             if not 0 <= token < spec.vocabulary:
-                raise OptionError(f"{name} has id {token}, outside 0 to {spec.vocabulary - 1}; leave it out")
+                what = f"{name}={token} is" if isinstance(value, int) else f"{name} has id {token},"
+                raise OptionError(
+                    f"{what} outside 0 to {spec.vocabulary - 1}; leave it out, or give an id of {spec.name}"
+                )
