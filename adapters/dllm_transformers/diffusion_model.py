@@ -46,6 +46,7 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         self.native = native
         self.opened = opened
         self.generation_config = opening.generation_config(self.checkpoint)
+        self.shipped_generation_config = opening.generation_config(self.checkpoint)
         self._stored = saving.shapes(self.checkpoint)
         if hasattr(native, "hf_device_map"):
             self.hf_device_map = native.hf_device_map

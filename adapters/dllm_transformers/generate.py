@@ -1,6 +1,7 @@
 """The front door: `generate` with all arguments of transformers' own, by block diffusion."""
 
 import copy
+import inspect
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,11 @@ from transformers import GenerationConfig
 from transformers import PreTrainedModel
 from transformers.generation.utils import GenerationMixin
 
+from dllm_transformers.asked import asked_for
+from dllm_transformers.drawing import wants_sampling
+from dllm_transformers.host import outside_ours
 from dllm_transformers.options import refuse_arguments
+from dllm_transformers.options import refuse_options
 from dllm_transformers.strategy import block_diffusion
 
 
@@ -48,6 +53,14 @@ def generate(
             "negative_prompt_attention_mask": negative_prompt_attention_mask,
         }
     )
+    asked = asked_for(model, generation_config, kwargs, outside_ours(inspect.currentframe()))
+    refuse_options(asked, logits_processor or [])
+    wanted = wants_sampling(asked)
+    if wanted is not None and generation_config is not None:
+        generation_config = copy.copy(generation_config)
+        generation_config.do_sample = wanted
+    elif wanted is not None:
+        kwargs["do_sample"] = wanted
     config = generation_config or model.generation_config
     if config.stop_strings is not None:
         # transformers would ask for the tokenizer that it does not hand on.

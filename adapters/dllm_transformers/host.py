@@ -13,6 +13,8 @@ from typing import Any
 
 from transformers.generation.utils import GenerationMixin
 
+from dllm_transformers.asked import asked_for
+
 #: Arguments of generate() that have no place in block diffusion, and what to do instead.
 REFUSED = {
     "assistant_model": "drafts come from the model's own denoiser; leave it out, or call generate() "
@@ -27,14 +29,20 @@ REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Arguments of the generate() call that a strategy does not get."""
+    """Arguments of the generate() call that a strategy does not get.
+
+    :param asked: the generation options that the user set himself; None if nothing called generate().
+    :param processors: those that the user handed in.
+    """
 
     streamer: Any
     tokenizer: Any
     refused: dict[str, Any]
+    asked: dict[str, Any] | None = None
+    processors: Any = None
 
 
-def given_to_generate(strategy: FrameType | None) -> Given:
+def given_to_generate(model: Any, strategy: FrameType | None) -> Given:
     """The arguments of the generate() call that called `strategy`, all None if nothing did.
 
     :param strategy: the strategy's own frame.
@@ -46,20 +54,33 @@ def given_to_generate(strategy: FrameType | None) -> Given:
     found = caller.f_locals
     refused = {name: found.get(name) for name in REFUSED}
     # `tokenizer` and `assistant_tokenizer` are popped from generate()'s own kwargs; its decorators still hold theirs.
-    outer = _kwargs_of_decorators(caller)
+    outer, beyond = _outside(caller)
     refused["assistant_tokenizer"] = outer.get("assistant_tokenizer")
-    return Given(found.get("streamer"), outer.get("tokenizer"), refused)
+    asked = asked_for(model, outer.get("generation_config"), outer, beyond)
+    return Given(found.get("streamer"), outer.get("tokenizer"), refused, asked, outer.get("logits_processor"))
 
 
-def _kwargs_of_decorators(generate: FrameType) -> dict[str, Any]:
-    """Keyword arguments as the decorators of generate() got them."""
+def _outside(generate: FrameType) -> tuple[dict[str, Any], FrameType | None]:
+    """Arguments by their names as the decorators of generate() got them, and the frame that called it.
+
+    Our own `generate` stands between the two where a model's class calls it.
+    """
     codes, function = set(), GenerationMixin.generate
+    names = list(inspect.signature(function).parameters)
     while hasattr(function, "__wrapped__"):
         codes.add(function.__code__)
         function = function.__wrapped__
     found: dict[str, Any] = {}
     frame = generate.f_back
     while frame is not None and frame.f_code in codes:
-        found = {**frame.f_locals.get("kwargs", {}), **found}
+        placed = dict(zip(names, frame.f_locals.get("args", ()), strict=False))
+        found = {**placed, **frame.f_locals.get("kwargs", {}), **found}
         frame = frame.f_back
-    return found
+    return found, outside_ours(frame)
+
+
+def outside_ours(frame: FrameType | None) -> FrameType | None:
+    """The first frame that is not of this package."""
+    while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "dllm_transformers":
+        frame = frame.f_back
+    return frame

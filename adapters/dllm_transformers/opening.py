@@ -17,6 +17,7 @@ from dllm_plugins.families.spec import stop_ids
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.reading import reading
 from dllm_transformers.diffusion_config import DiffusionConfig
+from dllm_transformers.options import HONOURED
 
 #: Of the hub; snapshots take them.
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "token")
@@ -101,9 +102,12 @@ def plain(generation: dict[str, Any]) -> dict[str, Any]:
 
 def generation_config(checkpoint: Checkpoint) -> GenerationConfig:
     """The checkpoint's own, or what its config says, with all ids that end its answers."""
+    shipped = plain(checkpoint.generation)
+    # Penalties and beams of a checkpoint's files belong to other ways of decoding: nothing here has a use for them.
+    own = {name: value for name, value in shipped.items() if name in HONOURED}
     with reading(checkpoint.folder / "generation_config.json"):
-        found = GenerationConfig(**plain(checkpoint.generation))
-        found.validate()
+        GenerationConfig(**shipped).validate()
+        found = GenerationConfig(**own)
     text = {**(checkpoint.config.get("text_config") or {}), **checkpoint.config}
     for name in ("bos_token_id", "pad_token_id"):
         if getattr(found, name) is None:

@@ -1,11 +1,11 @@
 """From generate()'s arguments to the engine's options; what cannot be honoured is refused."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
-from transformers import LogitsProcessorList
 from transformers import StoppingCriteria
 from transformers import StoppingCriteriaList
 from transformers import TemperatureLogitsWarper
@@ -28,51 +28,77 @@ _OWN_CRITERIA = (MaxLengthCriteria, EosTokenCriteria)
 _CACHE_NAMES = ("cache", "past_key_values")
 
 #: Arguments generate() hands to every strategy by itself; their values are checked below.
-_KNOWN = frozenset({"attention_mask", "position_ids", "logits_to_keep", "use_cache", *_CACHE_NAMES})
+_KNOWN = frozenset(
+    {"attention_mask", "position_ids", "logits_to_keep", *_CACHE_NAMES}
+    # Of the generation config, which says whether a user asked for them.
+    | {"use_cache", "output_attentions", "output_hidden_states"}
+)
 
-#: Values of the generation config that choose another decoding method or another cache.
-_CONFIG = {
-    "num_beams": (1, "block diffusion has no beam search; leave num_beams out"),
-    "num_beam_groups": (1, "block diffusion has no beam search; leave it out"),
-    "penalty_alpha": (None, "contrastive search is another strategy; leave it out"),
-    "dola_layers": (None, "DoLa is another strategy; leave it out"),
-    "prompt_lookup_num_tokens": (None, "drafts come from the denoiser; leave it out"),
-    "assistant_early_exit": (None, "drafts come from the denoiser; leave it out"),
-    "speculation_type": (None, "drafts come from the denoiser; leave it out"),
-    "cache_implementation": (None, "the engine keeps its own exact cache; leave it out"),
-    "cache_config": (None, "the engine keeps its own exact cache; leave it out"),
-    "prefill_chunk_size": (None, "the engine prefills in tiles of its own; leave it out"),
-    "output_attentions": (False, "the engine does not keep attention weights; leave it out"),
-    "output_hidden_states": (False, "the engine does not hand out hidden states; leave it out"),
+#: Fields of the generation config that are honoured, or that nothing here depends on.
+HONOURED = frozenset(
+    {"max_length", "max_new_tokens", "max_time", "stop_strings", "do_sample", "temperature", "top_k", "top_p"}
+    | {"num_return_sequences", "output_scores", "output_logits", "return_dict_in_generate", "pad_token_id"}
+    | {"bos_token_id", "eos_token_id", "disable_compile"}
+)
+_BEAMS = "block diffusion has no beam search; leave it out"
+_DRAFTS = "drafts come from the denoiser; leave it out"
+_OTHER = "it belongs to another strategy; leave it out"
+_CACHE = "the engine caches what the model's attention allows; leave it out"
+_PROCESSOR = (
+    "it works on one next token at a time and is not supported by block diffusion; leave it out, or call generate() "
+    "without custom_generate"
+)
+_REMEDIES = {
+    **dict.fromkeys(("num_beams", "num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping"), _BEAMS),
+    **dict.fromkeys(("constraints", "force_words_ids"), _BEAMS),
+    **dict.fromkeys(("prompt_lookup_num_tokens", "assistant_early_exit", "speculation_type", "use_mtp"), _DRAFTS),
+    **dict.fromkeys(("is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule"), _DRAFTS),
+    **dict.fromkeys(("assistant_confidence_threshold", "max_matching_ngram_size", "assistant_lookbehind"), _DRAFTS),
+    **dict.fromkeys(("target_lookbehind", "assistant_ensemble_weight"), _DRAFTS),
+    **dict.fromkeys(("penalty_alpha", "dola_layers", "low_memory", "continuous_batching_config"), _OTHER),
+    **dict.fromkeys(("use_cache", "cache_implementation", "cache_config", "max_cache_len"), _CACHE),
+    "prefill_chunk_size": "the engine prefills in tiles of its own; leave it out",
+    "output_attentions": "the engine does not keep attention weights; leave it out",
+    "output_hidden_states": "the engine does not hand out hidden states; leave it out",
+    "guidance_scale": "classifier-free guidance is the option guidance, of the families that have it; use that",
+    "compile_config": "the engine compiles nothing here; leave it out",
+    "decoder_start_token_id": "the model has no decoder apart; leave it out",
 }
+#: Values that ask for nothing: transformers' defaults.
+_NEUTRAL: dict[str, Any] = GenerationConfig._get_default_generation_params()
 
 
-def refuse(
-    config: GenerationConfig, processors: LogitsProcessorList | None, input_ids: Tensor, model_kwargs: dict[str, Any]
-) -> None:
-    """Raise for anything this strategy would otherwise ignore.
+def asks_for_nothing(name: str, value: Any) -> bool:
+    """Whether a value of the generation config is what transformers takes by itself."""
+    neutral = _NEUTRAL.get(name)
+    if isinstance(value, bool):
+        return value is bool(neutral)
+    return value is None or (isinstance(value, str | int | float) and bool(value == neutral))
+
+
+def refuse_options(asked: dict[str, Any], processors: Sequence[Any]) -> None:
+    """Raise for options of generate() that this strategy would otherwise ignore.
+
+    :param asked: the fields of the generation config that the user set.
+    :param processors: those that the user handed in.
+    :raises OptionError: naming the argument and what to do instead.
+    """
+    for name, value in asked.items():
+        if name not in HONOURED and not asks_for_nothing(name, value):
+            raise OptionError(f"{name}={value!r}: {_REMEDIES.get(name, _PROCESSOR)}")
+    for item in processors:
+        if not isinstance(item, _WARPERS):
+            raise OptionError(f"{type(item).__name__}: {_PROCESSOR}")
+
+
+def refuse_kwargs(input_ids: Tensor, model_kwargs: dict[str, Any]) -> None:
+    """Raise for arguments of the model's own forward that are not what they are without being given.
 
     :raises OptionError: naming the argument and what to do instead.
     """
-    for name, (neutral, remedy) in _CONFIG.items():
-        found = getattr(config, name, None)
-        if found is not None and found != neutral:
-            raise OptionError(f"{name}={found}: {remedy}")
-    for item in processors or []:
-        if not isinstance(item, _WARPERS):
-            raise OptionError(
-                f"{type(item).__name__} works on one next token at a time and is not supported by block "
-                f"diffusion; leave out the argument that asks for it, or call generate() without custom_generate"
-            )
-    _refuse_kwargs(input_ids, model_kwargs)
-
-
-def _refuse_kwargs(input_ids: Tensor, model_kwargs: dict[str, Any]) -> None:
     for name, value in model_kwargs.items():
         if name not in _KNOWN and value is not None and value is not False:
             raise OptionError(f"{name} is not supported by block diffusion; leave it out")
-    if model_kwargs.get("use_cache") is False:
-        raise OptionError("use_cache=False: the engine caches what the model's attention allows; leave use_cache out")
     if model_kwargs.get("logits_to_keep", 1) != 1:
         raise OptionError(
             f"logits_to_keep={model_kwargs['logits_to_keep']}: use output_logits=True with "
@@ -133,21 +159,25 @@ def pad_id(config: GenerationConfig) -> int:
     return int(config.pad_token_id) if config.pad_token_id is not None else min(stop_ids(config), default=0)
 
 
-def sampling(config: GenerationConfig, new_tokens: int, seed: int, **options: Any) -> SamplingConfig:
+def seed_of(seed: Any) -> int:
+    """The first row's seed; drawn from torch's generator if not given.
+
+    :raises OptionError: for anything but a whole number that is not negative.
+    """
+    if seed is None:
+        return int(torch.randint(LARGEST_SEED, ()))
+    return int(SamplingConfig(seed=seed).seed or 0)
+
+
+def sampling(config: GenerationConfig, new_tokens: int, drawing: dict[str, Any], **options: Any) -> SamplingConfig:
     """The engine's options; an explicit argument goes before the generation config.
 
     :param new_tokens: room for the answer.
+    :param drawing: how tokens are drawn; see :mod:`dllm_transformers.drawing`.
     :param options: arguments of the strategy; None for not given.
     :raises OptionError: for a value out of range.
     """
-    # Greedy decoding may need noise too: commit rules at random, canvases that begin with random tokens.
-    given: dict[str, Any] = {"max_new_tokens": new_tokens, "seed": seed % (LARGEST_SEED + 1)}
-    if config.do_sample:
-        given["temperature"] = 1.0 if config.temperature is None else config.temperature
-        if config.top_k:
-            given["top_k"] = config.top_k
-        if config.top_p is not None and config.top_p < 1:
-            given["top_p"] = config.top_p
+    given: dict[str, Any] = {"max_new_tokens": new_tokens, **drawing}
     for name, value in options.items():
         found = getattr(config, name, None) if value is None else value
         if found is not None:

@@ -6,6 +6,7 @@ from dllm_plugins import plugins
 from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.errors import OptionError
 from dllm_plugins.sharing import SharedModel
+from dllm_plugins.strategies.base import Strategy
 
 #: Enough for a long conversation of a few rows; the least recently used go first.
 POSITIONS = 32768
@@ -30,17 +31,25 @@ class PrefixCache(Cache):
         return self.prefixes.longest
 
 
+def strategy_of(shared: SharedModel, mode: str | None) -> Strategy | None:
+    """What decodes a mode of the model, its first if none is named; None for an unknown one."""
+    spec = shared.model.denoiser.spec
+    name = mode or spec.modes[0]
+    return plugins.strategies().get(spec.strategies.get(name, name))
+
+
 def prefix_cache(given: PrefixCache | None, shared: SharedModel, mode: str | None, wanted: bool) -> PrefixCache | None:
     """The cache a call fills: the one handed in, or a new one if the caller gets to see it.
 
     :param mode: as asked for; None for the model's first.
     :raises OptionError: for one handed in where nothing would be kept.
     """
-    spec = shared.model.denoiser.spec
-    name = mode or spec.modes[0]
-    strategy = plugins.strategies().get(spec.strategies.get(name, name))
+    strategy = strategy_of(shared, mode)
     if strategy is None or strategy.keeps_prefix:
         return PrefixCache() if given is None and wanted else given
     if given is not None:
-        raise OptionError(f"mode {name!r} of {spec.name} keeps no prefix between calls; leave the PrefixCache out")
+        spec = shared.model.denoiser.spec
+        raise OptionError(
+            f"mode {mode or spec.modes[0]!r} of {spec.name} keeps no prefix between calls; leave the PrefixCache out"
+        )
     return None

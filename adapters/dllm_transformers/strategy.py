@@ -4,7 +4,6 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers import LogitsProcessorList
@@ -18,20 +17,27 @@ from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.request import Request
+from dllm_transformers.asked import option_names
 from dllm_transformers.decode import decode
 from dllm_transformers.delivery import delivery
+from dllm_transformers.drawing import drawing
+from dllm_transformers.drawing import fitting
+from dllm_transformers.drawing import warpers
 from dllm_transformers.host import given_to_generate
 from dllm_transformers.options import own_criteria
 from dllm_transformers.options import pad_id
-from dllm_transformers.options import refuse
 from dllm_transformers.options import refuse_arguments
+from dllm_transformers.options import refuse_kwargs
+from dllm_transformers.options import refuse_options
 from dllm_transformers.options import sampling
+from dllm_transformers.options import seed_of
 from dllm_transformers.options import stop_ids
 from dllm_transformers.options import users_cache
 from dllm_transformers.output import DiffusionOutput
 from dllm_transformers.output import output_of
 from dllm_transformers.output import sequences_of
 from dllm_transformers.prefix import prefix_cache
+from dllm_transformers.prefix import strategy_of
 from dllm_transformers.weights import shared_model_of
 
 
@@ -80,10 +86,14 @@ def block_diffusion(
     :raises OptionError: for what this strategy cannot honour.
     :raises CheckpointError: if the model is not of a supported family.
     """
-    given = given_to_generate(inspect.currentframe())
+    given = given_to_generate(model, inspect.currentframe())
     config = generation_config or model.generation_config
     refuse_arguments(given.refused)
-    refuse(config, logits_processor, input_ids, model_kwargs)
+    # Called by hand, everything in the config is the caller's.
+    asked = vars(config) if given.asked is None else given.asked
+    asked = {name: value for name, value in asked.items() if name in option_names()}
+    refuse_options(asked, (logits_processor if given.asked is None else given.processors) or [])
+    refuse_kwargs(input_ids, model_kwargs)
     if (stats or getattr(config, "stats", False)) and not config.return_dict_in_generate:
         raise OptionError("stats=True needs return_dict_in_generate=True, whose output holds them; set both or neither")
     criteria = own_criteria(stopping_criteria)
@@ -106,15 +116,18 @@ def block_diffusion(
         "preset_options": preset_options,
         "stats": stats,
     }
-    first = int(torch.randint(LARGEST_SEED, ())) if seed is None else seed
+    first, room = seed_of(seed), int(config.max_length) - input_ids.shape[1]
     shared = shared_model_of(model, denoiser)
-    asked = mode or getattr(config, "mode", None)
-    cache = prefix_cache(users_cache(model_kwargs), shared, asked, bool(config.return_dict_in_generate))
+    plain = sampling(config, room, {}, **options)
+    strategy = strategy_of(shared, plain.mode)
+    drawn = fitting(drawing(config, asked), asked, plain.given(), strategy, shared.model.denoiser.spec)
+    cache = prefix_cache(users_cache(model_kwargs), shared, plain.mode, bool(config.return_dict_in_generate))
     scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
     requests = [
         Request(
             tokens,
-            sampling(config, int(config.max_length) - input_ids.shape[1], first + place, **options),
+            # Greedy decoding may need noise too: commit rules at random, canvases that begin with random tokens.
+            sampling(config, room, {**drawn, "seed": (first + place) % (LARGEST_SEED + 1)}, **options),
             stop_ids(config),
             prefixes=None if cache is None else cache.prefixes,
             logits=scored,
@@ -131,7 +144,7 @@ def block_diffusion(
     if not config.return_dict_in_generate:
         return sequences
     vocabulary = shared.model.denoiser.spec.vocabulary
-    return output_of(sequences, input_ids.shape[1], done, config, logits_processor, cache, vocabulary)
+    return output_of(sequences, input_ids.shape[1], done, config, warpers(drawn), cache, vocabulary)
 
 
 def _stop_string_criteria(

@@ -93,9 +93,9 @@ def test_left_padded_batch_equals_rows_alone(model: Any, strategy: partial[Tenso
     ("options", "words"),
     [
         ({"num_beams": 2}, "num_beams=2"),
-        ({"repetition_penalty": 1.3}, "RepetitionPenalty"),
-        ({"no_repeat_ngram_size": 2}, "NoRepeatNGram"),
-        ({"do_sample": True, "min_p": 0.1}, "MinP"),
+        ({"repetition_penalty": 1.3}, "repetition_penalty=1.3"),
+        ({"no_repeat_ngram_size": 2}, "no_repeat_ngram_size=2"),
+        ({"do_sample": True, "min_p": 0.1}, "min_p=0.1"),
         ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha"),
         ({"prompt_lookup_num_tokens": 3}, "prompt_lookup"),
         ({"cache_implementation": "static"}, "cache_implementation"),
