@@ -2,7 +2,8 @@
 
 Same prompts, same weights, greedy, one request at a time. llama.cpp takes part when
 llama-cpp-python is installed; it runs the GGUF file that the base model was unpacked
-from. The row names are MODE_vs_BASELINE.
+from. The row names are MODE_vs_BASELINE, with the draft length behind `speculative` where it is not
+the default one.
 """
 
 import importlib.util
@@ -27,6 +28,7 @@ from harness import measure
 from harness import report
 
 MODES = ("speculative", "diffusion")
+DRAFT_LENGTHS = (1, 2, 3, 4)
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -35,9 +37,9 @@ def chat(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 
-def ours(model: Model, mode: str, tokens: int) -> Decode:
-    """A mode of our engine."""
-    config = SamplingConfig(mode=mode, max_new_tokens=tokens)
+def ours(model: Model, tokens: int, **options: Any) -> Decode:
+    """Our engine with these options."""
+    config = SamplingConfig(max_new_tokens=tokens, **options)
 
     def decode(prompt: str) -> Answer:
         finish = model.engine().generate([Request(model.encode_chat(chat(prompt)), config)])[0]
@@ -86,9 +88,16 @@ def llama_cpp_greedy(model: Model, gguf: Path, tokens: int, threads: int) -> Dec
     return decode
 
 
+def other_drafts(model: Model) -> list[int]:
+    """Draft lengths beside the default one."""
+    return [length for length in DRAFT_LENGTHS if length != model.denoiser.spec.draft_length]
+
+
 def contestants(model: Model, tokens: int, gguf: Path | None) -> dict[str, Decode]:
     """All that can run here."""
-    found: dict[str, Decode] = {mode: ours(model, mode, tokens) for mode in ("ar", *MODES)}
+    found: dict[str, Decode] = {mode: ours(model, tokens, mode=mode) for mode in ("ar", *MODES)}
+    for length in other_drafts(model):
+        found[f"speculative_{length}"] = ours(model, tokens, mode="speculative", draft_length=length)
     for name, dtype in DTYPES.items():
         found[f"transformers_{name}"] = transformers_greedy(model, dtype, tokens)
     if gguf is not None:
@@ -120,10 +129,10 @@ def main(path: Path | None, prompts: int, tokens: int, rounds: int, dtype: str, 
     model = load_model("dllm", dtype=dtype)
     everyone = contestants(model, tokens, find_gguf(gguf, click.echo))
     results = measure(everyone, HELD_OUT[:prompts], rounds)
-    baselines = [name for name in everyone if name not in MODES]
-    rows = [
-        compare(f"{mode}_vs_{baseline}", results[mode], results[baseline]) for mode in MODES for baseline in baselines
-    ]
+    lengths = [f"speculative_{length}" for length in other_drafts(model)]
+    baselines = [name for name in everyone if name not in (*MODES, *lengths)]
+    pairs = [(name, "ar") for name in lengths] + [(mode, baseline) for mode in MODES for baseline in baselines]
+    rows = [compare(f"{name}_vs_{baseline}", results[name], results[baseline]) for name, baseline in pairs]
     report(rows, path)
 
 
