@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import LlamaConfig
@@ -18,6 +19,7 @@ from dllm_kernels.decoder import Part
 from dllm_kernels.decoder.cpu import CpuDecoder
 from dllm_kernels.decoder.cpu import PackedDecoder
 from dllm_kernels.decoder.reference import ReferenceDecoder
+from dllm_kernels.onednn import packing_fault
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
@@ -31,6 +33,19 @@ SHAPES: list[dict[str, Any]] = [
     {"hidden_size": 40, "intermediate_size": 33, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 8},
 ]
 IMPLEMENTATIONS: list[Any] = [ReferenceDecoder, CpuDecoder, PackedDecoder]
+
+
+def runs(implementation: Any, dtype: torch.dtype) -> bool:
+    """Whether this machine computes it: without AVX-512 or its like torch packs no bfloat16."""
+    return implementation is not PackedDecoder or packing_fault(dtype) is None
+
+
+def skip_unless_run(implementation: Any, dtype: torch.dtype) -> None:
+    """Where it cannot run, the dispatch refuses it with the reason that the skipped test tells."""
+    if not runs(implementation, dtype):
+        pytest.skip(f"{implementation.__name__} {packing_fault(dtype)}")
+
+
 BIASED: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": True, "mlp_bias": True},
     "qwen2": {},

@@ -32,6 +32,7 @@ from .decoders import logits_of
 from .decoders import network
 from .decoders import row_of
 from .decoders import run
+from .decoders import runs
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -57,7 +58,7 @@ def test_implementations_agree_in_bfloat16(kind: str) -> None:
     """To the rounding of bfloat16, on rows of unequal lengths."""
     weights = take_weights(network(kind, torch.bfloat16, **SHAPES[1]))
     found = []
-    for implementation in IMPLEMENTATIONS:
+    for implementation in (item for item in IMPLEMENTATIONS if runs(item, torch.bfloat16)):
         decoder: Decoder = implementation(weights)
         rows = [(row_of(decoder), drawn(n, n), torch.arange(n), torch.ones(n, n).bool()) for n in (1, 17, 6)]
         found.append(torch.cat(run(decoder, rows)).float())

@@ -12,6 +12,7 @@ from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.cpu import CpuDecoder
 from dllm_kernels.decoder.cpu import Int8Decoder
 from dllm_kernels.decoder.cpu import PackedDecoder
+from dllm_kernels.decoder.matrices import PackedMatrix
 from dllm_kernels.decoder.reference import Int8Reference
 from dllm_kernels.dispatch import KernelError
 
@@ -21,6 +22,8 @@ from .decoders import drawn
 from .decoders import network
 from .decoders import row_of
 from .decoders import run
+from .decoders import runs
+from .decoders import skip_unless_run
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -35,6 +38,7 @@ def told(decoder: Any, length: int = 21) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_equals_plain(kind: str, dtype: torch.dtype) -> None:
     """Internal operators against torch's own product."""
+    skip_unless_run(PackedDecoder, dtype)
     weights = take_weights(network(kind, dtype, **SHAPES[1]))
     expected, found = told(CpuDecoder(weights)), told(PackedDecoder(weights))
     bound = 1e-4 if dtype == torch.float32 else 0.15
@@ -66,12 +70,17 @@ def test_operators_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AttributeError("no such operator")
 
     packing_fault = onednn.packing_fault.__wrapped__
-    assert packing_fault(torch.bfloat16) is None
+    assert packing_fault(torch.float32) is None
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        assert packing_fault(torch.bfloat16) is None
     with monkeypatch.context() as patch:
         patch.setattr(onednn, "multiply", lambda x, packed, bias: x.new_zeros(len(x), 48))
-        assert "wrong products" in str(packing_fault(torch.bfloat16))
+        assert "wrong products" in str(packing_fault(torch.float32))
     monkeypatch.setattr(onednn, "pack", missing)
     assert "no such operator" in str(packing_fault(torch.float32))
+    monkeypatch.setattr(onednn, "packing_fault", packing_fault)
+    with pytest.raises(KernelError, match=r"a packed matrix needs oneDNN.*no such operator.*use another form"):
+        PackedMatrix(torch.ones(4, 4), None)
 
 
 @pytest.mark.parametrize("implementation", [CpuDecoder, PackedDecoder, Int8Decoder])
@@ -97,7 +106,7 @@ def test_weights_are_given_away(tied: bool, implementation: Any) -> None:
 
 def test_stores_are_as_narrow_as_the_weights() -> None:
     """bfloat16 keys and values for bfloat16 weights."""
-    for dtype in DTYPES:
+    for dtype in (item for item in DTYPES if runs(PackedDecoder, item)):
         store = row_of(PackedDecoder(take_weights(network("llama", dtype, **SHAPES[1]))))
         store.reserve(1)
         assert {tensor.dtype for tensor in [*store.keys, *store.values]} == {dtype}

@@ -28,6 +28,7 @@ from .decoders import drawn
 from .decoders import network
 from .decoders import row_of
 from .decoders import run
+from .decoders import skip_unless_run
 
 DTYPES = [torch.float32, torch.bfloat16]
 RANK = 8
@@ -83,6 +84,7 @@ def test_noisy_rows_run_the_sum(biased: bool, implementation: Any) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_clean_rows_keep_their_bits(dtype: torch.dtype, implementation: Any) -> None:
     """Beside noisy rows that they do not see; those see one another and what is clean before them."""
+    skip_unless_run(implementation, dtype)
     weights = take_weights(network("qwen3", dtype, **SHAPES[1]))
     noisy = torch.tensor([False] * 7 + [True] * 5 + [False] * 3 + [True] * 6)
     seen = torch.ones(21, 21).bool().tril() & ~noisy

@@ -27,6 +27,8 @@ from .decoders import drawn
 from .decoders import network
 from .decoders import row_of
 from .decoders import run
+from .decoders import runs
+from .decoders import skip_unless_run
 
 FAST: list[Any] = [CpuDecoder, PackedDecoder, Int8Decoder]
 
@@ -72,7 +74,7 @@ def assert_row_invariant(decoder: Decoder, tokens: Tensor) -> None:
 def test_row_invariant(kind: str, dtype: torch.dtype, threads: int) -> None:
     """Of every kind of decoder."""
     weights = take_weights(network(kind, dtype, **SHAPES[1]))
-    for implementation in FAST:
+    for implementation in (item for item in FAST if runs(item, dtype)):
         assert_row_invariant(implementation(weights), drawn(44))
 
 
@@ -82,7 +84,7 @@ def test_row_invariant_on_odd_shapes(sizes: dict[str, int], dtype: torch.dtype, 
     """Widths that no vector of the machine divides."""
     model = network("qwen3", dtype, **{**sizes, "head_dim": 24})
     weights = take_weights(model)
-    for implementation in FAST:
+    for implementation in (item for item in FAST if runs(item, dtype)):
         assert_row_invariant(implementation(weights), drawn(44))
 
 
@@ -90,6 +92,7 @@ def test_row_invariant_on_odd_shapes(sizes: dict[str, int], dtype: torch.dtype, 
 @pytest.mark.parametrize("implementation", FAST)
 def test_row_invariant_over_blocks_of_keys(implementation: Any, dtype: torch.dtype) -> None:
     """The last positions before the end of a block of keys and the first behind it, alone and together."""
+    skip_unless_run(implementation, dtype)
     decoder = implementation(take_weights(network("qwen3", dtype, **SHAPES[1])))
     tokens, cut = drawn(BLOCK + 30), BLOCK - 9
     rows = [row_of(decoder) for _ in range(3)]
@@ -123,13 +126,14 @@ def test_row_invariant_at_the_default_models_widths(dtype: torch.dtype, threads:
     }
     model = network("llama", dtype, **sizes, head_dim=64, vocab_size=4096)
     weights = take_weights(model)
-    for implementation in FAST:
+    for implementation in (item for item in FAST if runs(item, dtype)):
         assert_row_invariant(implementation(weights), drawn(40))
 
 
 @pytest.mark.parametrize("implementation", FAST)
 def test_threads_do_not_matter(implementation: Any) -> None:
     """One thread and two give the same bits."""
+    skip_unless_run(implementation, torch.bfloat16)
     weights = take_weights(network("qwen3", torch.bfloat16, hidden_size=256, intermediate_size=768, head_dim=64))
     decoder = implementation(weights)
     before, found = torch.get_num_threads(), []
@@ -144,6 +148,7 @@ def test_threads_do_not_matter(implementation: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tiles_of_one_size(dtype: torch.dtype, implementation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where wider products or the fused attention would differ, tiles of one size serve."""
+    skip_unless_run(implementation, dtype)
     monkeypatch.setattr(products, "agree", lambda matrix, like: False)
     monkeypatch.setattr(attention, "agree", lambda heads, kv_heads, size, dtype: False)
     seen: set[int] = set()

@@ -43,13 +43,15 @@ class PlainMatrix:
 
 
 class PackedMatrix:
-    """In oneDNN's own order, in memory of its own."""
+    """In oneDNN's own order, in memory of its own; KernelError where torch cannot pack."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outs = len(weight)
         if bias is not None and bias.shape != (self.outs,):
             raise KernelError(f"bias {tuple(bias.shape)} must be [{self.outs}]")
         self.key: tuple[object, ...] = ("packed", weight.shape, weight.dtype, bias is None)
+        if fault := onednn.packing_fault(weight.dtype):
+            raise KernelError(f"a packed matrix {fault}; use another form of the weights")
         self._packed = onednn.pack(weight)
         self._bias = bias
 

@@ -42,7 +42,8 @@ def reference(task: Task) -> Unmasked:
     """See :func:`~dllm_kernels.head.unmask`."""
     logits = masked_logits(task)
     token = _drawn(task, logits)
-    probabilities = torch.softmax(logits.float(), dim=-1)
+    # In float64: how float32 rounds a sum over a whole vocabulary depends on the width of the machine's vectors.
+    probabilities = torch.softmax(logits.double(), dim=-1)
     two = torch.topk(probabilities, min(2, task.vocabulary)).values
     margin = two[:, 0] - two[:, 1] if task.vocabulary > 1 else two[:, 0]
     probability = probabilities.gather(1, token[:, None])[:, 0]
@@ -51,4 +52,5 @@ def reference(task: Task) -> Unmasked:
     if task.top_k:
         values, order = torch.sort(logits.float(), dim=-1, descending=True, stable=True)
         top_ids, top_logits = order[:, : task.top_k], values[:, : task.top_k]
-    return Unmasked(token, probability, entropy, margin, top_ids, top_logits, logits if task.logits else None)
+    measures = (probability.float(), entropy.float(), margin.float())
+    return Unmasked(token, *measures, top_ids, top_logits, logits if task.logits else None)
