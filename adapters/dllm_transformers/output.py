@@ -56,9 +56,12 @@ def answer_of(finish: Finish) -> list[int]:
     return [*finish.tokens, *([] if finish.stop_token is None else [finish.stop_token])]
 
 
-def sequences_of(input_ids: Tensor, done: Sequence[Finish], config: GenerationConfig) -> Tensor:
-    """Prompts and answers, int64 [batch, length], padded on the right."""
-    answers = [answer_of(finish) for finish in done]
+def sequences_of(input_ids: Tensor, done: Sequence[Finish], config: GenerationConfig, inside: Sequence[int]) -> Tensor:
+    """Prompts and answers, int64 [batch, length], padded on the right.
+
+    :param inside: how many tokens of each answer the prompt holds itself; see :mod:`dllm_transformers.gaps`.
+    """
+    answers = [answer_of(finish)[count:] for finish, count in zip(done, inside, strict=True)]
     longest = max(len(answer) for answer in answers)
     padded = torch.tensor(
         [answer + [pad_id(config)] * (longest - len(answer)) for answer in answers], dtype=torch.int64
@@ -74,13 +77,15 @@ def output_of(
     processors: LogitsProcessorList | None,
     cache: PrefixCache | None,
     vocabulary: int,
+    inside: Sequence[int],
 ) -> DiffusionOutput:
     """Everything that was asked for.
 
     :param length: of the prompts in `sequences`, padding included.
     :param vocabulary: ids that a position's logits range over.
+    :param inside: how many tokens of each answer the prompt holds itself.
     """
-    logits = _columns(done, sequences[:, length:], vocabulary) if done[0].logits is not None else None
+    logits = _columns(done, sequences[:, length:], vocabulary, inside) if done[0].logits is not None else None
     scores = None
     if logits is not None and config.output_scores:
         scores = tuple(
@@ -100,12 +105,12 @@ def output_of(
     )
 
 
-def _columns(done: Sequence[Finish], answers: Tensor, vocabulary: int) -> tuple[Tensor, ...]:
+def _columns(done: Sequence[Finish], answers: Tensor, vocabulary: int, inside: Sequence[int]) -> tuple[Tensor, ...]:
     """Per answer position float32 [batch, vocabulary]; answers int64 [batch, longest], padded."""
     certain = torch.full((*answers.shape, vocabulary), -torch.inf)
     certain.scatter_(-1, answers.cpu()[..., None], 0.0)
-    for own, finish in zip(certain, done, strict=True):
-        for column, logits in zip(own, finish.logits or (), strict=False):
+    for own, finish, skipped in zip(certain, done, inside, strict=True):
+        for column, logits in zip(own, (finish.logits or ())[skipped:], strict=False):
             if logits is not None:
                 column[:] = logits
     return tuple(certain.transpose(0, 1).contiguous())

@@ -23,6 +23,8 @@ from dllm_transformers.delivery import delivery
 from dllm_transformers.drawing import drawing
 from dllm_transformers.drawing import fitting
 from dllm_transformers.drawing import warpers
+from dllm_transformers.gaps import behind_gaps
+from dllm_transformers.gaps import filled
 from dllm_transformers.host import given_to_generate
 from dllm_transformers.options import own_criteria
 from dllm_transformers.options import pad_id
@@ -75,13 +77,13 @@ def block_diffusion(
     What is honoured and what raises: docs/transformers.md.
 
     :param model: a SmolLM2-135M-Instruct in any float dtype, a tri-mode or a diffusion model.
-    :param input_ids: int64 [batch, length].
+    :param input_ids: int64 [batch, length]; families that fill gaps take the mask id inside.
     :param mode: see :class:`~dllm_plugins.config.SamplingConfig`, as for the options after it.
     :param stats: fill `parts` of the output, and so needs `return_dict_in_generate`.
     :param seed: row i of the batch samples with seed + i; drawn from torch's generator if not given.
     :param denoiser: file with the denoiser's weights; None for the model's own or the shipped ones.
     :param stop_strings: end an answer at these; needs `tokenizer`, as in transformers.
-    :returns: int64 [batch, length + longest answer], answers padded on the right; with
+    :returns: int64 [batch, length + longest answer], gaps filled in place, answers padded on the right; with
         `return_dict_in_generate`, a :class:`~dllm_transformers.DiffusionOutput`.
     :raises OptionError: for what this strategy cannot honour.
     :raises CheckpointError: if the model is not of a supported family.
@@ -123,6 +125,7 @@ def block_diffusion(
     drawn = fitting(drawing(config, asked), asked, plain.given(), strategy, shared.model.denoiser.spec)
     cache = prefix_cache(users_cache(model_kwargs), shared, plain.mode, bool(config.return_dict_in_generate))
     scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
+    prompts = _prompts(input_ids, model_kwargs.get("attention_mask"))
     requests = [
         Request(
             tokens,
@@ -132,19 +135,20 @@ def block_diffusion(
             prefixes=None if cache is None else cache.prefixes,
             logits=scored,
         )
-        for place, tokens in enumerate(_prompts(input_ids, model_kwargs.get("attention_mask")))
+        for place, tokens in enumerate(prompts)
     ]
     mask = shared.model.denoiser.spec.mask_id
     target = delivery(streamer or given.streamer, len(requests), pad_id(config), mask)
     if streamer is not None:
         # generate() shows the prompt to the streamers it is given itself, and skip_prompt counts on it.
         streamer.put(input_ids.cpu())
-    done = decode(shared, requests, input_ids.cpu(), criteria, target)
-    sequences = sequences_of(input_ids, done, config)
+    inside = behind_gaps(prompts, mask)
+    done = decode(shared, requests, input_ids.cpu(), criteria, target, inside)
+    sequences = sequences_of(filled(input_ids, done, inside, mask, pad_id(config)), done, config, inside)
     if not config.return_dict_in_generate:
         return sequences
     vocabulary = shared.model.denoiser.spec.vocabulary
-    return output_of(sequences, input_ids.shape[1], done, config, warpers(drawn), cache, vocabulary)
+    return output_of(sequences, input_ids.shape[1], done, config, warpers(drawn), cache, vocabulary, inside)
 
 
 def _stop_string_criteria(
