@@ -49,12 +49,12 @@ def encode_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], control: 
     """
     for place, message in enumerate(messages):
         _check(place, message)
-    source = ids_of(lambda: [tokenizer.get_chat_template()], "its own chat templates")[0]
-    speller = _speller(tokenizer, control, str(source), name)
+    source = _source(tokenizer)
+    speller = _speller(tokenizer, control, source, name)
     chat = [dict(message) for message in messages]
     spelled = [message for message in chat if any(speller.spells(text, message["role"]) for text in _texts(message))]
     marked = [speller.marked(message, message["role"]) if message in spelled else message for message in chat]
-    text = render(str(source), marked, tokenizer.special_tokens_map, name)
+    text = render(source, marked, tokenizer.special_tokens_map, name)
     if not spelled:
         return ids_of(lambda: tokenizer.encode(text, add_special_tokens=False), "the rendered chat")
     written = sum(
@@ -66,6 +66,23 @@ def encode_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], control: 
             f"that text; write the token another way"
         )
     return speller.encode_rendered(text)
+
+
+def spells(tokenizer: Any, prompt: str | Sequence[Mapping[str, Any]], control: frozenset[int], name: str) -> bool:
+    """Whether a text, or any message of a chat, spells a control token.
+
+    :param control: the model's own: its mask and what ends its answers.
+    :param name: of the model, for messages.
+    :raises RequestError: for a text that holds half a character, or that the tokenizer cannot read.
+    """
+    if isinstance(prompt, str):
+        return _speller(tokenizer, control, "", name).spells(prompt)
+    speller = _speller(tokenizer, control, _source(tokenizer), name)
+    return any(speller.spells(text, str(message.get("role"))) for message in prompt for text in _texts(message))
+
+
+def _source(tokenizer: Any) -> str:
+    return str(ids_of(lambda: [tokenizer.get_chat_template()], "its own chat templates")[0])
 
 
 def _check(place: int, message: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """SamplingConfig: every option of a request, validated and documented in one place."""
 
+from collections.abc import Iterable
 from typing import Any
 from typing import Literal
 from typing import Self
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from pydantic import field_validator
 
 from dllm_plugins.errors import OptionError
+from dllm_plugins.limits import shown
 
 LARGEST_SEED = 2**63 - 1
 
@@ -144,14 +146,17 @@ def value_range(option: str) -> str:
     return ", ".join(f"{words} {found[name]}" for name, words in _LIMITS.items() if name in found)
 
 
-def explain(error: ValidationError) -> str:
-    """A validation error in one line that names each option, its value and what is known."""
+def explain(error: ValidationError, known: Iterable[str] | None = None) -> str:
+    """A validation error in one line that names each option, its value and what is wanted, or what is known.
+
+    :param known: the options there are; those of SamplingConfig if not given.
+    """
     lines = []
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"]) or "options"
+        name, value = ".".join(str(part) for part in item["loc"]) or "options", shown(item["input"])
         if item["type"] == "extra_forbidden":
-            known = ", ".join(sorted(SamplingConfig.model_fields))
-            lines.append(f"unknown option {name}={item['input']!r}; known options: {known}")
+            names = ", ".join(sorted(known or SamplingConfig.model_fields))
+            lines.append(f"unknown option {name}={value}; known options: {names}")
         else:
-            lines.append(f"option {name}={item['input']!r}: {item['msg']}")
+            lines.append(f"option {name}={value}: {item.get('ctx', {}).get('error', item['msg'])}")
     return "; ".join(lines)

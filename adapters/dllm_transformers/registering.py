@@ -1,4 +1,4 @@
-"""Teaching the Auto classes: our tri-mode model, and every original model type of the families.
+"""Teaching the Auto classes and `pipeline`: our tri-mode model, and every original model type of the families.
 
 transformers prefers a registered type to the code a repository brings, so nothing is
 asked and nothing of a repository runs. Types that transformers itself has (llama, qwen2,
@@ -18,6 +18,7 @@ from transformers.models.auto import configuration_auto
 
 from dllm_plugins.families.layouts import LAYOUTS
 from dllm_transformers import modeling
+from dllm_transformers import pipelines
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import config_class
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
@@ -40,6 +41,7 @@ def own_model_types() -> list[str]:
 def register() -> None:
     """Done when `dllm_transformers` is imported."""
     modeling.register()
+    pipelines.register()
     AutoModelForCausalLM.register(DiffusionConfig, DiffusionModelForCausalLM, exist_ok=True)
     for model_type in own_model_types():
         config = config_class(model_type)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import click
 import llm
-from pydantic import ValidationError
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import DllmError
@@ -45,14 +44,9 @@ def dllm() -> None:
 def config_of(options: Iterable[tuple[str, str]]) -> SamplingConfig:
     """What `-o NAME VALUE`, given several times, asks for.
 
-    :raises ClickException: for a name that is unknown or a value that cannot be read.
-    :raises OptionError: for a value out of range.
+    :raises OptionError: for a name that is unknown, and a value that cannot be read or is out of range.
     """
-    try:
-        chosen = Options(**dict(options))  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise click.ClickException(error.errors()[0]["msg"]) from error
-    return to_config(chosen)
+    return to_config(Options(**dict(options)))
 
 
 def choice_of(name: str) -> Choice:

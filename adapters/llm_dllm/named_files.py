@@ -39,7 +39,7 @@ def _is_path(name: str) -> bool:
 
 
 def _models_of_command_line() -> Iterator[str]:
-    for flag, value in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+    for flag, value in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=False):
         if flag in ("-m", "--model"):
             yield value
         elif flag.startswith("--model="):

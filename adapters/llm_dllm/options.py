@@ -2,18 +2,17 @@
 
 import json
 from typing import Any
-from typing import Self
 
+import click
 import llm
 from pydantic import Field
-from pydantic import ModelWrapValidatorHandler
 from pydantic import ValidationError
 from pydantic import field_validator
-from pydantic import model_validator
-from pydantic_core import PydanticCustomError
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.config import explain
 from dllm_plugins.config import value_range
+from dllm_plugins.errors import OptionError
 
 #: What holds where an option is left out and SamplingConfig has no value for it.
 _OTHERWISE = {
@@ -48,8 +47,18 @@ def _json_option(name: str) -> Any:
     return _option(name, "a JSON object")
 
 
+class LlmOptionError(click.ClickException, OptionError):
+    """Options that llm was given are wrong: an error of ours in Python, and one line where a command meets it.
+
+    llm itself shows what pydantic says, without the values and without the options there are.
+    """
+
+
 class Options(llm.Options):
-    """Everything a request can be told; an option left out takes the mode's default."""
+    """Everything a request can be told; an option left out takes the mode's default.
+
+    :raises LlmOptionError: naming every option that is unknown or wrong.
+    """
 
     mode: str | None = _option("mode")
     max_tokens: int | None = _option("max_new_tokens")
@@ -73,25 +82,15 @@ class Options(llm.Options):
     preset_options: dict[str, Any] | None = _json_option("preset_options")
     stats: bool | None = _option("stats")
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _explained(cls, given: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
-        """One error that names every option that is wrong, for llm, which shows neither values nor what is known.
-
-        It names no place either: llm joins places as strings, and those within a list are numbers.
-        """
+    def __init__(self, **given: Any) -> None:
         try:
-            return check(given)
+            super().__init__(**given)
+            # Ranges, too, are checked here, where llm still knows that options are wrong.
+            to_config(self)
         except ValidationError as error:
-            text = "; ".join(map(cls._explain, error.errors()))
-        raise PydanticCustomError("options", "{text}", {"text": text})
-
-    @classmethod
-    def _explain(cls, error: Any) -> str:
-        name = ".".join(map(str, error["loc"])) or "options"
-        if error["type"] == "extra_forbidden":
-            return f"unknown option {name}={error['input']!r}; known options: {', '.join(sorted(cls.model_fields))}"
-        return f"option {name}={error['input']!r}: {error['msg']}"
+            raise LlmOptionError(explain(error, type(self).model_fields)) from None
+        except OptionError as error:
+            raise LlmOptionError(str(error).replace("max_new_tokens", "max_tokens")) from None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -101,7 +100,7 @@ class Options(llm.Options):
         if value.startswith("["):
             try:
                 return json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return [value]
         return [value]
 
@@ -112,7 +111,7 @@ class Options(llm.Options):
             return value
         try:
             found = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise ValueError('write a JSON object, for example {"bound": 0.5}')

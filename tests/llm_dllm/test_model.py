@@ -16,6 +16,7 @@ import pytest
 from click.testing import Result
 
 from dllm_plugins import SamplingConfig
+from dllm_plugins.errors import OptionError
 from dllm_plugins.profile import PARTS
 from llm_dllm.loading import loaded_model
 from llm_dllm.named_files import named_places
@@ -137,7 +138,7 @@ def test_stop_string_cuts_the_answer(run: Run, answer: Answer) -> None:
     [
         ("mode", "telepathy", "speculative, diffusion, ar"),
         ("temperature", "-1", "temperature"),
-        ("max_tokens", "0", "max_new_tokens"),
+        ("max_tokens", "0", "max_tokens=0"),
         ("threshold", "0.5", "threshold"),
         ("top_p", "0.9", "temperature"),
         ("steps", "many", "steps"),
@@ -255,18 +256,62 @@ def test_help_shows_options_with_ranges(run: Run) -> None:
         (["top_k", "many"], ["option top_k='many'", "integer"]),
         (["stop", '["a", 1]'], ["option stop.1=1", "string"]),
         (["stop", '[["a"]]'], ["option stop.0=['a']", "string"]),
+        (["stop", ""], ["option stop=['']: a stop string is empty"]),
         (["rule_options", "gamma"], ["option rule_options='gamma'", "JSON object"]),
+        (["preset_options", "[1]"], ["option preset_options='[1]': write a JSON object"]),
+        (["revoke_options", "[" * 100_000], ["option revoke_options='[[[", " ...: write a JSON object"]),
+        (["max_tokens", "x"], ["option max_tokens='x'", "integer"]),
+        (["max_tokens", "0"], ["option max_tokens=0", "greater"]),
+        (["temperature", "nan"], ["option temperature=nan", "finite"]),
+        (["approximate_cache", "both"], ["option approximate_cache='both'", "'prefix' or 'dual'"]),
+        (["stats", "null"], ["option stats='null'", "boolean"]),
     ],
 )
 def test_options_that_are_wrong_are_named_with_their_values(run: Run, options: list[str], words: list[str]) -> None:
     """And the known ones listed, wherever llm takes options."""
-    for command in (["-m", "dllm", "how?", "-o"], ["chat", "-m", "dllm", "-o"], ["dllm", "watch", "how?", "-o"]):
+    for command in (
+        ["-m", "dllm", "how?", "-o"],
+        ["chat", "-m", "dllm", "-o"],
+        ["dllm", "watch", "how?", "-o"],
+        ["dllm", "bench", "-o"],
+        ["models", "options", "set", "dllm"],
+        ["-m", "dllm", "-s", "short", "--save", "kept", "-o"],
+    ):
         output = run(*command, *options, code=1, input="").output
         assert all(word in output for word in words), output
-        assert "Traceback" not in output
-    with pytest.raises(ValueError, match=re.escape(words[0].split("=")[0])):
-        given: dict[str, Any] = {options[0]: options[1]}
-        llm.get_model("dllm").prompt("how?", **given)
+        assert output.count("\n") == 1
+        assert "pydantic" not in output
+        assert "Value error" not in output
+    given: dict[str, Any] = {options[0]: options[1]}
+    model = llm.get_model("dllm")
+    for prompt in (model.prompt, model.conversation().prompt, llm.get_async_model("dllm").prompt):
+        with pytest.raises(OptionError, match=re.escape(words[0])) as caught:
+            prompt("how?", **given)
+        assert "\n" not in str(caught.value)
+
+
+def test_values_of_python_that_are_wrong() -> None:
+    """Lists, objects and numbers as no command line has them; None is an option that is left out."""
+    model = llm.get_model("dllm")
+    for given, words in (
+        ({"stop": ["a", 1]}, "option stop.1=1: "),
+        ({"rule_options": [1]}, "option rule_options=[1]: "),
+        ({"seed": 10**5000}, "option seed=a number of 5001 digits: "),
+        ({"top_k": "b", "telepathy": 1}, "option top_k='b': "),
+    ):
+        options: dict[str, Any] = dict(given)
+        with pytest.raises(OptionError, match=re.escape(words)) as caught:
+            model.prompt("how?", **options)
+        assert "\n" not in str(caught.value)
+    assert model.prompt("how?", temperature=None, stop=None) is not None
+
+
+def test_a_script_without_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are looked for on the command line, which may be empty."""
+    for line in (["answer.py"], []):
+        monkeypatch.setattr(sys, "argv", line)
+        assert named_places() == set()
+        assert llm.get_model("dllm").model_id == "dllm"
 
 
 def test_every_option_says_what_holds_without_it(run: Run) -> None:
