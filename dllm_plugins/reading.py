@@ -105,6 +105,14 @@ def _depth(value: Any) -> int:
     return depth
 
 
+def raised_by_library(error: BaseException) -> bool:
+    """Whether this is a failure, and not somebody leaving the program.
+
+    A panic of a library in Rust is no Exception to Python.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 @contextmanager
 def reading(place: object, remedy: str = AGAIN) -> Iterator[None]:
     """The border around whatever reads a checkpoint: what libraries raise there becomes one error of ours.
@@ -119,8 +127,7 @@ def reading(place: object, remedy: str = AGAIN) -> Iterator[None]:
     except DllmError:
         raise
     except BaseException as error:
-        # A panic of a library in Rust is no Exception to Python; it has nothing to do with leaving the program.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not raised_by_library(error):
             raise
         said = " ".join(str(error).split())
         said = said if len(said) <= _SAID else f"{said[:_SAID]} ..."

@@ -39,6 +39,7 @@ from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
+from dllm_plugins.text import decoded
 
 
 @dataclass(eq=False, slots=True)
@@ -238,7 +239,7 @@ class SharedModel:
             claim.events.extend(event for event in waiting if event.row != number)
             for event in (or_raise(event) for event in waiting if event.row == number):
                 if isinstance(event, Finish):
-                    text = self.model.tokenizer.decode(list(event.tokens[:length]), skip_special_tokens=True)
+                    text = decoded(self.model.tokenizer, event.tokens[:length])
                     found.append(event.cut(length, text))
                     return
             found.append(self._engine.stop(number, length))

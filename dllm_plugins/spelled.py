@@ -18,6 +18,7 @@ from weakref import proxy
 from tokenizers import Tokenizer
 
 from dllm_plugins.errors import RequestError
+from dllm_plugins.reading import raised_by_library
 
 
 def _unlikely() -> str:
@@ -51,7 +52,9 @@ def ids_of(encode: Callable[[], Iterable[int]], what: str) -> list[int]:
     """
     try:
         return list(encode())
-    except Exception as error:
+    except BaseException as error:
+        if not raised_by_library(error):
+            raise
         raise RequestError(f"the tokenizer cannot read {what} ({type(error).__name__}: {error}); change it") from error
 
 

@@ -6,6 +6,8 @@ from itertools import groupby
 from typing import Any
 from typing import Protocol
 
+from dllm_plugins.errors import PassError
+from dllm_plugins.reading import raised_by_library
 from dllm_plugins.running_text import RunningText
 
 _REPLACEMENT = "\ufffd"
@@ -18,6 +20,22 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of token ids."""
+
+
+def decoded(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    """Their text, without special tokens.
+
+    :raises PassError: with what the tokenizer says if it fails.
+    """
+    try:
+        return tokenizer.decode(list(tokens), skip_special_tokens=True)
+    except BaseException as error:
+        if not raised_by_library(error):
+            raise
+        raise PassError(
+            f"the tokenizer cannot write {len(tokens)} tokens of the answer as text ({type(error).__name__}: {error}); "
+            f"check tokenizer.json, or download the checkpoint again"
+        ) from error
 
 
 def longest_held(text: str, stops: tuple[str, ...]) -> int:
@@ -65,7 +83,7 @@ class AnswerText:
         self.text = ""
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return decoded(self._tokenizer, tokens)
 
     def _text_of(self, tokens: Sequence[int]) -> str:
         if self._decoded[0] != len(tokens):

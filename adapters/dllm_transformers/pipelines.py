@@ -27,27 +27,28 @@ _DECIDED = ("split_special_tokens", "sanitize_control_tokens")
 class DiffusionTextGeneration(TextGenerationPipeline):
     """What `pipeline("text-generation", ...)` makes once `dllm_transformers` is imported."""
 
-    def preprocess(self, prompt_text: Any, prefix: str = "", **options: Any) -> Any:
+    def preprocess(self, prompt_text: Any, prefix: Any = "", **options: Any) -> Any:  # type: ignore[override]
         """As in transformers, but control tokens that a prompt spells become the ordinary text they are.
 
         :param prompt_text: a text or a chat.
         :raises RequestError: for a prompt that holds half a character, or spells a control token that cannot
             be written as text, or not together with these options.
         """
+        read = partial(super().preprocess, prompt_text, **options)
         decided = any(name in _DECIDED for name in options.get("tokenizer_encode_kwargs") or {})
         if decided or not self._is_ours(options.get("custom_generate")):
-            return super().preprocess(prompt_text, prefix=prefix, **options)
-        chat = prompt_text.messages if isinstance(prompt_text, Chat) else None
+            return read(prefix=prefix)
+        chat: Any = prompt_text.messages if isinstance(prompt_text, Chat) else None
         control, name = self._control(), str(self.model.name_or_path)
         if not chats.spells(self.tokenizer, prefix + prompt_text if chat is None else chat, control, name):
-            return super().preprocess(prompt_text, prefix=prefix, **options)
+            return read(prefix=prefix)
         self._refuse(chat, prefix, options)
         if chat is None:
             special = options.get("add_special_tokens") is not False
             ids = chats.encode_text(self.tokenizer, prompt_text, control, special)
         else:
             ids = chats.encode_chat(self.tokenizer, chat, control, name)
-        inputs, found = super().preprocess(prompt_text, **options), torch.tensor([ids])
+        inputs, found = read(), torch.tensor([ids])
         for key, value in inputs.items():
             if isinstance(value, torch.Tensor):
                 # Masks and the like, which say the same of every token.

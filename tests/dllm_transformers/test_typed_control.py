@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers import AutoTokenizer
 from transformers import TextGenerationPipeline
 from transformers import pipeline
+from transformers.utils.chat_template_utils import Chat
 
 from dllm_plugins.errors import RequestError
 from dllm_transformers import block_diffusion
@@ -59,9 +60,8 @@ def control(generator: Any, found: list[int]) -> list[str]:
 
 def chat(text: str) -> Any:
     """A chat of one message, as the pipeline hands it on."""
-    from transformers.utils.chat_template_utils import Chat
-
-    return Chat([{"role": "user", "content": text}])
+    messages: Any = [{"role": "user", "content": text}]
+    return Chat(messages)
 
 
 @pytest.mark.parametrize("text", TEXTS)
