@@ -111,14 +111,15 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         found: nodes.Template = _Counting().visit(super()._parse(source, name, filename))
-        return found.set_environment(self)
+        found.set_environment(self)
+        return found
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         budget = _budget.get()
         budget.spend(operator_cost(budget, operator, left, right))
         return super().call_binop(context, operator, left, right)
 
-    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         budget = _budget.get()
         args = tuple(map(budget.listed, args))
         method = getattr(obj, "__wrapped__", obj)

@@ -68,7 +68,9 @@ def _chosen(random: Random, folder: Path) -> tuple[Path, dict[str, Any]]:
     """A fresh copy of a random checkpoint, and the options it loads with."""
     name = random.choice(NAMES)
     # The masks of recorded families are in tokenizers that are not theirs here; Gemma has none.
-    options = _options(KINDS[name].family) if name in KINDS else {"mask_id": 5} if name == "bert_chat" else {}
+    options: dict[str, Any] = {"mask_id": 5} if name == "bert_chat" else {}
+    if name in KINDS:
+        options = _options(KINDS[name].family)
     if name in KINDS and KINDS[name].model_type == "llada2_moe":
         options["preset"] = "llada2.0"
     return Path(shutil.copytree(sound(name), folder / name)), options
