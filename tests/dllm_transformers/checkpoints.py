@@ -19,7 +19,6 @@ CASES = {path.parent.name: path.parent for place in (PART, WHOLE) for path in so
 NEEDED = {
     "dreamon": {"preset": "dreamon"},
     "open_dcoder": {"family": "open_dcoder"},
-    "dreamon": {"preset": "dreamon"},
     "llada2_0": {"preset": "llada2.0"},
     "llada2_1": {"preset": "llada2.1"},
     "llada2_2_indel": {"preset": "llada2.2"},
