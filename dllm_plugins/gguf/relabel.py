@@ -128,8 +128,7 @@ def _write(header: Header, twin: Twin, part: Path) -> None:
             f"{header.path} needs a copy of {needed >> 20} MiB to keep keys and values, and {part.parent} has "
             f"{free >> 20} MiB; free some, or set DLLM_CACHE to a folder with more"
         )
-    with header.path.open("rb") as source, part.open("r+b") as target:
-        target.truncate(0)
+    with header.path.open("rb") as source, part.open("wb") as target:
         target.write(_head(header, twin, more, end, source))
         copy_range(source, target, header.data_offset, size)
         if more:
