@@ -180,7 +180,6 @@ def test_which_one_runs() -> None:
     """Compiled before packed before plain before the reference, each with its reason if it cannot."""
     sizes = shape_of(network("llama", **SHAPES[1]).config).sizes()
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert packing_fault(torch.bfloat16) is None
     known = {item.name: item for item in implementations(KERNEL)}
     assert [name for name in known if name in ("compiled", "packed", "cpu", "reference")] == [
         "compiled",
@@ -189,7 +188,8 @@ def test_which_one_runs() -> None:
         "reference",
     ]
     assert known["packed"].load() is PackedDecoder
-    assert known["packed"].refuses(cpu, torch.bfloat16, sizes) is None
+    assert known["packed"].refuses(cpu, torch.float32, sizes) is None
+    assert known["packed"].refuses(cpu, torch.bfloat16, sizes) == packing_fault(torch.bfloat16)
     assert known["cpu"].load() is CpuDecoder
     assert known["cpu"].refuses(cpu, torch.bfloat16, sizes) is None
     assert kernel(INT8_KERNEL, cpu, torch.float16, sizes) is Int8Reference

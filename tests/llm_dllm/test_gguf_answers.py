@@ -83,7 +83,7 @@ def test_a_conversation_goes_on_from_anywhere(
     say("models", "default", "short")
     assert same(say("how?", *GIVEN).stdout, engine_text(model, ASK))
     sdar.unlink()
-    assert "Unknown model" in say("-m", str(sdar), "how?", code=1).output
+    assert f"there is no '{sdar}'" in say("-m", str(sdar), "how?", code=1).output
 
 
 async def test_a_registered_file_answers_by_its_name(sdar: Path, run: Run) -> None:
