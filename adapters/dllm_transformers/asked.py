@@ -55,7 +55,9 @@ def _shipped(model: Any) -> GenerationConfig:
     if known is not None:
         return known
     try:
-        found: GenerationConfig = GenerationConfig.from_pretrained(model.config.name_or_path, local_files_only=True)
+        found: GenerationConfig = GenerationConfig.from_pretrained(
+            model.config.name_or_path, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError):
         return GenerationConfig()
     return found
