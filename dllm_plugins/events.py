@@ -89,6 +89,7 @@ class Draft:
 
     `tokens` are settled but may change; None where open. `guesses` are the same with what
     the pass said at open positions but did not settle, where the mode tells; `text` reads so.
+    `rest` is what the canvas holds behind the answer's room: the end of its last block, a suffix.
     """
 
     row: int
@@ -96,6 +97,7 @@ class Draft:
     tokens: tuple[int | None, ...]
     text: str
     guesses: tuple[int | None, ...] = ()
+    rest: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

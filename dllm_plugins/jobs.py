@@ -81,13 +81,14 @@ class Job:
         """
         row, held = self.row, tuple(answer[self.told :])
         tentative = self.strategy.tentative(row, spec)
-        tentative = tentative[: min(len(tentative) - len(row.suffix), row.remaining)]
+        room = min(len(tentative) - len(row.suffix), row.remaining)
+        tentative, rest = tentative[:room], tentative[room:]
         guesses = tuple(
             row.guesses.get(place) if token is None else token for place, token in enumerate(tentative, len(row.tokens))
         )
         with clock.part(TEXT):
             shown = self.text.draft(answer, guesses)
-        return Draft(row.number, row.step, held + tentative, shown, held + guesses)
+        return Draft(row.number, row.step, held + tentative, shown, held + guesses, rest)
 
     def _end(self) -> tuple[list[int], FinishReason | None]:
         """The answer without what lies behind its end, and why it ended, if it did."""

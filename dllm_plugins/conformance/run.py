@@ -68,7 +68,8 @@ def _decode(model: Model, play: Play) -> list[Trace]:
             if isinstance(event, Commit):
                 known += event.tokens
             elif isinstance(event, Draft):
-                trace.canvases.append([*known, *(mask if token is None else token for token in event.tokens)])
+                canvas = (*event.tokens, *event.rest)
+                trace.canvases.append([*known, *(mask if token is None else token for token in canvas)])
             elif isinstance(event, Finish):
                 _finish(trace, known, event, play.untrimmed, mask)
     return [traces[number] for number in sorted(traces)]

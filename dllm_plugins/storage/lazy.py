@@ -1,9 +1,11 @@
 """A weight that is made when it is read, so that a checkpoint never lies in memory twice."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -14,8 +16,15 @@ from torch.utils._pytree import tree_map_only
 Rows = Callable[[int, int], Tensor]
 
 
-#: So many rows are made at a time.
-STEP = 1024
+#: So many numbers are made at a time: larger pieces between the weights that stay would leave holes in the heap.
+STEP = 1 << 18
+
+
+def spans(columns: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Rows start to stop, a few at a time."""
+    step = max(1, STEP // max(columns, 1))
+    for first in range(start, stop, step):
+        yield first, min(first + step, stop)
 
 
 def in_steps(columns: int, start: int, stop: int, fill: Callable[[Tensor, int, int], None]) -> Tensor:
@@ -24,8 +33,7 @@ def in_steps(columns: int, start: int, stop: int, fill: Callable[[Tensor, int, i
     :param fill: writes the rows between two numbers into the tensor that it is given.
     """
     found = torch.empty((stop - start, columns))
-    for first in range(start, stop, STEP):
-        last = min(first + STEP, stop)
+    for first, last in spans(columns, start, stop):
         fill(found[first - start : last - start], first, last)
     return found
 
@@ -48,6 +56,13 @@ class LazyWeight(Tensor):
         made.rows = rows
         return made
 
+    def converted(self, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+        """All of it in another dtype, which never lies in memory in this one."""
+        made = torch.empty(self.shape, dtype=dtype, device=device)
+        for first, last in spans(prod(self.shape[1:]), 0, self.shape[0]):
+            made[first:last] = self.rows(first, last)
+        return made
+
     def whole(self) -> Tensor:
         """All of it, float32."""
         return self.rows(0, self.shape[0])
@@ -56,9 +71,12 @@ class LazyWeight(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Every operation but a split by rows makes the weights it is given."""
+        """Every operation but a split by rows and a conversion makes the weights it is given."""
         if func is torch.ops.aten.split_with_sizes.default and len(args) == 2:
             return cls._split(*args)
+        if func is torch.ops.aten._to_copy.default and {"dtype"} <= (kwargs or {}).keys() <= {"dtype", "device"}:
+            wanted = dict(kwargs or {})
+            return args[0].converted(wanted["dtype"], wanted.get("device"))
         made_args, made_kwargs = tree_map_only(cls, cls.whole, (tuple(args), dict(kwargs or {})))
         return func(*made_args, **made_kwargs)
 

@@ -36,13 +36,15 @@ def scaled(
     """Every weight of these dtypes multiplied with the scale beside it, when it is read.
 
     :param block_of: rows and columns that share a scale, by the weight and its scale.
-    :raises CheckpointError: for a weight without scale, or a scale without such a weight.
+    :raises CheckpointError: for a weight without scale, one that is no matrix, or a scale without such a weight.
     """
     found: Tensors = {}
     for name, tensor in tensors.items():
         scale = next((tensors[name + end] for end in SCALES if name + end in tensors), None)
         if name.endswith(UNUSED) or _belongs(name, tensors):
             continue
+        if tensor.dtype in kinds and tensor.ndim < 2:
+            raise storage.refusal(f"{name} is {tuple(tensor.shape)}, and only matrices are stored in eight bits")
         if tensor.dtype in kinds and scale is not None:
             block = block_of(tensor, scale)
             found[name] = unblocked(tensor, _grid(tensor, scale, block), block, tensors.get(name + ZEROS))

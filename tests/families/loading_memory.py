@@ -24,7 +24,7 @@ def watch():
         peak[0] = max(peak[0], anonymous())
         time.sleep(0.0005)
 
-thread = threading.Thread(target=watch)
+thread = threading.Thread(target=watch, daemon=True)
 thread.start()
 model = load(sys.argv[2])
 going[0] = False
