@@ -71,7 +71,7 @@ def test_llama_cpp_cuts_the_same_words(pre: str, tmp_path: Path) -> None:
 def test_the_mask_is_kept(tmp_path: Path) -> None:
     """As the tokenizer's token, and as the id that positions are opened with, which may be another."""
     tokenizer = byte_level("qwen2")
-    header = converted(tokenizer, tmp_path)
+    header = converted(tokenizer, tmp_path, mask_id=699)
     assert header.metadata["tokenizer.ggml.mask_token_id"] == 699
     assert tokenizer_of(header).mask_token_id == tokenizer.mask_token_id == 2
     other = replace(header, metadata={**without_json(header).metadata, "tokenizer.ggml.mask_token_id": 2})
@@ -132,7 +132,7 @@ def test_ids_without_rows_are_refused(tmp_path: Path) -> None:
     folder = make(tmp_path / "folder", "dream")
     byte_level("qwen2").save_pretrained(folder)
     with pytest.raises(CheckpointError, match="only 233 rows"):
-        convert(folder, tmp_path / "out.gguf")
+        convert(folder, tmp_path / "out.gguf", mask_id=232)
 
 
 def test_unknown_vocabularies_are_refused_with_what_helps(tmp_path: Path) -> None:

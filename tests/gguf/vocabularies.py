@@ -89,11 +89,12 @@ def pieces() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
-def converted(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Header:
-    """The header of a checkpoint with this tokenizer."""
-    place = make(folder / "folder", "sdar", vocab_size=ROWS, mask_token_id=699)
+def converted(tokenizer: PreTrainedTokenizerFast, folder: Path, mask_id: int | None = None) -> Header:
+    """The header of a checkpoint with this tokenizer, whose mask it takes unless another is said."""
+    mask = 699 if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+    place = make(folder / "folder", "sdar", vocab_size=ROWS, mask_token_id=mask)
     tokenizer.save_pretrained(place)
-    return read_header(convert(place, folder / "out.gguf"))
+    return read_header(convert(place, folder / "out.gguf", mask_id=mask_id))
 
 
 def without_json(header: Header) -> Header:

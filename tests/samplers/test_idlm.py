@@ -55,8 +55,8 @@ def test_equals_an_uncached_loop(model: Model, prompt: list[int], length: int, b
 
 
 def test_must_be_named(tmp_path: Path) -> None:
-    """Its config says SDAR: by its name it is refused with the family to say."""
-    folder = tmp_path / "I-DLM-8B"
+    """Its config says SDAR: by its name on the hub it is refused with the family to say."""
+    folder = tmp_path / "models--yifanyu--I-DLM-8B" / "snapshots" / "0a1b2c"
     shutil.copytree(GOLDEN / "sdar" / "checkpoint", folder)
     with pytest.raises(CheckpointError, match="family='idlm'"):
         load_model(str(folder))
