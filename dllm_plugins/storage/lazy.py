@@ -71,9 +71,11 @@ class LazyWeight(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Every operation but a split by rows and a conversion makes the weights it is given."""
+        """Every operation but `[...]`, a split by rows and a conversion makes the weights it is given."""
         if func is torch.ops.aten.split_with_sizes.default and len(args) == 2:
             return cls._split(*args)
+        if func is torch.ops.aten.alias.default:
+            return cls(args[0].shape, args[0].rows)
         if func is torch.ops.aten._to_copy.default and {"dtype"} <= (kwargs or {}).keys() <= {"dtype", "device"}:
             wanted = dict(kwargs or {})
             return args[0].converted(wanted["dtype"], wanted.get("device"))
