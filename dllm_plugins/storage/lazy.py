@@ -74,7 +74,10 @@ class LazyWeight(Tensor):
         """Every operation but `[...]`, a split by rows and a conversion makes the weights it is given."""
         if func is torch.ops.aten.split_with_sizes.default and len(args) == 2:
             return cls._split(*args)
-        if func is torch.ops.aten.alias.default:
+        if func in (
+            torch.ops.aten.alias.default,
+            torch.ops.aten.detach.default,
+        ):  # `Parameter` detaches, torch decides how
             return cls(args[0].shape, args[0].rows)
         if func is torch.ops.aten._to_copy.default and {"dtype"} <= (kwargs or {}).keys() <= {"dtype", "device"}:
             wanted = dict(kwargs or {})
