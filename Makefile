@@ -57,7 +57,7 @@ bench: setup  ## benchmarks, each beside its baselines
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/peers/run.py
-	@$(MAKE) --no-print-directory gguf && $(BIN)/python benchmarks/gguf.py || echo "the benchmark of GGUF files is left out"
+	@$(MAKE) --no-print-directory gguf && $(BIN)/python benchmarks/gguf_files.py || echo "the benchmark of GGUF files is left out"
 
 train: setup  ## rebuild the shipped denoiser (hours; resumes where it was)
 	$(BIN)/python -m dllm_plugins.training train

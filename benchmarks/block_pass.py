@@ -8,8 +8,9 @@ is the baseline's time over ours, `times_baseline` ours over the baseline's. The
 are about the engine's own work, and about a Qwen3 of random weights beside transformers' class.
 """
 
-import json
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +20,11 @@ import click
 import torch
 
 import llama_cpp_pass
+from block_rows import HEAD
 from block_rows import Row
 from block_rows import Setting
 from block_rows import agreement
-from block_rows import table
+from block_rows import line
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
@@ -46,9 +48,14 @@ from passes import Contestant
 from passes import block
 from passes import default_model
 from passes import filled
+from passes import measured
 from passes import medians
 from passes import predict
 from passes import put
+from progress import keep
+from progress import say
+from progress import show
+from progress import track
 from random_qwen3 import compared
 
 AR_TOKENS = 64
@@ -83,7 +90,7 @@ def text_of(model: Model, length: int) -> list[int]:
     return (tokens * (length // len(tokens) + 1))[:length]
 
 
-def bf16_rows(setting: Setting) -> list[Row]:
+def bf16_rows(setting: Setting) -> Iterator[Row]:
     """The bfloat16 pass beside its own linear layers and transformers' eager forward."""
     model = default_model("bfloat16", setting.backend)
     tokens = text_of(model, setting.prefix + setting.rows)
@@ -97,10 +104,8 @@ def bf16_rows(setting: Setting) -> list[Row]:
     to_torch = f"backend torch: {agreement(ours.predict(), plain.predict())}"
     to_eager = f"over known tokens: {agreement(ours.causal(), eager())}"
     eager.rewind()
-    return [
-        setting.row("pass16_bf16_vs_linears", found["ours"], found["linears"], "bfloat16", to_torch),
-        setting.row("pass16_bf16_vs_transformers", found["ours"], found["eager"], "bfloat16", to_eager),
-    ]
+    yield setting.row("pass16_bf16_vs_linears", found["ours"], found["linears"], "bfloat16", to_torch)
+    yield setting.row("pass16_bf16_vs_transformers", found["ours"], found["eager"], "bfloat16", to_eager)
 
 
 def int8_denoiser() -> Denoiser:
@@ -136,7 +141,7 @@ def ar_row(setting: Setting, folder: Path) -> Row:
     theirs = llama_cpp_pass.LlamaCpp(llama_cpp_pass.quantised("bf16", folder), torch.get_num_threads())
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     told: dict[str, list[int]] = {}
-    for _ in range(setting.answers):
+    for _ in track(range(setting.answers), "measuring whole answers"):
         [finish] = model.engine().generate([Request(tokens, config, stop_ids=NEVER)])
         seconds["ours"].append(finish.usage.seconds - finish.usage.prefill_seconds)
         told["ours"] = list(finish.tokens)
@@ -157,12 +162,13 @@ def ar_row(setting: Setting, folder: Path) -> Row:
     )
 
 
-def engine_rows(setting: Setting) -> list[Row]:
+def engine_rows(setting: Setting) -> Iterator[Row]:
     """The engine's own work in a pass over the time of forward and head; the largest share again as `engine_share`."""
     model = default_model("bfloat16", setting.backend)
     tokens = prompt_of(model, setting.prefix)
-    found, kept = [], KeptPrefixes(model.denoiser.spec.context)
-    for mode in ("speculative", "diffusion"):
+    found: list[Row] = []
+    kept = KeptPrefixes(model.denoiser.spec.context)
+    for mode in track(("speculative", "diffusion"), "measuring the engine"):
         parts = parts_of(model, tokens, mode, setting.rows, PASSES, setting.answers, kept)
         shown = ", ".join(f"{name} {ms:.2f}" for name, ms in parts.ms.items())
         found.append(
@@ -176,22 +182,21 @@ def engine_rows(setting: Setting) -> list[Row]:
                 prefix=len(tokens),
             )
         )
+        yield found[-1]
     worst = max(found, key=lambda row: row.times_baseline)
-    return [*found, Row(**(asdict(worst) | {"name": "engine_share"}))]
+    yield Row(**(asdict(worst) | {"name": "engine_share"}))
 
 
-def qwen3_rows(setting: Setting) -> list[Row]:
+def qwen3_rows(setting: Setting) -> Iterator[Row]:
     """The block decoder and transformers' class over the same random weights of a Qwen3."""
-    found = []
     for dtype in (torch.bfloat16, torch.float32):
         name = str(dtype).removeprefix("torch.")
         ours, native, same = compared(dtype, setting.rows, setting.prefix, setting.rounds)
         exactness = "all tokens equal" if same else "tokens differ"
-        found.append(setting.row(f"kernels_vs_native/{name}", ours, native, name, exactness))
-    return found
+        yield setting.row(f"kernels_vs_native/{name}", ours, native, name, exactness)
 
 
-def comparisons(setting: Setting, folder: Path) -> Mapping[str, Callable[[], list[Row]]]:
+def comparisons(setting: Setting, folder: Path) -> Mapping[str, Callable[[], Iterable[Row]]]:
     """What can be measured, by the name under which it can be chosen."""
     return {
         "bf16": lambda: bf16_rows(setting),
@@ -223,21 +228,24 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     found: list[Row] = []
+    lines = [measured(), "", *HEAD]
+    show(*lines)
+    keep(found, path)
     with TemporaryDirectory() as work:
         for name, measure in comparisons(Setting(rows, prefix, rounds, backend), Path(work)).items():
             if only and name not in only:
                 continue
             reason = llama_cpp_pass.missing() if name in ("int8", "ar") else None
             if reason:
-                click.echo(f"{name} is left out: {reason}", err=True)
+                say(f"{name} is left out: {reason}")
                 continue
-            found += measure()
-    text = table(found)
-    click.echo(text)
-    if path is not None:
-        path.write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n", encoding="utf-8")
+            for row in measure():
+                found.append(row)
+                lines.append(line(row))
+                show(lines[-1])
+                keep(found, path)
     if page is not None:
-        put(page, "block-pass", text)
+        put(page, "block-pass", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """The rows of `block_pass.py`: what is compared, and how the table shows it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from passes import measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +70,12 @@ def agreement(ours: Tensor, theirs: Tensor) -> str:
     return f"{same} of {len(ours)} tokens equal, logits {apart:.1%} apart"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """For people."""
-    lines = [measured(), "", "| row | ours | baseline | ours / baseline | rows | prefix | exactness |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    lines += [
+HEAD = ("| row | ours | baseline | ours / baseline | rows | prefix | exactness |", "|---|---|---|---|---|---|---|")
+
+
+def line(row: Row) -> str:
+    """A row of the table."""
+    return (
         f"| `{row.name}` | {row.ours:.2f} {row.unit} | {row.baseline:.2f} | {row.times_baseline:.3f} | "
         f"{row.rows:g} | {row.prefix} | {row.exactness} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    )

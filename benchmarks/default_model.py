@@ -23,9 +23,7 @@ from dllm_plugins.base_model import require_base
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from harness import Answer
 from harness import Decode
-from harness import compare
-from harness import measure
-from harness import report
+from harness import compared
 
 MODES = ("speculative", "diffusion")
 DRAFT_LENGTHS = (1, 2, 3, 4)
@@ -128,12 +126,10 @@ def main(path: Path | None, prompts: int, tokens: int, rounds: int, dtype: str, 
     """Measure and print a table."""
     model = load_model("dllm", dtype=dtype)
     everyone = contestants(model, tokens, find_gguf(gguf, click.echo))
-    results = measure(everyone, HELD_OUT[:prompts], rounds)
     lengths = [f"speculative_{length}" for length in other_drafts(model)]
     baselines = [name for name in everyone if name not in (*MODES, *lengths)]
     pairs = [(name, "ar") for name in lengths] + [(mode, baseline) for mode in MODES for baseline in baselines]
-    rows = [compare(f"{name}_vs_{baseline}", results[name], results[baseline]) for name, baseline in pairs]
-    report(rows, path)
+    compared(everyone, {f"{own}_vs_{other}": (own, other) for own, other in pairs}, HELD_OUT[:prompts], rounds, path)
 
 
 if __name__ == "__main__":

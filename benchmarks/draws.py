@@ -17,6 +17,7 @@ from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import predict
+from progress import show
 
 
 def by_gumbel(noise: RowNoise, place: int, vocabulary: int) -> Draw:
@@ -46,12 +47,13 @@ def measure(way: Callable[[RowNoise, int, int], Draw], vocabulary: int, position
 def main(vocabulary: int, positions: int) -> None:
     """Measure both ways and print a table."""
     torch.set_num_threads(1)
-    (old, kept), (new, bounded) = (measure(way, vocabulary, positions) for way in (by_gumbel, by_number))
-    click.echo(f"| {vocabulary} ids | ms a position | MB kept a row |")
-    click.echo("|---|---|---|")
-    click.echo(f"| a Gumbel number for every id | {old:.2f} | {kept / 1e6:.1f} |")
-    click.echo(f"| one number | {new:.2f} | {bounded / 1e6:.1f} |")
-    click.echo(f"\none number takes {new / old:.2f} times as long")
+    show(f"| {vocabulary} ids | ms a position | MB kept a row |", "|---|---|---|")
+    taken: list[float] = []
+    for name, way in {"a Gumbel number for every id": by_gumbel, "one number": by_number}.items():
+        milliseconds, kept = measure(way, vocabulary, positions)
+        show(f"| {name} | {milliseconds:.2f} | {kept / 1e6:.1f} |")
+        taken.append(milliseconds)
+    show("", f"one number takes {taken[1] / taken[0]:.2f} times as long")
 
 
 if __name__ == "__main__":

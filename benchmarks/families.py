@@ -24,9 +24,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from harness import Answer
 from harness import Decode
-from harness import compare
-from harness import measure
-from harness import report
+from harness import compared
 from harness import table
 from passes import measured
 from passes import put
@@ -166,10 +164,9 @@ def main(tokens: int, length: int, rounds: int, threads: int, path: Path | None,
         "blocks": ours(sdar, **blocks),
         "plain_loop": plain_blocks(sdar, tokens, 16),
     }
-    found = measure(contestants, prompts, rounds)
-    rows = [compare(f"{name}_vs_whole", found[name], found["whole"]) for name in ("prefix", "dual", "dual_refresh_4")]
-    rows.append(compare("blocks_vs_plain_loop", found["blocks"], found["plain_loop"]))
-    report(rows, path)
+    pairs = {f"{name}_vs_whole": (name, "whole") for name in ("prefix", "dual", "dual_refresh_4")}
+    pairs["blocks_vs_plain_loop"] = ("blocks", "plain_loop")
+    rows = compared(contestants, pairs, prompts, rounds, path)
     if page is not None:
         put(page, "caches", f"{measured()} Prompts of about {length} tokens, {tokens} new ones.\n\n{table(rows)}")
 

@@ -5,14 +5,13 @@ cached prefix, timed by part. The last prefix is as long as the context allows.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from dllm_plugins import Model
 from dllm_plugins.caches.kept import KeptPrefixes
@@ -25,6 +24,8 @@ from passes import default_model
 from passes import drawn
 from passes import measured
 from passes import put
+from progress import show
+from progress import track
 
 #: Parts of a pass, and of which of the statistics' parts they are.
 SHARES = {
@@ -63,20 +64,21 @@ def point(prefix: int, rows: int, found: Parts) -> Point:
     return Point(prefix, rows, found.rows, sum(parts.values()), parts)
 
 
-def measure(model: Model, prefixes: list[int], rows: list[int], passes: int, rounds: int) -> list[Point]:
+def measure(model: Model, prefixes: list[int], rows: list[int], passes: int, rounds: int) -> Iterator[Point]:
     """Every number of rows behind every prefix."""
     spec = model.denoiser.spec
     room = spec.context - (passes + 1) * max(rows) - 1
     lengths = sorted({min(prefix, room) for prefix in prefixes})
     tokens = drawn(lengths[-1], spec.vocabulary)
     kept = KeptPrefixes(2 * spec.context)
-    found = []
-    for length, count in track(
-        [(length, count) for length in lengths for count in rows], "measuring", console=Console(stderr=True)
-    ):
+    for length, count in track([(length, count) for length in lengths for count in rows], "measuring"):
         mode = "ar" if count == 1 else "diffusion"
-        found.append(point(length, count, parts_of(model, tokens[:length], mode, count, passes, rounds, kept)))
-    return found
+        yield point(length, count, parts_of(model, tokens[:length], mode, count, passes, rounds, kept))
+
+
+def cell(item: Point | None) -> str:
+    """A pass in milliseconds; nothing where an interrupted run left off."""
+    return "" if item is None else f"{item.ms:.1f}"
 
 
 def tables(points: list[Point], head: str) -> str:
@@ -88,7 +90,7 @@ def tables(points: list[Point], head: str) -> str:
     lines.append("| prefix | " + " | ".join(f"{count} row{'s' * (count > 1)}" for count in rows) + " |")
     lines.append("|---|" + "---|" * len(rows))
     for prefix in prefixes:
-        lines.append(f"| {prefix} | " + " | ".join(f"{by_place[prefix, count].ms:.1f}" for count in rows) + " |")
+        lines.append(f"| {prefix} | " + " | ".join(cell(by_place.get((prefix, count))) for count in rows) + " |")
     parts = list(points[0].parts)
     shown = {rows[0], nearest(rows), rows[-1]}
     lines += ["", "Of which, in percent:", "", "| prefix | rows | " + " | ".join(parts) + " |"]
@@ -134,13 +136,15 @@ def main(
         head, points = kept["measured"], [Point(**item) for item in kept["points"]]
     else:
         model = default_model(dtype, backend)
-        points = measure(model, list(prefixes), list(rows), passes, rounds)
-        head = f"{measured()} Default model in {dtype}, backend {backend_of(backend)}."
-        if path is not None:
-            found = {"measured": head, "threads": threads, "points": [asdict(item) for item in points]}
-            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        head, points = f"{measured()} Default model in {dtype}, backend {backend_of(backend)}.", []
+        for item in measure(model, list(prefixes), list(rows), passes, rounds):
+            points.append(item)
+            show(f"prefix {item.prefix}, rows {item.rows}: {item.ms:.1f} ms a pass")
+            if path is not None:
+                found = {"measured": head, "threads": threads, "points": [asdict(item) for item in points]}
+                path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     text = tables(points, head)
-    click.echo(text)
+    show("", text)
     if page is not None:
         put(page, "growth", text)
     if plot is not None:

@@ -1,19 +1,20 @@
 """What every benchmark shares: contestants timed in turns, medians, rows, a table, JSON."""
 
-import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
+
+from progress import keep
+from progress import show
+from progress import track
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Result:
     @property
     def milliseconds_per_token(self) -> float:
         """Time of all answers over their useful tokens."""
-        return 1000 * sum(self.seconds) / self.tokens
+        return 1000 * sum(self.seconds) / max(1, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +67,89 @@ class Row:
 Decode = Callable[[str], Answer]
 
 
-def measure(contestants: Mapping[str, Decode], prompts: Sequence[str], rounds: int) -> dict[str, Result]:
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """One answer of a race, and what has been measured up to it.
+
+    :param turn: the round, from 0; `place` is the prompt's.
+    :param results: of all contestants over the prompts that all have answered; none before the first is.
+    """
+
+    name: str
+    turn: int
+    place: int
+    seconds: float
+    answer: Answer
+    results: Mapping[str, Result]
+
+    def __str__(self) -> str:
+        each = 1000 * self.seconds / max(1, self.answer.tokens)
+        return (
+            f"round {self.turn + 1}, prompt {self.place + 1}: {self.name} {self.answer.tokens} tokens, "
+            f"{self.answer.passes} passes, {each:.1f} ms/token"
+        )
+
+
+def race(contestants: Mapping[str, Decode], prompts: Sequence[str], rounds: int) -> Iterator[Lap]:
     """Every contestant answers every prompt `rounds` times, in turns, so that all share the machine's moods."""
     seconds: dict[str, list[list[float]]] = {name: [[] for _ in prompts] for name in contestants}
     answers: dict[str, list[Answer]] = {name: [] for name in contestants}
     names = list(contestants)
-    for name in names:
+    for name in track(names, "warming up"):
         contestants[name](prompts[0])
-    turns = [(turn, place) for turn in range(rounds) for place in range(len(prompts))]
-    for turn, place in track(turns, "measuring", console=Console(stderr=True)):
-        shift = (turn + place) % len(names)
-        for name in names[shift:] + names[:shift]:
-            began = time.perf_counter()
-            answer = contestants[name](prompts[place])
-            seconds[name][place].append(time.perf_counter() - began)
-            if turn == 0:
-                answers[name].append(answer)
-    return {
-        name: Result(tuple(answers[name]), tuple(statistics.median(times) for times in seconds[name])) for name in names
-    }
+    laps = [
+        (turn, place, names[(turn + place + lap) % len(names)], lap == len(names) - 1)
+        for turn in range(rounds)
+        for place in range(len(prompts))
+        for lap in range(len(names))
+    ]
+    results: dict[str, Result] = {}
+    for turn, place, name, is_last in track(laps, "measuring"):
+        began = time.perf_counter()
+        answer = contestants[name](prompts[place])
+        taken = time.perf_counter() - began
+        seconds[name][place].append(taken)
+        if turn == 0:
+            answers[name].append(answer)
+        if is_last:
+            results = {each: result(answers[each], seconds[each]) for each in names}
+        yield Lap(name, turn, place, taken, answer, results)
+
+
+def result(answers: Sequence[Answer], seconds: Sequence[Sequence[float]]) -> Result:
+    """Of one contestant, over the prompts that have been answered."""
+    return Result(tuple(answers), tuple(statistics.median(times) for times in seconds if times))
+
+
+def compared(
+    contestants: Mapping[str, Decode],
+    pairs: Mapping[str, tuple[str, str]],
+    prompts: Sequence[str],
+    rounds: int,
+    path: Path | None = None,
+    before: Sequence["Row"] = (),
+) -> list["Row"]:
+    """A race told as it goes: a line for every answer, then the rows, also of a race that ends early.
+
+    :param pairs: by a row's name, who is compared with whom.
+    :param path: where the rows are kept, whenever all have answered a prompt.
+    :param before: rows of earlier races, which stay in that file.
+    """
+    show(machine(), "")
+    keep(before, path)
+    rows: list[Row] = []
+    known: Mapping[str, Result] = {}
+    try:
+        for lap in race(contestants, prompts, rounds):
+            show(str(lap))
+            if lap.results and lap.results is not known:
+                known = lap.results
+                rows = [compare(name, known[own], known[other]) for name, (own, other) in pairs.items()]
+                keep([*before, *rows], path)
+    finally:
+        if rows:
+            show("", f"Medians over {rows[0].answers} of {len(prompts)} prompts:", "", table(rows))
+    return rows
 
 
 def compare(name: str, ours: Result, baseline: Result) -> Row:
@@ -99,8 +164,8 @@ def compare(name: str, ours: Result, baseline: Result) -> Row:
         ratio=round(baseline.milliseconds_per_token / ours.milliseconds_per_token, 3),
         tokens=ours.tokens,
         passes=passes,
-        tokens_per_forward=round(ours.tokens / passes, 3),
-        rows_per_token=round(sum(answer.rows for answer in ours.answers) / ours.tokens, 2),
+        tokens_per_forward=round(ours.tokens / max(1, passes), 3),
+        rows_per_token=round(sum(answer.rows for answer in ours.answers) / max(1, ours.tokens), 2),
         baseline_tokens=baseline.tokens,
         baseline_passes=sum(answer.passes for answer in baseline.answers),
         same_answers=equal,
@@ -131,10 +196,3 @@ def table(rows: Sequence[Row]) -> str:
             f"{row.same_answers} of {row.answers} |"
         )
     return "\n".join(lines)
-
-
-def report(rows: Sequence[Row], path: Path | None) -> None:
-    """Print a Markdown table and write the rows as JSON."""
-    print(machine(), "", table(rows), sep="\n")
-    if path is not None:
-        path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from dllm_kernels.head import pack_head
 from dllm_kernels.head import unmask
 from dllm_kernels.head.packed import BLOCK
 from dllm_kernels.head.packed import ROWS
+from progress import show
+from progress import track
 
 WIDTH = 576
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -30,7 +33,7 @@ def rounds_of(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[st
     """Median milliseconds of each, taken in turns."""
     names = list(contestants)
     times: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds + 1):
+    for turn in track(range(rounds + 1), "measuring"):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             began = time.perf_counter()
@@ -82,12 +85,15 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
-    found = [measure(count, size, DTYPES[name], rounds) for name in dtype for size in vocabulary for count in rows]
-    for row in found:
+    found: list[dict[str, Any]] = []
+    for name, size, count in product(dtype, vocabulary, rows):
+        row = measure(count, size, DTYPES[name], rounds)
+        found.append(row)
         times = "  ".join(f"{name} {taken:.1f}" for name, taken in row["milliseconds"].items())
-        print(f"{row['dtype']} N={row['rows']} V={row['vocabulary']}: {times} ms; same tokens {row['same_tokens']}")
-    if file is not None:
-        file.write_text(json.dumps({"threads": threads, "torch": torch.__version__, "rows": found}, indent=1) + "\n")
+        show(f"{row['dtype']} N={row['rows']} V={row['vocabulary']}: {times} ms; same tokens {row['same_tokens']}")
+        if file is not None:
+            about = {"threads": threads, "torch": torch.__version__, "rows": found}
+            file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ divergence from the first one's distribution, `perplexity` that of the answers. 
 the yardstick; bfloat16 beside it shows what a change of dtype alone does.
 """
 
-import json
 import math
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import asdict
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 import click
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
@@ -29,6 +27,9 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.training.batches import Answer
 from dllm_plugins.training.batches import read_answers
 from harness import machine
+from progress import keep
+from progress import show
+from progress import track
 
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "float32": {"dtype": "float32"},
@@ -89,15 +90,15 @@ class Count:
         return Row(name, self.tokens, agree, divergence, own, baseline, own / baseline - 1)
 
 
-def compare(models: Mapping[str, Model], answers: Sequence[Answer]) -> list[Row]:
-    """All pairs over all answers."""
+def compare(models: Mapping[str, Model], answers: Sequence[Answer]) -> Iterator[list[Row]]:
+    """All pairs over one more of the answers each time."""
     counts = {pair: Count() for pair in PAIRS}
-    for answer in track(answers, description="Answers", console=Console(stderr=True)):
+    for answer in track(answers, "answers"):
         found = {name: said(model, answer) for name, model in models.items()}
         tokens = torch.tensor(answer.tokens[answer.prompt :])
         for (baseline, own), count in counts.items():
             count.add(found[baseline], found[own], tokens)
-    return [count.row(f"{own}_vs_{baseline}") for (baseline, own), count in counts.items()]
+        yield [count.row(f"{own}_vs_{baseline}") for (baseline, own), count in counts.items()]
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -120,12 +121,16 @@ def table(rows: Sequence[Row]) -> Table:
 def main(answers: int, path: Path | None) -> None:
     """Print a table."""
     models = {name: load_model("dllm", device="cpu", **options) for name, options in MODELS.items()}
-    with torch.inference_mode():
-        rows = compare(models, held_out()[:answers])
-    print(machine())
-    Console().print(table(rows))
-    if path is not None:
-        path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    show(machine())
+    rows: list[Row] = []
+    try:
+        with torch.inference_mode():
+            for rows in compare(models, held_out()[:answers]):
+                agreed = ", ".join(f"{row.name} {row.agree:.2%}" for row in rows)
+                show(f"{rows[0].tokens} tokens, agree: {agreed}")
+                keep(rows, path)
+    finally:
+        Console().print(table(rows))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import click
@@ -30,6 +31,9 @@ from passes import default_model
 from passes import drawn
 from passes import measured
 from passes import put
+from progress import keep
+from progress import show
+from progress import track
 
 ROLLUP = Path("/proc/self/smaps_rollup")
 #: Tokens that are decoded; the others are the prompt.
@@ -143,20 +147,18 @@ def run(rows: int, tokens: int, dtype: str, backend: str | None) -> Memory:
     )
 
 
-def table(found: list[Memory]) -> str:
-    """For people, in bytes."""
-    lines = [
-        measured(),
-        "",
-        "| rows x tokens | dtype | weights | keys and values | imports | held | overhead | with imports | peak |",
-    ]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
-    lines += [
+HEAD = (
+    "| rows x tokens | dtype | weights | keys and values | imports | held | overhead | with imports | peak |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def line(item: Memory) -> str:
+    """A row of the table, in bytes."""
+    return (
         f"| {item.rows} x {item.tokens:,} | {item.dtype} | {item.weights:,} | {item.keys:,} | {item.imported:,} | "
         f"{item.held:,} | {item.overhead:+.1%} | {item.overhead_with_imports:+.1%} | {item.peak:,} |"
-        for item in found
-    ]
-    return "\n".join(lines)
+    )
 
 
 @click.command(help=__doc__)
@@ -184,18 +186,20 @@ def main(
     if here:
         click.echo(json.dumps(asdict(run(rows[0], tokens[0], dtype[0], backend))))
         return
-    found = []
-    for setting in [(name, count, length) for name in dtype for length in tokens for count in rows]:
-        options = [f"--{key}={value}" for key, value in zip(("dtype", "rows", "tokens"), setting, strict=True)]
+    found: list[Memory] = []
+    lines = [measured(), "", *HEAD]
+    show(*lines)
+    keep(found, path)
+    for setting in track(list(product(dtype, tokens, rows)), "measuring"):
+        options = [f"--{key}={value}" for key, value in zip(("dtype", "tokens", "rows"), setting, strict=True)]
         options += [f"--threads={threads}", *([] if backend is None else [f"--backend={backend}"])]
         done = subprocess.run([sys.executable, __file__, "--here", *options], stdout=subprocess.PIPE, check=True)
         found.append(Memory(**json.loads(done.stdout)))
-    text = table(found)
-    click.echo(text)
-    if path is not None:
-        path.write_text(json.dumps([asdict(item) for item in found], indent=1) + "\n", encoding="utf-8")
+        lines.append(line(found[-1]))
+        show(lines[-1])
+        keep(found, path)
     if page is not None:
-        put(page, "memory", text)
+        put(page, "memory", "\n".join(lines))
 
 
 if __name__ == "__main__":

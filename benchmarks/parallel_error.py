@@ -28,6 +28,8 @@ from dllm_plugins.rules import CommitRule
 from dllm_plugins.training.chain import Chain
 from dllm_plugins.training.induced import Trial
 from dllm_plugins.training.induced import induced
+from progress import show
+from progress import track
 
 ROOT = Path(__file__).parents[1]
 STATES, VOCABULARY, LENGTH, PROMPT = 3, 3, 6, (0,)
@@ -169,8 +171,10 @@ def main(count: int, names: tuple[str, ...], out: Path, again: bool) -> None:
     if not again:
         out.mkdir(parents=True, exist_ok=True)
         about = {"states": STATES, "vocabulary": VOCABULARY, "length": LENGTH, "chains": count, "temperature": 1.0}
-        points = [asdict(point) for point in measured(count, names)]
-        table.write_text(json.dumps({**about, "points": points}, indent=1) + "\n", encoding="utf-8")
+        points: list[dict[str, Any]] = []
+        for point in measured(count, names):
+            points.append(asdict(point))
+            table.write_text(json.dumps({**about, "points": points}, indent=1) + "\n", encoding="utf-8")
     found = json.loads(table.read_text(encoding="utf-8"))["points"]
     draw([Point(**point) for point in found], out / "parallel-error.svg")
 
@@ -178,15 +182,19 @@ def main(count: int, names: tuple[str, ...], out: Path, again: bool) -> None:
 def measured(count: int, names: tuple[str, ...]) -> Iterator[Point]:
     """Every setting of these rules, or of all, printed as it comes."""
     rules, known = plugins.rules(), chains(count)
-    for name in names or sorted(rules):
-        for setting in settings(rules[name]):
-            for blind in (False, True):
-                point = measure(rules[name], setting, known, blind=blind)
-                print(
-                    f"{name:<16} {setting or 'defaults'!s:<40} {'blind' if blind else '':<6}"
-                    f"{point.tokens_per_pass:6.2f} tokens/pass   total variation {point.total_variation:.4f}"
-                )
-                yield point
+    tried = [
+        (rules[name], setting, blind)
+        for name in names or sorted(rules)
+        for setting in settings(rules[name])
+        for blind in (False, True)
+    ]
+    for rule, setting, blind in track(tried, "measuring"):
+        point = measure(rule, setting, known, blind=blind)
+        show(
+            f"{rule.name:<16} {setting or 'defaults'!s:<40} {'blind' if blind else '':<6}"
+            f"{point.tokens_per_pass:6.2f} tokens/pass   total variation {point.total_variation:.4f}"
+        )
+        yield point
 
 
 if __name__ == "__main__":

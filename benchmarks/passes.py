@@ -23,6 +23,7 @@ from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import Segment
 from harness import machine
+from progress import track
 
 #: Tokens of one pass while a prefix is filled.
 STRIDE = 512
@@ -90,11 +91,10 @@ class Contestant:
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
     """All names in each round, which begins with another one each time; a pause before each."""
-    for turn in range(rounds):
-        shift = turn % len(names)
-        for name in [*names[shift:], *names[:shift]]:
-            time.sleep(PAUSE)
-            yield name
+    each = [names[(turn + place) % len(names)] for turn in range(rounds) for place in range(len(names))]
+    for name in track(each, f"measuring {', '.join(names)}"):
+        time.sleep(PAUSE)
+        yield name
 
 
 def medians(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, float]:

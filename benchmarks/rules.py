@@ -9,6 +9,8 @@ first few of them, one at a time and in turns.
 
 import json
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -30,8 +32,11 @@ from dllm_plugins.training.blocks.puzzles import solves
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from harness import Answer
 from harness import Decode
+from harness import Result
 from harness import machine
-from harness import measure
+from harness import race
+from progress import show
+from progress import track
 from rules_plot import draw
 from rules_report import Point
 from rules_report import scores
@@ -108,26 +113,41 @@ def point(task: Task, contestant: Contestant, found: list[Finish], reference: li
     )
 
 
-def run(task: Task, rounds: int) -> dict[str, Any]:
-    """All that fit the task's model."""
+def run(task: Task, rounds: int) -> Iterator[dict[str, Any]]:
+    """All that fit the task's model: what is known whenever all have answered one more of the timed prompts."""
     spec = task.model.denoiser.spec
     fitting, refused = contestants(spec, drawn=task.check is not None, tried=task.tried)
     for name, reason in refused.items():
-        print(f"{task.name}: {name} does not take part: {reason}")
+        show(f"{task.name}: {name} does not take part: {reason}")
     reference = decoded(task, slow(spec), task.prompts)
-    answers = {item.name: decoded(task, item, task.prompts) for item in fitting}
-    clocked = measure({item.name: timed(task, item) for item in fitting}, task.prompts[: task.timed], rounds)
-    points = [
-        point(task, item, answers[item.name], reference, 1000 / clocked[item.name].milliseconds_per_token)
-        for item in fitting
-    ]
-    return {
-        "quality": "agreement with slow decoding" if task.check is None else "answers the checker accepts",
-        "answers": len(task.prompts),
-        "tokens": task.tokens,
-        "points": [asdict(item) for item in points],
-        "aup": scores(points),
-    }
+    answers: dict[str, list[Finish]] = {}
+    for item in track(fitting, f"{task.name}: quality"):
+        answers[item.name] = decoded(task, item, task.prompts)
+        show(f"{task.name}: {told(point(task, item, answers[item.name], reference, 0.0))}")
+    known: Mapping[str, Result] = {}
+    for lap in race({item.name: timed(task, item) for item in fitting}, task.prompts[: task.timed], rounds):
+        if not lap.results or lap.results is known:
+            continue
+        known = lap.results
+        points = [
+            point(task, item, answers[item.name], reference, 1000 / known[item.name].milliseconds_per_token)
+            for item in fitting
+        ]
+        yield {
+            "quality": "agreement with slow decoding" if task.check is None else "answers the checker accepts",
+            "answers": len(task.prompts),
+            "tokens": task.tokens,
+            "points": [asdict(item) for item in points],
+            "aup": scores(points),
+        }
+
+
+def told(item: Point) -> str:
+    """A setting before it is timed."""
+    return (
+        f"{item.method} {item.setting}: quality {item.quality:.1f}, agreement {item.agreement:.1f}, "
+        f"{item.passes:.1f} passes, {item.tokens_per_pass:.2f} tokens/pass"
+    )
 
 
 def sudoku(folder: Path | None, puzzles: int) -> Task:
@@ -183,10 +203,11 @@ def main(
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"models": {}}
     for name, make in makers.items():
         if not again and only in (None, name):
-            results["models"][name] = run(make(), rounds) | {"machine": machine()}
-            path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            for found in run(make(), rounds):
+                results["models"][name] = found | {"machine": machine()}
+                path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     for name, result in results["models"].items():
-        print(table(name, result) + "\n\n" + summary(result) + "\n")
+        show(table(name, result), "", summary(result), "")
     if plot is not None:
         draw(results["models"], plot)
 

@@ -29,11 +29,8 @@ from families import prompt_ids
 from families import sdar_folder
 from harness import Answer
 from harness import Decode
-from harness import Result
 from harness import Row
-from harness import compare
-from harness import measure
-from harness import report
+from harness import compared
 
 #: The slow decoding that each kind of model is compared with.
 WHOLE: dict[str, Any] = {"mode": "llada", "rule": "quota"}
@@ -62,16 +59,10 @@ def decoder(model: Model, drawn: bool, options: Mapping[str, Any]) -> Decode:
     return decode
 
 
-def rows(
-    name: str, model: Model, slow: Mapping[str, Any], common: Mapping[str, Any], prompts: list[str], rounds: int
-) -> list[Row]:
-    """Every contestant on one model beside its slow decoding."""
-    contestants = {
-        other: decoder(model, name != "puzzles", {**common, **options})
-        for other, options in {"slow": slow, **CONTESTANTS}.items()
-    }
-    found: dict[str, Result] = measure(contestants, prompts, rounds)
-    return [compare(f"{name}_{other}_vs_slow", found[other], found["slow"]) for other in CONTESTANTS]
+def decoders(model: Model, drawn: bool, slow: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Decode]:
+    """Every contestant on one model, and its slow decoding."""
+    everyone = {"slow": slow, **CONTESTANTS}
+    return {name: decoder(model, drawn, {**common, **options}) for name, options in everyone.items()}
 
 
 @click.command()
@@ -91,12 +82,15 @@ def main(tokens: int, count: int, rounds: int, threads: int, folder: Path | None
         sdar = load_model(str(sdar_folder(Path(place) / "sdar")), dtype="float32", device="cpu")
     drawn = [f"{16 + 5 * number} {number}" for number in range(count)]
     random: dict[str, Any] = {"max_new_tokens": tokens, "block_length": 16}
-    found = [
-        *rows("puzzles", puzzles, BLOCKS, {"max_new_tokens": 16}, held_out_puzzles(4 * count), rounds),
-        *rows("whole", llada, WHOLE, random, drawn, rounds),
-        *rows("blocks", sdar, BLOCKS, random, drawn, rounds),
-    ]
-    report(found, path)
+    races = {
+        "puzzles": (decoders(puzzles, False, BLOCKS, {"max_new_tokens": 16}), held_out_puzzles(4 * count)),
+        "whole": (decoders(llada, True, WHOLE, random), drawn),
+        "blocks": (decoders(sdar, True, BLOCKS, random), drawn),
+    }
+    found: list[Row] = []
+    for name, (contestants, prompts) in races.items():
+        pairs = {f"{name}_{other}_vs_slow": (other, "slow") for other in CONTESTANTS}
+        found += compared(contestants, pairs, prompts, rounds, path, before=found)
     print()
     for row in found:
         print(f"{row.name}: {row.passes} passes in place of {row.baseline_passes}")

@@ -24,9 +24,7 @@ from families import ours
 from families import prompt_ids
 from harness import Answer
 from harness import Decode
-from harness import compare
-from harness import measure
-from harness import report
+from harness import compared
 
 #: Qwen3-0.6B's, by the names of its config; about 596 million weights.
 SHAPE: dict[str, Any] = {
@@ -42,6 +40,7 @@ SHAPE: dict[str, Any] = {
 }
 MASK, BLOCK = 151_669, 32
 PER_PASS = (1, 2, 4)
+BASELINE = "transformers_ar"
 
 
 def checkpoint(folder: Path, dtype: torch.dtype) -> tuple[Path, Qwen3ForCausalLM]:
@@ -87,14 +86,12 @@ def main(tokens: int, length: int, rounds: int, threads: int, dtype: str, path: 
     with tempfile.TemporaryDirectory() as place:
         folder, network = checkpoint(Path(place), chosen)
         model = load_model(str(folder), preset="bd3lm", dtype=dtype, device="cpu")
-    everyone = {"transformers_ar": transformers_ar(network, tokens)}
+    everyone = {BASELINE: transformers_ar(network, tokens)}
     for count in PER_PASS:
         options: dict[str, Any] = {"block_length": BLOCK, "steps": BLOCK // count}
         everyone[f"bd3lm_{count}"] = ours(model, max_new_tokens=tokens, **options)
-    found = measure(everyone, [f"{length} 0"], rounds)
-    baseline = found["transformers_ar"]
-    rows = [compare(f"bd3lm_{count}_vs_transformers_ar", found[f"bd3lm_{count}"], baseline) for count in PER_PASS]
-    report(rows, path)
+    own = [name for name in everyone if name != BASELINE]
+    compared(everyone, {f"{name}_vs_{BASELINE}": (name, BASELINE) for name in own}, [f"{length} 0"], rounds, path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line of benchmarks/gguf.py."""
+"""The command line of benchmarks/gguf_files.py."""
 
 import importlib.util
 import os
@@ -19,11 +19,14 @@ from gguf_bench.contest import MAIN
 from gguf_bench.contest import Case
 from gguf_bench.contest import rows
 from gguf_bench.default import default_rows
+from gguf_bench.turns import HEAD
 from gguf_bench.turns import Row
-from gguf_bench.turns import table
-from gguf_bench.turns import write
+from gguf_bench.turns import line
 from passes import measured
 from passes import put
+from progress import keep
+from progress import say
+from progress import show
 
 
 def limit(threads: int) -> None:
@@ -47,14 +50,14 @@ def cases(
     quants: Sequence[str],
     program: Path | None,
     numbers: dict[str, int],
-) -> Iterator[list[Row]]:
+) -> Iterator[Row]:
     """Rows of one file after the other; each in a folder of its own, which also holds our cache meanwhile."""
     before = os.environ.get("DLLM_CACHE")
     for size, quant, architecture in product(sizes, quants, architectures):
         with TemporaryDirectory() as place:
             os.environ["DLLM_CACHE"] = place
             try:
-                yield rows(Case(architecture, size, quant, program=program, folder=Path(place), **numbers))
+                yield from rows(Case(architecture, size, quant, program=program, folder=Path(place), **numbers))
             finally:
                 del os.environ["DLLM_CACHE"]
                 if before is not None:
@@ -96,24 +99,24 @@ def main(
     if importlib.util.find_spec("llama_cpp") is None:
         raise click.ClickException("llama-cpp-python is not installed; pip install 'dllm-plugins[gguf]'")
     limit(numbers["threads"])
-    head = measured()
-    print(head)
     if default_model:
         unused = {"--diffusion-cli": program, "--architecture": architectures, "--size": sizes}
         for option, value in unused.items():
             if value:
                 raise click.UsageError(f"{option} is of no use with --default-model; leave it out")
-        found = default_rows(quants or ("BF16", "Q8_0", "Q4_0"), numbers["new"], numbers["rounds"])
+        made = default_rows(quants or ("BF16", "Q8_0", "Q4_0"), numbers["new"], numbers["rounds"])
     else:
         if program is None:
-            click.echo(f"skipped llama_diffusion_cli: {MISSING}", err=True)
-        found = []
-        for made in cases(
-            architectures or ARCHITECTURES, sizes or tuple(SHAPES), quants or ("BF16",), program, numbers
-        ):
-            found += made
-            write(found, path)
-    print(table(found))
-    write(found, path)
+            say(f"skipped llama_diffusion_cli: {MISSING}")
+        made = cases(architectures or ARCHITECTURES, sizes or tuple(SHAPES), quants or ("BF16",), program, numbers)
+    found: list[Row] = []
+    lines = [measured(), "", *HEAD]
+    show(*lines)
+    keep(found, path)
+    for row in made:
+        found.append(row)
+        lines.append(line(row))
+        show(lines[-1])
+        keep(found, path)
     if page is not None:
-        put(page, "gguf-default" if default_model else "gguf", f"{head}\n\n{table(found)}")
+        put(page, "gguf-default" if default_model else "gguf", "\n".join(lines))

@@ -1,5 +1,6 @@
 """The shipped model on every backend: which one is the fastest here, and by how much."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -54,11 +55,10 @@ def all_prompts(model: Model, prompts: Sequence[Sequence[int]], config: Sampling
     return decode
 
 
-def default_rows(quants: Sequence[str], new: int, rounds: int) -> list[Row]:
+def default_rows(quants: Sequence[str], new: int, rounds: int) -> Iterator[Row]:
     """Each beside the kernels in bfloat16, `default/MODE/CONTESTANT`; above 1 the contestant is the faster one."""
     loaded = models(quants)
     prompts = [loaded[BASELINE].encode_chat([{"role": "user", "content": text}]) for text in HELD_OUT[:PROMPTS]]
-    made: list[Row] = []
     for mode in MODES:
         config = SamplingConfig(mode=mode, max_new_tokens=new)
         found = in_turns({name: all_prompts(model, prompts, config) for name, model in loaded.items()}, rounds)
@@ -75,5 +75,4 @@ def default_rows(quants: Sequence[str], new: int, rounds: int) -> list[Row]:
             )
             equal = agreement(side.answer, baseline.answer)
             decoding = f"{len(prompts)} prompts, mode {mode}, greedy"
-            made.append(compare(f"default/{mode}/{name}", side, baseline, setting, decoding, equal))
-    return made
+            yield compare(f"default/{mode}/{name}", side, baseline, setting, decoding, equal)

@@ -1,15 +1,13 @@
 """Contestants that decode one prompt in turns, and rows that compare two of them."""
 
-import json
 import statistics
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
-from pathlib import Path
 
 from passes import turns
+from progress import track
 
 SAME = "same tokens"
 
@@ -57,7 +55,7 @@ Decode = Callable[[], Decoded]
 
 def in_turns(contestants: Mapping[str, Decode], rounds: int) -> dict[str, Side]:
     """All of them once unmeasured, then in rounds that begin with another one each time."""
-    answers = {name: decode() for name, decode in contestants.items()}
+    answers = {name: contestants[name]() for name in track(list(contestants), "warming up")}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for name in turns(list(contestants), rounds):
         answers[name] = contestants[name]()
@@ -167,22 +165,16 @@ def agreement(ours: Decoded, baseline: Decoded) -> str:
     return f"{equal} of {len(ours.tokens)} tokens equal, the first {differing[0]} in a row"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """In Markdown."""
-    lines = [
-        "| row | ours | baseline | ratio | ms/pass | theirs | passes | theirs | tokens/s | theirs | tokens |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
+HEAD = (
+    "| row | ours | baseline | ratio | ms/pass | theirs | passes | theirs | tokens/s | theirs | tokens |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def line(row: Row) -> str:
+    """A row of the table."""
+    return (
         f"| `{row.name}` {row.size} {row.quant} | {row.ours:.2f} ms/token | {row.baseline:.2f} | {row.ratio:.2f} | "
         f"{row.ms_per_pass:.1f} | {row.baseline_ms_per_pass:.1f} | {row.passes} | {row.baseline_passes} | "
         f"{row.tokens_per_second:.1f} | {row.baseline_tokens_per_second:.1f} | {row.exactness} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def write(rows: Sequence[Row], path: Path | None) -> None:
-    """What there is so far: a run of all files is long."""
-    if path is not None:
-        path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    )

@@ -5,7 +5,6 @@ sampler calls in alternating rounds; rows hold the medians. `ratio` is their tim
 Comparisons whose project is not there are skipped with what to do about it.
 """
 
-import json
 import statistics
 import sys
 import tempfile
@@ -15,7 +14,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
 from importlib import import_module
@@ -34,6 +32,10 @@ from peers.peer import Peer
 from peers.peer import Setup
 from peers.peer import Size
 from peers.peer import Skip
+from progress import keep
+from progress import say
+from progress import show
+from progress import track
 
 #: In the order of the table.
 MODULES = ("zhz", "nvlabs", "diffusers_llada2", "transformers_gemma")
@@ -95,9 +97,9 @@ def timed(call: Callable[[], Decoded]) -> tuple[float, Decoded]:
 
 def measured(name: str, contest: Contest, setup: Setup, rounds: int) -> Row:
     """Both sides, who begins changing from round to round."""
-    answers = {"ours": contest.ours(), "theirs": contest.theirs()}
+    answers = {side: getattr(contest, side)() for side in track(("ours", "theirs"), f"warming up {name}")}
     seconds: dict[str, list[float]] = {side: [] for side in answers}
-    for turn in range(rounds):
+    for turn in track(range(rounds), f"measuring {name}"):
         for side in ("ours", "theirs") if turn % 2 == 0 else ("theirs", "ours"):
             taken, answers[side] = timed(getattr(contest, side))
             seconds[side].append(taken)
@@ -177,7 +179,7 @@ def made(
                 yield compared(peer, size, dtype, checkouts.get(peer.checkout or ""), rounds)
             except Skip as skip:
                 if str(skip) not in told:
-                    print(f"skipped {peer.name}: {skip}", file=sys.stderr)
+                    say(f"skipped {peer.name}: {skip}")
                 told.add(str(skip))
 
 
@@ -234,16 +236,14 @@ def main(
     peers = chosen(known(), only)
     check_used(peers, checkouts)
     rows: list[Row] = []
-    print(machine())
-    print()
     lines = [*HEAD]
-    print(*HEAD, sep="\n")
+    show(machine(), "", *lines)
+    keep(rows, path)
     for row in made(peers, sizes, DTYPES[dtype], checkouts, rounds):
-        lines.append(line(row))
-        print(lines[-1], flush=True)
         rows.append(row)
-        write(rows, path)
-    write(rows, path)
+        lines.append(line(row))
+        show(lines[-1])
+        keep(rows, path)
     if page is not None:
         put(page, "peers", "\n".join([f"{measured_at()} {dtype}, rounds: {rounds}.", "", *lines]))
 
@@ -254,12 +254,6 @@ def line(row: Row) -> str:
         f"| {row.name} | {row.ours:.2f} s | {row.theirs:.2f} s | {row.ratio:.2f} | {row.passes} | "
         f"{row.their_passes} | {row.tokens_per_forward:.2f} | {row.exactness} |"
     )
-
-
-def write(rows: Sequence[Row], path: Path | None) -> None:
-    """What there is so far: a run of all sizes is long."""
-    if path is not None:
-        path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

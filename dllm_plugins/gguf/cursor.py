@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 from typing import NoReturn
 
-from dllm_plugins.errors import CheckpointError
 from gguf import GGUFValueType
+
+from dllm_plugins.errors import CheckpointError
 
 _SCALARS = {
     GGUFValueType.UINT8: "B",

@@ -13,12 +13,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from dllm_plugins.errors import CheckpointError
-from dllm_plugins.gguf.cursor import Cursor
-from dllm_plugins.reading import regular
 from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType
 from gguf import GGUFValueType
+
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.gguf.cursor import Cursor
+from dllm_plugins.reading import regular
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -5,6 +5,8 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version
 from typing import Any
 
+from gguf import GGMLQuantizationType
+
 from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
 from dllm_plugins.errors import GgufError
@@ -23,7 +25,6 @@ from dllm_plugins.gguf.values import check_values
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
-from gguf import GGMLQuantizationType
 
 PACKAGE = "llama_cpp_python"
 BACKENDS = ("auto", "llama_cpp")

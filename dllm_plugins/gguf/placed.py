@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
+from gguf import GGUFValueType
 from numpy.typing import NDArray
 
-import gguf
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
 from dllm_plugins.gguf.architectures import ARCHITECTURES
@@ -30,7 +31,6 @@ from dllm_plugins.gguf.header import TensorInfo
 from dllm_plugins.gguf.library import complaints
 from dllm_plugins.gguf.library import failed
 from dllm_plugins.gguf.model import GgufModel
-from gguf import GGUFValueType
 
 ARCHITECTURE = "paddleocr"
 #: llama.h, LLAMA_ROPE_TYPE_MROPE.

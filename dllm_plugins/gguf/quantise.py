@@ -8,14 +8,15 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from gguf import GGML_QUANT_SIZES
+from gguf import GGMLQuantizationType
+
 from dllm_plugins.base_model import Progress
 from dllm_plugins.errors import GgufError
 from dllm_plugins.gguf.library import failed
 from dllm_plugins.gguf.library import library
 from dllm_plugins.gguf.names import Entry
 from dllm_plugins.gguf.writing import size_of
-from gguf import GGML_QUANT_SIZES
-from gguf import GGMLQuantizationType
 
 #: llama.cpp's types that need no importance matrix: its number (llama.h, `llama_ftype`) and the type of most matrices.
 TYPES = {

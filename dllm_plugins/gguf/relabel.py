@@ -16,6 +16,9 @@ from dataclasses import field
 from pathlib import Path
 from typing import BinaryIO
 
+from gguf import GGMLQuantizationType
+from gguf import GGUFValueType
+
 from dllm_plugins.base_model import cache_folder
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.architectures import ARCHITECTURES
@@ -23,8 +26,6 @@ from dllm_plugins.gguf.copying import PAGE
 from dllm_plugins.gguf.copying import copy_range
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.whole_files import made_once
-from gguf import GGMLQuantizationType
-from gguf import GGUFValueType
 
 #: Rows of the shared expert that does nothing, for a graph that always has one.
 _IDLE = 32

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+import gguf
 import numpy as np
 import torch
+from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 from torch import Tensor
 
-import gguf
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import TensorInfo
-from gguf import GGMLQuantizationType
 
 _FLOATS = {
     GGMLQuantizationType.F32: torch.float32,

@@ -9,9 +9,10 @@ another shape, is left to it.
 from collections.abc import Iterator
 from typing import Any
 
+from gguf import GGMLQuantizationType
+
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.header import Header
-from gguf import GGMLQuantizationType
 
 #: llama-hparams.h: LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS, LLAMA_ROPE_SCALING_TYPES, llama_expert_gating_func_type.
 MAX_LAYERS, MAX_EXPERTS = 512, 1024

@@ -9,11 +9,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gguf import TokenType
+
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.files import TokenIds
 from dllm_plugins.gguf.architectures import Metadata
 from dllm_plugins.gguf.splitting import named as splitting_of
-from gguf import TokenType
 
 #: Special tokens, by transformers' names and llama.cpp's.
 SPECIAL = {

@@ -7,18 +7,18 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import torch
+from gguf import GGMLQuantizationType
+from gguf import GGUFValueType
 from numpy.typing import NDArray
 from torch import Tensor
 
-import gguf
 from dllm_plugins.base_model import Progress
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.architectures import Metadata
 from dllm_plugins.gguf.names import Entry
-from gguf import GGMLQuantizationType
-from gguf import GGUFValueType
 
 #: What a tensor can be written as without llama.cpp's help.
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -4,11 +4,11 @@ import importlib.util
 import json
 import os
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import click
@@ -40,8 +40,7 @@ from gguf_bench.turns import Side
 from gguf_bench.turns import agreement
 from gguf_bench.turns import compare
 from gguf_bench.turns import in_turns
-from gguf_bench.turns import table
-from gguf_bench.turns import write
+from gguf_bench.turns import line
 from gguf_bench.vocabulary import Vocabulary
 
 FOLDER = Path(command.__file__).parents[1]
@@ -217,16 +216,7 @@ def test_rows_compare_as_many_passes() -> None:
     assert (row.ours, row.baseline, row.ratio, row.ratio_as_run, row.ratio_per_pass) == (25.0, 300.0, 8.0, 12.0, 8.0)
     assert (row.ms_per_pass, row.baseline_ms_per_pass, row.tokens_per_second) == (25.0, 200.0, 40.0)
     assert (row.passes, row.baseline_passes, row.rows, row.baseline_rows, row.weights) == (4, 6, 40, 60, 7)
-    assert "| `a` tiny F32 | 25.00 ms/token | 300.00 | 8.00 | 25.0 | 200.0 | 4 | 6 |" in table([row])
-
-
-def test_rows_are_written(tmp_path: Path) -> None:
-    path = tmp_path / "rows.json"
-    write([compare("a", side(0.1, 4), side(0.2, 4), SETTING, "how", "same tokens")], path)
-    assert [row["name"] for row in json.loads(path.read_text())] == ["a"]
-    write([], path)
-    assert json.loads(path.read_text()) == []
-    write([], None)
+    assert "| `a` tiny F32 | 25.00 ms/token | 300.00 | 8.00 | 25.0 | 200.0 | 4 | 6 |" in line(row)
 
 
 def test_agreement_in_words() -> None:
@@ -257,18 +247,12 @@ def test_names_of_rows(tmp_path: Path) -> None:
     assert name_of(replace(main, size="tiny", quant="Q4_0"), "torch", "whole") == "torch/tiny/Q4_0/whole"
 
 
-def test_the_package_of_the_same_name_is_found() -> None:
-    """By every script of the folder."""
-    code = "import gguf; from gguf import GGUFReader; import gguf.constants; print(gguf.__file__)"
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(FOLDER)},
-        capture_output=True,
-        text=True,
-    )
-    assert found.returncode == 0, found.stderr
-    assert Path(found.stdout.strip()).parent.name == "gguf"
+def test_no_script_hides_a_package() -> None:
+    """Scripts import by bare names, their own folder first: one named as a package would be found in its place."""
+    names = {path.stem for path in FOLDER.iterdir()} - {"README", "__pycache__"}
+    others = [place for place in sys.path if Path(place).resolve() != FOLDER.resolve()]
+    assert not [name for name in names if PathFinder.find_spec(name, others)]
+    assert not names & {"gguf", "llama_cpp"}
 
 
 def test_more_threads_than_processors(machine: None) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from block_rows import Setting
 from block_rows import agreement
-from block_rows import table
+from block_rows import line
 from dllm_plugins import Model
 from dllm_plugins.caches.kept import KeptPrefixes
 from engine_share import Parts
@@ -86,7 +86,7 @@ def test_rows_of_comparisons() -> None:
     """Both ratios, and words about the result."""
     row = Setting(16, 256, 30, None).row("a_vs_b", 2.0, 3.0, "bfloat16", "exact")
     assert (row.ratio, row.times_baseline, row.rows, row.prefix) == (1.5, 0.6667, 16, 256)
-    assert "| `a_vs_b` | 2.00 ms/pass | 3.00 | 0.667 | 16 | 256 | exact |" in table([row])
+    assert "| `a_vs_b` | 2.00 ms/pass | 3.00 | 0.667 | 16 | 256 | exact |" in line(row)
     logits = torch.eye(4)
     assert agreement(logits, logits) == "4 of 4 tokens equal, logits 0.0% apart"
     assert agreement(logits, logits.flip(0)).startswith("0 of 4")

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from dllm_plugins.errors import CheckpointError
-from dllm_plugins.gguf.header import read_header
 from gguf import GGMLQuantizationType
 from gguf import GGUFReader
 from gguf import GGUFValueType
 from gguf import GGUFWriter
+
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.gguf.header import read_header
 
 
 def write(path: Path, **more: Any) -> Path:

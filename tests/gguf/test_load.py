@@ -7,9 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
-import gguf
 from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 
-import gguf
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError

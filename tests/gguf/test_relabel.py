@@ -9,12 +9,13 @@ import torch
 
 pytest.importorskip("llama_cpp", reason="pip install 'dllm-plugins[gguf]'")
 
+from gguf import GGUFReader
+from gguf import GGUFWriter
+
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.convert import convert
 from dllm_plugins.gguf.header import read_header
 from dllm_plugins.gguf.relabel import with_memory
-from gguf import GGUFReader
-from gguf import GGUFWriter
 
 from .checkpoints import VOCABULARY
 from .checkpoints import make

@@ -13,6 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 pytest.importorskip("llama_cpp", reason="pip install 'dllm-plugins[gguf]'")
 
+from gguf import GGUFWriter
+
 from dllm_plugins.base_model import base_folder
 from dllm_plugins.base_model import gguf_path
 from dllm_plugins.base_model import is_ready
@@ -25,7 +27,6 @@ from dllm_plugins.gguf.splitting import SPLITS
 from dllm_plugins.gguf.splitting import canonical
 from dllm_plugins.gguf.splitting import named
 from dllm_plugins.gguf.splitting import splitter
-from gguf import GGUFWriter
 
 from .checkpoints import make
 from .passes import llama_logits

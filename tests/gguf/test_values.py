@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf import GGMLQuantizationType
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.convert import convert
@@ -17,7 +18,6 @@ from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
 from dllm_plugins.gguf.model import GgufModel
 from dllm_plugins.gguf.values import check_values
-from gguf import GGMLQuantizationType
 
 from . import tiny
 from .checkpoints import KINDS

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,8 +18,6 @@ from transformers import Qwen3Config
 from transformers import Qwen3ForCausalLM
 from transformers import Qwen3MoeConfig
 from transformers import Qwen3MoeForCausalLM
-
-import gguf
 
 Array = np.ndarray[Any, Any]
 VOCABULARY = 311
