@@ -74,21 +74,43 @@ def parameters_of(rule: CommitRule | RevocationRule) -> str:
 
 
 def family_table() -> str:
-    """Every family in one line: what it is, how it decodes, how we know."""
-    lines = [
-        "| family | checkpoints | licence | attention | cache | shift | decodes with | block | mask id | verified |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Every family in one line that fits a screen."""
+    lines = ["| family | a checkpoint | decodes with | cache | block |", "|---|---|---|---|---|"]
     for name, layout in sorted(LAYOUTS.items()):
-        checkpoints = "<br>".join(f"`{checkpoint}`" for checkpoint in layout.checkpoints)
-        mask = "none" if layout.noise == "uniform" else layout.mask_id or "from its files"
-        label = f"`{name}`<br>say `family`" if layout.named_only else f"`{name}`"
+        named = " *" if layout.named_only else ""
+        chosen = f"`{layout.modes['diffusion']}`" if "diffusion" in layout.modes else "say `preset`"
+        cache = "on request" if layout.attention == "bidirectional" else cache_of(layout)
         lines.append(
-            f"| {label} | {checkpoints} | {layout.licence} | {layout.attention}, as {layout.classes} | "
-            f"{cache_of(layout)} | {'by one' if layout.shifted else 'none'} | {samplers_of(layout)} | "
-            f"{layout.block_length} | {mask} | {layout.verified}{recorded(layout)} |"
+            f"| [`{name}`](families-in-detail.md#{name}){named} | `{layout.checkpoints[0]}` | {chosen} | {cache} | "
+            f"{layout.block_length} |"
         )
     return "\n".join(lines)
+
+
+def family_details() -> str:
+    """All that is known of every family, each under its own heading."""
+    return "\n\n".join(f"## `{name}`\n\n{details(layout)}" for name, layout in sorted(LAYOUTS.items()))
+
+
+def details(layout: Layout) -> str:
+    """One family as a list."""
+    mask = (
+        "none: open positions hold random tokens" if layout.noise == "uniform" else layout.mask_id or "from its files"
+    )
+    said = {
+        "checkpoints": ", ".join(f"`{checkpoint}`" for checkpoint in layout.checkpoints),
+        "licence": layout.licence,
+        "attention": f"{layout.attention}, as {layout.classes}",
+        "cache": cache_of(layout),
+        "shift": "by one" if layout.shifted else "none",
+        "decodes with": samplers_of(layout),
+        "block": f"{layout.block_length} positions, where its config does not say otherwise",
+        "mask id": mask,
+        "verified": f"{layout.verified}{recorded(layout)}",
+    }
+    if layout.named_only:
+        said["name it"] = f"`family='{layout.name}'`: the config looks like an ordinary model's"
+    return "\n".join(f"- {name}: {value}" for name, value in said.items())
 
 
 def recorded(layout: Layout) -> str:
@@ -108,9 +130,9 @@ def samplers_of(layout: Layout) -> str:
     modes = [f"{mode}: `{sampler}`" for mode, sampler in layout.modes.items()]
     chosen = layout.modes.get("diffusion")
     if chosen is None:
-        return "<br>".join([*modes, "say `preset`: " + ", ".join(f"`{name}`" for name in layout.samplers)])
+        return ", ".join([*modes, "say `preset`: " + ", ".join(f"`{name}`" for name in layout.samplers)])
     others = [f"`{name}`" for name in layout.samplers if name not in layout.modes.values()]
-    return "<br>".join(modes + ([f"or {', '.join(others)}"] if others else []))
+    return ", ".join(modes + ([f"or {', '.join(others)}"] if others else []))
 
 
 def sampler_table() -> str:
@@ -145,6 +167,7 @@ GENERATED = {
     "rules": rule_table,
     "revocations": revocation_table,
     "families": family_table,
+    "family-details": family_details,
     "samplers": sampler_table,
     "refused": refused_table,
 }
@@ -174,6 +197,13 @@ def unknown_commands(page: Path) -> list[str]:
     return [f"{page.relative_to(ROOT)}: no target `make {name}`" for name in named if name not in targets]
 
 
+def doubled_tables() -> list[str]:
+    """Tables that stand on more than one page, where they would disagree one day."""
+    names = [name for page in PAGES for name in re.findall(r"<!-- ([\w-]+) -->\n", page.read_text(encoding="utf-8"))]
+    filled = sorted({name for name in names if name not in ("end", "output") and names.count(name) > 1})
+    return [f"two pages hold the table {name!r}; link from one to the other" for name in filled]
+
+
 def long_files() -> list[str]:
     """Source files over the agreed length."""
     files = [path for top in ("dllm_plugins", "adapters", "kernels") for path in (ROOT / top).rglob("*.py")]
@@ -187,7 +217,7 @@ def long_files() -> list[str]:
 
 def main(write: bool) -> int:
     """Print what is wrong; returns the number of findings."""
-    problems = long_files()
+    problems = long_files() + doubled_tables()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         if generated(text) != text:
