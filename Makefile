@@ -32,7 +32,7 @@ gguf: $(VENV)/gguf  ## install llama.cpp for GGUF files: minutes, with a C++ com
 test: setup  ## run all tests
 	$(BIN)/python -m pytest
 
-fuzz: setup  ## damaged files of every kind for minutes: DLLM_FUZZ_SECONDS each, DLLM_FUZZ_SEED for other ones
+fuzz: setup  ## damaged files, and many callers at random: DLLM_FUZZ_SECONDS each (120), DLLM_FUZZ_SEED for others
 	DLLM_FUZZ_SECONDS=$${DLLM_FUZZ_SECONDS:-120} $(BIN)/python -m pytest tests/fuzz
 
 lint: $(VENV)/installed  ## ruff
