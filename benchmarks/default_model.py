@@ -20,10 +20,14 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from dllm_plugins.base_model import gguf_path
 from dllm_plugins.base_model import require_base
+from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from harness import Answer
 from harness import Decode
 from harness import compared
+from harness import table
+from passes import measured
+from passes import put
 
 MODES = ("speculative", "diffusion")
 DRAFT_LENGTHS = (1, 2, 3, 4)
@@ -122,14 +126,22 @@ def find_gguf(path: Path | None, say: Callable[[str], None]) -> Path | None:
 @click.option("--rounds", default=3, show_default=True, help="Medians are over this many.")
 @click.option("--dtype", default="auto", show_default=True, help="Our engine's dtype.")
 @click.option("--gguf", type=click.Path(path_type=Path), help="GGUF file for llama.cpp.")
-def main(path: Path | None, prompts: int, tokens: int, rounds: int, dtype: str, gguf: Path | None) -> None:
+@click.option("--markdown", "page", type=click.Path(path_type=Path), help="Put the table into this page.")
+def main(
+    path: Path | None, prompts: int, tokens: int, rounds: int, dtype: str, gguf: Path | None, page: Path | None
+) -> None:
     """Measure and print a table."""
     model = load_model("dllm", dtype=dtype)
     everyone = contestants(model, tokens, find_gguf(gguf, click.echo))
     lengths = [f"speculative_{length}" for length in other_drafts(model)]
     baselines = [name for name in everyone if name not in (*MODES, *lengths)]
     pairs = [(name, "ar") for name in lengths] + [(mode, baseline) for mode in MODES for baseline in baselines]
-    compared(everyone, {f"{own}_vs_{other}": (own, other) for own, other in pairs}, HELD_OUT[:prompts], rounds, path)
+    named = {f"{own}_vs_{other}": (own, other) for own, other in pairs}
+    rows = compared(everyone, named, HELD_OUT[:prompts], rounds, path)
+    if page is not None:
+        ours_in = str(choose_dtype(dtype, torch.device("cpu"))).removeprefix("torch.")
+        head = f"{measured()} {prompts} prompts, at most {tokens} tokens, rounds: {rounds}, our engine in {ours_in}."
+        put(page, "default-model", f"{head}\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

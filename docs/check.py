@@ -197,6 +197,14 @@ def unknown_commands(page: Path) -> list[str]:
     return [f"{page.relative_to(ROOT)}: no target `make {name}`" for name in named if name not in targets]
 
 
+def times_of_nowhere(page: Path) -> list[str]:
+    """Tables of times that no benchmark has put there, between `<!-- NAME -->` and `<!-- end -->`."""
+    text = page.read_text(encoding="utf-8")
+    by_hand = re.sub(r"<!-- (?!output|end)[\w-]+ -->\n.*?<!-- end -->", "", text, flags=re.DOTALL)
+    found = [line for line in by_hand.splitlines() if line.startswith("|") and re.search(r"\bms/(token|pass)\b", line)]
+    return [f"{page.relative_to(ROOT)}: times that no benchmark wrote: {line}" for line in found[:1]]
+
+
 def doubled_tables() -> list[str]:
     """Tables that stand on more than one page, where they would disagree one day."""
     names = [name for page in PAGES for name in re.findall(r"<!-- ([\w-]+) -->\n", page.read_text(encoding="utf-8"))]
@@ -225,7 +233,7 @@ def main(write: bool) -> int:
                 page.write_text(generated(text), encoding="utf-8")
             else:
                 problems.append(f"{page.relative_to(ROOT)}: a generated table is old; run python docs/check.py --write")
-        problems += broken_links(page) + unknown_commands(page)
+        problems += broken_links(page) + unknown_commands(page) + times_of_nowhere(page)
     for problem in problems:
         sys.stderr.write(problem + "\n")
     return len(problems)
