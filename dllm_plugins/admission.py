@@ -12,6 +12,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.request import Request
+from dllm_plugins.said import said
 from dllm_plugins.strategies.base import Strategy
 
 
@@ -23,7 +24,7 @@ def strategy_of(strategies: Mapping[str, Strategy], mode: str | None, spec: Mode
     known = {name: spec.strategies.get(name, name) for name in spec.modes}
     strategy = strategies.get(known.get(mode or "", ""))
     if strategy is None and mode is not None and mode in spec.refused:
-        raise OptionError(f"mode {mode!r} is not served by {spec.name}: {spec.refused[mode]}")
+        raise OptionError(said("mode {!r} is not served by {}: {}", mode, spec.name, spec.refused[mode]))
     if strategy is None:
         served = ", ".join(name for name, strategy in known.items() if strategy in strategies)
         raise OptionError(f"unknown mode {mode!r}; modes of {spec.name}: {served}")

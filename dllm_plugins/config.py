@@ -1,18 +1,16 @@
 """SamplingConfig: every option of a request, validated and documented in one place."""
 
-from collections.abc import Iterable
 from typing import Any
 from typing import Literal
 from typing import Self
 
-from pydantic import BaseModel
-from pydantic import ConfigDict
 from pydantic import Field
-from pydantic import ValidationError
 from pydantic import field_validator
 
+from dllm_plugins.checked import Checked
 from dllm_plugins.errors import OptionError
-from dllm_plugins.limits import shown
+from dllm_plugins.said import Option
+from dllm_plugins.said import said
 
 LARGEST_SEED = 2**63 - 1
 
@@ -20,7 +18,7 @@ LARGEST_SEED = 2**63 - 1
 COMMON_OPTIONS = frozenset({"mode", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop", "stats"})
 
 
-class SamplingConfig(BaseModel):
+class SamplingConfig(Checked):
     """How one request is decoded.
 
     An option left at ``None`` takes the mode's default. An option that the chosen mode
@@ -28,8 +26,6 @@ class SamplingConfig(BaseModel):
 
     :raises OptionError: for an unknown option or a value out of range.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     mode: str | None = Field(
         default=None,
@@ -94,10 +90,8 @@ class SamplingConfig(BaseModel):
     stats: bool = Field(default=False, description="measure where the time goes: seconds by part in the statistics")
 
     def __init__(self, **options: Any) -> None:
-        try:
-            super().__init__(**options)
-        except ValidationError as error:
-            raise OptionError(explain(error)) from None
+        # Type checkers would take pydantic's own, which knows nothing of options that are read from texts.
+        super().__init__(**options)
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -126,9 +120,14 @@ class SamplingConfig(BaseModel):
         """
         for name in ("top_k", "top_p"):
             if self.temperature == 0 and getattr(self, name) is not None:
+                option, value = Option(name), getattr(self, name)
                 raise OptionError(
-                    f"{name}={getattr(self, name)} has no effect at temperature 0; "
-                    f"set temperature above 0 or leave {name} out"
+                    said(
+                        "{}={} has no effect at {temperature} 0; set {temperature} above 0 or leave {} out",
+                        option,
+                        value,
+                        option,
+                    )
                 )
 
 
@@ -144,19 +143,3 @@ def value_range(option: str) -> str:
         if hasattr(item, name)
     }
     return ", ".join(f"{words} {found[name]}" for name, words in _LIMITS.items() if name in found)
-
-
-def explain(error: ValidationError, known: Iterable[str] | None = None) -> str:
-    """A validation error in one line that names each option, its value and what is wanted, or what is known.
-
-    :param known: the options there are; those of SamplingConfig if not given.
-    """
-    lines = []
-    for item in error.errors():
-        name, value = ".".join(str(part) for part in item["loc"]) or "options", shown(item["input"])
-        if item["type"] == "extra_forbidden":
-            names = ", ".join(sorted(known or SamplingConfig.model_fields))
-            lines.append(f"unknown option {name}={value}; known options: {names}")
-        else:
-            lines.append(f"option {name}={value}: {item.get('ctx', {}).get('error', item['msg'])}")
-    return "; ".join(lines)

@@ -1,8 +1,40 @@
 """One exception hierarchy. Every message names the offending value and what mends it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dllm_plugins.said import PLAIN
+from dllm_plugins.said import Dialect
+from dllm_plugins.said import Said
+
 
 class DllmError(Exception):
-    """Base class of everything this package raises on purpose."""
+    """Base class of everything this package raises on purpose.
+
+    Its message is a text, or a :class:`~dllm_plugins.said.Said` that hosts tell in their own words.
+    """
+
+    dialect: Dialect = PLAIN
+
+    def __str__(self) -> str:
+        return self.said.told(self.dialect)
+
+    @property
+    def said(self) -> Said:
+        """What it says, before a host tells it."""
+        found = self.args[0] if self.args else ""
+        return found if isinstance(found, Said) else Said("{}", (found,))
+
+
+@contextmanager
+def calling(dialect: Dialect) -> Iterator[None]:
+    """Let what is raised inside name options as a host does; the innermost host counts."""
+    try:
+        yield
+    except DllmError as error:
+        if error.dialect is PLAIN:
+            error.dialect = dialect
+        raise
 
 
 class OptionError(DllmError, ValueError):

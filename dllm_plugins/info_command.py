@@ -78,6 +78,8 @@ def _backend_lines(model: str, options: dict[str, Any]) -> dict[str, str]:
     if backend in ("auto", "kernels"):
         lines["faster"] = "; ".join(chosen.faster) or "nothing: these kernels are the fastest for this machine"
     lines["llama.cpp"] = installed()
+    if chosen.sampler:
+        lines["sampler"] = chosen.sampler
     if chosen.modes:
         lines["modes"] = ", ".join(chosen.modes)
     return lines

@@ -106,11 +106,13 @@ class Job:
         """The end of the row: `answer` and its figures."""
         row = self.row
         tentative = self.strategy.tentative(row, spec)
+        # Of the canvas behind the answer; the suffix was given.
+        settled = tentative[: len(tentative) - len(row.suffix)]
         usage = Usage(
             prompt_tokens=row.prompt,
             cached_tokens=row.cached,
             useful_tokens=len(answer),
-            canvas_tokens=len(row.generated) + sum(token is not None for token in tentative),
+            canvas_tokens=len(row.generated) + sum(token is not None for token in settled),
             passes=self.passes,
             rows=self.forwarded,
             seconds=time.perf_counter() - self.began,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.said import shown
 
 LAYERS = 1024
 EXPERTS = 1 << 16
@@ -40,17 +41,6 @@ def whole(value: Any, name: str, origin: str, least: int, most: int) -> int:
             f"download the checkpoint again"
         )
     return value
-
-
-def shown(value: Any) -> str:
-    """A value for an error, cut where it is long."""
-    huge = isinstance(value, int) and abs(value) > 10**40
-    text = f"a number of {_digits(value)} digits" if huge else repr(value)
-    return text if len(text) <= 80 else f"{text[:80]} ..."
-
-
-def _digits(value: int) -> int:
-    return int(abs(value).bit_length() * math.log10(2)) + 1
 
 
 _LIMITS = (

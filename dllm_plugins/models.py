@@ -8,15 +8,23 @@ from dataclasses import fields
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import NoneType
 from typing import Any
+from typing import get_args
+from typing import get_origin
 
 from dllm_plugins import plugins
 from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import PluginError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.quietly import quiet_transformers
+from dllm_plugins.said import Option
+from dllm_plugins.said import said
+from dllm_plugins.said import shown
+from dllm_plugins.unknown import unknown_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +60,28 @@ class LoadOptions:
     denoiser: str | Path | None = None
     dtype: str = "auto"
     device: str = "auto"
-    device_map: "str | dict[str, str | int] | None" = None
+    device_map: str | dict[str, str | int] | None = None
     backend: str = "auto"
     weights: str = "auto"
     compile: bool = False
     family: str | None = None
     preset: str | None = None
     mask_id: int | None = None
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value, kinds = getattr(self, option.name), [get_origin(kind) or kind for kind in _kinds(option.type)]
+            if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
+                wanted = " or ".join(_KINDS[kind] for kind in kinds)
+                raise OptionError(said("{}={}: give {}", Option(option.name), shown(value), wanted))
+
+
+#: What the values of options are, for people.
+_KINDS = {str: "a text", Path: "a path", bool: "True or False", int: "a number", dict: "a mapping", NoneType: "None"}
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) or (annotation,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +150,14 @@ class Chosen:
 
     :param faster: what would compute it faster, and why it cannot here.
     :param modes: what the model can serve, its default first; empty if that is not known before it is loaded.
+    :param sampler: what decodes in mode `diffusion`, and what says so; empty where there is no choice.
     """
 
     backend: str
     reason: str
     faster: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
+    sampler: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,15 +239,15 @@ def _load_options(given: dict[str, Any]) -> LoadOptions:
     known = {field.name for field in fields(LoadOptions)}
     for option, value in given.items():
         if option not in known:
-            raise OptionError(
-                f"unknown option {option}={value!r} of load_model; known options: {', '.join(sorted(known))}"
-            )
+            raise OptionError(unknown_option(option, value, known, " of load_model"))
     return LoadOptions(**given)
 
 
 def _found(name: str) -> Preset:
     """What loads a model: the registered one of that name, else the loader of files, folders and hub ids."""
-    presets = plugins.presets()
+    if not isinstance(name, str | Path) or "\0" in str(name):
+        raise PluginError(f"model {shown(name)}: give a name, a folder, a hub id or a GGUF file, as a text")
+    name, presets = str(name), plugins.presets()
     if name in presets or not (is_gguf(name) or "/" in name or Path(name).is_dir()):
         return plugins.find("model", name, presets)
     loader = import_module(f"dllm_plugins.{'gguf.load' if is_gguf(name) else 'families.hub'}")

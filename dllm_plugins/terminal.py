@@ -11,13 +11,19 @@ from rich.progress import TaskID
 
 from dllm_plugins.base_model import Progress as Report
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import calling
+from dllm_plugins.said import PLAIN
+from dllm_plugins.said import Dialect
 
 
 @contextmanager
 def clean_errors() -> Iterator[None]:
-    """Show our errors as click shows its own: one line, no traceback."""
+    """Show our errors as click shows its own: one line, no traceback, in the words of the command's host."""
+    context = click.get_current_context(silent=True)
+    host = None if context is None else context.obj
     try:
-        yield
+        with calling(host if isinstance(host, Dialect) else PLAIN):
+            yield
     except DllmError as error:
         raise click.ClickException(str(error)) from error
 

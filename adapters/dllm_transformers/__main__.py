@@ -5,6 +5,7 @@ checkpoint that they, `from_pretrained` and `pipeline` load.
 """
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -12,6 +13,11 @@ from transformers.cli.transformers import app
 
 import dllm_transformers
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import calling
+from dllm_plugins.said import Dialect
+
+#: What the command calls export's arguments.
+_HERE = Dialect({"base": "--base", "denoiser": "--denoiser", "dtype": "--dtype"})
 
 
 @app.command()
@@ -23,11 +29,17 @@ def export(
 ) -> None:
     """Write dllm-plugins' default model, base and denoiser, as one checkpoint."""
     try:
-        made = dllm_transformers.export(folder, base, denoiser, dtype)
+        with calling(_HERE):
+            made = dllm_transformers.export(folder, base, denoiser, dtype)
     except DllmError as error:
         sys.exit(f"Error: {error}")
     sys.stdout.write(f"The tri-mode model is in {made}.\n")
 
 
 if __name__ == "__main__":
+    with suppress(ImportError):
+        # Without what servers need, transformers' own command says so.
+        from dllm_transformers import serving
+
+        serving.prepare()
     app(prog_name="python -m dllm_transformers")

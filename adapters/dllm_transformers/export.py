@@ -23,6 +23,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.families.smollm2 import base_place
 from dllm_plugins.families.smollm2 import shipped_denoiser
+from dllm_plugins.said import said
 from dllm_plugins.whole_files import alone
 from dllm_plugins.whole_files import whole
 from dllm_transformers.modeling import TriModeForCausalLM
@@ -50,7 +51,7 @@ def export(
     target = Path(folder)
     _check_empty(target)
     if dtype not in DTYPES:
-        raise OptionError(f"dtype={dtype!r} is unknown; use {', '.join(DTYPES)}")
+        raise OptionError(said("{dtype}={!r} is unknown; use {}", dtype, ", ".join(DTYPES)))
     place = base_place(base)
     tokenizer = load_tokenizer(place)
     tensors, _ = read_low_rank(Path(denoiser or shipped_denoiser()))

@@ -2,19 +2,37 @@
 
 import copy
 import inspect
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
 from functools import partial
+from traceback import walk_tb
 from typing import Any
 
 from transformers import GenerationConfig
 from transformers import PreTrainedModel
 from transformers.generation.utils import GenerationMixin
 
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import calling
+from dllm_plugins.unknown import unknown_option
 from dllm_transformers.asked import asked_for
+from dllm_transformers.asked import option_names
 from dllm_transformers.drawing import wants_sampling
 from dllm_transformers.host import outside_ours
 from dllm_transformers.options import refuse_arguments
 from dllm_transformers.options import refuse_options
 from dllm_transformers.strategy import block_diffusion
+from dllm_transformers.values import TRANSFORMERS
+from dllm_transformers.values import check_config
+from dllm_transformers.values import check_helpers
+
+#: What transformers hands on to whatever computes, or takes out of the arguments itself.
+_HANDED_ON = frozenset(
+    {"input_ids", "cache", "past_key_values", "inputs_embeds", "logits_to_keep", "trust_remote_code"}
+)
 
 
 def generate(
@@ -53,8 +71,11 @@ def generate(
             "negative_prompt_attention_mask": negative_prompt_attention_mask,
         }
     )
+    check_config(generation_config)
+    check_helpers(streamer, logits_processor, stopping_criteria)
     asked = asked_for(model, generation_config, kwargs, outside_ours(inspect.currentframe()))
     refuse_options(asked, logits_processor or [])
+    _refuse_unknown(model, kwargs)
     wanted = wants_sampling(asked)
     if wanted is not None and generation_config is not None:
         generation_config = copy.copy(generation_config)
@@ -68,12 +89,45 @@ def generate(
         generation_config = copy.copy(config)
         generation_config.stop_strings = None
     strategy = partial(block_diffusion, streamer=streamer, tokenizer=tokenizer, stop_strings=stop_strings)
-    return GenerationMixin.generate(
-        model,
-        inputs,
-        generation_config=generation_config,
-        logits_processor=logits_processor,
-        stopping_criteria=stopping_criteria,
-        custom_generate=strategy,
-        **kwargs,
-    )
+    with calling(TRANSFORMERS), _arguments_of_transformers():
+        return GenerationMixin.generate(
+            model,
+            inputs,
+            generation_config=generation_config,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            custom_generate=strategy,
+            **kwargs,
+        )
+
+
+@contextmanager
+def _arguments_of_transformers() -> Iterator[None]:
+    """What transformers raises before it calls our strategy is about the call's arguments: an error of ours."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DllmError) or _is_from_strategy(error):
+            raise
+        raise OptionError(
+            f"generate() of transformers does not take these arguments ({type(error).__name__}: {error}); change what "
+            f"it names"
+        ) from error
+
+
+def _is_from_strategy(error: Exception) -> bool:
+    """Whether it came out of the strategy: its own, a streamer's or a criterion's."""
+    return any(frame.f_code is block_diffusion.__code__ for frame, _ in walk_tb(error.__traceback__))
+
+
+def _refuse_unknown(model: Any, kwargs: Mapping[str, Any]) -> None:
+    """Refuse arguments that neither transformers, nor the strategy, nor the model's forward has.
+
+    :raises OptionError: saying what there is.
+    """
+    functions = (block_diffusion, inspect.unwrap(GenerationMixin.generate), model.forward)
+    known = option_names().union(_HANDED_ON, *(inspect.signature(function).parameters for function in functions))
+    for name, value in kwargs.items():
+        if name not in known:
+            with calling(TRANSFORMERS):
+                raise OptionError(unknown_option(name, value, SamplingConfig.model_fields, " of generate()"))

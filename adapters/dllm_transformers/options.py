@@ -17,8 +17,10 @@ from transformers.generation.stopping_criteria import MaxLengthCriteria
 from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
+from dllm_plugins.said import shown
 from dllm_transformers.host import REFUSED
 from dllm_transformers.prefix import PrefixCache
+from dllm_transformers.values import check_values
 
 #: What the engine does itself, from the generation config.
 _WARPERS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper)
@@ -83,9 +85,10 @@ def refuse_options(asked: dict[str, Any], processors: Sequence[Any]) -> None:
     :param processors: those that the user handed in.
     :raises OptionError: naming the argument and what to do instead.
     """
+    check_values(asked)
     for name, value in asked.items():
         if name not in HONOURED and not asks_for_nothing(name, value):
-            raise OptionError(f"{name}={value!r}: {_REMEDIES.get(name, _PROCESSOR)}")
+            raise OptionError(f"{name}={shown(value)}: {_REMEDIES.get(name, _PROCESSOR)}")
     for item in processors:
         if not isinstance(item, _WARPERS):
             raise OptionError(f"{type(item).__name__}: {_PROCESSOR}")

@@ -17,6 +17,7 @@ from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.request import Request
+from dllm_plugins.said import shown
 from dllm_transformers.asked import option_names
 from dllm_transformers.decode import decode
 from dllm_transformers.delivery import delivery
@@ -40,6 +41,8 @@ from dllm_transformers.output import output_of
 from dllm_transformers.output import sequences_of
 from dllm_transformers.prefix import prefix_cache
 from dllm_transformers.prefix import strategy_of
+from dllm_transformers.values import check_helpers
+from dllm_transformers.values import check_tensors
 from dllm_transformers.weights import shared_model_of
 
 
@@ -90,6 +93,8 @@ def block_diffusion(
     """
     given = given_to_generate(model, inspect.currentframe())
     config = generation_config or model.generation_config
+    check_tensors(input_ids, model_kwargs)
+    check_helpers(streamer or given.streamer, logits_processor, stopping_criteria)
     refuse_arguments(given.refused)
     # Called by hand, everything in the config is the caller's.
     asked = vars(config) if given.asked is None else given.asked
@@ -156,9 +161,14 @@ def _stop_string_criteria(
 ) -> StopStringCriteria:
     if tokenizer is None:
         raise OptionError(
-            f"stop_strings={stop_strings!r} needs the model's tokenizer; pass tokenizer=tokenizer beside it"
+            f"stop_strings={shown(stop_strings)} needs the model's tokenizer; pass tokenizer=tokenizer beside it"
         )
-    return StopStringCriteria(tokenizer=tokenizer, stop_strings=stop_strings)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise OptionError(f"tokenizer={shown(tokenizer)} is no tokenizer; pass the model's")
+    texts = [stop_strings] if isinstance(stop_strings, str) else stop_strings
+    if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise OptionError(f"stop_strings={shown(stop_strings)}: give a text or a list of texts, none of them empty")
+    return StopStringCriteria(tokenizer=tokenizer, stop_strings=list(texts))
 
 
 def _prompts(input_ids: Tensor, mask: Tensor | None) -> list[list[int]]:

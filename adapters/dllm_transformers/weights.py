@@ -17,6 +17,7 @@ from dllm_plugins.families.smollm2 import build_auto
 from dllm_plugins.families.smollm2 import make_spec
 from dllm_plugins.families.smollm2 import shipped_denoiser
 from dllm_plugins.models import Model
+from dllm_plugins.said import shown
 from dllm_plugins.sharing import SharedModel
 from dllm_transformers.tri_mode import DENOISER_PREFIX
 from dllm_transformers.tri_mode import denoiser_tensors
@@ -49,6 +50,8 @@ def shared_model_of(model: PreTrainedModel, denoiser: str | Path | None) -> Shar
     :param denoiser: file with the denoiser's weights; None for the model's own or the shipped ones.
     :raises CheckpointError: if the model is not of a supported family.
     """
+    if denoiser is not None and not isinstance(denoiser, str | Path):
+        raise OptionError(f"denoiser={shown(denoiser)}: give the path of a file, or leave it out")
     path = None if denoiser is None else Path(denoiser)
     found = _fingerprint(model, path)
     known = _made.get(model)

@@ -13,22 +13,30 @@ from langchain_core.language_models.base import LangSmithParams
 from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import SecretStr
+from pydantic import ValidationError
 from pydantic import model_validator
 
+from dllm_plugins.checked import Numbers
+from dllm_plugins.checked import explain
 from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import calling
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
 from langchain_dllm.call import CALL
+from langchain_dllm.call import LANGCHAIN
 from langchain_dllm.call import LOADING
 from langchain_dllm.call import SAMPLING
 from langchain_dllm.call import Call
 from langchain_dllm.call import call_of
 from langchain_dllm.call import changes_of
+from langchain_dllm.call import in_engine_words
 
+#: Fields of ours that are no options of a call, and the best known of LangChain's.
+_ALSO = ("streaming", "api_key", "cache", "callbacks", "rate_limiter", "tags", "metadata", "verbose")
 _log = logging.getLogger(__name__)
 
 
-class EngineModel(BaseLanguageModel[Any]):
+class EngineModel(Numbers, BaseLanguageModel[Any]):
     """A LangChain model that the engine runs.
 
     Every sampling option is a field and may be overridden in a call, for example
@@ -87,6 +95,13 @@ class EngineModel(BaseLanguageModel[Any]):
     ls_type: ClassVar[Literal["chat", "llm"]]
     call_options: ClassVar[tuple[str, ...]] = CALL
 
+    def __init__(self, **given: Any) -> None:
+        with calling(LANGCHAIN):
+            try:
+                super().__init__(**given)
+            except ValidationError as error:
+                raise OptionError(explain(error, in_engine_words((*CALL, *LOADING, *_ALSO)))) from None
+
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         self._call(None, {})
@@ -131,7 +146,8 @@ class EngineModel(BaseLanguageModel[Any]):
     def _shared(self, name: str) -> SharedModel:
         """The model of this name, loaded at its first use."""
         if name not in self._loaded:
-            self._loaded[name] = shared_model(name, **{key: getattr(self, key) for key in LOADING})
+            with calling(LANGCHAIN):
+                self._loaded[name] = shared_model(name, **{key: getattr(self, key) for key in LOADING})
         return self._loaded[name]
 
     def __getstate__(self) -> dict[Any, Any]:

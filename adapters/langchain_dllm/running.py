@@ -8,10 +8,12 @@ from contextlib import closing
 
 from dllm_plugins.errors import PassError
 from dllm_plugins.errors import RequestError
+from dllm_plugins.errors import calling
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
 from dllm_plugins.request import Request
 from dllm_plugins.sharing import SharedModel
+from langchain_dllm.call import LANGCHAIN
 from langchain_dllm.call import Call
 from langchain_dllm.together import Events
 from langchain_dllm.together import seat
@@ -59,7 +61,7 @@ def run(shared: SharedModel, requests: Sequence[Request], call: Call) -> Events:
     limits = _Limits(call)
     while True:
         try:
-            with closing(_source(shared, requests)) as source:
+            with calling(LANGCHAIN), closing(_source(shared, requests)) as source:
                 for place, event in source:
                     limits.check(event)
                     yield place, event
@@ -84,10 +86,11 @@ async def arun(shared: SharedModel, request: Request, call: Call) -> AsyncGenera
     limits = _Limits(call)
     while True:
         try:
-            async with aclosing(shared.astream(request)) as source:
-                async for event in source:
-                    limits.check(event)
-                    yield event
+            with calling(LANGCHAIN):
+                async with aclosing(shared.astream(request)) as source:
+                    async for event in source:
+                        limits.check(event)
+                        yield event
             return
         except PassError as error:
             limits.retry(error)

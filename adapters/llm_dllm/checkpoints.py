@@ -21,6 +21,8 @@ from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.hub import tokenizer_of
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
+from dllm_plugins.families.presets import PresetChoice
+from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.gguf.load import check_order
 from dllm_plugins.gguf.load import text_of
@@ -71,7 +73,13 @@ def entry_of(source: str, options: LoadOptions) -> Entry:
         # The hub id may tell the sampler; the folder, which is loaded later, need not.
         preset=spec.strategies["diffusion"],
         mask_id=options.mask_id,
-        facts=facts_of(checkpoint.layout, spec, *weigh(checkpoint.files), licence_of(folder)),
+        facts=facts_of(
+            checkpoint.layout,
+            spec,
+            *weigh(checkpoint.files),
+            licence_of(folder),
+            preset_of(source, checkpoint, options.preset),
+        ),
     )
 
 
@@ -87,7 +95,8 @@ def gguf_entry(place: Path, options: LoadOptions) -> Entry:
     if isinstance(tokenizer, TokenIds):
         raise CheckpointError(f"{place} has no tokenizer; llm deals in text, so convert the checkpoint with its own")
     source = str(place.resolve())
-    spec = make_spec(source, checkpoint, tokenizer, with_stored(checkpoint, options))
+    stored = with_stored(checkpoint, options)
+    spec = make_spec(source, checkpoint, tokenizer, stored)
     tensors = checkpoint.header.tensors.values()
     licence = checkpoint.header.metadata.get("general.license")
     return Entry(
@@ -97,12 +106,19 @@ def gguf_entry(place: Path, options: LoadOptions) -> Entry:
         preset=spec.strategies["diffusion"],
         mask_id=options.mask_id,
         facts=facts_of(
-            checkpoint.layout, spec, sum(prod(tensor.shape) for tensor in tensors), place.stat().st_size, licence
+            checkpoint.layout,
+            spec,
+            sum(prod(tensor.shape) for tensor in tensors),
+            place.stat().st_size,
+            licence,
+            preset_of(source, checkpoint, stored.preset),
         ),
     )
 
 
-def facts_of(layout: Layout, spec: ModelSpec, parameters: int, size: int, licence: str | None) -> Facts:
+def facts_of(
+    layout: Layout, spec: ModelSpec, parameters: int, size: int, licence: str | None, preset: PresetChoice
+) -> Facts:
     """What people want to know before they use it."""
     return Facts(
         family=layout.name,
@@ -112,6 +128,7 @@ def facts_of(layout: Layout, spec: ModelSpec, parameters: int, size: int, licenc
         attention=layout.attention,
         cache=f"{spec.cache}; approximate if asked for" if spec.holds else spec.cache,
         sampler=spec.strategies["diffusion"],
+        sampler_reason=preset.reason,
     )
 
 

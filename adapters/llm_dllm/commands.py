@@ -1,44 +1,28 @@
 """The group `llm dllm`, and what its commands share."""
 
-import re
 from collections.abc import Iterable
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 import llm
 
 from dllm_plugins.config import SamplingConfig
-from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import PluginError
+from llm_dllm.dialect import LLM
 from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM
 from llm_dllm.options import Options
 from llm_dllm.options import to_config
 
-#: How errors of the engine call these arguments, and what they are called here.
-FLAGS = {"family": "--family ", "preset": "--preset ", "mask_id": "--mask-id "}
-
-
-@contextmanager
-def named_as_flags() -> Iterator[None]:
-    """Show errors with the arguments that they name called as they are here."""
-    try:
-        yield
-    except DllmError as error:
-        text = str(error)
-        for argument, flag in FLAGS.items():
-            text = re.sub(rf"\b{argument}=", flag, text)
-        raise click.ClickException(text) from error
-
 
 @click.group()
-def dllm() -> None:
+@click.pass_context
+def dllm(context: click.Context) -> None:
     """Diffusion language models.
 
     DLLM_BASE (a folder or a hub id), DLLM_DENOISER (a file), DLLM_DTYPE, DLLM_DEVICE,
     DLLM_BACKEND and DLLM_WEIGHTS choose what is loaded; DLLM_CACHE moves the cache.
     """
+    context.obj = LLM
 
 
 def config_of(options: Iterable[tuple[str, str]]) -> SamplingConfig:

@@ -7,7 +7,6 @@ import click
 from dllm_plugins.errors import OptionError
 from dllm_plugins.terminal import clean_errors
 from dllm_plugins.terminal import shown
-from llm_dllm.commands import named_as_flags
 from llm_dllm.loading import DEFAULT
 
 #: What the converter reports, for people.
@@ -54,7 +53,7 @@ def gguf(
         from dllm_plugins.gguf.convert import convert
         from dllm_plugins.gguf.load import check_order
 
-        with named_as_flags(), shown(STAGES) as report:
+        with shown(STAGES) as report:
             check_order(open_checkpoint(hub_folder(checkpoint), family))
             convert(checkpoint, out, quant, progress=report, family=family, preset=preset, mask_id=mask_id)
     click.echo(f"Wrote {out}, {out.stat().st_size / 1e6:.4g} MB.")

@@ -5,8 +5,8 @@ import click
 from dllm_plugins.terminal import clean_errors
 from dllm_plugins.terminal import show
 from llm_dllm.commands import choice_of
+from llm_dllm.dialect import ENVIRONMENT
 from llm_dllm.loading import DEFAULT
-from llm_dllm.loading import ENVIRONMENT
 from llm_dllm.registry import registry_file
 
 
@@ -18,6 +18,10 @@ def info(model: str) -> None:
         from dllm_plugins.info_command import about
 
         choice = choice_of(model)
-        show(about(choice.place, choice.load_options()))
+        lines = about(choice.place, choice.load_options())
+        if choice.entry is not None:
+            # An entry names its sampler, so that only when it was added was there anything to say so.
+            lines["sampler"] = choice.entry.facts.why()
+        show(lines)
         show({"rules": "llm dllm rules"})
         show({"registry": str(registry_file()), "variables": f"{', '.join(ENVIRONMENT.values())}, DLLM_CACHE"})

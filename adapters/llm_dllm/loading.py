@@ -1,27 +1,20 @@
 """What each llm model loads, and the loaded models of this process."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.said import said
+from llm_dllm.dialect import ENVIRONMENT
+from llm_dllm.dialect import FLAGS
 from llm_dllm.registry import Entry
 
 if TYPE_CHECKING:
     from dllm_plugins.sharing import SharedModel
 
-#: Environment variables that choose what is loaded.
-ENVIRONMENT = {
-    "base": "DLLM_BASE",
-    "denoiser": "DLLM_DENOISER",
-    "dtype": "DLLM_DTYPE",
-    "device": "DLLM_DEVICE",
-    "backend": "DLLM_BACKEND",
-    "weights": "DLLM_WEIGHTS",
-}
 #: Those that hold for checkpoints too.
 EVERYWHERE = ("dtype", "device")
 
@@ -60,8 +53,6 @@ class Choice:
 
 
 DEFAULT = Choice()
-#: Options of loading that a path alone cannot give.
-_OWN = re.compile(r"\b(family|preset|mask_id)=")
 _held: "dict[str, SharedModel]" = {}
 
 
@@ -80,10 +71,10 @@ def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
     try:
         found = shared_model(choice.place, **choice.load_options())
     except CheckpointError as error:
-        if choice.file is None or not _OWN.search(str(error)):
+        # A path alone cannot give them.
+        if choice.file is None or not error.said.options() & FLAGS.keys():
             raise
-        raise CheckpointError(
-            f"{error}; here: `llm dllm add {choice.file}` with that option, and use its name"
-        ) from error
+        message = said("{}; here: `llm dllm add {}` with that option, and use its name", error.said, choice.file)
+        raise CheckpointError(message) from error
     _held[choice.model_id] = found
     return found

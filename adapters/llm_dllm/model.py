@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from typing import Any
 
+import click
 import llm
 from llm.parts import TextPart
 
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import RequestError
+from dllm_plugins.errors import calling
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
+from llm_dllm.dialect import LLM
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import Choice
 from llm_dllm.loading import loaded_model
@@ -26,6 +29,7 @@ from llm_dllm.waiting import waiting
 
 if TYPE_CHECKING:
     from dllm_plugins.config import SamplingConfig
+    from dllm_plugins.events import Usage
     from dllm_plugins.models import Model
 
 
@@ -33,7 +37,8 @@ if TYPE_CHECKING:
 def clean_errors() -> Iterator[None]:
     """Show our errors as llm shows its own: one line, no traceback."""
     try:
-        yield
+        with calling(LLM):
+            yield
     except DllmError as error:
         raise llm.ModelError(str(error)) from error
 
@@ -91,12 +96,22 @@ async def _aevents(chat: list[dict[str, str]], config: "SamplingConfig", choice:
 
 
 def _report(response: Any, finish: Finish) -> None:
-    """Usage and the engine's statistics, for llm's log."""
+    """Usage and the engine's statistics, for llm's log; whoever runs a command is told of an answer that was cut."""
     usage = finish.usage
+    if finish.reason == "context" and click.get_current_context(silent=True) is not None:
+        click.echo(f"\n{cut_short(usage)}", err=True)
     response.set_usage(
         input=usage.prompt_tokens, output=usage.useful_tokens, details={"cached_tokens": usage.cached_tokens}
     )
     response.response_json = usage.as_dict() | {"finish_reason": finish.reason}
+
+
+def cut_short(usage: "Usage") -> str:
+    """What is said of an answer that the model's context has ended."""
+    return (
+        f"The context is full: {usage.prompt_tokens} tokens of the prompt and {usage.useful_tokens} of the answer, "
+        f"which ends here, before max_tokens; begin a new conversation, or shorten the prompt."
+    )
 
 
 class DLLM(llm.Model):

@@ -9,10 +9,12 @@ from pydantic import Field
 from pydantic import ValidationError
 from pydantic import field_validator
 
+from dllm_plugins.checked import Numbers
+from dllm_plugins.checked import explain
 from dllm_plugins.config import SamplingConfig
-from dllm_plugins.config import explain
 from dllm_plugins.config import value_range
 from dllm_plugins.errors import OptionError
+from llm_dllm.dialect import LLM
 
 #: What holds where an option is left out and SamplingConfig has no value for it.
 _OTHERWISE = {
@@ -54,7 +56,7 @@ class LlmOptionError(click.ClickException, OptionError):
     """
 
 
-class Options(llm.Options):
+class Options(Numbers, llm.Options):
     """Everything a request can be told; an option left out takes the mode's default.
 
     :raises LlmOptionError: naming every option that is unknown or wrong.
@@ -88,9 +90,9 @@ class Options(llm.Options):
             # Ranges, too, are checked here, where llm still knows that options are wrong.
             to_config(self)
         except ValidationError as error:
-            raise LlmOptionError(explain(error, type(self).model_fields)) from None
+            raise LlmOptionError(explain(error, SamplingConfig.model_fields).told(LLM)) from None
         except OptionError as error:
-            raise LlmOptionError(str(error).replace("max_new_tokens", "max_tokens")) from None
+            raise LlmOptionError(error.said.told(LLM)) from None
 
     @field_validator("stop", mode="before")
     @classmethod

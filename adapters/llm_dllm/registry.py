@@ -31,6 +31,11 @@ class Facts(BaseModel):
     attention: str
     cache: str
     sampler: str
+    sampler_reason: str = ""
+
+    def why(self) -> str:
+        """The sampler, and what said so; entries of earlier versions tell only the one."""
+        return f"{self.sampler}: {self.sampler_reason}" if self.sampler_reason else self.sampler
 
 
 class Entry(BaseModel):

@@ -13,7 +13,6 @@ from dllm_plugins import base_model
 from dllm_plugins.errors import OptionError
 from dllm_plugins.terminal import clean_errors
 from llm_dllm import registry
-from llm_dllm.commands import named_as_flags
 from llm_dllm.loading import DEFAULT
 from llm_dllm.named_files import SUFFIX
 from llm_dllm.registry import Facts
@@ -40,8 +39,7 @@ def add(
         from dllm_plugins.models import LoadOptions
         from llm_dllm.checkpoints import entry_of
 
-        with named_as_flags():
-            entry = entry_of(place, LoadOptions(preset=preset, family=family, mask_id=mask_id))
+        entry = entry_of(place, LoadOptions(preset=preset, family=family, mask_id=mask_id))
         registry.add(chosen, entry)
     click.echo(f"Registered {entry.source} as {chosen}: {_summary(entry.facts)}")
     click.echo(f"Try: llm -m {chosen} 'Why is the sky blue?' -o max_tokens 64")
@@ -91,7 +89,7 @@ def models() -> None:
                     "licence": facts.licence,
                     "attention": facts.attention,
                     "cache": facts.cache,
-                    "sampler": facts.sampler,
+                    "sampler": facts.why(),
                 },
             )
 

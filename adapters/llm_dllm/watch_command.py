@@ -17,6 +17,7 @@ from llm_dllm.commands import choice_of
 from llm_dllm.commands import config_of
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import Choice
+from llm_dllm.model import cut_short
 from llm_dllm.model import events
 from llm_dllm.waiting import waiting
 
@@ -40,6 +41,8 @@ def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None,
             finish = _watch_live(chat, config, console, choice)
         else:
             finish = _watch_plain(chat, config, choice)
+    if finish.reason == "context":
+        click.echo(cut_short(finish.usage), err=True)
     click.echo("\n".join(_figures(finish.usage, console)))
     if finish.usage.parts is not None:
         from dllm_plugins.profile import table

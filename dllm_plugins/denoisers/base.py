@@ -10,6 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from dllm_plugins.said import Said
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -56,7 +58,7 @@ class ModelSpec:
     holds: bool = False
     holds_prefix_only: bool = False
     mixes: bool = True
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, Said | str] = field(default_factory=dict)
     ids: Mapping[str, int] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from dllm_plugins.errors import OptionError
 from dllm_plugins.models import LoadOptions
+from dllm_plugins.said import said
 
 #: PyTorch adds its methods when it is imported, unseen by type checkers.
 _shapes: Any = _config
@@ -34,21 +35,26 @@ def wants_compiled(options: LoadOptions, device: torch.device, native: type[Any]
     :raises OptionError: for options that exclude it, and where there is no compiler for a CPU.
     """
     if not isinstance(options.compile, bool):
-        raise OptionError(f"compile={options.compile!r} is unknown; use True or False")
+        raise OptionError(said("{compile}={!r} is unknown; use True or False", options.compile))
     if not options.compile:
         return False
     if options.backend not in ("auto", "torch"):
         raise OptionError(
-            f"compile=True compiles transformers' own classes; leave backend={options.backend!r} or compile out"
+            said(
+                "{compile}=True compiles transformers' own classes; leave {backend}={!r} or {compile} out",
+                options.backend,
+            )
         )
     if options.weights != "auto":
         raise OptionError(
-            f"compile=True keeps the weights as they are; leave weights={options.weights!r} or compile out"
+            said("{compile}=True keeps the weights as they are; leave {weights}={!r} or {compile} out", options.weights)
         )
     if options.device_map is not None:
-        raise OptionError(f"compile=True runs on one device; leave device_map={options.device_map!r} or compile out")
+        raise OptionError(
+            said("{compile}=True runs on one device; leave {device_map}={!r} or {compile} out", options.device_map)
+        )
     if issubclass(native, DiffusionGemmaForBlockDiffusion):
-        raise OptionError(f"compile=True decodes other tokens with {native.__name__}; leave compile out")
+        raise OptionError(said("{compile}=True decodes other tokens with {}; leave {compile} out", native.__name__))
     if device.type == "cpu":
         _check_compiler()
     return True
@@ -69,8 +75,11 @@ def _check_compiler() -> None:
         named = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)
         tried = ", ".join(str(name) for name in named if name)
         raise OptionError(
-            f"compile=True needs a C++ compiler on a CPU, and none was found ({tried}); install g++, "
-            f"name one in CXX, or leave compile out"
+            said(
+                "{compile}=True needs a C++ compiler on a CPU, and none was found ({}); install g++, "
+                "name one in CXX, or leave {compile} out",
+                tried,
+            )
         ) from error
 
 

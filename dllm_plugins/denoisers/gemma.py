@@ -23,6 +23,7 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.denoisers.native import visible
 from dllm_plugins.errors import OptionError
+from dllm_plugins.said import said
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -57,7 +58,7 @@ class GemmaDenoiser(NativeDenoiser):
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Refused: the decoder's keys are never kept."""
-        raise OptionError(f"{self.spec.name} only has an exact cache; leave approximate_cache out")
+        raise OptionError(said("{} only has an exact cache; leave {approximate_cache} out", self.spec.name))
 
     def _one(self, call: Sequence[Segment]) -> tuple[Tensor, Any]:
         """Hidden states [tokens, hidden] of a segment and those behind it, and the encoder's cache."""

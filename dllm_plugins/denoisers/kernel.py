@@ -29,6 +29,7 @@ from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Said
+from dllm_plugins.said import said
 
 
 class DecoderDenoiser(Rows[Store]):
@@ -160,5 +161,5 @@ def best_decoder(
             found = replace(found, given=True)
         made: decoding.Decoder = chosen(found)
     except KernelError as error:
-        raise CheckpointError(f"backend='kernels' does not fit {spec.name}: {error}") from error
+        raise CheckpointError(said("{backend}='kernels' does not fit {}: {}", spec.name, error)) from error
     return made

@@ -14,6 +14,7 @@ from itertools import groupby
 
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import GgufError
+from dllm_plugins.said import said
 
 #: Most tokens of a causal segment that are decoded at once. The same for every row in any company.
 CHUNK = 512
@@ -84,8 +85,12 @@ def _check_seen(seen: Sequence[tuple[int, int]], held: Sequence[tuple[int, int]]
         fits = index == other and count <= most
     if not fits:
         raise GgufError(
-            f"a segment behind {list(seen)} cannot be decoded where {list(held)} stands: llama.cpp sees whatever is "
-            f"left of it; choose another mode, or backend='torch'"
+            said(
+                "a segment behind {} cannot be decoded where {} stands: llama.cpp sees whatever is "
+                "left of it; choose another mode, or {backend}='torch'",
+                list(seen),
+                list(held),
+            )
         )
 
 
@@ -106,12 +111,16 @@ def steps_of(number: int, segment: Segment, begin: int) -> list[Step]:
 def _check_segment(segment: Segment, begin: int) -> None:
     if segment.apart is not None or segment.conditioning is not None:
         what = "hides single tokens from one another" if segment.apart is not None else "reads the last pass's logits"
-        raise GgufError(f"this mode {what}, which llama.cpp cannot; choose another mode, or backend='torch'")
+        raise GgufError(said("this mode {}, which llama.cpp cannot; choose another mode, or {backend}='torch'", what))
     places = list(segment.positions)
     if places != list(range(begin, begin + len(places))):
         raise GgufError(
-            f"positions {places[:8]} do not follow on the {begin} cached ones, as llama.cpp demands; "
-            f"choose another mode, or backend='torch'"
+            said(
+                "positions {} do not follow on the {} cached ones, as llama.cpp demands; choose "
+                "another mode, or {backend}='torch'",
+                places[:8],
+                begin,
+            )
         )
     if not segment.tokens:
         raise GgufError("a segment without tokens has no result; leave it out")
@@ -125,7 +134,9 @@ def _pieces(segment: Segment, size: int) -> list[tuple[int, int, bool]]:
         return [(first, min(first + CHUNK, size), True) for first in range(0, size, CHUNK)]
     groups = list(segment.groups)
     if groups != sorted(groups):
-        raise GgufError(f"groups {groups[:8]} are not in ascending order, as llama.cpp needs them; use backend='torch'")
+        raise GgufError(
+            said("groups {} are not in ascending order, as llama.cpp needs them; use {backend}='torch'", groups[:8])
+        )
     pieces, begin = list[tuple[int, int, bool]](), 0
     for _, members in groupby(groups):
         end = begin + len(list(members))

@@ -5,6 +5,7 @@ from typing import Any
 
 from dllm_plugins import limits
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.said import shown
 
 ORIGIN = "config.json"
 REMEDY = "use a copy of SmolLM2-135M-Instruct"
@@ -20,7 +21,7 @@ def numbers_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
-        raise CheckpointError(f"{ORIGIN} says {limits.shown(rope)} of its rotary positions; {REMEDY}")
+        raise CheckpointError(f"{ORIGIN} says {shown(rope)} of its rotary positions; {REMEDY}")
     _refuse_others(config, rope)
     hidden, heads = _whole(config, "hidden_size"), _whole(config, "num_attention_heads")
     if config.get("head_dim") is None:
@@ -67,7 +68,7 @@ def _real(config: Mapping[str, Any], name: str, least: float, most: float) -> fl
     value = config.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
         raise CheckpointError(
-            f"{ORIGIN} says {name}={limits.shown(value)}; it must be a number from {least:g} to {most:g}: {REMEDY}"
+            f"{ORIGIN} says {name}={shown(value)}; it must be a number from {least:g} to {most:g}: {REMEDY}"
         )
     return float(value)
 
@@ -86,8 +87,7 @@ def ids_of(found: Any, vocabulary: int, name: str) -> frozenset[int]:
     for item in ids:
         if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < vocabulary:
             raise CheckpointError(
-                f"{ORIGIN} says {name}={limits.shown(found)}; it needs one id or a list of ids below {vocabulary}: "
-                f"{REMEDY}"
+                f"{ORIGIN} says {name}={shown(found)}; it needs one id or a list of ids below {vocabulary}: {REMEDY}"
             )
     if not ids:
         raise CheckpointError(f"{ORIGIN} says {name}=[], and a model without any would never stop; {REMEDY}")

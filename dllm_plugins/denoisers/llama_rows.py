@@ -11,6 +11,7 @@ from dllm_plugins.gguf.context import Context
 from dllm_plugins.gguf.model import GgufModel
 from dllm_plugins.gguf.prefix import Prefix
 from dllm_plugins.gguf.prefix import Shelf
+from dllm_plugins.said import said
 
 
 @dataclass(slots=True)
@@ -65,8 +66,12 @@ class LlamaRow:
         begin = self.frozen - self.base
         if self.stream is None or begin < 0 or list(kept) != list(range(begin, begin + len(kept))):
             raise OptionError(
-                f"{name} cannot keep keys behind those it computes anew: llama.cpp only continues at the end of what "
-                f"it holds; use approximate_cache='prefix' where the model keeps keys, or none"
+                said(
+                    "{} cannot keep keys behind those it computes anew: llama.cpp only continues at the "
+                    "end of what it holds; use {approximate_cache}='prefix' where the model keeps keys, or "
+                    "none",
+                    name,
+                )
             )
         self.held = len(kept)
 

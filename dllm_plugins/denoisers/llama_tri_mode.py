@@ -34,11 +34,14 @@ from dllm_plugins.gguf.adapter import read_adapter
 from dllm_plugins.gguf.placed import PlacedContext
 from dllm_plugins.gguf.placed import PlacedModel
 from dllm_plugins.gguf.tensors import read_tensor
+from dllm_plugins.said import said
 
 #: Why a mode that promises another one's text is not served where rows are not invariant.
 LOSSY = {
-    "speculative": "it promises the text of mode 'ar', but llama.cpp on this machine rounds a row differently in "
-    "other company; take mode 'ar' or 'diffusion', or backend='torch'"
+    "speculative": said(
+        "it promises the text of mode 'ar', but llama.cpp on this machine rounds a row differently in "
+        "other company; take mode 'ar' or 'diffusion', or {backend}='torch'"
+    )
 }
 #: By the kind of a pass: what its calls with clean rows are, and those with open ones.
 _KINDS = {"verify": ("verify", "draft"), "prefill": ("prefill", "predict"), "fused": ("freeze", "predict")}
@@ -116,7 +119,7 @@ class LlamaTriModeDenoiser(LlamaRows):
 
         :raises OptionError: always.
         """
-        raise OptionError(f"{self.spec.name} has an exact cache only; leave approximate_cache out")
+        raise OptionError(said("{} has an exact cache only; leave {approximate_cache} out", self.spec.name))
 
     def release(self, row: int) -> None:
         """Nothing is held."""

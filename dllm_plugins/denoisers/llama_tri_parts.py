@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.llama_rows import LlamaRow
 from dllm_plugins.errors import GgufError
+from dllm_plugins.said import said
 
 #: Most tokens of a piece. The same for every row in any company.
 CHUNK = 512
@@ -78,8 +79,12 @@ class Part:
             fits = fits and segment.causal and not self.opened and sum(seen) == sum(sizes)
         if not fits or segment.apart is not None or segment.conditioning is not None or segment.groups is not None:
             raise GgufError(
-                f"a segment behind {list(segment.behind)} cannot be computed where clean ones of {sizes} tokens stand: "
-                f"llama.cpp sees whatever is left of it; choose another mode, or backend='torch'"
+                said(
+                    "a segment behind {} cannot be computed where clean ones of {} tokens stand: llama.cpp "
+                    "sees whatever is left of it; choose another mode, or {backend}='torch'",
+                    list(segment.behind),
+                    sizes,
+                )
             )
         if segment.noisy:
             self.opened.append((number, segment, sum(seen)))

@@ -19,6 +19,7 @@ from torch import Tensor
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.reading import regular
+from dllm_plugins.said import said
 from dllm_plugins.tensors import compare
 from dllm_plugins.tensors import converted
 
@@ -71,8 +72,12 @@ def read_low_rank(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"the denoiser weights {path} are missing or damaged ({error}); reinstall dllm-plugins, "
-            f"or pass the file's place as denoiser=..."
+            said(
+                "the denoiser weights {} are missing or damaged ({}); reinstall dllm-plugins, or pass "
+                "the file's place as {denoiser}=...",
+                path,
+                error,
+            )
         ) from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}")

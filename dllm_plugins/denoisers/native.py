@@ -22,6 +22,7 @@ from dllm_plugins.denoisers.experts import quicken
 from dllm_plugins.denoisers.rows import Rows
 from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.errors import OptionError
+from dllm_plugins.said import said
 
 
 class NativeDenoiser(Rows[NativeCache]):
@@ -59,7 +60,7 @@ class NativeDenoiser(Rows[NativeCache]):
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Keep these keys of the row's first segment of the last pass; see the protocol."""
         if self.own_mask:
-            raise OptionError(f"{self.spec.name} can only forward whole canvases; leave approximate_cache out")
+            raise OptionError(said("{} can only forward whole canvases; leave {approximate_cache} out", self.spec.name))
         self._rows[row].hold(indices)
 
     def release(self, row: int) -> None:

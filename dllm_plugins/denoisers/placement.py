@@ -13,6 +13,7 @@ from dllm_plugins.denoisers.weights import LayerWeights
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.errors import OptionError
 from dllm_plugins.reading import reading
+from dllm_plugins.said import said
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -30,7 +31,7 @@ def best_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise OptionError(f"device={name!r} cannot be used ({reason}); use 'cpu' or 'auto'") from error
+        raise OptionError(said("{device}={!r} cannot be used ({}); use 'cpu' or 'auto'", name, reason)) from error
     return device
 
 
@@ -44,7 +45,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
             return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
         return torch.bfloat16
     if name not in DTYPES:
-        raise OptionError(f"dtype={name!r} is unknown; use auto, {', '.join(DTYPES)}")
+        raise OptionError(said("{dtype}={!r} is unknown; use auto, {}", name, ", ".join(DTYPES)))
     return DTYPES[name]
 
 
@@ -63,7 +64,9 @@ def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) 
         from transformers import AutoModelForCausalLM
 
         if device_map != "auto":
-            raise OptionError(f"device_map={device_map!r} is unknown; use 'auto' or a mapping from module to device")
+            raise OptionError(
+                said("{device_map}={!r} is unknown; use 'auto' or a mapping from module to device", device_map)
+            )
         with reading(folder), init_empty_weights():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)

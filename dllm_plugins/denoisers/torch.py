@@ -23,6 +23,7 @@ from dllm_plugins.denoisers.rows import Rows
 from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.errors import OptionError
+from dllm_plugins.said import said
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ class TorchDenoiser(Rows[ExactCache]):
 
         :raises OptionError: always.
         """
-        raise OptionError(f"{self.spec.name} has an exact cache only; leave approximate_cache out")
+        raise OptionError(said("{} has an exact cache only; leave {approximate_cache} out", self.spec.name))
 
     def release(self, row: int) -> None:
         """Nothing is held."""

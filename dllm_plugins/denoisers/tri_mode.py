@@ -25,6 +25,7 @@ from dllm_plugins.denoisers.torch import unit_rms
 from dllm_plugins.denoisers.tri_mode_weights import decoder_weights
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.errors import OptionError
+from dllm_plugins.said import said
 
 
 class TriModeDenoiser(DecoderDenoiser):
@@ -58,7 +59,7 @@ class TriModeDenoiser(DecoderDenoiser):
 
         :raises OptionError: always.
         """
-        raise OptionError(f"{self.spec.name} has an exact cache only; leave approximate_cache out")
+        raise OptionError(said("{} has an exact cache only; leave {approximate_cache} out", self.spec.name))
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """Folders of checkpoints: from a place or a hub id, and their tokenizers."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,18 @@ def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED, **options: Any)
     # Its validators, the connection and the disk raise what they like.
     except Exception as error:
         raise CheckpointError(
-            f"{str(name)!r} is neither a folder here nor a hub id that can be fetched ({error}); "
-            f"check the name and the network, or run `python -m dllm_plugins setup` for the default model"
+            f"{str(name)!r} is neither a folder here nor a hub id that can be fetched ({error}); {_fetching(name)}"
         ) from error
+
+
+def _fetching(name: str | Path) -> str:
+    """What gets a repository that is not here."""
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)):
+        return (
+            f"check the name, and run `hf download {name}` where there is a network, after `hf auth login` if the "
+            f"repository is gated"
+        )
+    return "give an existing folder or OWNER/NAME, or run `python -m dllm_plugins setup` for the default model"
 
 
 def _refuse_gguf(folder: Path) -> None:

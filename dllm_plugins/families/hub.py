@@ -36,6 +36,7 @@ from dllm_plugins.families.files import has_tokenizer
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.families.files import tokenizer_class
+from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.families.spec import known_modes
@@ -44,6 +45,8 @@ from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.reading import reading
+from dllm_plugins.said import Option
+from dllm_plugins.said import said
 
 #: Options that only the default model takes.
 FOREIGN = ("base", "denoiser")
@@ -63,13 +66,21 @@ def load(name: str, options: LoadOptions) -> Model:
     default = LoadOptions()
     for option in (item.name for item in fields(LoadOptions) if item.name in FOREIGN):
         if getattr(options, option) != getattr(default, option):
-            raise OptionError(f"{option}={str(getattr(options, option))!r} is of no use to {name}; leave it out")
+            raise OptionError(
+                said("{}={!r} is of no use to {}; leave it out", Option(option), str(getattr(options, option)), name)
+            )
     if options.backend == "llama_cpp":
         raise OptionError(
-            f"backend='llama_cpp' computes GGUF files; convert {name} with `llm dllm gguf` and load the file it writes"
+            said(
+                "{backend}='llama_cpp' computes GGUF files; convert {} with `llm dllm gguf` and load "
+                "the file it writes",
+                name,
+            )
         )
     if options.backend not in BACKENDS:
-        raise OptionError(f"backend={options.backend!r} cannot run {name}; use {' or '.join(map(repr, BACKENDS))}")
+        raise OptionError(
+            said("{backend}={!r} cannot run {}; use {}", options.backend, name, " or ".join(map(repr, BACKENDS)))
+        )
     checkpoint = open_checkpoint(hub_folder(name), options.family)
     device = best_device(options.device)
     int8 = wants_int8(options, device)
@@ -101,7 +112,9 @@ def auto(name: str, options: LoadOptions) -> Chosen:
     :raises CheckpointError: if its small files are missing or damaged.
     """
     checkpoint = open_checkpoint(hub_folder(name), options.family)
-    return replace(_chosen(checkpoint, options), modes=known_modes(name, checkpoint, options.preset))
+    modes = known_modes(name, checkpoint, options.preset)
+    sampler = str(preset_of(name, checkpoint, options.preset))
+    return replace(_chosen(checkpoint, options), modes=modes, sampler=sampler)
 
 
 def _chosen(checkpoint: Checkpoint, options: LoadOptions) -> Chosen:
@@ -142,11 +155,20 @@ def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
         known = ", ".join(item.__name__ for item in DECODED)
         option, value = ("weights", "int8") if options.weights == "int8" else ("backend", "kernels")
         raise OptionError(
-            f"{option}={value!r} computes {known}, but family {checkpoint.layout.name!r} is a {native.__name__}; "
-            f"leave {option} out"
+            said(
+                "{}={!r} computes {}, but family {!r} is a {}; leave {} out",
+                Option(option),
+                value,
+                known,
+                checkpoint.layout.name,
+                native.__name__,
+                Option(option),
+            )
         )
     if options.device_map is not None:
-        raise OptionError(f"backend='kernels' runs on one device; leave device_map={options.device_map!r} out")
+        raise OptionError(
+            said("{backend}='kernels' runs on one device; leave {device_map}={!r} out", options.device_map)
+        )
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | TokenIds:

@@ -14,6 +14,7 @@ from dllm_plugins.families import stable_diffcoder
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import hub_name
+from dllm_plugins.said import said
 
 LAYOUTS = {
     layout.name: layout
@@ -40,8 +41,8 @@ REFUSED = {
 }
 #: Checkpoints that call themselves another family's, by parts of their name.
 IMPOSTORS = {
-    "i-dlm": "I-DLM calls itself SDAR but is strictly causal and shifted; say family='idlm'",
-    "uno-qwen3": "UNO calls itself SDAR, but was trained for another sampler",
+    "i-dlm": said("I-DLM calls itself SDAR but is strictly causal and shifted; say {family}='idlm'"),
+    "uno-qwen3": said("UNO calls itself SDAR, but was trained for another sampler"),
 }
 #: Families users may name that cannot be loaded.
 REFUSED_FAMILIES = {
@@ -59,7 +60,7 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
     found = config.get("architectures") or []
     for part, reason in IMPOSTORS.items():
         if name is None and part in f"{hub_name(origin)} {hub_name(str(config.get('_name_or_path')))}":
-            raise CheckpointError(f"{origin} is refused: {reason}")
+            raise CheckpointError(said("{} is refused: {}", origin, reason))
     if name in REFUSED_FAMILIES:
         raise CheckpointError(f"family {name!r} is refused: {REFUSED_FAMILIES[name]}")
     if name is not None:
@@ -71,10 +72,15 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
             if architecture in layout.architectures and not layout.named_only:
                 return layout
     named = [layout.name for layout in LAYOUTS.values() if layout.architectures.intersection(found)]
-    hint = f"; if it is a diffusion model, say family={named[0]!r}" if named else ""
     raise CheckpointError(
-        f"{origin} has architectures={found!r} and model_type={config.get('model_type')!r}, which no family "
-        f"knows{hint}; known families: {', '.join(sorted(LAYOUTS))}"
+        said(
+            "{} has architectures={!r} and model_type={!r}, which no family knows{}; known families: {}",
+            origin,
+            found,
+            config.get("model_type"),
+            said("; if it is a diffusion model, say {family}={!r}", named[0]) if named else "",
+            ", ".join(sorted(LAYOUTS)),
+        )
     )
 
 

@@ -15,6 +15,7 @@ from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import hub_name
 from dllm_plugins.reading import is_there
 from dllm_plugins.reading import read_object
+from dllm_plugins.said import said
 
 #: Where config.json keeps it.
 KEY = "dllm_preset"
@@ -30,6 +31,9 @@ class PresetChoice:
 
     sampler: str | None
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.sampler or 'unknown'}: {self.reason}"
 
 
 def presets_of(layout: Layout) -> list[str]:
@@ -48,7 +52,7 @@ def preset_of(name: str, checkpoint: Checkpoint, given: str | None) -> PresetCho
     listed = f"presets of {layout.name}: {', '.join(known)}"
     if given is not None:
         if given not in known:
-            raise OptionError(f"preset={given!r} does not fit {name}; {listed}")
+            raise OptionError(said("{preset}={!r} does not fit {}; {}", given, name, listed))
         return PresetChoice(given, "as it was asked for")
     stored = checkpoint.config.get(KEY)
     if stored is not None:

@@ -9,6 +9,7 @@ from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import explain
 from dllm_plugins.errors import OptionError
 from dllm_plugins.models import LoadOptions
+from dllm_plugins.said import said
 
 #: As the checkpoint has them in the chosen dtype, or quantised while they are loaded.
 WEIGHTS = ("auto", "int8")
@@ -20,15 +21,19 @@ def wants_int8(options: LoadOptions, device: torch.device) -> bool:
     :raises OptionError: for an unknown value, and for options that exclude int8.
     """
     if options.weights not in WEIGHTS:
-        raise OptionError(f"weights={options.weights!r} is unknown; use {' or '.join(map(repr, WEIGHTS))}")
+        raise OptionError(said("{weights}={!r} is unknown; use {}", options.weights, " or ".join(map(repr, WEIGHTS))))
     if options.weights == "auto":
         return False
     if options.backend not in ("auto", "kernels"):
-        raise OptionError(f"weights='int8' runs on the block decoder only; leave backend={options.backend!r} out")
+        raise OptionError(
+            said("{weights}='int8' runs on the block decoder only; leave {backend}={!r} out", options.backend)
+        )
     if options.device_map is not None:
-        raise OptionError(f"weights='int8' runs on one device; leave device_map={options.device_map!r} out")
+        raise OptionError(said("{weights}='int8' runs on one device; leave {device_map}={!r} out", options.device_map))
     if device.type != "cpu":
-        raise OptionError(f"weights='int8' runs on the CPU only, not on {device}; give device='cpu', or leave it out")
+        raise OptionError(
+            said("{weights}='int8' runs on the CPU only, not on {}; give {device}='cpu', or leave it out", device)
+        )
     return True
 
 
@@ -45,4 +50,4 @@ def check_int8(device: torch.device, dtype: torch.dtype, shape: DecoderShape) ->
     reasons = (
         explain(int8.KERNEL, device, dtype, sizes) if plain else explain(INT8_KERNEL, device, dtype, shape.sizes())
     )
-    raise OptionError(f"weights='int8' would be slow here; leave it out ({reasons})")
+    raise OptionError(said("{weights}='int8' would be slow here; leave it out ({})", reasons))

@@ -42,6 +42,8 @@ from dllm_plugins.models import Family
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import Preset
+from dllm_plugins.said import Option
+from dllm_plugins.said import said
 
 NAME = "dllm"
 MODES = ("speculative", "diffusion", "ar")
@@ -102,9 +104,13 @@ def load(options: LoadOptions) -> Model:
     """
     for option in ("family", "preset", "mask_id"):
         if getattr(options, option) is not None:
-            raise OptionError(f"{option}={getattr(options, option)!r} is of no use to {NAME}; leave it out")
+            raise OptionError(
+                said("{}={!r} is of no use to {}; leave it out", Option(option), getattr(options, option), NAME)
+            )
     if options.compile:
-        raise OptionError(f"compile={options.compile!r} is of no use to {NAME}, which has kernels; leave it out")
+        raise OptionError(
+            said("{compile}={!r} is of no use to {}, which has kernels; leave it out", options.compile, NAME)
+        )
     backend = plugins.find("backend", options.backend, plugins.backends())
     folder = base_place(options.base)
     if backend is LLAMA_CPP:

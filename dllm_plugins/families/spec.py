@@ -18,6 +18,7 @@ from dllm_plugins.limits import VOCABULARY
 from dllm_plugins.limits import whole
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.reading import reading
+from dllm_plugins.said import said
 from dllm_plugins.strategies.sampled import SampledStrategy
 
 #: Where configs say how long a block is.
@@ -73,8 +74,12 @@ def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str,
     chosen = preset_of(name, checkpoint, preset).sampler
     if chosen is None:
         raise CheckpointError(
-            f"{checkpoint.folder} is of family {layout.name!r}, whose config does not tell which sampler it was made "
-            f"for; say preset={' or '.join(map(repr, known))}"
+            said(
+                "{} is of family {!r}, whose config does not tell which sampler it was made for; say {preset}={}",
+                checkpoint.folder,
+                layout.name,
+                " or ".join(map(repr, known)),
+            )
         )
     named = [*known, *(item for item in general_samplers(layout) if item not in known)]
     return {"diffusion": chosen} | dict(layout.modes) | {"diffusion": chosen} | {item: item for item in named}
@@ -115,10 +120,12 @@ def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabular
     """
     layout = checkpoint.layout
     if given is not None and layout.noise != "uniform" and not 0 <= given < vocabulary:
-        raise OptionError(f"mask_id={given} is outside 0 to {vocabulary - 1}; give an id of the vocabulary")
+        raise OptionError(said("{mask_id}={} is outside 0 to {}; give an id of the vocabulary", given, vocabulary - 1))
     if layout.noise == "uniform":
         if given is not None:
-            raise OptionError(f"mask_id={given} has no effect on {layout.name}, which has no mask; leave it out")
+            raise OptionError(
+                said("{mask_id}={} has no effect on {}, which has no mask; leave it out", given, layout.name)
+            )
         return vocabulary
     found = (
         given,
@@ -129,8 +136,12 @@ def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabular
     mask_id = next((item for item in found if item is not None), None)
     if not isinstance(mask_id, int) or not 0 <= mask_id < vocabulary:
         raise CheckpointError(
-            f"{checkpoint.folder} says mask_token_id={mask_id!r}; set it in config.json or say mask_id=..., "
-            f"an id below {vocabulary}"
+            said(
+                "{} says mask_token_id={!r}; set it in config.json or say {mask_id}=..., an id below {}",
+                checkpoint.folder,
+                mask_id,
+                vocabulary,
+            )
         )
     _check_mask(checkpoint, tokenizer, given, mask_id)
     return mask_id
@@ -156,8 +167,13 @@ def _check_mask(checkpoint: Checkpoint, tokenizer: Any, given: int | None, mask_
     own = getattr(tokenizer, "mask_token_id", None)
     if given is None and own is not None and own != mask_id:
         raise CheckpointError(
-            f"{checkpoint.folder}: config.json says mask_token_id={mask_id}, and the tokenizer's mask token is {own}; "
-            f"say mask_id=..., the one it was trained with"
+            said(
+                "{}: config.json says mask_token_id={}, and the tokenizer's mask token is {}; say "
+                "{mask_id}=..., the one it was trained with",
+                checkpoint.folder,
+                mask_id,
+                own,
+            )
         )
 
 

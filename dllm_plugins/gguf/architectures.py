@@ -12,6 +12,7 @@ from typing import Any
 
 from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.said import said
 
 Metadata = dict[str, Any]
 
@@ -109,8 +110,12 @@ def architecture_of(checkpoint: Checkpoint) -> Architecture:
         name = "bailingmoe2" if is_square(checkpoint.native_config) else "glm4moe"
     if name is None:
         raise CheckpointError(
-            f"{checkpoint.folder} is a {native} ({checkpoint.layout.name}), which no graph of llama.cpp is known to "
-            "compute; use backend='torch'"
+            said(
+                "{} is a {} ({}), which no graph of llama.cpp is known to compute; use {backend}='torch'",
+                checkpoint.folder,
+                native,
+                checkpoint.layout.name,
+            )
         )
     found = ARCHITECTURES[name]
     _check(checkpoint, checkpoint.native_config, found)
@@ -144,7 +149,9 @@ def _check(checkpoint: Checkpoint, config: Any, found: Architecture) -> None:
     graph = f"llama.cpp's {found.name!r}"
     for what, refused in reasons.items():
         if refused:
-            raise CheckpointError(f"{checkpoint.folder}: {graph} does not compute {what}; use backend='torch'")
+            raise CheckpointError(
+                said("{}: {} does not compute {}; use {backend}='torch'", checkpoint.folder, graph, what)
+            )
 
 
 def describe(config: Any, found: Architecture) -> Metadata:

@@ -14,6 +14,7 @@ from dllm_plugins.gguf.batch import check_together
 from dllm_plugins.gguf.library import complaints
 from dllm_plugins.gguf.library import failed
 from dllm_plugins.gguf.streams import Streams
+from dllm_plugins.said import said
 
 Rows = NDArray[np.float32]
 #: llama.h: no room, the input is not valid; anything else is a failure inside.
@@ -122,8 +123,11 @@ class Context(Streams):
             number = not np.isnan(rows.sum())
         if not number:
             raise GgufError(
-                f"{self.model.path} computes what is no number: its weights are damaged, or too large for 16 bits; "
-                f"use dtype='float32', a file in another type, or convert it again"
+                said(
+                    "{} computes what is no number: its weights are damaged, or too large for 16 bits; use "
+                    "{dtype}='float32', a file in another type, or convert it again",
+                    self.model.path,
+                )
             )
         found, begin = [], 0
         for run, count in zip(runs, counts, strict=True):

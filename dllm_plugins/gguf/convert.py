@@ -42,6 +42,7 @@ from dllm_plugins.gguf.writing import FLOATS
 from dllm_plugins.gguf.writing import size
 from dllm_plugins.gguf.writing import write
 from dllm_plugins.reading import reading
+from dllm_plugins.said import said
 from dllm_plugins.whole_files import beside
 
 #: Types of file, with llama.cpp's number.
@@ -105,7 +106,7 @@ def convert_base(place: str | Path, out: Path, quant: str = "BF16", *, progress:
 def _checked_kind(quant: str) -> str:
     kind = quant.upper()
     if kind not in QUANTS:
-        raise OptionError(f"quant={quant!r} is unknown; known types: {', '.join(QUANTS)}")
+        raise OptionError(said("{quant}={!r} is unknown; known types: {}", quant, ", ".join(QUANTS)))
     if kind in TYPES:
         available()
     return kind

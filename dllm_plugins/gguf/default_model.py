@@ -23,6 +23,8 @@ from dllm_plugins.gguf.placed import PlacedModel
 from dllm_plugins.gguf.placed import write_placed
 from dllm_plugins.gguf.quantise import TYPES
 from dllm_plugins.models import LoadOptions
+from dllm_plugins.said import Option
+from dllm_plugins.said import said
 from dllm_plugins.whole_files import made_once
 
 #: Goes up when files are written differently, so that older ones are made anew.
@@ -63,20 +65,27 @@ def choose_types(options: LoadOptions) -> tuple[str, torch.dtype, str]:
     """
     if options.device_map is not None or options.device not in ("auto", "cpu"):
         option, value = ("device", options.device) if options.device_map is None else ("device_map", options.device_map)
-        raise OptionError(f"{option}={value!r}: llama.cpp runs here on the CPU; leave it out")
+        raise OptionError(said("{}={!r}: llama.cpp runs here on the CPU; leave it out", Option(option), value))
     if options.dtype not in _TYPES:
-        raise OptionError(f"dtype={options.dtype!r} is unknown; use {', '.join(map(repr, _TYPES))}")
+        raise OptionError(said("{dtype}={!r} is unknown; use {}", options.dtype, ", ".join(map(repr, _TYPES))))
     quant, dtype, cache = _TYPES[options.dtype]
     if options.weights == "auto":
         return quant, dtype, cache
     if options.weights.upper() not in TYPES:
         raise OptionError(
-            f"weights={options.weights!r} is none of llama.cpp's types; use one of {', '.join(TYPES)}, or leave it out"
+            said(
+                "{weights}={!r} is none of llama.cpp's types; use one of {}, or leave it out",
+                options.weights,
+                ", ".join(TYPES),
+            )
         )
     if options.dtype == "bfloat16":
         raise OptionError(
-            f"dtype='bfloat16' has no effect beside weights={options.weights!r}: keys and values are float16 or "
-            f"float32; leave one of them out"
+            said(
+                "{dtype}='bfloat16' has no effect beside {weights}={!r}: keys and values are float16 "
+                "or float32; leave one of them out",
+                options.weights,
+            )
         )
     return options.weights.upper(), torch.bfloat16, cache
 

@@ -11,6 +11,7 @@ from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.spec import known_modes
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.gguf.header import Header
@@ -25,6 +26,8 @@ from dllm_plugins.gguf.values import check_values
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
+from dllm_plugins.said import Option
+from dllm_plugins.said import said
 
 PACKAGE = "llama_cpp_python"
 BACKENDS = ("auto", "llama_cpp")
@@ -75,8 +78,13 @@ def cache_type(name: str, dtype: str, header: Header) -> str:
         return "F32" if matrices == {GGMLQuantizationType.F32} else "F16"
     if dtype not in CACHES:
         raise OptionError(
-            f"dtype={dtype!r} cannot be had with {name}, whose weights stay as they are in the file; keys and values "
-            f"can be {' or '.join(map(repr, CACHES))}, or 'auto'"
+            said(
+                "{dtype}={!r} cannot be had with {}, whose weights stay as they are in the file; keys "
+                "and values can be {}, or 'auto'",
+                dtype,
+                name,
+                " or ".join(map(repr, CACHES)),
+            )
         )
     return CACHES[dtype]
 
@@ -117,11 +125,13 @@ def check_options(name: str, options: LoadOptions) -> None:
     for option, reason in FOREIGN.items():
         value = getattr(options, option)
         if value != getattr(default, option):
-            raise OptionError(f"{option}={value!r} is of no use to {name}: {reason}; leave it out")
+            raise OptionError(said("{}={!r} is of no use to {}: {}; leave it out", Option(option), value, name, reason))
     if options.backend not in BACKENDS:
-        raise OptionError(f"backend={options.backend!r} cannot run {name}; use {' or '.join(map(repr, BACKENDS))}")
+        raise OptionError(
+            said("{backend}={!r} cannot run {}; use {}", options.backend, name, " or ".join(map(repr, BACKENDS)))
+        )
     if options.device not in ("auto", "cpu"):
-        raise OptionError(f"device={options.device!r} cannot run {name}; use 'cpu' or 'auto'")
+        raise OptionError(said("{device}={!r} cannot run {}; use 'cpu' or 'auto'", options.device, name))
 
 
 def auto(name: str, options: LoadOptions) -> Chosen:
@@ -130,8 +140,9 @@ def auto(name: str, options: LoadOptions) -> Chosen:
     :raises CheckpointError: if its header is damaged.
     """
     checkpoint = open_gguf(name, options.family)
-    modes = known_modes(name, checkpoint, with_stored(checkpoint, options).preset)
-    return Chosen("llama_cpp", "only llama.cpp computes GGUF files", modes=modes)
+    preset = with_stored(checkpoint, options).preset
+    modes, sampler = known_modes(name, checkpoint, preset), preset_of(name, checkpoint, options.preset or preset)
+    return Chosen("llama_cpp", "only llama.cpp computes GGUF files", modes=modes, sampler=str(sampler))
 
 
 def installed() -> str:

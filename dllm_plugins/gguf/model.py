@@ -16,6 +16,7 @@ from dllm_plugins.gguf.library import complaints
 from dllm_plugins.gguf.library import failed
 from dllm_plugins.gguf.library import library
 from dllm_plugins.gguf.values import check_values
+from dllm_plugins.said import said
 
 #: llama.h, llama_load_mode.
 _READ, _MAP = 0, 1
@@ -84,8 +85,12 @@ class GgufModel:
         found = [reason for reason, holds in reasons.items() if holds]
         if found:
             raise GgufError(
-                f"{self.path} ({self.header.architecture}) {' and '.join(found)}, which cached blocks cannot use; "
-                f"load the checkpoint itself with backend='torch'"
+                said(
+                    "{} ({}) {}, which cached blocks cannot use; load the checkpoint itself with {backend}='torch'",
+                    self.path,
+                    self.header.architecture,
+                    " and ".join(found),
+                )
             )
 
     @property

@@ -18,6 +18,7 @@ from dllm_plugins.limits import check_numbers
 from dllm_plugins.limits import whole
 from dllm_plugins.reading import parse_json
 from dllm_plugins.reading import reading
+from dllm_plugins.said import said
 
 #: Families whose graph llama.cpp calls by a name of its own.
 FAMILIES = {"dream": "dream", "llada": "llada", "llada-moe": "llada_moe", "rnd1": "rnd1"}
@@ -122,9 +123,14 @@ def _family_of(header: Header, given: str | None) -> Layout:
         graph = COMPUTES.get(header.architecture)
         fitting = [layout.name for layout in LAYOUTS.values() if graph in _graphs(layout)]
         raise CheckpointError(
-            f"{header.path} is an ordinary {header.architecture!r} file"
-            + (f"; if it is a diffusion model, say family=..., one of {', '.join(sorted(fitting))}" if fitting else "")
-            + ("" if fitting else ", which no family decodes")
+            said(
+                "{} is an ordinary {!r} file{}",
+                header.path,
+                header.architecture,
+                said("; if it is a diffusion model, say {family}=..., one of {}", ", ".join(sorted(fitting)))
+                if fitting
+                else ", which no family decodes",
+            )
         )
     if name not in LAYOUTS:
         raise CheckpointError(f"unknown family {name!r}; known families: {', '.join(sorted(LAYOUTS))}")
@@ -154,6 +160,10 @@ def _check(header: Header, layout: Layout) -> None:
     shifted = header.metadata.get("diffusion.shift_logits")
     if shifted is not None and shifted != layout.shifted:
         raise CheckpointError(
-            f"{header.path} says diffusion.shift_logits={shifted}, which family {layout.name!r} is not; "
-            f"say another family=..."
+            said(
+                "{} says diffusion.shift_logits={}, which family {!r} is not; say another {family}=...",
+                header.path,
+                shifted,
+                layout.name,
+            )
         )

@@ -11,10 +11,12 @@ from pydantic import ConfigDict
 from pydantic import ValidationError
 from torch import Tensor
 
+from dllm_plugins.checked import Numbers
+from dllm_plugins.checked import explain_nested
 from dllm_plugins.config import SamplingConfig
-from dllm_plugins.config import explain
 from dllm_plugins.errors import OptionError
 from dllm_plugins.noise import RowNoise
+from dllm_plugins.said import shown
 
 _EMPTY = torch.empty(0)
 #: Parameters read lately, by their class and what was given; see :func:`_read`.
@@ -60,7 +62,7 @@ class CanvasView:
     probabilities: Tensor = _EMPTY
 
 
-class RuleSettings(BaseModel):
+class RuleSettings(Numbers):
     """Parameters of a rule that are no options of the engine; users give them in `rule_options`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -150,7 +152,7 @@ def parameters(settings: type[Parameters], config: SamplingConfig, name: str) ->
 
     :raises OptionError: for one it does not have, or a value out of range.
     """
-    return _read(settings, config.rule_options, f"rule_options of rule {name!r}")
+    return _read(settings, config.rule_options, "rule_options", name)
 
 
 def revocation_parameters(settings: type[Parameters], config: SamplingConfig, name: str) -> Parameters:
@@ -158,10 +160,10 @@ def revocation_parameters(settings: type[Parameters], config: SamplingConfig, na
 
     :raises OptionError: as for a commit rule.
     """
-    return _read(settings, config.revoke_options, f"revoke_options of rule {name!r}")
+    return _read(settings, config.revoke_options, "revoke_options", name)
 
 
-def _read(settings: type[Parameters], given: dict[str, Any] | None, where: str) -> Parameters:
+def _read(settings: type[Parameters], given: dict[str, Any] | None, option: str, name: str) -> Parameters:
     """Parameters as they were given, read once per request: rules ask in every pass.
 
     Known by the identity of what was given; it is kept alive meanwhile, so that no other can have the same.
@@ -169,19 +171,19 @@ def _read(settings: type[Parameters], given: dict[str, Any] | None, where: str) 
     key = (settings, id(given))
     known = _seen.get(key)
     if known is None:
-        known = _seen[key] = (given, _validated(settings, given, where))
+        known = _seen[key] = (given, _validated(settings, given, option, name))
         while len(_seen) > _REMEMBERED:
             _seen.pop(next(iter(_seen)), None)
     found: Parameters = known[1]
     return found
 
 
-def _validated(settings: type[Parameters], given: dict[str, Any] | None, where: str) -> Parameters:
+def _validated(settings: type[Parameters], given: dict[str, Any] | None, option: str, name: str) -> Parameters:
     try:
         return settings(**(given or {}))
     except ValidationError as error:
-        known = ", ".join(sorted(settings.model_fields)) or "none"
-        raise OptionError(f"{where}: {explain(error)}; it has: {known}") from None
+        wrong = explain_nested(error, option, f"rule {name!r}", settings, settings.model_fields)
+        raise OptionError(wrong) from None
 
 
 def check_parameters(rule: CommitRule, config: SamplingConfig) -> None:
@@ -195,7 +197,7 @@ def check_parameters(rule: CommitRule, config: SamplingConfig) -> None:
         _seen.pop((settings, id(config.rule_options)), None)
         parameters(settings, config, rule.name)
     elif config.rule_options:
-        raise OptionError(f"rule {rule.name!r} has no rule_options; leave {config.rule_options} out")
+        raise OptionError(f"rule {rule.name!r} has no rule_options; leave {shown(config.rule_options)} out")
 
 
 def most_probable(probability: Tensor, open_positions: Tensor, count: Tensor) -> Tensor:

@@ -14,21 +14,24 @@ from dataclasses import dataclass
 from typing import Any
 from typing import TypeAlias
 
-from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import ValidationError
 from torch import Tensor
 
+from dllm_plugins.checked import Numbers
+from dllm_plugins.checked import explain
+from dllm_plugins.checked import takes
 from dllm_plugins.config import SamplingConfig
-from dllm_plugins.config import explain
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import Said
+from dllm_plugins.said import said
+from dllm_plugins.said import shown
 from dllm_plugins.samplers.canvas import Canvas
 
 
-class Settings(BaseModel):
+class Settings(Numbers):
     """What a sampler can be told beside the common options; subclasses name and describe each.
 
     A field with the name of a SamplingConfig option is taken from there; the others are
@@ -131,16 +134,21 @@ class Sampler:
         """
         self.check(config)
         own = self.settings.model_fields
+        inside = own.keys() - SamplingConfig.model_fields.keys()
         values = {name: value for name, value in {**(defaults or {}), **config.given()}.items() if name in own}
         for name, value in (config.preset_options or {}).items():
-            if name not in own or name in SamplingConfig.model_fields:
-                known = ", ".join(sorted(own.keys() - SamplingConfig.model_fields.keys())) or "none"
+            if name not in inside:
                 raise OptionError(
-                    f"preset_options has {name}={value!r}, which sampler {self.name!r} does not take there; "
-                    f"it takes: {known}"
+                    said(
+                        "{preset_options} has {}={}, which sampler {!r} does not take there; {}",
+                        name,
+                        shown(value),
+                        self.name,
+                        takes("preset_options", self.settings, inside),
+                    )
                 )
             values[name] = value
         try:
             return self.settings(**values)
         except ValidationError as error:
-            raise OptionError(f"sampler {self.name!r}: {explain(error)}") from None
+            raise OptionError(said("sampler {!r}: {}", self.name, explain(error, own))) from None

@@ -23,6 +23,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 from dllm_plugins.processes.base import NoiseProcess
+from dllm_plugins.said import said
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
@@ -161,8 +162,11 @@ def _check(config: SamplingConfig) -> None:
     """Refuse the common temperature: this sampler has a schedule of its own."""
     if config.temperature > 0:
         raise OptionError(
-            f"temperature={config.temperature} has no effect on DiffusionGemma, whose temperature falls from t_max "
-            f"to t_min; set those in preset_options"
+            said(
+                "{temperature}={} has no effect on DiffusionGemma, whose temperature falls from t_max "
+                "to t_min; set those in preset_options",
+                config.temperature,
+            )
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
+from dllm_plugins.said import said
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
@@ -135,7 +136,9 @@ def fit(settings: DreamOnSettings, config: SamplingConfig, spec: ModelSpec) -> N
     """
     shortest = settings.min_gen_len
     if shortest is not None and shortest > config.max_new_tokens:
-        raise OptionError(f"min_gen_len={shortest} is above max_new_tokens={config.max_new_tokens}; make it smaller")
+        raise OptionError(
+            said("min_gen_len={} is above {max_new_tokens}={}; make it smaller", shortest, config.max_new_tokens)
+        )
     eos = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     for name, token in (("expand_token_id", settings.expand_token_id), ("eos_token_id", eos)):
         if token is None or token >= spec.vocabulary:

@@ -22,6 +22,9 @@ from dllm_plugins.rules.base import wants_logits
 from dllm_plugins.rules.view import Positions
 from dllm_plugins.rules.view import Seen
 from dllm_plugins.rules.view import make_view
+from dllm_plugins.said import Option
+from dllm_plugins.said import said
+from dllm_plugins.said import shown
 from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
@@ -170,11 +173,16 @@ def check_rules(
     foreign = frozenset[str]().union(*(other.options for other in rules.values())) - rule.options
     for option in sorted(foreign & given.keys()):
         raise OptionError(
-            f"option {option}={given[option]!r} has no effect with rule {rule.name!r}; leave it out or choose its rule"
+            said(
+                "option {}={} has no effect with rule {!r}; leave it out or choose its rule",
+                Option(option),
+                shown(given[option]),
+                rule.name,
+            )
         )
     check_parameters(rule, config)
     revocation = choose_revocation(config, revocations)
     if revocation is not None:
         revocation_parameters(revocation.settings, config, revocation.name)
     elif config.revoke_options:
-        raise OptionError(f"revoke_options={config.revoke_options} have no effect without revoke; name a rule")
+        raise OptionError(f"revoke_options={shown(config.revoke_options)} have no effect without revoke; name a rule")

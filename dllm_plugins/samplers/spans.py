@@ -18,6 +18,8 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import distribution
 from dllm_plugins.prediction import predict
+from dllm_plugins.said import Option
+from dllm_plugins.said import said
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.canvas import Canvas
@@ -60,7 +62,9 @@ def fit(settings: SpanSettings, _config: SamplingConfig, spec: ModelSpec) -> Non
     for option in ("guidance", "approximate_cache"):
         value = getattr(settings, option)
         if value is not None and in_blocks(spec):
-            raise OptionError(f"{option}={value!r} does not fit {spec.name}, whose blocks are cached; leave it out")
+            raise OptionError(
+                said("{}={!r} does not fit {}, whose blocks are cached; leave it out", Option(option), value, spec.name)
+            )
 
 
 class Spans:

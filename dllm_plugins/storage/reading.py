@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.said import said
 from dllm_plugins.storage.bitsandbytes import read_bitsandbytes
 from dllm_plugins.storage.compressed import read_compressed
 from dllm_plugins.storage.groups import read_awq
@@ -67,8 +68,13 @@ def check_dtypes(tensors: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS:
             raise CheckpointError(
-                f"{where}: {name} is {str(tensor.dtype).removeprefix('torch.')}, which no weight can be, and its "
-                f"config.json does not say how it is stored; {REMEDY}"
+                said(
+                    "{}: {} is {}, which no weight can be, and its config.json does not say how it is stored; {}",
+                    where,
+                    name,
+                    str(tensor.dtype).removeprefix("torch."),
+                    REMEDY,
+                )
             )
 
 

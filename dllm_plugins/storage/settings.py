@@ -10,14 +10,15 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.limits import check_numbers
 from dllm_plugins.reading import is_there
 from dllm_plugins.reading import read_object
+from dllm_plugins.said import said
 
 #: Where config.json says it: transformers and most tools, old compressed-tensors, MLX.
 KEYS = ("quantization_config", "compression_config", "quantization")
 #: Files beside config.json that say it in its place, with the method they are of.
 BESIDE = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq"}
 #: What mends every storage that is not read.
-REMEDY = (
-    "use the repository of the unquantised weights (weights='int8' makes them smaller while loading), or write them "
+REMEDY = said(
+    "use the repository of the unquantised weights ({weights}='int8' makes them smaller while loading), or write them "
     "with the tool that quantised these"
 )
 
@@ -37,7 +38,9 @@ class Storage:
 
     def refusal(self, reason: str) -> CheckpointError:
         """Why it is not read, and the remedy."""
-        return CheckpointError(f"{self.said} says that the weights are stored as {self.method!r}: {reason}; {REMEDY}")
+        return CheckpointError(
+            said("{} says that the weights are stored as {!r}: {}; {}", self.said, self.method, reason, REMEDY)
+        )
 
 
 #: Weights as they are.

@@ -17,6 +17,10 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.failing import blaming
 from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.said import Option
+from dllm_plugins.said import listed
+from dllm_plugins.said import said
+from dllm_plugins.said import shown
 from dllm_plugins.unmasking import Answer
 from dllm_plugins.unmasking import Ask
 from dllm_plugins.unmasking import ask_all
@@ -105,10 +109,15 @@ def check_options(
     """
     for option, value in config.given().items():
         if option not in COMMON_OPTIONS and option not in honoured:
-            also = ", ".join(sorted(honoured)) or "none"
             raise OptionError(
-                f"option {option}={value!r} has no effect in mode {name!r} (options of this mode: {also}); "
-                f"leave it out or choose another mode"
+                said(
+                    "option {}={} has no effect in mode {!r} (options of this mode: {}); leave it out or "
+                    "choose another mode",
+                    Option(option),
+                    shown(value),
+                    name,
+                    listed(honoured),
+                )
             )
     if not truncates_greedy:
         config.check_sampling()

@@ -12,6 +12,7 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.failing import blaming
 from dllm_plugins.prediction import Said
+from dllm_plugins.said import said
 from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Program
@@ -60,11 +61,15 @@ class SampledStrategy:
         check_ids(settings, spec)
         cache = getattr(settings, "approximate_cache", None)
         if cache is not None and not spec.holds:
-            raise OptionError(f"approximate_cache={cache!r} does not fit {spec.name}; leave it out")
+            raise OptionError(said("{approximate_cache}={!r} does not fit {}; leave it out", cache, spec.name))
         if cache == "dual" and spec.holds_prefix_only:
             raise OptionError(
-                f"approximate_cache={cache!r} does not fit {spec.name}, which cannot keep keys behind those it "
-                f"computes anew; use 'prefix'"
+                said(
+                    "{approximate_cache}={!r} does not fit {}, which cannot keep keys behind those it "
+                    "computes anew; use 'prefix'",
+                    cache,
+                    spec.name,
+                )
             )
 
     def _running(self, row: Row, spec: ModelSpec) -> Running:

@@ -124,7 +124,14 @@ def test_models_shows_what_is_known(run: Run, checkpoint: Make, monkeypatch: pyt
     for words in ("dllm (default)", "speculative, diffusion, ar", "exact", "apache-2.0", "parameters"):
         assert words in default
     size = (place / "model.safetensors").stat().st_size
-    for words in (str(place), "cc-by-4.0", "bidirectional", "none", "fast_dllm", f"{size / 1000:.4g} kB on disk"):
+    for words in (
+        str(place),
+        "cc-by-4.0",
+        "bidirectional",
+        "none",
+        "fast_dllm: as it was asked for",
+        f"{size / 1000:.4g} kB on disk",
+    ):
         assert words in mine
     monkeypatch.setenv("DLLM_BASE", "someone/base")
     assert "not known" in run("dllm", "models").stdout
@@ -144,7 +151,7 @@ def test_what_cannot_be_added(run: Run, checkpoint: Make, tmp_path: Path) -> Non
     (tmp_path / "plain" / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
     for arguments, words in (
         ([place], "--mask-id"),
-        ([place, "--preset", "luck"], "--preset 'luck'"),
+        ([place, "--preset", "luck"], "--preset='luck'"),
         ([place, "--family", "dream"], "dream"),
         ([place, "--name", "dllm"], "taken by DLLM: dllm"),
         ([place, "--name", "two words"], "without spaces"),

@@ -66,7 +66,7 @@ def test_parameters_are_given_as_json(run: Run) -> None:
     assert "12 tokens" in run("dllm", "watch", "why?", *options, "-o", "rule_options", '{"gamma": 3}').stdout
     wrong = run("dllm", "watch", "why?", *options, "-o", "rule_options", '{"gama": 3}', code=1)
     assert "'entropy_bound'" in wrong.output
-    assert "it has: gamma, order" in wrong.output
+    assert "it takes: gamma, order" in wrong.output
 
 
 def test_the_list_of_commands_needs_no_torch() -> None:

@@ -184,7 +184,7 @@ def test_slow_fast_settles_several_a_slow_pass() -> None:
     ("rule", "own", "words"),
     [
         (KlassRule(), {"history": 0}, "history"),
-        (KlassRule(), {"kl": 1.0}, "it has: divergence, history"),
+        (KlassRule(), {"kl": 1.0}, "it takes: divergence, history"),
         (CreditRule(), {"beta": 1.5}, "beta"),
         (SlowFastRule(), {"window": 9}, "longer than exploration"),
     ],

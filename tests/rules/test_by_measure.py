@@ -143,8 +143,8 @@ def test_corpora_are_read_alike(tmp_path: Path) -> None:
     [
         (EntropyBoundRule(), {"gamma": -1}, "gamma"),
         (EntropyBoundRule(), {"order": "size"}, "order"),
-        (EntropyBoundRule(), {"delta": 1}, "it has: gamma, order"),
-        (MarginRule(), {"lead": 0.5}, "it has: none"),
+        (EntropyBoundRule(), {"delta": 1}, "it takes: gamma, order"),
+        (MarginRule(), {"lead": 0.5}, "it takes: none"),
         (PositionAwareRule(), {"clip": 5.0}, "no effect without corpus"),
         (PositionAwareRule(), {"corpus": "/no/such/file.json"}, "cannot read /no/such/file.json: .*No such file"),
         (PositionAwareRule(), {"corpus": [0.0, 0.0]}, "not all of them 0"),

@@ -72,7 +72,7 @@ def test_edit_overwrites_by_another_sure_token() -> None:
     ("rule", "own", "words"),
     [
         (DoubtRule(), {"most": 0}, "most"),
-        (DoubtRule(), {"edit_threshold": 0.5}, "it has: most, threshold, times"),
+        (DoubtRule(), {"edit_threshold": 0.5}, "it takes: most, threshold, times"),
         (EditRule(), {"edit_threshold": 2.0}, "edit_threshold"),
     ],
 )

@@ -81,3 +81,12 @@ def test_the_end_of_the_context_is_a_reason_of_its_own() -> None:
             ("context", 8),
             ("context", 8),
         ]
+
+
+def test_a_suffix_is_no_part_of_what_was_settled() -> None:
+    """It is given: neither open nor an answer."""
+    engine = random_model("llada").engine()
+    for suffix in ((), (7, 8, 9)):
+        config = SamplingConfig(mode="llada", max_new_tokens=4, block_length=4)
+        usage = engine.generate([Request([5, 6], config, stop_ids=frozenset(), suffix=suffix)])[0].usage
+        assert (usage.useful_tokens, usage.canvas_tokens) == (4, 4)
