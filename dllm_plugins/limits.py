@@ -4,6 +4,7 @@ A number of a config decides how many layers are built or how many positions a t
 contradicts it. No checkpoint that exists comes near these limits.
 """
 
+import json
 import math
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -57,6 +58,8 @@ _LIMITS = (
     (BLOCK, "block_size bd_size wedlm_window_size canvas_length block_length"),
     (LABELS, "num_labels"),
 )
+#: Ends of keys whose values are numbers, never true or false: Python would take those for 1 and 0.
+_NUMBERS = ("_token_id", "_token_ids", "_factor", "_softcapping", "_multiplier", "_scalar")
 #: Where -1, or false, says that there is no such limit.
 _SIGNED = ("sliding_window", "local_attention")
 _MOST = {name: limit for limit, names in _LIMITS for name in names.split()}
@@ -71,15 +74,25 @@ def check_numbers(config: Mapping[str, Any], origin: str) -> None:
     :raises CheckpointError: naming the key and its value.
     """
     for name, value in _numbers(config):
-        key = name.rpartition(".")[2]
+        key = _key(name)
         if key in _SIGNED and value is False:
             continue
         if key in _MOST and value is not None:
             whole(value, name, origin, -1 if key in _SIGNED else 0, _MOST[key])
+        elif isinstance(value, bool) and key.endswith(_NUMBERS):
+            raise CheckpointError(
+                f"{origin} says {name}={json.dumps(value)}, where a number stands: mend it, or download the checkpoint "
+                f"again"
+            )
         elif (isinstance(value, int | float) and _absurd(value)) or not _usable(key, value):
             raise CheckpointError(
                 f"{origin} says {name}={shown(value)}, which no model has: mend it, or download the checkpoint again"
             )
+
+
+def _key(name: str) -> str:
+    """The key of a value by its path; entries of a list have the list's."""
+    return next((part for part in reversed(name.split(".")) if not part.isdigit()), name)
 
 
 def _usable(key: str, value: Any) -> bool:

@@ -162,8 +162,11 @@ def test_other_checkpoints_are_refused(tiny_folder: Path, tmp_path: Path, change
 def test_a_base_that_is_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a folder nor a hub id that can be fetched."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for base in ("no/such-model", "not a hub id at all"):
-        with pytest.raises(CheckpointError, match="neither a folder here nor a hub id"):
+    for base, command in (
+        ("no/such-model", "hf download no/such-model"),
+        ("not a hub id at all", "python -m dllm_plugins setup"),
+    ):
+        with pytest.raises(CheckpointError, match=f"neither a folder here nor a hub id.*`{command}`"):
             load_model(base=base)
 
 

@@ -141,6 +141,16 @@ def _answered(*_given: Any) -> None:
     raise _AnsweredError("answered")
 
 
+@pytest.mark.parametrize("name", ["input_ids", "attention_mask", "position_ids"])
+def test_tensors_of_another_shape(llada: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever they hold."""
+    monkeypatch.setattr("dllm_transformers.strategy.decode", _answered)
+    for value in (torch.ones(3), torch.ones(1, 3), torch.ones(2, 9), torch.ones(1, 1, 3), torch.ones(0, 0)):
+        for tensor in (value, value.long(), value.bool()):
+            given = {"input_ids": torch.tensor([[7, 8, 9]]), "max_new_tokens": 2, name: tensor}
+            refused_or_right(partial(llada.generate, **given))
+
+
 @pytest.mark.parametrize("host", [LLM, LANGCHAIN])
 def test_every_option_that_is_called_otherwise(host: Dialect) -> None:
     """One table a host; what users wrote is never taken for a name."""

@@ -5,6 +5,7 @@ template's. Where a text or a message spells no control token, and for models th
 as it was.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,9 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils.chat_template_utils import Chat
 
 from dllm_plugins import chats
+from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import RequestError
+from dllm_plugins.reading import raised_by_library
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
 from dllm_transformers.modeling import TriModeForCausalLM
 from dllm_transformers.strategy import block_diffusion
@@ -34,13 +37,17 @@ class DiffusionTextGeneration(TextGenerationPipeline):
         :raises RequestError: for a prompt that holds half a character, or spells a control token that cannot
             be written as text, or not together with these options.
         """
-        read = partial(super().preprocess, prompt_text, **options)
+        plain = partial(super().preprocess, prompt_text, **options)
         decided = any(name in _DECIDED for name in options.get("tokenizer_encode_kwargs") or {})
         if decided or not self._is_ours(options.get("custom_generate")):
-            return read(prefix=prefix)
+            return plain(prefix=prefix)
         chat: Any = prompt_text.messages if isinstance(prompt_text, Chat) else None
         control, name = self._control(), str(self.model.name_or_path)
+        read = partial(_bordered, plain, name)
         if not chats.spells(self.tokenizer, prefix + prompt_text if chat is None else chat, control, name):
+            if chat is not None and self._is_plain(chat, options):
+                # A template that refuses the chat, or never ends, is found out within bounds.
+                chats.encode_chat(self.tokenizer, chat, control, name)
             return read(prefix=prefix)
         self._refuse(chat, prefix, options)
         if chat is None:
@@ -58,6 +65,13 @@ class DiffusionTextGeneration(TextGenerationPipeline):
     def _is_ours(self, strategy: Any) -> bool:
         strategy = strategy.func if isinstance(strategy, partial) else strategy
         return strategy is block_diffusion or isinstance(self.model, DiffusionModelForCausalLM | TriModeForCausalLM)
+
+    @staticmethod
+    def _is_plain(chat: Any, options: dict[str, Any]) -> bool:
+        """Whether a chat holds what every template takes, and nothing else is to be written into it."""
+        texts = all(isinstance(message.get("content"), str) and message.get("role") in chats.ROLES for message in chat)
+        beside = any(options.get(name) for name in ("tools", "documents", "continue_final_message"))
+        return texts and chat[-1]["role"] != "assistant" and not beside
 
     def _control(self) -> frozenset[int]:
         """The model's own control tokens, whether or not its tokenizer marks them as special."""
@@ -81,6 +95,25 @@ class DiffusionTextGeneration(TextGenerationPipeline):
                 f"{' and '.join(wrong)}; leave that out, or say in tokenizer_encode_kwargs what such a token is: "
                 f"split_special_tokens=True for texts and sanitize_control_tokens=True for chats make it text"
             )
+
+
+def _bordered(read: Callable[..., Any], name: str, **given: Any) -> Any:
+    """What transformers reads; what it, a template or a tokenizer raises is an error of ours.
+
+    :param name: of the model.
+    :raises RequestError: with what was raised.
+    """
+    try:
+        return read(**given)
+    except DllmError:
+        raise
+    except BaseException as error:
+        if not raised_by_library(error):
+            raise
+        raise RequestError(
+            f"the prompt cannot be made ready for {name} ({type(error).__name__}: {error}); change it, or the options "
+            f"beside it, as that says"
+        ) from error
 
 
 def register() -> None:

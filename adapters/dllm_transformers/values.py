@@ -89,7 +89,16 @@ def check_tensors(input_ids: Any, given: Mapping[str, Any]) -> None:
     """
     if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.is_floating_point():
         raise OptionError(f"input_ids={shown(input_ids)}: give ids as a tensor of whole numbers, [batch, length]")
+    if given.get("inputs_embeds") is not None:
+        # There are no ids then, and embeddings are refused by their own name.
+        return
     for name in ("attention_mask", "position_ids"):
         value = given.get(name)
-        if value is not None and (not isinstance(value, Tensor) or value.shape[-1:] != input_ids.shape[-1:]):
+        if value is not None and (not isinstance(value, Tensor) or not _fits(value, input_ids, name)):
             raise OptionError(f"{name}={shown(value)}: give a tensor of the shape of input_ids")
+
+
+def _fits(value: Tensor, input_ids: Tensor, name: str) -> bool:
+    """Whether it says something of each id; positions may be those of all rows."""
+    alike = value.shape == input_ids.shape
+    return alike or (name == "position_ids" and value.dim() < 3 and value.shape[-1:] == input_ids.shape[-1:])

@@ -4,7 +4,6 @@ llm asks for models before it looks at its arguments, so what it is about to loo
 be found first. llm imports this on every call, so nothing here may import torch or transformers.
 """
 
-import json
 import sqlite3
 import sys
 from collections.abc import Iterable
@@ -13,6 +12,9 @@ from contextlib import closing
 from pathlib import Path
 
 import llm
+
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.reading import read_json
 
 SUFFIX = ".gguf"
 #: Arguments that go on with a conversation, whose model the log names.
@@ -69,8 +71,8 @@ def _of_settings() -> Iterator[str]:
     """What aliases stand for, and the default model."""
     yield llm.get_default_model()  # type: ignore[no-untyped-call]
     try:
-        aliases = json.loads((_user_folder() / "aliases.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        aliases = read_json(_user_folder() / "aliases.json")
+    except CheckpointError:
         # llm itself says what is wrong with it.
         return
     if isinstance(aliases, dict):

@@ -134,7 +134,7 @@ def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabular
         layout.mask_id,
     )
     mask_id = next((item for item in found if item is not None), None)
-    if not isinstance(mask_id, int) or not 0 <= mask_id < vocabulary:
+    if not isinstance(mask_id, int) or isinstance(mask_id, bool) or not 0 <= mask_id < vocabulary:
         raise CheckpointError(
             said(
                 "{} says mask_token_id={!r}; set it in config.json or say {mask_id}=..., an id below {}",

@@ -9,6 +9,7 @@ from gguf import GGMLQuantizationType
 
 from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
+from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.presets import preset_of
@@ -105,7 +106,11 @@ def with_stored(checkpoint: GgufCheckpoint, options: LoadOptions) -> LoadOptions
     """Options, with the preset and the mask of the file's conversion where none is given now."""
     stored = checkpoint.header.metadata
     mask = stored.get("dllm.mask_token_id") if options.mask_id is None else options.mask_id
-    return replace(options, preset=options.preset or stored.get("dllm.preset"), mask_id=mask)
+    try:
+        return replace(options, preset=options.preset or stored.get("dllm.preset"), mask_id=mask)
+    except OptionError as error:
+        where = f"{checkpoint.folder}, in what its conversion left there"
+        raise CheckpointError(said("{}: {}; download or convert it again", where, error.said)) from error
 
 
 def text_of(checkpoint: GgufCheckpoint) -> Any:

@@ -12,6 +12,8 @@ from transformers import AutoTokenizer
 from transformers import TextIteratorStreamer
 from transformers import pipeline
 
+from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import RequestError
 from dllm_plugins.families.files import tokenizer_class
 from dllm_transformers import DiffusionModelForCausalLM
 
@@ -96,3 +98,31 @@ def test_importing_is_all_it_takes(llada: Path) -> None:
     command = [sys.executable, "-c", code, str(llada)]
     result = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     assert result.stdout.split() == ["LlamaForCausalLM"]
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('no system role') }}", "no system role"),
+        ("{{ messages[0].content.nothing.at_all }}", "nothing"),
+        ("{% for x in range(99999) %}{% for y in range(99999) %}{% endfor %}{% endfor %}", "not rendered"),
+        ("{% if %}", "is none"),
+    ],
+)
+def test_a_template_that_fails(llada: Path, template: str, words: str) -> None:
+    """For a chat that spells no control token, too; beside tools, where the engine cannot render, and cut short."""
+    generator = text_generation("text-generation", model=str(llada))
+    generator.tokenizer.chat_template = template
+    with pytest.raises(RequestError, match=words):
+        generator([{"role": "user", "content": "hi"}], **GREEDY)
+    if "range" not in template:
+        with pytest.raises(RequestError):
+            generator([{"role": "user", "content": "hi"}], tools=[{"name": "clock"}], **GREEDY)
+
+
+@pytest.mark.parametrize("options", [{"max_new_tokens": "9"}, {"telepathy": 1}, {"do_sample": 3}, {"seed": "x"}])
+def test_arguments_of_a_pipeline(llada: Path, options: dict[str, Any]) -> None:
+    """They are generate's, and refused as there."""
+    generator = text_generation("text-generation", model=str(llada))
+    with pytest.raises(OptionError, match=next(iter(options))):
+        generator("why?", **{**GREEDY, **options})

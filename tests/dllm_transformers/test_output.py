@@ -142,3 +142,20 @@ def test_prefixes_of_a_batch_of_unequal_rows(model: Any, strategy: partial[Any])
     fresh = model.generate(turn, attention_mask=mask, **options)
     assert second.sequences.tolist() == fresh.sequences.tolist()
     assert all(usage["cached_tokens"] > 20 for usage in second.usage)
+
+
+def test_an_answer_that_the_context_ends(model: Any, strategy: partial[Any]) -> None:
+    """It says so, in each row by itself; one that fits does not."""
+    ids, mask = torch.full((2, 505), 7), torch.ones(2, 505, dtype=torch.int64)
+    mask[0, :200] = 0
+    out = model.generate(
+        ids,
+        attention_mask=mask,
+        custom_generate=strategy,
+        mode="ar",
+        max_new_tokens=9,
+        eos_token_id=None,
+        return_dict_in_generate=True,
+    )
+    assert out.finish_reasons == ["length", "context"]
+    assert [row["useful_tokens"] for row in out.usage] == [9, 7]

@@ -1,5 +1,6 @@
 """`transformers serve` with a registered model: an OpenAI-like server over the engine."""
 
+import inspect
 import json
 import os
 import socket
@@ -14,9 +15,17 @@ import httpx
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from transformers import GenerationConfig
 from transformers import PreTrainedTokenizerBase
+from transformers.cli.serving import server as server_module
+from transformers.cli.serving import utils
 
 import dllm_transformers  # noqa: F401  registers the Auto classes
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import PassError
+from dllm_plugins.errors import RequestError
+from dllm_transformers import serving
 
 
 def free_port() -> int:
@@ -73,3 +82,45 @@ def test_chat_completions(server: str, checkpoint: Path, tokenizer: PreTrainedTo
         with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
             # transformers' incremental decoder holds back half a character for good.
             assert text_of(stream.iter_lines()) == expected.rstrip("\ufffd")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RequestError("the prompt is empty"), 400),
+        (OptionError("option seed"), 400),
+        (CheckpointError("no such model"), 404),
+        (OSError("someone/nothing is not a local folder"), 404),
+        (PassError("a pass failed"), 500),
+    ],
+)
+async def test_what_is_raised_is_answered(monkeypatch: pytest.MonkeyPatch, error: Exception, status: int) -> None:
+    """With a status that says whose fault it is, and the reason."""
+    for name in ("generate_streaming", "generate_non_streaming"):
+        monkeypatch.setattr(utils.GenerateManager, name, getattr(utils.GenerateManager, name))
+    monkeypatch.setattr(server_module, "build_server", server_module.build_server)
+    serving.prepare()
+
+    class Handler:
+        async def handle_request(self, *_given: Any) -> None:
+            raise error
+
+    names = list(inspect.signature(server_module.build_server).parameters)
+    app = server_module.build_server(**{name: Handler() for name in names if name != "enable_cors"})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app, False), base_url="http://here") as client:
+        answer = await client.post("/v1/chat/completions", json={"model": "someone/nothing"})
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"] == str(error)
+
+
+def test_the_server_asks_for_no_more_than_the_context_holds(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it says `length` where the context ends an answer."""
+    for name in ("generate_streaming", "generate_non_streaming"):
+        monkeypatch.setattr(utils.GenerateManager, name, lambda *given: given[4].max_new_tokens)
+    monkeypatch.setattr(server_module, "build_server", server_module.build_server)
+    serving.prepare()
+    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint)
+    generate: Any = utils.GenerateManager.generate_streaming
+    for asked, room in ((1024, 12), (5, 5), (None, None)):
+        config = GenerationConfig(max_new_tokens=asked)
+        assert generate(None, model, None, {"input_ids": torch.zeros(1, 500)}, config) == room

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from dllm_plugins import load_model
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.models import auto_backend
 from dllm_transformers import DiffusionModelForCausalLM
 from dllm_transformers import export
@@ -122,3 +123,16 @@ def test_experts_that_no_router_can_choose(tmp_path: Path, kind: str, values: di
     options: dict[str, Any] = {"preset": "llada2.0"} if kind == "llada2" else {}
     with pytest.raises(CheckpointError, match=next(iter(values))):
         load_model(place, mask_id=MASK, dtype="float32", device="cpu", **options)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("mask_token_id", True), ("eos_token_id", [3, True]), ("pad_token_id", False), ("partial_rotary_factor", True)],
+)
+def test_true_is_no_number(tmp_path: Path, key: str, value: Any) -> None:
+    """Python would take it for 1, and a mask of that id for meant."""
+    place = _with(make(tmp_path / "sdar", "sdar"), **{key: value})
+    with pytest.raises(CheckpointError, match=f"{key}.*number"):
+        auto_backend(place)
+    with pytest.raises(OptionError, match="mask_id=True"):
+        auto_backend(place, mask_id=True)

@@ -251,3 +251,17 @@ def test_neither_class_calls_tools(make: Make) -> None:
     with pytest.raises(DllmError, match="structured output"):
         make().with_structured_output({})
     assert not make().is_lc_serializable()
+
+
+def test_an_answer_that_the_context_ends(make: Make) -> None:
+    """`finish_reason` says so, whole and streamed."""
+    prompt = "x" * 480
+    for asked, reason in ((200, "context"), (2, "length")):
+        model = make(max_tokens=asked, mode="ar")
+        if isinstance(model, ChatDLLM):
+            assert model.invoke(prompt).response_metadata["finish_reason"] == reason
+            *_, last = model.stream(prompt)
+            assert last.response_metadata["finish_reason"] == reason
+        else:
+            info = model.generate([prompt]).generations[0][0].generation_info or {}
+            assert info["finish_reason"] == reason

@@ -63,9 +63,10 @@ def test_files_that_settings_and_the_log_name(tmp_path: Path, monkeypatch: pytes
         database.execute("insert into turns values ('1', ?)", [str(paths[3])])
     for given in (["--cid", "1"], ["--cid=1"], ["chat", "--continue"]):
         assert named(monkeypatch, *given, "more") == {path: {str(path)} for path in paths}
-    (user / "aliases.json").write_text("{")
     (user / "default_model.txt").unlink()
-    assert named(monkeypatch, "hello") == {}
+    for damaged in ("{", "[" * 100_000, '{"a":' * 2000 + "1" + "}" * 2000):
+        (user / "aliases.json").write_text(damaged)
+        assert named(monkeypatch, "hello") == {}
 
 
 def test_a_named_file_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

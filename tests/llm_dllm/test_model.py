@@ -340,3 +340,16 @@ def test_a_folder_by_its_path(run: Run, monkeypatch: pytest.MonkeyPatch, checkpo
     place = str(checkpoint("sdar"))
     monkeypatch.setattr(sys, "argv", ["llm", "-m", place, "how?"])
     assert run("-m", place, "how?", "-o", "max_tokens", "4").stdout
+
+
+def test_an_answer_that_the_context_ends(run: Run, dllm: llm.Model) -> None:
+    """One line on stderr, once, wherever a command asks; in Python the response says it."""
+    prompt = "x" * 480
+    for command in (["-m", "dllm", prompt], ["dllm", "watch", prompt]):
+        for length, said in (("200", 1), ("2", 0)):
+            shown = run(*command, "-o", "mode", "ar", "-o", "max_tokens", length)
+            assert shown.stderr.count("The context is full") == said
+            assert "The context is full" not in shown.stdout
+    response = dllm.prompt(prompt, max_tokens=200, mode="ar")
+    response.text()
+    assert (response.response_json or {})["finish_reason"] == "context"
