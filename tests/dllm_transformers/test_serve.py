@@ -106,7 +106,8 @@ async def test_what_is_raised_is_answered(monkeypatch: pytest.MonkeyPatch, error
             raise error
 
     names = list(inspect.signature(server_module.build_server).parameters)
-    app = server_module.build_server(**{name: Handler() for name in names if name != "enable_cors"})
+    handlers: dict[str, Any] = {name: Handler() for name in names if name != "enable_cors"}
+    app = server_module.build_server(**handlers)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app, False), base_url="http://here") as client:
         answer = await client.post("/v1/chat/completions", json={"model": "someone/nothing"})
     assert answer.status_code == status
