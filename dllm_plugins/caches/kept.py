@@ -44,6 +44,10 @@ class KeptPrefixes:
                 "the prefix cache was filled by another model, or before its weights changed; start with a new one"
             )
 
+    def __reduce__(self) -> tuple[type["KeptPrefixes"], tuple[int]]:
+        """Copies and pickles are empty: keys and values belong to the denoiser that made them."""
+        return KeptPrefixes, (self.positions,)
+
     def __len__(self) -> int:
         """How many prefixes are held."""
         return len(self._kept)
@@ -51,7 +55,7 @@ class KeptPrefixes:
     @property
     def held(self) -> int:
         """How many positions are held."""
-        return sum(len(kept.tokens) for kept in self._kept)
+        return _positions(self._kept)
 
     @property
     def longest(self) -> int:
@@ -70,21 +74,25 @@ class KeptPrefixes:
                 best, length = kept, shared
         if best is None:
             return None, 0
-        self._kept.remove(best)
-        self._kept.append(best)
+        self._kept = [*(kept for kept in self._kept if kept is not best), best]
         return best.state, length
 
     def keep(self, tokens: Sequence[int], state: PrefixState) -> None:
         """Hold a prefix; those it contains are dropped, then the least recently used ones."""
         made = Kept(tuple(tokens), state)
-        self._kept = [kept for kept in self._kept if common(kept.tokens, made.tokens) < len(kept.tokens)]
-        self._kept.append(made)
-        while self._kept and self.held > self.positions:
-            self._kept.pop(0)
+        held = [kept for kept in self._kept if common(kept.tokens, made.tokens) < len(kept.tokens)] + [made]
+        while held and _positions(held) > self.positions:
+            held.pop(0)
+        # At once: an interrupt leaves the old ones or the new ones.
+        self._kept = held
 
     def clear(self) -> None:
         """Give all the memory back."""
-        self._kept.clear()
+        self._kept = []
+
+
+def _positions(held: Sequence[Kept]) -> int:
+    return sum(len(kept.tokens) for kept in held)
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

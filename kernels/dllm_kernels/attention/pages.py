@@ -3,10 +3,14 @@
 A captured pass knows addresses, not lengths: a row that grows takes pages and moves
 nothing. Only when the pool itself grows does everything move, and its `version` says so.
 A pass writes right behind what a row keeps, over what the pass before left there.
+
+Which pages are taken is said by the rows alone, so that nothing can be lost or given out twice
+by what comes in between (an interrupt, a row that is dropped in another thread).
 """
 
-import weakref
 from collections.abc import Sequence
+from weakref import ReferenceType
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -22,18 +26,37 @@ FIRST = 33
 class PagePool:
     """Keys and values of `layers` layers, `data` [2, layers, pages, PAGE, kv_heads, head_dim].
 
-    :ivar version: changes when `data` moves.
+    Not thread-safe; but rows may be dropped in any thread.
     """
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.data = torch.zeros(2, layers, FIRST, PAGE, kv_heads, head_dim, dtype=dtype, device=device)
-        self.version = 0
-        self._free = list(range(FIRST - 1, 0, -1))
+        data = torch.zeros(2, layers, FIRST, PAGE, kv_heads, head_dim, dtype=dtype, device=device)
+        # Both in one: a recording of another version must not be played on these data.
+        self._stored = (data, 0)
+        self._rows: list[ReferenceType[PagedRow]] = []
+
+    @property
+    def data(self) -> Tensor:
+        """See above; another tensor once the pool has grown."""
+        return self._stored[0]
+
+    @property
+    def version(self) -> int:
+        """Changes when `data` moves."""
+        return self._stored[1]
 
     @property
     def free(self) -> int:
         """Pages that no row has."""
-        return len(self._free)
+        return len(self._unused())
+
+    def _unused(self) -> list[int]:
+        used = {page for note in self._rows if (row := note()) is not None for page in row.pages}
+        return [page for page in range(1, self.data.shape[2]) if page not in used]
+
+    def add(self, row: "PagedRow") -> None:
+        """A row that will take pages."""
+        self._rows = [*(note for note in self._rows if note() is not None), ref(row)]
 
     @property
     def page_bytes(self) -> int:
@@ -41,22 +64,18 @@ class PagePool:
         return self.data.nbytes // self.data.shape[2]
 
     @torch.inference_mode()
-    def take(self, count: int) -> list[int]:
-        """Pages that are the caller's until given back."""
-        missing = count - len(self._free)
+    def take(self, row: "PagedRow", count: int) -> None:
+        """So many pages more for a row, until it is dropped."""
+        unused = self._unused()
+        missing = count - len(unused)
         if missing > 0:
             pages = self.data.shape[2]
             more = max(missing, pages // 2)
             grown = self.data.new_zeros(*self.data.shape[:2], pages + more, *self.data.shape[3:])
             grown[:, :, :pages] = self.data
-            self.data, self.version = grown, self.version + 1
-            self._free = [*range(pages + more - 1, pages - 1, -1), *self._free]
-        return [self._free.pop() for _ in range(count)]
-
-    def give(self, pages: list[int]) -> None:
-        """Back."""
-        self._free += pages
-        pages.clear()
+            self._stored = (grown, self.version + 1)
+            unused += range(pages, pages + more)
+        row.pages += unused[:count]
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer, [pages, PAGE, kv_heads, head_dim] each."""
@@ -73,7 +92,7 @@ class PagePool:
 class PagedRow:
     """One row's part of a pool: a :class:`~dllm_kernels.decoder.base.Store`.
 
-    Its pages go back when nobody holds the row any more.
+    Its pages are free again when nobody holds the row any more.
 
     :ivar length: frozen positions.
     :ivar held: kept positions behind them, until released.
@@ -86,7 +105,7 @@ class PagedRow:
         self.held = 0
         self.pages: list[int] = []
         self._pending: list[int] = []
-        weakref.finalize(self, pool.give, self.pages).atexit = False
+        pool.add(self)
 
     @property
     def kept(self) -> int:
@@ -107,7 +126,7 @@ class PagedRow:
         """Make room for `rows` positions behind what is kept."""
         missing = -(-(self.kept + rows) // PAGE) - len(self.pages)
         if missing > 0:
-            self.pages += self.pool.take(missing)
+            self.pool.take(self, missing)
 
     def slots(self, places: Tensor) -> Tensor:
         """Where in the pool the places int64 [n] of this row are, int64 [n]."""

@@ -86,9 +86,12 @@ def cuda_recorder(device: torch.device) -> Record:
         current = torch.cuda.current_stream(device)
         side.wait_stream(current)
         # Once without recording: compiling, tuning and a library's own workspaces are not to be recorded.
-        with torch.cuda.stream(side):
-            work()
-        current.wait_stream(side)
+        try:
+            with torch.cuda.stream(side):
+                work()
+        finally:
+            # Also after an interrupt: the next pass writes to the same pages.
+            current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool, stream=side):
             output = work()
