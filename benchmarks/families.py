@@ -154,7 +154,7 @@ def main(tokens: int, length: int, rounds: int, threads: int, path: Path | None,
     with tempfile.TemporaryDirectory() as place:
         llada = load_model(str(llada_folder(Path(place) / "llada")), dtype="float32", device="cpu")
         sdar = load_model(str(sdar_folder(Path(place) / "sdar")), dtype="float32", device="cpu")
-    common: dict[str, Any] = {"max_new_tokens": tokens, "block_length": 32, "steps": 16}
+    common: dict[str, Any] = {"max_new_tokens": tokens, "block_length": 32, "steps": tokens // 2}
     blocks: dict[str, Any] = {"max_new_tokens": tokens, "preset_options": {"remasking": "low_confidence_static"}}
     contestants = {
         "whole": ours(llada, **common),

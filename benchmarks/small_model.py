@@ -88,7 +88,7 @@ def main(tokens: int, length: int, rounds: int, threads: int, dtype: str, path: 
         model = load_model(str(folder), preset="bd3lm", dtype=dtype, device="cpu")
     everyone = {BASELINE: transformers_ar(network, tokens)}
     for count in PER_PASS:
-        options: dict[str, Any] = {"block_length": BLOCK, "steps": BLOCK // count}
+        options: dict[str, Any] = {"block_length": BLOCK, "steps": tokens // count}
         everyone[f"bd3lm_{count}"] = ours(model, max_new_tokens=tokens, **options)
     own = [name for name in everyone if name != BASELINE]
     compared(everyone, {f"{name}_vs_{BASELINE}": (name, BASELINE) for name in own}, [f"{length} 0"], rounds, path)

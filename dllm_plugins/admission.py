@@ -66,7 +66,7 @@ def row_of(request: Request, config: SamplingConfig, tokens: list[int], spec: Mo
     prompt = tokens.index(spec.mask_id) if spec.mask_id in tokens else len(tokens)
     tokens, given = tokens[:prompt], tokens[prompt:]
     room = spec.context - len(tokens) - len(given) - len(request.suffix)
-    length = min(config.max_new_tokens, room) + len(given)
+    asked, length = config.max_new_tokens, min(config.max_new_tokens, room) + len(given)
     if length != config.max_new_tokens:
         config = config.model_copy(update={"max_new_tokens": length})
     seed = config.seed if config.seed is not None else secrets.randbelow(LARGEST_SEED)
@@ -82,4 +82,5 @@ def row_of(request: Request, config: SamplingConfig, tokens: list[int], spec: Mo
         given=tuple(given),
         logits={} if request.logits else None,
         suffix=tuple(request.suffix),
+        asked=asked,
     )

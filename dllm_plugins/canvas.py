@@ -39,6 +39,7 @@ class Row:
 
     :param number: the engine's name for the row, used in events.
     :param handle: the denoiser's name for it.
+    :param asked: how many new tokens were asked for; `max_new_tokens` of the config is what there is room for.
     :param prompt: number of prompt tokens, the first ones of `tokens`.
     :param stop_ids: token ids that end the answer.
     :param evidence: what the tokens in `settled` were settled by, where that is kept.
@@ -62,6 +63,7 @@ class Row:
     noise: RowNoise
     vocabulary: int
     stop_ids: frozenset[int]
+    asked: int
     rule_state: Any = None
     frozen: int = 0
     step: int = 0

@@ -66,8 +66,9 @@ class SamplingConfig(Checked):
     steps: int | None = Field(
         default=None,
         ge=1,
-        le=1024,
-        description="diffusion: passes a block is spread over (rules quota, random, margin, position_aware)",
+        le=1 << 16,
+        description="diffusion: passes a block is spread over (rules quota, random, margin, position_aware); "
+        "a family's own sampler counts as its original does, see docs/families.md",
     )
 
     approximate_cache: Literal["prefix", "dual"] | None = Field(

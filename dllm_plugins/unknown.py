@@ -6,6 +6,7 @@ One place for every host: other interfaces' names for what exists, and reasons f
 from collections.abc import Iterable
 from collections.abc import Mapping
 
+from dllm_plugins.families.originals.table import answer
 from dllm_plugins.said import Option
 from dllm_plugins.said import Said
 from dllm_plugins.said import listed
@@ -57,4 +58,7 @@ def unknown_option(name: str, value: object, known: Iterable[str], where: object
         return said("{}: here it is {}", told, Option(other))
     if name in REASONS:
         return said("{}: {}", told, REASONS[name])
+    original = answer(name, value)
+    if original is not None:
+        return said("unknown option{}: {}", where, original)
     return said("{}; known options: {}", told, listed(known))

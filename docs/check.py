@@ -21,6 +21,7 @@ from dllm_plugins.families.layouts import IMPOSTORS
 from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.families.layouts import REFUSED
 from dllm_plugins.families.layouts import REFUSED_FAMILIES
+from dllm_plugins.families.originals.table import ORIGINALS
 from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import RevocationRule
 from dllm_plugins.strategies import SampledStrategy
@@ -151,6 +152,38 @@ def sampler_table() -> str:
     return "\n".join(lines)
 
 
+def steps_table() -> str:
+    """What `steps` counts in every sampler that has it."""
+    lines = ["| sampler | own sampler of | `steps` |", "|---|---|---|"]
+    for name, strategy in sorted(plugins.strategies().items()):
+        field = strategy.sampler.settings.model_fields.get("steps") if isinstance(strategy, SampledStrategy) else None
+        if field is not None:
+            own = [
+                f"`{layout.name}`" for layout in LAYOUTS.values() if name in (*layout.modes.values(), *layout.samplers)
+            ]
+            lines.append(f"| `{name}` | {', '.join(own) or 'none: general'} | {field.description} |")
+    return "\n".join(lines)
+
+
+def originals_tables() -> str:
+    """What each argument of each original is here."""
+    parts: dict[str, list[str]] = {}
+    for found in ORIGINALS:
+        rows = [f"| `{name}` | {here.cell()} |" for name, here in sorted(found.arguments.items())]
+        parts.setdefault("\n".join(["| argument | here |", "|---|---|", *rows]), []).append(found.name)
+    sampler = {found.name: found.sampler for found in ORIGINALS}
+    titles = {table: ", ".join(names) for table, names in parts.items()}
+    return "\n\n".join(
+        f"## {titles[table]}\n\n{families_of(sampler[names[0]])}\n\n{table}" for table, names in parts.items()
+    )
+
+
+def families_of(sampler: str) -> str:
+    """The families that have it as their own."""
+    own = [f"`{layout.name}`" for layout in LAYOUTS.values() if sampler in (*layout.modes.values(), *layout.samplers)]
+    return f"Sampler `{sampler}`, of {', '.join(own)}."
+
+
 def told(option: str, field: FieldInfo) -> str:
     """An option and its default."""
     return f"`{option}`" if field.default in (None, ()) else f"`{option}={field.default}`"
@@ -170,6 +203,8 @@ GENERATED = {
     "family-details": family_details,
     "samplers": sampler_table,
     "refused": refused_table,
+    "steps": steps_table,
+    "originals": originals_tables,
 }
 
 

@@ -29,7 +29,7 @@ def whole_canvas(task: Task, cache: str | None) -> SamplingConfig:
         mode="scheduled",
         max_new_tokens=task.new,
         block_length=task.block,
-        steps=task.steps,
+        steps=task.passes,
         rule="position_aware",
         rule_options={"decay": DECAY},
         approximate_cache=cache,

@@ -52,7 +52,7 @@ def fast_dllm(setup: Setup, prompt: Sequence[int], cache: Cache | None) -> Calla
         mode="fast_dllm",
         max_new_tokens=setup.size.new,
         block_length=BLOCK,
-        steps=setup.size.steps // setup.size.blocks,
+        steps=setup.size.steps,
         approximate_cache=cache,
     )
     return lambda: decode(model, prompt, config, frozenset())

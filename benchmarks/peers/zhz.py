@@ -154,7 +154,7 @@ def tiny_a2d(setup: Setup, name: str, note: str) -> Contest:
         mode=name,
         max_new_tokens=setup.size.new,
         block_length=BLOCK,
-        steps=setup.size.steps // setup.size.blocks,
+        steps=setup.size.steps,
     )
     prompt = prompt_ids(setup.size.prompt, MASK)
     ours = load_model(

@@ -80,6 +80,11 @@ class Play:
 Translate: TypeAlias = Callable[[Case, Setting], Play]
 
 
+def whole_steps(each: int, new: int, length: int) -> int:
+    """All passes of an answer of `new` tokens whose blocks get `each`; those beyond one a position change nothing."""
+    return min(each, length, new) * -(-new // length)
+
+
 def seen(setting: Setting) -> list[list[int]]:
     """Prompts as the reference's model sees them: padding that no attention mask hides is part of them."""
     padded, mask = setting.inputs.get("input_ids"), setting.inputs.get("attention_mask")

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 
+from dllm_plugins.config import SamplingConfig
 from dllm_plugins.conformance.play import Play
+from dllm_plugins.conformance.play import whole_steps
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
@@ -41,11 +43,20 @@ def run(model: Model, play: Play) -> list[Trace]:
         for request, trace in zip(play.requests, found, strict=True):
             longest = max(longest, sum(token != mask for token in trace.canvases[-1]) - len(request.tokens))
         requests = [
-            replace(request, stop_ids=frozenset(), config=request.config.with_options(max_new_tokens=longest))
+            replace(request, stop_ids=frozenset(), config=_of_length(request.config, longest))
             for request in play.requests
         ]
         found = _decode(model, replace(play, requests=requests))
     return found if play.arrange is None else play.arrange(found)
+
+
+def _of_length(config: SamplingConfig, new: int) -> SamplingConfig:
+    """The same for another number of new tokens, with as many passes for each block as before."""
+    length = config.block_length
+    if config.steps is None or length is None:
+        return config.with_options(max_new_tokens=new)
+    each = config.steps // -(-config.max_new_tokens // length)
+    return config.with_options(max_new_tokens=new, steps=whole_steps(each, new, length))
 
 
 def _decode(model: Model, play: Play) -> list[Trace]:

@@ -25,10 +25,12 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.originals.table import answer
 from dllm_plugins.prediction import Said
 from dllm_plugins.said import said
 from dllm_plugins.said import shown
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.steps import Counts
 
 
 class Settings(Numbers):
@@ -104,6 +106,7 @@ class Sampler:
     :param truncates_greedy: top_k and top_p matter at temperature 0, too: they act on confidences.
     :param attention: general samplers: every checkpoint whose rows see one another so has it as a mode.
     :param shifted: those of `attention` that may be shifted, too; None for all.
+    :param counts: what its option `steps` counts.
     :param check: refuses, with OptionError, what the settings cannot tell by themselves.
     :param fit: refuses, with OptionError, settings that do not fit the rest of the request or the model.
     """
@@ -118,6 +121,7 @@ class Sampler:
     truncates_greedy: bool = False
     attention: frozenset[str] = frozenset()
     shifted: frozenset[str] | None = None
+    counts: Counts = Counts.ANYTHING
     check: Callable[[SamplingConfig], None] = _no_check
     fit: Callable[[Any, SamplingConfig, ModelSpec], None] = _fits
 
@@ -138,6 +142,9 @@ class Sampler:
         values = {name: value for name, value in {**(defaults or {}), **config.given()}.items() if name in own}
         for name, value in (config.preset_options or {}).items():
             if name not in inside:
+                known = None if name in SamplingConfig.model_fields else answer(name, value, [self.name])
+                if known is not None:
+                    raise OptionError(said("{preset_options}: {}", known))
                 raise OptionError(
                     said(
                         "{preset_options} has {}={}, which sampler {!r} does not take there; {}",

@@ -26,6 +26,7 @@ from dllm_plugins.samplers.mdlm import asked_of
 from dllm_plugins.samplers.mdlm import blind
 from dllm_plugins.samplers.mdlm import settle
 from dllm_plugins.samplers.mdlm import transfers
+from dllm_plugins.samplers.steps import Counts
 
 
 class _Look:
@@ -94,4 +95,5 @@ SAMPLER = Sampler(
     source="ZHZisZZ/dllm ca176752 dllm/core/samplers/bd3lm.py (arXiv 2503.09573)",
     settings=TransferSettings,
     start=start,
+    counts=Counts.ANSWER_AT_MOST,
 )

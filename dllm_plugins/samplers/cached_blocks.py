@@ -23,6 +23,7 @@ from dllm_plugins.samplers.ruled import Ruled
 from dllm_plugins.samplers.ruled import RuledSettings
 from dllm_plugins.samplers.ruled import check_rules
 from dllm_plugins.samplers.ruled import choose_revocation
+from dllm_plugins.samplers.steps import Counts
 from dllm_plugins.strategies.base import choose_rule
 
 
@@ -61,4 +62,5 @@ def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocatio
         start=partial(start, rules, revocations),
         check=partial(check_rules, rules, revocations),
         attention=frozenset({"block-causal"}),
+        counts=Counts.BLOCK,
     )

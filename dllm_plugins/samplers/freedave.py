@@ -36,6 +36,7 @@ from dllm_plugins.samplers.forwarding import Forwarding
 from dllm_plugins.samplers.static import Said
 from dllm_plugins.samplers.static import State
 from dllm_plugins.samplers.static import StaticDecoding
+from dllm_plugins.samplers.steps import Counts
 
 
 class FreeDaveSettings(Settings):
@@ -118,6 +119,7 @@ def _sampler(name: str, summary: str, source: str, settings: type[FreeDaveSettin
         settings=settings,
         start=start,
         suffix=True,
+        counts=Counts.BLOCK,
         attention=frozenset({"bidirectional", "block-causal"}),
         shifted=frozenset({"bidirectional"}),
         fit=partial(fit, name),

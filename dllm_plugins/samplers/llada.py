@@ -26,6 +26,7 @@ from dllm_plugins.samplers.ruled import Ruled
 from dllm_plugins.samplers.ruled import RuledSettings
 from dllm_plugins.samplers.ruled import check_rules
 from dllm_plugins.samplers.ruled import choose_revocation
+from dllm_plugins.samplers.steps import Counts
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
 from dllm_plugins.strategies.base import choose_rule
@@ -34,6 +35,10 @@ from dllm_plugins.strategies.base import choose_rule
 class LladaSettings(ViewSettings, RuledSettings):
     """Options of LLaDA's sampler."""
 
+    steps: int | None = Field(
+        None,
+        description="passes of the whole answer, as many for each block (rules quota, random, margin, position_aware)",
+    )
     suppress_tokens: TokenIds = Field((), description="ids never drawn (`logits_eos_inf` lists the end of text)")
     late_tokens: TokenIds = Field(
         (), description="ids settled last: they have no confidence (`confidence_eos_eot_inf`)"
@@ -93,6 +98,7 @@ def samplers(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocati
             settings=LladaSettings,
             start=partial(start, rules, revocations, False),
             suffix=True,
+            counts=Counts.ANSWER,
             check=check,
         ),
         Sampler(
@@ -102,6 +108,7 @@ def samplers(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocati
             settings=LladaSettings,
             start=partial(start, rules, revocations, True),
             suffix=True,
+            counts=Counts.ANSWER,
             check=check,
         ),
     ]

@@ -15,8 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import distribution
+from dllm_plugins.said import said
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
@@ -25,7 +28,10 @@ from dllm_plugins.samplers.blocks import quotas
 from dllm_plugins.samplers.blocks import spread
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import draw_tokens
+from dllm_plugins.samplers.steps import Counts
 
+#: What the reference spreads a block over where nobody says it.
+MOST_STEPS = 32
 EARLY = "stop as soon as nothing before the end of text is open; the answer is the same"
 
 
@@ -33,7 +39,9 @@ class Llada2Settings(Settings):
     """Options of LLaDA2.0's sampler."""
 
     block_length: int | None = Field(None, description="positions denoised together")
-    steps: int = Field(32, description="passes a block is spread over at most")
+    steps: int | None = Field(
+        None, description=f"passes a block is spread over at most; its length if not given, {MOST_STEPS} at most"
+    )
     threshold: float = Field(0.95, description="settle all that are more probable")
     minimal_topk: int = Field(1, ge=1, description="no more passes a block than the answer's length divided by this")
     eos_early_stop: bool = Field(default=True, description=EARLY)
@@ -66,11 +74,36 @@ def first_stop(canvas: Canvas) -> int | None:
     return next((place for place, token in answer if token in canvas.row.stop_ids), None)
 
 
+def most_steps(answer: int, length: int, settings: Llada2Settings) -> int:
+    """How many passes a block of `length` positions may be spread over, `answer` tokens being asked for."""
+    return max(1, min(length, answer // settings.minimal_topk))
+
+
+def fit(settings: Llada2Settings, config: SamplingConfig, spec: ModelSpec) -> None:
+    """Refuse more passes of a block than `minimal_topk` leaves.
+
+    :raises OptionError: naming the value and those that can be met.
+    """
+    most = most_steps(config.max_new_tokens, settings.block_length or spec.block_length, settings)
+    if settings.steps is not None and settings.steps > most:
+        raise OptionError(
+            said(
+                "{steps}={} cannot be met: {max_new_tokens}={} and minimal_topk={} leave a block {} passes at most; "
+                "give from 1 to {}",
+                settings.steps,
+                config.max_new_tokens,
+                settings.minimal_topk,
+                most,
+                most,
+            )
+        )
+
+
 def start(canvas: Canvas, settings: Llada2Settings, spec: ModelSpec) -> Program:
     """Block after block; the engine ends the row behind one that holds an end of text."""
     blocks = Blocks(canvas, settings.block_length or spec.block_length)
-    most = max(1, canvas.row.config.max_new_tokens // settings.minimal_topk)
-    schedule = quotas(blocks.length, min(settings.steps, most))
+    fitting = most_steps(canvas.row.asked, blocks.length, settings)
+    schedule = quotas(blocks.length, settings.steps or min(MOST_STEPS, fitting))
     for block in blocks.answer():
         for quota in schedule:
             places = canvas.open(block)
@@ -96,4 +129,6 @@ SAMPLER = Sampler(
     source="LLaDA2MoeModelLM.generate of the 2.0 checkpoints, in ZHZisZZ/dllm ca176752 (arXiv 2512.15745)",
     settings=Llada2Settings,
     start=start,
+    counts=Counts.BLOCK,
+    fit=fit,
 )

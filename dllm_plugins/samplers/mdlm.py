@@ -34,6 +34,7 @@ from dllm_plugins.samplers.drawing import told
 from dllm_plugins.samplers.ids import TokenIds
 from dllm_plugins.samplers.llada import blocks_of
 from dllm_plugins.samplers.llada import confidence
+from dllm_plugins.samplers.steps import Counts
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
 
@@ -47,7 +48,9 @@ class TransferSettings(Settings):
     """Options that dllm's two samplers share."""
 
     block_length: int | None = Field(None, description="positions denoised together")
-    steps: int | None = Field(None, description="passes a block is spread over at most; its length if not given")
+    steps: int | None = Field(
+        None, description="passes of the whole answer, as many for each block at most; one per position if not given"
+    )
     guidance: float | None = Field(None, gt=0.0, description="classifier-free guidance; doubles the rows")
     cfg_keep_tokens: TokenIds = Field((), description="prompt ids that guidance does not hide")
     remasking: Literal["low_confidence", "random"] = Field(
@@ -169,4 +172,5 @@ SAMPLER = Sampler(
     settings=MdlmSettings,
     start=start,
     suffix=True,
+    counts=Counts.ANSWER_AT_MOST,
 )

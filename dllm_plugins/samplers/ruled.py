@@ -45,7 +45,9 @@ class RuledSettings(Settings):
 
     block_length: int | None = Field(None, description="positions denoised together")
     rule: str | None = Field(None, description="commit rule")
-    steps: int | None = Field(None, description="passes a block is spread over (rule quota)")
+    steps: int | None = Field(
+        None, description="passes a block is spread over (rules quota, random, margin, position_aware)"
+    )
     threshold: float | None = Field(None, description="probability that settles (rule threshold)")
     factor: float | None = Field(None, description="larger settles more a pass (rule factor)")
     rule_options: dict[str, Any] | None = Field(None, description="parameters of the commit rule")

@@ -20,6 +20,7 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
+from dllm_plugins.said import said
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
@@ -29,6 +30,7 @@ from dllm_plugins.samplers.ruled import check_rules
 from dllm_plugins.samplers.ruled import choose_revocation
 from dllm_plugins.samplers.scheduling import Schedule
 from dllm_plugins.samplers.scheduling import ScheduledSettings
+from dllm_plugins.samplers.steps import Counts
 from dllm_plugins.strategies.base import choose_rule
 
 
@@ -70,10 +72,18 @@ def start(
 
 
 def fit(settings: ScheduledSettings, _config: SamplingConfig, spec: ModelSpec) -> None:
-    """Refuse an early end where nothing ends a text.
+    """Refuse an early end where nothing ends a text, and steps for blocks whose number only the answer tells.
 
-    :raises OptionError: for a model without stop ids.
+    :raises OptionError: naming the option.
     """
+    if settings.steps is not None and settings.delimiter_ids:
+        raise OptionError(
+            said(
+                "{steps}={} cannot be met with delimiter_ids: how many blocks there are, only the answer tells; "
+                "leave {steps} out, or give {threshold} or {factor}",
+                settings.steps,
+            )
+        )
     if settings.eos_confidence is not None and not spec.stop_ids:
         raise OptionError(
             f"eos_confidence={settings.eos_confidence} has no effect: {spec.name} names no end of text; leave it out"
@@ -90,6 +100,7 @@ def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocatio
         start=partial(start, rules, revocations),
         suffix=True,
         attention=frozenset({"bidirectional"}),
+        counts=Counts.ANSWER,
         check=partial(check_rules, rules, revocations),
         fit=fit,
     )

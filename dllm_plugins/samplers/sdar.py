@@ -26,6 +26,7 @@ from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import ask
 from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.samplers.drawing import told
+from dllm_plugins.samplers.steps import Counts
 
 
 class SdarSettings(Settings):
@@ -94,4 +95,5 @@ SAMPLER = Sampler(
     source="JetAstra/SDAR c2041a8 generate.py (arXiv 2510.06303)",
     settings=SdarSettings,
     start=start,
+    counts=Counts.BLOCK,
 )

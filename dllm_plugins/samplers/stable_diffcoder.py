@@ -20,6 +20,7 @@ from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.blocks import quotas
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import draw_open
+from dllm_plugins.samplers.steps import Counts
 
 DEFAULT_THRESHOLD = 0.95
 
@@ -29,7 +30,9 @@ class StableDiffCoderSettings(Settings):
 
     block_length: int | None = Field(None, description="positions denoised together")
     threshold: float | None = Field(None, description=f"settle all that are as probable ({DEFAULT_THRESHOLD})")
-    steps: int | None = Field(None, description="passes a block is spread over, in place of a threshold")
+    steps: int | None = Field(
+        None, description="passes of the whole answer, as many for each block, in place of a threshold"
+    )
 
     @model_validator(mode="after")
     def _one_rule(self) -> "StableDiffCoderSettings":
@@ -68,4 +71,5 @@ SAMPLER = Sampler(
     source="ByteDance-Seed/Stable-DiffCoder (arXiv 2601.15892)",
     settings=StableDiffCoderSettings,
     start=start,
+    counts=Counts.ANSWER_AT_MOST,
 )

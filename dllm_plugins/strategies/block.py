@@ -35,6 +35,8 @@ from dllm_plugins.rules.base import wants_logits
 from dllm_plugins.rules.view import Positions
 from dllm_plugins.rules.view import Seen
 from dllm_plugins.rules.view import make_view
+from dllm_plugins.samplers.steps import Counts
+from dllm_plugins.samplers.steps import passes_of_a_block
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import ask_each
 from dllm_plugins.strategies.base import asks_of
@@ -147,6 +149,7 @@ class BlockStrategy:
         rule = choose_rule(config, self.rules)
         check_options(f"{self.name}, rule {rule.name}", config, rule.options | {"block_length", "rule", "rule_options"})
         check_parameters(rule, config)
+        passes_of_a_block(Counts.BLOCK, config, config.block_length or spec.block_length)
 
     def _window(self, row: Row, spec: ModelSpec) -> range:
         """Positions behind the frontier that belong to the canvas."""

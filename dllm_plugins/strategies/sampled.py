@@ -17,18 +17,30 @@ from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
+from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.ids import check_ids
+from dllm_plugins.samplers.steps import passes_of_a_block
 from dllm_plugins.strategies.base import Plan
 from dllm_plugins.strategies.base import check_options
 
 
 class Running:
-    """A program under way: its canvas and the pass it asked for."""
+    """A program under way: its canvas and the pass it asked for.
+
+    From here on `steps` of the row's config are those of a block, where the sampler has blocks. They are what
+    was asked for an answer of the asked length: where less of it fits into the context, the pace stays.
+    """
 
     def __init__(self, sampler: Sampler, row: Row, spec: ModelSpec) -> None:
+        settings = sampler.read(row.config, spec.sampling)
+        asked = row.config.model_copy(update={"max_new_tokens": row.asked})
+        steps = passes_of_a_block(sampler.counts, asked, _length(settings, spec))
+        if steps != row.config.steps:
+            row.config = row.config.model_copy(update={"steps": steps})
+            settings = sampler.read(row.config, spec.sampling)
         self.canvas = Canvas(row, spec)
-        self._program: Program = sampler.start(self.canvas, sampler.read(row.config, spec.sampling), spec)
+        self._program: Program = sampler.start(self.canvas, settings, spec)
         self.wanted: Pass = next(self._program)
 
     def tell(self, logits: list[Tensor]) -> None:
@@ -57,6 +69,7 @@ class SampledStrategy:
         name = f"{config.mode}, sampler {self.name}"
         check_options(name, config, self.options, truncates_greedy=sampler.truncates_greedy)
         settings = sampler.read(config, spec.sampling)
+        passes_of_a_block(sampler.counts, config, _length(settings, spec))
         sampler.fit(settings, config, spec)
         check_ids(settings, spec)
         cache = getattr(settings, "approximate_cache", None)
@@ -108,6 +121,11 @@ class SampledStrategy:
     def tentative(self, row: Row, spec: ModelSpec) -> tuple[int | None, ...]:
         """The canvas behind the final text, None where open."""
         return self._running(row, spec).canvas.tentative()
+
+
+def _length(settings: Settings, spec: ModelSpec) -> int:
+    """How many positions a block has."""
+    return getattr(settings, "block_length", None) or spec.block_length
 
 
 def _heads(row: Row, parts: Sequence[Tensor], asked: Asked | None, denoiser: Denoiser) -> list[Tensor]:

@@ -168,11 +168,11 @@ def test_options_of_the_sampler(folder: Callable[[str], Path]) -> None:
     """As arguments or on the generation config; scores are those the tokens were drawn from."""
     model, prompt = load("llada_dense", folder("llada_dense")), torch.tensor([[7, 8, 9]])
     wanted: dict[str, Any] = {**GREEDY, "return_dict_in_generate": True}
-    few = model.generate(prompt, block_length=4, steps=2, output_scores=True, **wanted)
+    few = model.generate(prompt, block_length=4, steps=6, output_scores=True, **wanted)
     assert few.usage[0]["total_passes"] == 6
     assert [int(column.argmax()) for column in few.scores] == few.sequences[0, 3:].tolist()
     model.generation_config.block_length = 4
-    model.generation_config.steps = 2
+    model.generation_config.steps = 6
     assert model.generate(prompt, **wanted).sequences.tolist() == few.sequences.tolist()
     cached = model.generate(prompt, mode="fast_dllm", approximate_cache="dual", **wanted)
     assert cached.usage[0]["cache"] == "approximate"

@@ -54,11 +54,11 @@ def test_pipeline_of_a_model(llada: Path, capfd: pytest.CaptureFixture[str]) -> 
     assert "not supported" not in capfd.readouterr().err
     iterator = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=20, skip_special_tokens=True)
     ids = tokenizer("why?", return_tensors="pt")
-    model.generate(**ids, streamer=iterator, block_length=4, steps=2, **GREEDY)
-    answer = model.generate(**ids, block_length=4, steps=2, **GREEDY)[0, ids["input_ids"].shape[1] :]
+    model.generate(**ids, streamer=iterator, block_length=4, steps=6, **GREEDY)
+    answer = model.generate(**ids, block_length=4, steps=6, **GREEDY)[0, ids["input_ids"].shape[1] :]
     assert "".join(iterator) == tokenizer.decode(answer, skip_special_tokens=True)
     stop = next(letter for letter in tokenizer.decode(answer) if letter.isascii())
-    cut = model.generate(**ids, block_length=4, steps=2, stop_strings=stop, tokenizer=tokenizer, **GREEDY)
+    cut = model.generate(**ids, block_length=4, steps=6, stop_strings=stop, tokenizer=tokenizer, **GREEDY)
     text = tokenizer.decode(cut[0, ids["input_ids"].shape[1] :])
     assert text.endswith(stop)
     assert text.count(stop) == 1

@@ -89,7 +89,7 @@ def test_decoding_from_cpu_and_disk(llada: Path, tmp_path: Path, on_disk: str, m
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     places = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm"), "cpu")
     places |= {"lm_head": "cpu", "model.rotary_emb": "cpu", on_disk: "disk"}
-    request = Request([5, 6, 7], SamplingConfig(max_new_tokens=8, block_length=4, steps=2), stop_ids=frozenset())
+    request = Request([5, 6, 7], SamplingConfig(max_new_tokens=8, block_length=4, steps=4), stop_ids=frozenset())
     whole = load_model(str(llada), mask_id=236, dtype="float32", device="cpu")
     spread = load_model(str(llada), mask_id=236, dtype="float32", device_map=places)
     network: Any = spread.denoiser.model  # type: ignore[attr-defined]

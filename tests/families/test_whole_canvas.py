@@ -58,7 +58,7 @@ def test_batches_equal_rows_alone(load: Any) -> None:
 def test_stop_ids_end_the_work_early(load: Any) -> None:
     """The answer is what stands before the first end-of-text, in fewer passes."""
     model = load(FOLDER / "llada_dense")
-    options: dict[str, Any] = {"max_new_tokens": 32, "block_length": 8, "steps": 4}
+    options: dict[str, Any] = {"max_new_tokens": 32, "block_length": 8, "steps": 16}
     whole = model.engine().generate([Request([5, 6, 7], SamplingConfig(**options), stop_ids=frozenset())])[0]
     stop = whole.tokens[9]
     cut = model.engine().generate([Request([5, 6, 7], SamplingConfig(**options), stop_ids=frozenset({stop}))])[0]

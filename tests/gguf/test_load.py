@@ -76,9 +76,9 @@ def test_the_spec_is_the_checkpoints(case: str, tmp_path: Path) -> None:
         ("sdar", {"block_length": 4, "steps": 2}),
         ("sdar", {"temperature": 0.9, "seed": 5}),
         ("sdar", {"mode": "blocks", "rule": "margin", "block_length": 8}),
-        ("stable_diffcoder", {"steps": 2}),
-        ("llada_dense", {"block_length": 8, "steps": 8}),
-        ("llada_dense", {"block_length": 8, "steps": 8, "temperature": 0.8, "seed": 3}),
+        ("stable_diffcoder", {"steps": 12}),
+        ("llada_dense", {"block_length": 8, "steps": 24}),
+        ("llada_dense", {"block_length": 8, "steps": 24, "temperature": 0.8, "seed": 3}),
         ("llada_dense", {"mode": "fast_dllm", "block_length": 8, "threshold": 0.3, "approximate_cache": "prefix"}),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_file_of_llama_cpp_s_converter(tmp_path: Path) -> None:
     foreign.close()
     found = load_model(str(tmp_path / "foreign.gguf"))
     assert found.denoiser.spec.mask_id == 236
-    options: dict[str, Any] = {"block_length": 8, "steps": 8, "mode": "llada"}
+    options: dict[str, Any] = {"block_length": 8, "steps": 24, "mode": "llada"}
     same = [finish.tokens for finish in answers(load_model(str(ours)), **options)]
     assert [finish.tokens for finish in answers(found, **options)] == same
     assert load_model(str(tmp_path / "foreign.gguf"), mask_id=200).denoiser.spec.mask_id == 200

@@ -20,7 +20,7 @@ from langchain_dllm import DLLM
 from langchain_dllm import ChatDLLM
 
 GOLDEN = Path(__file__).parents[1] / "families" / "golden"
-OPTIONS: dict[str, Any] = {"block_length": 4, "steps": 2}
+OPTIONS: dict[str, Any] = {"block_length": 4, "steps": 3}
 CHAT = [{"role": "user", "content": "how?"}]
 
 
@@ -72,7 +72,7 @@ def test_options_of_the_samplers(checkpoint: Callable[..., str]) -> None:
     own = load_model(place, dtype="float32", device="cpu")
     special = {"remasking": "sequential"}
     expected = engine_text(own, own.encode_chat(CHAT), preset_options=special)
-    model = ChatDLLM(model=place, dtype="float32", device="cpu", max_tokens=12, block_length=4, steps=2)
+    model = ChatDLLM(model=place, dtype="float32", device="cpu", max_tokens=12, block_length=4, steps=3)
     changed = model.model_copy(update={"preset_options": special})
     assert model.invoke("how?").content != expected
     assert model.invoke("how?", preset_options=special).content == changed.invoke("how?").content == expected

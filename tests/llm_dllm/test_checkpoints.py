@@ -27,8 +27,8 @@ Run = Callable[..., Result]
 Make = Callable[..., Path]
 CASES = ["llada_dense", "sdar"]
 ASK = [{"role": "user", "content": "how?"}]
-OPTIONS = {"max_new_tokens": 12, "block_length": 4, "steps": 2}
-GIVEN = ["-o", "max_tokens", "12", "-o", "block_length", "4", "-o", "steps", "2"]
+OPTIONS = {"max_new_tokens": 12, "block_length": 4, "steps": 3}
+GIVEN = ["-o", "max_tokens", "12", "-o", "block_length", "4", "-o", "steps", "3"]
 
 
 def engine_text(model: Model, tokens: list[int], **options: Any) -> str:
@@ -68,7 +68,7 @@ def test_a_conversation_sends_the_history(run: Run, checkpoint: Make) -> None:
     run("dllm", "add", str(place))
     model = load_model(str(place), dtype="float32")
     conversation = llm.get_model("sdar").conversation()
-    options: dict[str, Any] = {"max_tokens": 4, "block_length": 4, "steps": 2}
+    options: dict[str, Any] = {"max_tokens": 4, "block_length": 4, "steps": 3}
     first = conversation.prompt("how?", system="brief", **options).text()
     second = conversation.prompt("so?", **options).text()
     history = [
@@ -90,7 +90,7 @@ async def test_async_and_options_of_the_sampler(run: Run, checkpoint: Make) -> N
     assert text != engine_text(model, model.encode_chat(ASK))
     assert same(run("-m", "sdar", "how?", *GIVEN, "-o", "preset_options", json.dumps(special)).stdout, text)
     response = llm.get_async_model("sdar").prompt(
-        "how?", max_tokens=12, block_length=4, steps=2, preset_options=special
+        "how?", max_tokens=12, block_length=4, steps=3, preset_options=special
     )
     assert await response.text() == text
     result = run("-m", "sdar", "how?", "-o", "preset_options", "sequential", code=1)

@@ -64,7 +64,7 @@ def test_the_last_candidate_saves_passes(model: Model) -> None:
 @pytest.mark.parametrize("kind", ["prefix", "dual"])
 def test_refreshing_every_pass_is_exact(model: Model, kind: str) -> None:
     """A whole pass each time; the statistics still say approximate, since they cannot know."""
-    options: dict[str, Any] = {"max_new_tokens": 24, "block_length": 8, "steps": 4}
+    options: dict[str, Any] = {"max_new_tokens": 24, "block_length": 8, "steps": 12}
     whole = decode(model, [5, 6, 7, 8], **options)
     always = decode(model, [5, 6, 7, 8], **options, approximate_cache=kind, refresh=1)
     never = decode(model, [5, 6, 7, 8], **options, approximate_cache=kind)
@@ -79,7 +79,7 @@ def test_refreshing_every_pass_is_exact(model: Model, kind: str) -> None:
 
 def test_dual_forwards_less_than_prefix(model: Model) -> None:
     """The block alone, and not the masks behind it."""
-    options: dict[str, Any] = {"max_new_tokens": 24, "block_length": 8, "steps": 4}
+    options: dict[str, Any] = {"max_new_tokens": 24, "block_length": 8, "steps": 12}
     rows = [decode(model, [5], **options, approximate_cache=kind).usage.rows for kind in ("prefix", "dual")]
     assert rows == [3 * 25 + 3 * (24 + 16 + 8), 3 * 25 + 9 * 8]
 

@@ -76,11 +76,11 @@ def test_confident_end_and_suffix_window() -> None:
     "options",
     [
         {},
-        {"steps": 2},
+        {"steps": 8},
         {"factor": 1.5, "block_length": 7},
         {"threshold": 0.3, "temperature": 0.7, "seed": 4},
         {"approximate_cache": "dual", "threshold": 0.3},
-        {"guidance": 0.5, "steps": 4},
+        {"guidance": 0.5, "steps": 4, "block_length": 4},
         {"preset_options": {"late_tokens": [5], "suppress_tokens": [7]}},
     ],
 )
@@ -112,8 +112,8 @@ def test_options_that_never_apply(own: dict[str, Any]) -> None:
     """Asking for more logits, or for all masks, changes nothing."""
     model = random_model("llada", "scheduled", seed=1, cache="none")
     prompts = [[1, 2, 3], [9]]
-    plain = decode(model, prompts, mode="llada", steps=2)
-    asked = decode(model, prompts, mode="scheduled", steps=2, preset_options=own)
+    plain = decode(model, prompts, mode="llada", rule="quota")
+    asked = decode(model, prompts, mode="scheduled", rule="quota", preset_options=own)
     assert [f.tokens for f in asked] == [f.tokens for f in plain]
     assert [f.usage.rows for f in asked] == [f.usage.rows for f in plain]
 
@@ -187,7 +187,7 @@ def test_a_confident_end_ends_it() -> None:
 def test_a_short_suffix_saves_rows() -> None:
     """Only so many masks behind the block are forwarded, at their own positions, and given text always is."""
     model = load_model(str(GOLDEN), mask_id=236, dtype="float32", device="cpu")
-    options: dict[str, Any] = {"max_new_tokens": 16, "steps": 4, "mode": "scheduled"}
+    options: dict[str, Any] = {"max_new_tokens": 16, "steps": 16, "mode": "scheduled"}
     whole = decode(model, [[5, 6, 7]], **options)[0]
     short = decode(model, [[5, 6, 7]], **options, preset_options={"suffix_window": 2})[0]
     assert whole.usage.rows == 16 * 19
@@ -240,6 +240,7 @@ def test_together(own: dict[str, Any], temperature: float) -> None:
         ({"preset_options": {"suffix_window": -1}}, "suffix_window"),
         ({"preset_options": {"eos_confidence": 1.5}}, "eos_confidence"),
         ({"steps": 4, "threshold": 0.5}, "threshold"),
+        ({"steps": 8, "preset_options": {"delimiter_ids": [4]}}, "steps=8 cannot be met with delimiter_ids"),
     ],
 )
 def test_bad_options(options: dict[str, Any], words: str) -> None:

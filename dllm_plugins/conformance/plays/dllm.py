@@ -7,6 +7,7 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.case import Setting
 from dllm_plugins.conformance.play import Play
+from dllm_plugins.conformance.play import whole_steps
 from dllm_plugins.request import Request
 
 
@@ -43,9 +44,9 @@ def _prompts(case: Case, setting: Setting) -> list[list[int]]:
 def _config(
     mode: str, params: dict[str, Any], prompts: Sequence[Sequence[int]], length: int, own: dict[str, Any]
 ) -> SamplingConfig:
-    """The reference spreads `steps` over all blocks, we count them per block."""
+    """The reference rounds up the passes of a block, unless it is told them."""
     new = params.get("max_new_tokens", 128) or params["max_length"] - max(map(len, prompts))
-    blocks = -(-new // length)
+    each = params.get("steps_per_block") or -(-params.get("steps", 128) // -(-new // length))
     guidance = params.get("cfg_scale") or None
     keep = params.get("cfg_keep_tokens")
     return SamplingConfig(
@@ -53,7 +54,7 @@ def _config(
         max_new_tokens=new,
         temperature=params.get("temperature", 0.0),
         block_length=length,
-        steps=params.get("steps_per_block") or -(-params.get("steps", 128) // blocks),
+        steps=whole_steps(each, new, length),
         guidance=guidance,
         preset_options={
             "remasking": params.get("remasking", "low_confidence"),

@@ -8,6 +8,7 @@ from dllm_plugins.conformance.case import Setting
 from dllm_plugins.conformance.play import Play
 from dllm_plugins.conformance.play import left_padding
 from dllm_plugins.conformance.play import seen
+from dllm_plugins.conformance.play import whole_steps
 from dllm_plugins.request import Request
 
 #: What a threshold or factor of 0 means to the references, as the smallest one that we take.
@@ -17,7 +18,7 @@ MOST = {"threshold": 1.0, "factor": 64.0}
 
 
 def llada(case: Case, setting: Setting) -> Play:
-    """The reference spreads `steps` over all blocks, we count them per block."""
+    """Two of its options are ids here."""
     params = setting.params
     own: dict[str, Any] = {}
     if params.get("logits_eos_inf"):
@@ -45,7 +46,7 @@ def common(params: dict[str, Any]) -> dict[str, Any]:
     for rule in ("factor", "threshold"):
         if params.get(rule) is not None:
             return found | {rule: min(max(params[rule], LEAST), MOST[rule])}
-    return found | {"steps": params.get("steps", 128) // (new // length)}
+    return found | {"steps": whole_steps(params.get("steps", 128) // (new // length), new, length)}
 
 
 def play(setting: Setting, options: dict[str, Any]) -> Play:

@@ -17,7 +17,9 @@ def llada2_0(case: Case, setting: Setting) -> Play:
     """The reference never stops early unless told to."""
     params = setting.params
     own = {"minimal_topk": params.get("minimal_topk", 1), "eos_early_stop": bool(params.get("eos_early_stop"))}
-    return _play("llada2.0", case, setting, {"steps": params.get("steps", 32), "threshold": _threshold(params)}, own)
+    most = min(_length(params), params.get("gen_length", 2048) // own["minimal_topk"])
+    options = {"steps": max(1, min(params.get("steps", 32), most)), "threshold": _threshold(params)}
+    return _play("llada2.0", case, setting, options, own)
 
 
 def llada2_1(case: Case, setting: Setting) -> Play:
@@ -51,6 +53,10 @@ def _whole_blocks(request: Request) -> SamplingConfig:
     return config.with_options(max_new_tokens=total - prompt)
 
 
+def _length(params: dict[str, Any]) -> int:
+    return int(params.get("block_length", params.get("block_size", 32)))
+
+
 def _threshold(params: dict[str, Any], default: float = 0.95) -> float:
     return float(min(max(params.get("threshold", default), LEAST), 1.0))
 
@@ -60,7 +66,7 @@ def _play(mode: str, case: Case, setting: Setting, options: dict[str, Any], own:
     config = SamplingConfig(
         mode=mode,
         max_new_tokens=params.get("gen_length", 2048),
-        block_length=params.get("block_length", params.get("block_size", 32)),
+        block_length=_length(params),
         preset_options=own,
         **options,
         **_drawing(params),

@@ -34,7 +34,7 @@ def _options(params: dict[str, Any], length: int, *, rewrite: bool) -> dict[str,
     return {
         "mode": "sdar",
         "block_length": length,
-        "steps": params.get("denoising_steps", 8),
+        "steps": min(params.get("denoising_steps", 8), length),
         "threshold": LEAST if params.get("top_k") == 1 and threshold < 1 else min(max(threshold, LEAST), 1.0),
         "preset_options": own,
     }

@@ -6,6 +6,7 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.case import Setting
 from dllm_plugins.conformance.play import Play
+from dllm_plugins.conformance.play import whole_steps
 from dllm_plugins.request import Request
 from dllm_plugins.samplers.stable_diffcoder import DEFAULT_THRESHOLD
 
@@ -16,7 +17,8 @@ def generate_block(_case: Case, setting: Setting) -> Play:
     length, eos = params["block_length"], params.get("eos_id")
     rule: dict[str, Any] = {"threshold": params.get("threshold", DEFAULT_THRESHOLD)}
     if rule["threshold"] is None:
-        rule = {"steps": params["steps"] // (params["gen_length"] // length)}
+        each = params["steps"] // (params["gen_length"] // length)
+        rule = {"steps": whole_steps(each, params["gen_length"], length)}
     config = SamplingConfig(mode="stable_diffcoder", max_new_tokens=params["gen_length"], block_length=length, **rule)
     request = Request(prompt, config, stop_ids=frozenset() if eos is None else frozenset({eos}))
     return Play([request], width=len(prompt) + params["gen_length"], multiple=length, rest=eos)

@@ -1,0 +1,1 @@
+"""What the arguments of the original implementations are called here."""
