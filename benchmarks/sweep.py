@@ -14,7 +14,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
-from dllm_plugins.strategies import Strategy
+from dllm_plugins.samplers.base import Sampler
 
 #: Values to try of a parameter, by its name, wherever a rule or a sampler has it.
 KNOBS: dict[str, tuple[Any, ...]] = {
@@ -110,10 +110,9 @@ def of_revocation(revocation: Any, mode: str, tried: Values) -> list[Contestant]
     return found
 
 
-def of_mode(mode: str, strategy: Strategy, tried: Values) -> list[Contestant]:
+def of_mode(mode: str, sampler: Sampler, tried: Values) -> list[Contestant]:
     """A mode that follows no commit rule, likewise."""
-    sampler = getattr(strategy, "sampler", None)
-    names = set(strategy.options if sampler is None else sampler.settings.model_fields)
+    names = set(sampler.settings.model_fields)
     method, shared = f"mode {mode}", {"mode": mode}
     found = [Contestant(method, DEFAULTS, shared)]
     for name, value in tried(mode, names):
@@ -122,13 +121,13 @@ def of_mode(mode: str, strategy: Strategy, tried: Values) -> list[Contestant]:
     return found
 
 
-def modes(spec: ModelSpec) -> dict[str, Strategy]:
-    """The model's modes, each strategy once: under its own name if it has one."""
-    strategies = plugins.strategies()
-    found: dict[str, tuple[str, Strategy]] = {}
+def modes(spec: ModelSpec) -> dict[str, Sampler]:
+    """The model's modes, each sampler once: under its own name if it has one."""
+    known = plugins.modes()
+    found: dict[str, tuple[str, Sampler]] = {}
     for mode in spec.modes:
-        strategy = strategies[spec.strategies.get(mode, mode)]
-        found[strategy.name] = (mode, strategy)
+        sampler = known[spec.samplers.get(mode, mode)]
+        found[sampler.name] = (mode, sampler)
     return dict(found.values())
 
 
@@ -137,8 +136,8 @@ def ruled_mode(spec: ModelSpec) -> str:
 
     :raises OptionError: if the model has none.
     """
-    for mode, strategy in modes(spec).items():
-        if "rule" in strategy.options:
+    for mode, sampler in modes(spec).items():
+        if "rule" in sampler.options:
             return mode
     raise OptionError(f"no mode of {spec.name} takes a commit rule; its modes: {', '.join(spec.modes)}")
 
@@ -171,9 +170,9 @@ def contestants(spec: ModelSpec, *, drawn: bool, tried: Values = fine) -> tuple[
     if "revoke" in known[ruled].options:
         for revocation in plugins.revocations().values():
             found += of_revocation(revocation, ruled, tried)
-    for mode, strategy in known.items():
+    for mode, sampler in known.items():
         if mode != ruled:
-            found += of_mode(mode, strategy, tried)
+            found += of_mode(mode, sampler, tried)
     fitting, refused = [], {}
     for contestant in (warm for cold in found for warm in heated(cold)):
         if "temperature" in contestant.options and not drawn:

@@ -13,25 +13,25 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.request import Request
 from dllm_plugins.said import said
-from dllm_plugins.strategies.base import Strategy
+from dllm_plugins.samplers.base import Sampler
 
 
-def strategy_of(strategies: Mapping[str, Strategy], mode: str | None, spec: ModelSpec) -> Strategy:
-    """The strategy behind a mode of this model.
+def sampler_of(modes: Mapping[str, Sampler], mode: str | None, spec: ModelSpec) -> Sampler:
+    """The sampler behind a mode of this model.
 
     :raises OptionError: if the model does not serve it.
     """
-    known = {name: spec.strategies.get(name, name) for name in spec.modes}
-    strategy = strategies.get(known.get(mode or "", ""))
-    if strategy is None and mode is not None and mode in spec.refused:
+    known = {name: spec.samplers.get(name, name) for name in spec.modes}
+    sampler = modes.get(known.get(mode or "", ""))
+    if sampler is None and mode is not None and mode in spec.refused:
         raise OptionError(said("mode {!r} is not served by {}: {}", mode, spec.name, spec.refused[mode]))
-    if strategy is None:
-        served = ", ".join(name for name, strategy in known.items() if strategy in strategies)
+    if sampler is None:
+        served = ", ".join(name for name, sampler in known.items() if sampler in modes)
         raise OptionError(f"unknown mode {mode!r}; modes of {spec.name}: {served}")
-    return strategy
+    return sampler
 
 
-def check_prompt(request: Request, strategy: Strategy, spec: ModelSpec) -> list[int]:
+def check_prompt(request: Request, sampler: Sampler, spec: ModelSpec) -> list[int]:
     """The tokens of a prompt that can be used.
 
     :raises RequestError: for one that is empty, too long, or holds ids it must not hold.
@@ -43,9 +43,9 @@ def check_prompt(request: Request, strategy: Strategy, spec: ModelSpec) -> list[
         raise RequestError(f"the prompt holds something that is no token id ({error}); give integers") from error
     if not tokens:
         raise RequestError("the prompt is empty; give at least one token")
-    if request.suffix and not strategy.suffix:
+    if request.suffix and not sampler.suffix:
         raise OptionError(
-            f"mode {strategy.name!r} writes to the end of the text; leave the suffix of {len(request.suffix)} "
+            f"mode {sampler.name!r} writes to the end of the text; leave the suffix of {len(request.suffix)} "
             f"tokens out, or choose a model that fills gaps"
         )
     if len(tokens) + len(request.suffix) >= spec.context:
@@ -54,7 +54,7 @@ def check_prompt(request: Request, strategy: Strategy, spec: ModelSpec) -> list[
             f"with its answer; shorten it"
         )
     for place, token in enumerate([*tokens, *request.suffix]):
-        if token == spec.mask_id and not (strategy.holes and place < len(tokens)):
+        if token == spec.mask_id and not (sampler.holes and place < len(tokens)):
             raise RequestError(f"the prompt holds the mask id {token} at position {place}; remove it")
         if not 0 <= token < spec.vocabulary and token != spec.mask_id:
             raise RequestError(f"the prompt holds id {token} at position {place}, outside 0 to {spec.vocabulary - 1}")

@@ -27,12 +27,8 @@ from dllm_plugins.rules import RandomRule
 from dllm_plugins.rules import RevocationRule
 from dllm_plugins.rules import SlowFastRule
 from dllm_plugins.rules import ThresholdRule
+from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.registry import samplers
-from dllm_plugins.strategies import AutoregressiveStrategy
-from dllm_plugins.strategies import BlockStrategy
-from dllm_plugins.strategies import SampledStrategy
-from dllm_plugins.strategies import SpeculativeStrategy
-from dllm_plugins.strategies import Strategy
 
 
 @hookimpl
@@ -73,19 +69,13 @@ def register_revocations() -> list[RevocationRule]:
 
 
 @hookimpl
-def register_strategies(
+def register_modes(
     rules: Mapping[str, CommitRule],
     revocations: Mapping[str, RevocationRule],
     processes: Mapping[str, NoiseProcess],
-) -> list[Strategy]:
+) -> list[Sampler]:
     """The three modes of the default model, and every family's own sampler."""
-    masked = processes["masked"]
-    return [
-        SpeculativeStrategy(masked),
-        BlockStrategy(rules, masked),
-        AutoregressiveStrategy(),
-        *(SampledStrategy(sampler) for sampler in samplers(rules, revocations, processes)),
-    ]
+    return samplers(rules, revocations, processes)
 
 
 @hookimpl

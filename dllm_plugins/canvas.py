@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
-from typing import Any
 from typing import Literal
 
 from torch import Tensor
@@ -16,35 +14,18 @@ from dllm_plugins.prediction import GREEDY
 from dllm_plugins.prediction import Draw
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """The hidden state and the step a token was settled by, and its left neighbour then (-1: open).
-
-    :param logits: whether it was drawn from logits that were wanted, too.
-    """
-
-    hidden: Tensor
-    step: int
-    left: int
-    logits: bool = False
-
-
 @dataclass
 class Row:
     """One request in the engine.
 
-    Three parts, left to right: `tokens[:frozen]` is the prefix, whose keys and values
-    are cached; `tokens[frozen:]` is final but not cached yet; `settled` holds tokens
-    settled behind a gap, by position. All else is open.
+    `tokens[:frozen]` is the prefix, whose keys and values are cached; `tokens[frozen:]` is
+    final but not cached yet. What stands behind is on its program's canvas.
 
     :param number: the engine's name for the row, used in events.
     :param handle: the denoiser's name for it.
     :param asked: how many new tokens were asked for; `max_new_tokens` of the config is what there is room for.
     :param prompt: number of prompt tokens, the first ones of `tokens`.
     :param stop_ids: token ids that end the answer.
-    :param evidence: what the tokens in `settled` were settled by, where that is kept.
-    :param drafts: tokens to verify in the next pass (speculative).
-    :param guesses: what the last pass said at positions that it left open, where a strategy tells.
     :param cached: prompt tokens whose prefix was taken over from an earlier row.
     :param given: what the answer begins with, if the prompt has holes; the mask id where open.
     :param suffix: given tokens behind the answer (infilling).
@@ -64,13 +45,8 @@ class Row:
     vocabulary: int
     stop_ids: frozenset[int]
     asked: int
-    rule_state: Any = None
     frozen: int = 0
     step: int = 0
-    settled: dict[int, int] = field(default_factory=dict)
-    evidence: dict[int, Evidence] = field(default_factory=dict)
-    drafts: list[int] = field(default_factory=list)
-    guesses: dict[int, int] = field(default_factory=dict)
     cached: int = 0
     logits: dict[int, Tensor] | None = None
     given: tuple[int, ...] = ()
@@ -105,6 +81,10 @@ class Row:
         noise = self.noise.gumbel(Key(Purpose.NEXT, position), self.vocabulary)
         return Draw(config.temperature, config.top_k, config.top_p, noise)
 
+    def draws(self, positions: Sequence[int]) -> list[Draw]:
+        """How the tokens at several positions are drawn."""
+        return [self.draw(position) for position in positions]
+
     def canvas_draw(self, position: int, step: int | None = None) -> Draw:
         """How an open position is drawn in a pass (this one, if not given): its key holds the step too."""
         config = self.config
@@ -113,18 +93,11 @@ class Row:
         key = Key(Purpose.CANVAS, position, self.step if step is None else step)
         return Draw(config.temperature, config.top_k, config.top_p, uniform=float(self.noise.uniform(key, 1)))
 
-    def canvas_draws(self, positions: Sequence[int]) -> list[Draw]:
-        """How open positions are drawn in this pass."""
-        return [self.canvas_draw(position) for position in positions]
+    def canvas_draws(self, positions: Sequence[int], step: int | None = None) -> list[Draw]:
+        """How open positions are drawn in a pass, this one if not given."""
+        return [self.canvas_draw(position, step) for position in positions]
 
     def note(self, position: int, logits: Tensor) -> None:
         """Remember what the token at `position` was drawn from, if that was asked for; logits [V]."""
         if self.logits is not None:
             self.logits[position] = logits.clone()
-
-    def settle(self, position: int, token: int) -> None:
-        """Settle one position; tokens that became contiguous are final."""
-        self.settled[position] = token
-        while len(self.tokens) in self.settled:
-            self.evidence.pop(len(self.tokens), None)
-            self.tokens.append(self.settled.pop(len(self.tokens)))

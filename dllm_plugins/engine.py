@@ -1,6 +1,6 @@
 """The engine: admits requests, runs passes, hands out events.
 
-`step` is the unit of work: plan every row, one forward, read it, events. Rows join and
+`step` is the unit of work: what every row wants, one forward, answers, events. Rows join and
 leave at any step, with unequal prompts, options and seeds. What one row raises ends that
 row; a forward that fails ends the rows in it. What comes from outside in the middle of a
 pass (Ctrl-C and the like) goes on to the caller, and leaves rows in a state nobody knows:
@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
 
-from torch import Tensor
-
 from dllm_plugins.admission import check_prompt
 from dllm_plugins.admission import row_of
-from dllm_plugins.admission import strategy_of
+from dllm_plugins.admission import sampler_of
 from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.canvas import Row
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.running import Running
+from dllm_plugins.decoding.running import answer_programs
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
@@ -43,8 +44,7 @@ from dllm_plugins.profile import Stopwatch
 from dllm_plugins.profile import add
 from dllm_plugins.profile import timed
 from dllm_plugins.request import Request
-from dllm_plugins.strategies.base import Plan
-from dllm_plugins.strategies.base import Strategy
+from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.text import AnswerText
 from dllm_plugins.text import Tokenizer
 
@@ -52,7 +52,7 @@ from dllm_plugins.text import Tokenizer
 class Engine:
     """Decodes any number of requests together. One thread at a time.
 
-    :param strategies: by mode name; see :func:`dllm_plugins.plugins.strategies`.
+    :param modes: by name; see :func:`dllm_plugins.plugins.modes`.
     :param prefixes: where finished rows leave their prefix for the next turn, unless a
         request names another place; None keeps nothing.
     """
@@ -61,12 +61,12 @@ class Engine:
         self,
         denoiser: Denoiser,
         tokenizer: Tokenizer,
-        strategies: Mapping[str, Strategy],
+        modes: Mapping[str, Sampler],
         prefixes: KeptPrefixes | None = None,
     ) -> None:
         self.denoiser = denoiser
         self.tokenizer = tokenizer
-        self.strategies = strategies
+        self.modes = modes
         self.prefixes = prefixes
         self._jobs: dict[int, Job] = {}
         self._admitted = 0
@@ -88,13 +88,13 @@ class Engine:
         spec, config = self.denoiser.spec, request.config
         if config.mode is None:
             config = config.model_copy(update={"mode": spec.modes[0]})
-        strategy = strategy_of(self.strategies, config.mode, spec)
-        strategy.check(config, spec)
-        tokens = check_prompt(request, strategy, spec)
+        sampler = sampler_of(self.modes, config.mode, spec)
+        sampler.check(config, spec)
+        tokens = check_prompt(request, sampler, spec)
         if request.noise is not None and config.seed is not None:
             raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
         row = row_of(request, config, tokens, spec)
-        job = self._job(request, row, strategy)
+        job = self._job(request, row, sampler)
         state, cached = None, 0
         if job.kept is not None:
             job.kept.bind(self.denoiser)
@@ -112,15 +112,16 @@ class Engine:
                 self.denoiser.close_row(handle)
             raise
 
-    def _job(self, request: Request, row: Row, strategy: Strategy) -> Job:
+    def _job(self, request: Request, row: Row, sampler: Sampler) -> Job:
         config = request.config
         kept = self.prefixes if request.prefixes is None else request.prefixes
         stops = config.stop if request.stop_ids is not None else (*config.stop, *self.denoiser.spec.stops)
         filled = row.config.max_new_tokens - len(row.given) < config.max_new_tokens
         parts = dict.fromkeys(PARTS, 0.0) if config.stats else None
         text = AnswerText(self.tokenizer, stops)
-        kept = kept if strategy.keeps_prefix else None
-        return Job(row, strategy, text, kept, time.perf_counter(), filled=filled, parts=parts)
+        kept = kept if sampler.keeps_prefix else None
+        running = Running(row, self.denoiser.spec, sampler.program)
+        return Job(row, running, text, kept, time.perf_counter(), filled=filled, parts=parts)
 
     def cancel(self, number: int) -> None:
         """Drop a row and its cache at once; a row that is done already is left alone."""
@@ -222,37 +223,33 @@ class Engine:
         return events
 
     def _pass(self, jobs: Sequence[Job], denoiser: Denoiser, clock: Clock) -> list[Event | Failure]:
-        plans: dict[int, Plan] = {}
+        passes: dict[int, Pass] = {}
         for job in jobs:
             with blaming(job.row):
-                plan = plans[job.row.number] = job.strategy.plan(job.row, denoiser.spec)
-                if plan.release:
+                wanted = passes[job.row.number] = job.running.wanted()
+                if wanted.release:
                     denoiser.release(job.row.handle)
-        self._forward([job for job in jobs if job.row.error is None], plans, denoiser, clock)
+        self._forward([job for job in jobs if job.row.error is None], passes, denoiser, clock)
         events: list[Event | Failure] = []
         for job in jobs:
             own: list[Event | Failure] = []
             if job.row.error is None:
                 with blaming(job.row):
-                    job.count(plans[job.row.number], denoiser)
+                    job.count(passes[job.row.number], denoiser)
                     own = self._tell(job, clock)
             events += own if job.row.error is None else [self._fail(job)]
         return events
 
-    def _forward(self, jobs: Sequence[Job], plans: Mapping[int, Plan], denoiser: Denoiser, clock: Clock) -> None:
-        """Forward these rows and read what came of it; whatever fails is noted in the rows that took part."""
+    def _forward(self, jobs: Sequence[Job], passes: Mapping[int, Pass], denoiser: Denoiser, clock: Clock) -> None:
+        """Forward these rows and answer what their programs ask; whatever fails is noted in the rows that took part."""
         if not jobs:
             return
-        parts: dict[int, list[Tensor]] = {}
-        own = [plans[job.row.number] for job in jobs]
-        with sharing([job.row for job in jobs]):
-            hidden = iter(denoiser.forward([segment for plan in own for segment in plan.segments]))
-            parts = {id(job): [next(hidden) for _ in plan.segments] for job, plan in zip(jobs, own, strict=True)}
-        for strategy in {id(job.strategy): job.strategy for job in jobs if id(job) in parts}.values():
-            reading = [job for job in jobs if job.strategy is strategy]
-            rows = [job.row for job in reading]
-            with clock.part(RULES), sharing(rows):
-                strategy.read(rows, [parts[id(job)] for job in reading], denoiser)
+        own, rows = [passes[job.row.number] for job in jobs], [job.row for job in jobs]
+        with sharing(rows):
+            hidden = iter(denoiser.forward([segment for made in own for segment in made.segments]))
+            parts = [[next(hidden) for _ in made.segments] for made in own]
+            with clock.part(RULES):
+                answer_programs([job.running for job in jobs], parts, denoiser)
 
     def _tell(self, job: Job, clock: Clock) -> list[Event | Failure]:
         """Events of one row after a pass: what became final, what is tentative, the end."""
@@ -260,7 +257,7 @@ class Engine:
         events: list[Event | Failure] = [] if commit is None else [commit]
         if reason is not None:
             return [*events, self._finish(job, answer, reason)]
-        return [*events, job.draft(answer, self.denoiser.spec, clock)]
+        return [*events, job.draft(answer, clock)]
 
     def _finish(self, job: Job, answer: Sequence[int], reason: FinishReason) -> Finish:
         finish = job.finish(answer, reason, self.denoiser.spec)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dllm_plugins.processes.base import NoiseProcess
     from dllm_plugins.rules.base import CommitRule
     from dllm_plugins.rules.base import RevocationRule
-    from dllm_plugins.strategies.base import Strategy
+    from dllm_plugins.samplers.base import Sampler
 
 hookspec = pluggy.HookspecMarker("dllm_plugins")
 hookimpl = pluggy.HookimplMarker("dllm_plugins")
@@ -47,11 +47,11 @@ def register_revocations() -> Iterable[RevocationRule]:
 
 
 @hookspec
-def register_strategies(
+def register_modes(
     rules: Mapping[str, CommitRule],
     revocations: Mapping[str, RevocationRule],
     processes: Mapping[str, NoiseProcess],
-) -> Iterable[Strategy]:
+) -> Iterable[Sampler]:
     """Decoding modes. An implementation names those arguments that it wants."""
     return ()
 

@@ -9,6 +9,8 @@ from dataclasses import field
 
 from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.canvas import Row
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.running import Running
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.events import Commit
@@ -18,8 +20,6 @@ from dllm_plugins.events import FinishReason
 from dllm_plugins.events import Usage
 from dllm_plugins.profile import TEXT
 from dllm_plugins.profile import Clock
-from dllm_plugins.strategies.base import Plan
-from dllm_plugins.strategies.base import Strategy
 from dllm_plugins.text import AnswerText
 
 #: What a denoiser that has to split passes offers beside its contract: calls of the model that a row took part in in
@@ -38,7 +38,7 @@ class Job:
     """
 
     row: Row
-    strategy: Strategy
+    running: Running
     text: AnswerText
     kept: KeptPrefixes | None
     began: float
@@ -51,12 +51,12 @@ class Job:
     parts: dict[str, float] | None = None
     closed: bool = False
 
-    def count(self, plan: Plan, denoiser: Denoiser) -> None:
+    def count(self, made: Pass, denoiser: Denoiser) -> None:
         """A pass was made."""
         told: Calls | None = getattr(denoiser, "rounds", None)
-        for kind, count in ({plan.kind: 1} if told is None else told(self.row.handle, plan.kind)).items():
+        for kind, count in ({made.kind: 1} if told is None else told(self.row.handle, made.kind)).items():
             self.passes[kind] = self.passes.get(kind, 0) + count
-        self.forwarded += sum(len(segment.tokens) for segment in plan.segments)
+        self.forwarded += sum(len(segment.tokens) for segment in made.segments)
         if self.row.step == 0:
             self.prefill = time.perf_counter() - self.began
         self.row.step += 1
@@ -74,17 +74,18 @@ class Job:
         self.told += len(new)
         return answer, reason, Commit(row.number, row.step, new, new_text) if new or new_text else None
 
-    def draft(self, answer: Sequence[int], spec: ModelSpec, clock: Clock) -> Draft:
+    def draft(self, answer: Sequence[int], clock: Clock) -> Draft:
         """What stands behind the tokens that Commits have named: final ones held back, then the answer's canvas.
 
         A block may reach beyond the answer's end, and a suffix always does.
         """
         row, held = self.row, tuple(answer[self.told :])
-        tentative = self.strategy.tentative(row, spec)
+        tentative = self.running.canvas.tentative()
         room = min(len(tentative) - len(row.suffix), row.remaining)
         tentative, rest = tentative[:room], tentative[room:]
+        known = self.running.canvas.guesses
         guesses = tuple(
-            row.guesses.get(place) if token is None else token for place, token in enumerate(tentative, len(row.tokens))
+            known.get(place) if token is None else token for place, token in enumerate(tentative, len(row.tokens))
         )
         with clock.part(TEXT):
             shown = self.text.draft(answer, guesses)
@@ -105,7 +106,7 @@ class Job:
     def finish(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec) -> Finish:
         """The end of the row: `answer` and its figures."""
         row = self.row
-        tentative = self.strategy.tentative(row, spec)
+        tentative = self.running.canvas.tentative()
         # Of the canvas behind the answer; the suffix was given.
         settled = tentative[: len(tentative) - len(row.suffix)]
         usage = Usage(

@@ -97,7 +97,7 @@ class Model:
 
         :param prefixes: where finished rows leave their prefix for the next turn.
         """
-        return Engine(self.denoiser, self.tokenizer, plugins.strategies(), prefixes)
+        return Engine(self.denoiser, self.tokenizer, plugins.modes(), prefixes)
 
     def close(self) -> None:
         """Give back at once what its backend holds outside Python (llama.cpp); it cannot decode any more then.

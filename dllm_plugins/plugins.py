@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dllm_plugins.processes.base import NoiseProcess
     from dllm_plugins.rules.base import CommitRule
     from dllm_plugins.rules.base import RevocationRule
-    from dllm_plugins.strategies.base import Strategy
+    from dllm_plugins.samplers.base import Sampler
 
 ENTRY_POINTS = "dllm_plugins"
 BUILT_IN = "dllm_plugins.builtin"
@@ -106,9 +106,9 @@ def processes() -> "dict[str, NoiseProcess]":
     return _collect("register_processes", _name)
 
 
-def strategies() -> "dict[str, Strategy]":
+def modes() -> "dict[str, Sampler]":
     """Decoding modes by name."""
-    return _collect("register_strategies", _name, rules=rules(), revocations=revocations(), processes=processes())
+    return _collect("register_modes", _name, rules=rules(), revocations=revocations(), processes=processes())
 
 
 def families() -> "dict[str, Family]":

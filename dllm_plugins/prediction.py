@@ -193,18 +193,25 @@ def probability_of(logits: Tensor, token: Tensor, dtype: torch.dtype | None = No
     return torch.softmax(logits, dim=-1, dtype=dtype).gather(1, token[:, None])[:, 0]
 
 
-def predict(logits: Tensor, draws: Sequence[Draw], ids: Tensor | None = None) -> Prediction:
+def predict(
+    logits: Tensor, draws: Sequence[Draw], ids: Tensor | None = None, *, never: int | None = None
+) -> Prediction:
     """Draw one token at each of N positions.
 
     Greedy positions take the first largest logit. Sampled ones follow the softmax of logits /
     temperature in float64, top-k before top-p; how, see :class:`Draw`.
+
+    :param never: an id that is not drawn, though it counts among the probabilities.
     """
     hot = [place for place, draw in enumerate(draws) if draw.temperature > 0]
     exact = _widened(logits)
     if len(hot) < len(logits):
         index = likeliest(exact)
+        if never is not None and bool((index == never).any()):
+            index = likeliest(without(exact, [never]))
     else:
         index = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
     for place in hot:
-        index[place] = _draw_one(logits[place], draws[place], ids)
+        drawable = logits[place] if never is None else without(logits[place], [never])
+        index[place] = _draw_one(drawable, draws[place], ids)
     return Prediction(index if ids is None else ids[index], logits, ids, index, exact)

@@ -24,7 +24,6 @@ from dllm_plugins.families.layouts import REFUSED_FAMILIES
 from dllm_plugins.families.originals.table import ORIGINALS
 from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import RevocationRule
-from dllm_plugins.strategies import SampledStrategy
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -137,17 +136,15 @@ def samplers_of(layout: Layout) -> str:
 
 
 def sampler_table() -> str:
-    """Every reference sampler with what it can be told."""
+    """Every sampler with what it can be told."""
     lines = ["| sampler | does | options | `preset_options` | after |", "|---|---|---|---|---|"]
-    for name, strategy in sorted(plugins.strategies().items()):
-        if not isinstance(strategy, SampledStrategy):
-            continue
-        fields = strategy.sampler.settings.model_fields
+    for name, sampler in sorted(plugins.modes().items()):
+        fields = sampler.settings.model_fields
         shared = [told(option, field) for option, field in fields.items() if option in SamplingConfig.model_fields]
         own = [told(option, field) for option, field in fields.items() if option not in SamplingConfig.model_fields]
         lines.append(
-            f"| `{name}` | {strategy.sampler.summary} | {', '.join(shared) or 'none'} | {', '.join(own) or 'none'} | "
-            f"{strategy.sampler.source} |"
+            f"| `{name}` | {sampler.summary} | {', '.join(shared) or 'none'} | {', '.join(own) or 'none'} | "
+            f"{sampler.source} |"
         )
     return "\n".join(lines)
 
@@ -155,8 +152,8 @@ def sampler_table() -> str:
 def steps_table() -> str:
     """What `steps` counts in every sampler that has it."""
     lines = ["| sampler | own sampler of | `steps` |", "|---|---|---|"]
-    for name, strategy in sorted(plugins.strategies().items()):
-        field = strategy.sampler.settings.model_fields.get("steps") if isinstance(strategy, SampledStrategy) else None
+    for name, sampler in sorted(plugins.modes().items()):
+        field = sampler.settings.model_fields.get("steps")
         if field is not None:
             own = [
                 f"`{layout.name}`" for layout in LAYOUTS.values() if name in (*layout.modes.values(), *layout.samplers)

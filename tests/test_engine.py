@@ -205,7 +205,7 @@ def test_usage_is_honest(tiny: Model, mode: str) -> None:
     assert isinstance(tiny.denoiser, TriModeDenoiser)
     counter = Counter(tiny.denoiser)
     engine = tiny.engine()
-    counted = Engine(counter, tiny.tokenizer, engine.strategies)
+    counted = Engine(counter, tiny.tokenizer, engine.modes)
     usage = counted.generate([Request([9, 8, 7], SamplingConfig(mode=mode, max_new_tokens=30))])[0].usage
     assert (usage.total_passes, usage.rows) == (counter.passes, counter.rows)
     assert usage.useful_tokens <= usage.canvas_tokens

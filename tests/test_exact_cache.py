@@ -61,7 +61,7 @@ def record(model: Model, config: SamplingConfig) -> Recorder:
     """Decode PROMPT and return what was forwarded."""
     assert isinstance(model.denoiser, TriModeDenoiser)
     recorder = Recorder(model.denoiser)
-    Engine(recorder, model.tokenizer, plugins.strategies()).generate([Request(PROMPT, config)])
+    Engine(recorder, model.tokenizer, plugins.modes()).generate([Request(PROMPT, config)])
     return recorder
 
 

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from collections.abc import Sequence
 from contextlib import closing
 from contextlib import suppress
+from functools import partialmethod
 from typing import Any
 
 import pytest
@@ -22,29 +23,33 @@ from dllm_plugins import fair
 from dllm_plugins import jobs
 from dllm_plugins import sharing
 from dllm_plugins.caches import kept
+from dllm_plugins.decoding import answering
+from dllm_plugins.decoding import running
+from dllm_plugins.decoding.running import Running
 from dllm_plugins.denoisers import rows
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import PassError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Failure
+from dllm_plugins.samplers import ar
+from dllm_plugins.samplers import block_diffusion
 from dllm_plugins.samplers import llada
+from dllm_plugins.samplers import opened
 from dllm_plugins.samplers import ruled
+from dllm_plugins.samplers import speculative
+from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.sharing import SharedModel
-from dllm_plugins.strategies import ar
-from dllm_plugins.strategies import block
-from dllm_plugins.strategies import sampled
-from dllm_plugins.strategies import speculative
 
 from .injecting import Injector
 from .samplers.tiny_models import random_model
 
 #: Where an interrupt may leave something half done.
-BOOKKEEPING = (engine_module, jobs, sharing, fair, kept, rows)
+BOOKKEEPING = (engine_module, jobs, sharing, fair, kept, rows, running, answering)
 MODES = {
     "ar": (ar,),
     "speculative": (speculative,),
-    "diffusion": (block,),
-    "llada": (sampled, llada, ruled),
+    "diffusion": (block_diffusion, opened),
+    "llada": (llada, ruled),
 }
 
 
@@ -136,17 +141,25 @@ EXCEPTIONS = [ValueError("odd"), MemoryError("full"), StopIteration("end"), Recu
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["plan", "tentative"])
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Running, "wanted"), (Running, "receive"), (Running, "send"), (Canvas, "tentative")]
+)
 @pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
 def test_what_one_row_raises_ends_that_row(
-    mode: str, name: str, error: Exception, model: Model, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    mode: str,
+    owner: type,
+    name: str,
+    error: Exception,
+    model: Model,
+    alone: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The others get their answers, and its caller an error of ours with what was raised behind it."""
     shared = SharedModel(model)
-    strategy = shared._engine.strategies[mode]
     batch = shared.stream_batch(requests(mode)).outcomes()
     first = next(batch)[1].row
-    monkeypatch.setattr(strategy, name, Faulty(strategy, name, error, lambda row: row.number == first + 1))
+    faulty = Faulty(owner, name, error, lambda this: this.row.number == first + 1)
+    monkeypatch.setattr(owner, name, partialmethod(faulty))
     found = {place: event for place, event in batch if isinstance(event, Finish | Failure)}
     failed = found[1]
     assert isinstance(failed, Failure)
@@ -173,7 +186,7 @@ class Spelling:
 def test_text_that_cannot_be_made_ends_one_row(mode: str, model: Model, alone: dict[str, Any]) -> None:
     """What finished in the same pass is delivered; nobody waits for ever, and `generate` says what happened."""
     bad = next(token for token in alone[mode][1] if token not in (*alone[mode][0], *alone[mode][2]))
-    engine = Engine(model.denoiser, Spelling(bad), model.engine().strategies)
+    engine = Engine(model.denoiser, Spelling(bad), model.engine().modes)
     numbers, done = [engine.admit(request) for request in requests(mode)], dict[int, Any]()
     while engine.active:
         done |= {event.row: event for event in engine.step() if isinstance(event, Finish | Failure)}

@@ -65,7 +65,7 @@ def test_right_drafts_save_passes_and_wrong_ones_do_no_harm(tiny: Model, fault: 
     expected = tiny.engine().generate([Request(prompt, config)])[0]
     assert isinstance(tiny.denoiser, TriModeDenoiser)
     knowing = KnowingDenoiser(tiny.denoiser, [*prompt, *expected.tokens], fault)
-    engine = Engine(knowing, tiny.tokenizer, plugins.strategies())
+    engine = Engine(knowing, tiny.tokenizer, plugins.modes())
     found = engine.generate([Request(prompt, config.with_options(mode="speculative", draft_length=4))])[0]
     assert found.tokens == expected.tokens
     assert found.usage.total_passes <= most

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ from dllm_plugins.rules import CanvasView
 from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import RevocationRule
 from dllm_plugins.rules import RuleSettings
-from dllm_plugins.strategies import AutoregressiveStrategy
-from dllm_plugins.strategies import Strategy
+from dllm_plugins.samplers import ar
+from dllm_plugins.samplers.base import Sampler
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith("register_")]
 
@@ -68,10 +69,8 @@ class NewestRule:
         return last, done | last.any(1, keepdim=True)
 
 
-class SlowStrategy(AutoregressiveStrategy):
-    """AR under another name."""
-
-    name = "diffusion-slow"
+#: AR under another name.
+SLOW = replace(ar.SAMPLER, name="diffusion-slow")
 
 
 def build_abacus() -> Denoiser:
@@ -98,16 +97,16 @@ class ThirdParty:
         return [NewestRule()]
 
     @hookimpl
-    def register_strategies(
+    def register_modes(
         self,
         rules: Mapping[str, CommitRule],
         revocations: Mapping[str, RevocationRule],
         processes: Mapping[str, MaskedProcess],
-    ) -> list[Strategy]:
+    ) -> list[Sampler]:
         assert "leftmost" in rules
         assert "newest" in revocations
         assert "masked-too" in processes
-        return [SlowStrategy()]
+        return [SLOW]
 
     @hookimpl
     def register_denoisers(self) -> list[Backend]:
@@ -163,7 +162,7 @@ def test_every_hook_is_documented_and_tested() -> None:
         (plugins.processes, "masked-too"),
         (plugins.rules, "leftmost"),
         (plugins.revocations, "newest"),
-        (plugins.strategies, "diffusion-slow"),
+        (plugins.modes, "diffusion-slow"),
         (plugins.backends, "abacus"),
         (plugins.presets, "toy"),
         (plugins.adapters, "toy"),

@@ -47,7 +47,7 @@ class Told:
 
 
 def engine_of(model: Model, denoiser: Any) -> Engine:
-    return Engine(denoiser, model.tokenizer, model.engine().strategies)
+    return Engine(denoiser, model.tokenizer, model.engine().modes)
 
 
 @pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])

@@ -13,6 +13,7 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.caches.exact import ExactCache
+from dllm_plugins.decoding.answering import say
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
@@ -24,7 +25,6 @@ from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Said
 from dllm_plugins.prediction import likeliest
 from dllm_plugins.prediction import predict
-from dllm_plugins.unmasking import say
 from dllm_plugins.unmasking import unmasked
 
 VOCABULARY, WIDTH = 9000, 24
@@ -150,7 +150,7 @@ def test_answers_are_the_same(mode: str, options: dict[str, Any], temperature: f
     requests = [Request(prompt, config) for prompt in ([5, 6, 7], [900], [31, 8000])]
     found = []
     for denoiser in (Plain(), Straight()):
-        done = Engine(denoiser, Letters(), plugins.strategies()).generate(requests)
+        done = Engine(denoiser, Letters(), plugins.modes()).generate(requests)
         found.append([(finish.tokens, finish.usage.passes) for finish in done])
     assert found[0] == found[1]
     assert denoiser.built == 0
@@ -175,13 +175,13 @@ def test_cached_blocks_ask_without_logits(options: dict[str, Any], built: bool, 
         for denoiser in (Plain(), Straight()):
             # A mask id among the vocabulary, as the checkpoints of this mode have it.
             denoiser.spec = replace(
-                SPEC, mask_id=VOCABULARY - 1, modes=("diffusion",), strategies={"diffusion": "blocks"}
+                SPEC, mask_id=VOCABULARY - 1, modes=("diffusion",), samplers={"diffusion": "blocks"}
             )
             if masked:
                 denoiser.weight[-1] = denoiser.weight[:-1].mean(0) * 3 + denoiser.weight[17]
             config = SamplingConfig(max_new_tokens=30, temperature=temperature, seed=3, **options)
             requests = [Request(prompt, config) for prompt in ([5, 6, 7], [900])]
-            done = Engine(denoiser, Letters(), plugins.strategies()).generate(requests)
+            done = Engine(denoiser, Letters(), plugins.modes()).generate(requests)
             found.append([(finish.tokens, finish.usage.passes) for finish in done])
             assert all(VOCABULARY - 1 not in tokens for tokens, _ in found[-1])
         assert found[0] == found[1]
@@ -204,9 +204,9 @@ def test_logits_are_built_where_they_are_wanted(options: dict[str, Any], logits:
     """For a request that asks, for top_p, and for rules that read or change them; a neighbour is not drawn in."""
     config = SamplingConfig(max_new_tokens=12, seed=3, **options)
     wanting = Request([5, 6, 7], config, logits=logits)
-    plain = Engine(Plain(), Letters(), plugins.strategies()).generate([wanting])[0]
+    plain = Engine(Plain(), Letters(), plugins.modes()).generate([wanting])[0]
     denoiser = Straight()
-    engine = Engine(denoiser, Letters(), plugins.strategies())
+    engine = Engine(denoiser, Letters(), plugins.modes())
     found, other = engine.generate([wanting, Request([900], SamplingConfig(mode="ar", max_new_tokens=12))])
     assert denoiser.built > 0
     assert found.tokens == plain.tokens

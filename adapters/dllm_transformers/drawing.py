@@ -11,7 +11,7 @@ from transformers import TopPLogitsWarper
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
-from dllm_plugins.strategies.base import Strategy
+from dllm_plugins.samplers.base import Sampler
 from dllm_transformers.options import asks_for_nothing
 
 OPTIONS = ("temperature", "top_k", "top_p")
@@ -60,18 +60,18 @@ def drawing(config: GenerationConfig, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def fitting(
-    drawn: dict[str, Any], asked: dict[str, Any], options: dict[str, Any], strategy: Strategy | None, spec: ModelSpec
+    drawn: dict[str, Any], asked: dict[str, Any], options: dict[str, Any], sampler: Sampler | None, spec: ModelSpec
 ) -> dict[str, Any]:
     """The same without what a host or a checkpoint filled in, if the sampler has no use for it.
 
     :param options: the other options of the request.
     """
     own = {name: value for name, value in drawn.items() if asked.get(name) is not None}
-    if strategy is None or own == drawn:
+    if sampler is None or own == drawn:
         return drawn
     mode = options.get("mode") or spec.modes[0]
     try:
-        strategy.check(SamplingConfig(**{**options, **drawn, "mode": mode}), spec)
+        sampler.check(SamplingConfig(**{**options, **drawn, "mode": mode}), spec)
     except OptionError:
         return own
     return drawn

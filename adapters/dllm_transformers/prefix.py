@@ -5,8 +5,8 @@ from transformers import Cache
 from dllm_plugins import plugins
 from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.errors import OptionError
+from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.sharing import SharedModel
-from dllm_plugins.strategies.base import Strategy
 
 #: Enough for a long conversation of a few rows; the least recently used go first.
 POSITIONS = 32768
@@ -31,11 +31,11 @@ class PrefixCache(Cache):
         return self.prefixes.longest
 
 
-def strategy_of(shared: SharedModel, mode: str | None) -> Strategy | None:
+def sampler_of(shared: SharedModel, mode: str | None) -> Sampler | None:
     """What decodes a mode of the model, its first if none is named; None for an unknown one."""
     spec = shared.model.denoiser.spec
     name = mode or spec.modes[0]
-    return plugins.strategies().get(spec.strategies.get(name, name))
+    return plugins.modes().get(spec.samplers.get(name, name))
 
 
 def prefix_cache(given: PrefixCache | None, shared: SharedModel, mode: str | None, wanted: bool) -> PrefixCache | None:
@@ -44,8 +44,8 @@ def prefix_cache(given: PrefixCache | None, shared: SharedModel, mode: str | Non
     :param mode: as asked for; None for the model's first.
     :raises OptionError: for one handed in where nothing would be kept.
     """
-    strategy = strategy_of(shared, mode)
-    if strategy is None or strategy.keeps_prefix:
+    sampler = sampler_of(shared, mode)
+    if sampler is None or sampler.keeps_prefix:
         return PrefixCache() if given is None and wanted else given
     if given is not None:
         spec = shared.model.denoiser.spec

@@ -40,7 +40,7 @@ from dllm_transformers.output import DiffusionOutput
 from dllm_transformers.output import output_of
 from dllm_transformers.output import sequences_of
 from dllm_transformers.prefix import prefix_cache
-from dllm_transformers.prefix import strategy_of
+from dllm_transformers.prefix import sampler_of
 from dllm_transformers.values import check_helpers
 from dllm_transformers.values import check_tensors
 from dllm_transformers.weights import shared_model_of
@@ -126,8 +126,8 @@ def block_diffusion(
     first, room = seed_of(seed), int(config.max_length) - input_ids.shape[1]
     shared = shared_model_of(model, denoiser)
     plain = sampling(config, room, {}, **options)
-    strategy = strategy_of(shared, plain.mode)
-    drawn = fitting(drawing(config, asked), asked, plain.given(), strategy, shared.model.denoiser.spec)
+    sampler = sampler_of(shared, plain.mode)
+    drawn = fitting(drawing(config, asked), asked, plain.given(), sampler, shared.model.denoiser.spec)
     cache = prefix_cache(users_cache(model_kwargs), shared, plain.mode, bool(config.return_dict_in_generate))
     scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
     prompts = _prompts(input_ids, model_kwargs.get("attention_mask"))

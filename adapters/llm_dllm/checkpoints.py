@@ -71,7 +71,7 @@ def entry_of(source: str, options: LoadOptions) -> Entry:
         folder=str(folder),
         family=options.family,
         # The hub id may tell the sampler; the folder, which is loaded later, need not.
-        preset=spec.strategies["diffusion"],
+        preset=spec.samplers["diffusion"],
         mask_id=options.mask_id,
         facts=facts_of(
             checkpoint.layout,
@@ -103,7 +103,7 @@ def gguf_entry(place: Path, options: LoadOptions) -> Entry:
         source=source,
         folder=source,
         family=options.family,
-        preset=spec.strategies["diffusion"],
+        preset=spec.samplers["diffusion"],
         mask_id=options.mask_id,
         facts=facts_of(
             checkpoint.layout,
@@ -127,7 +127,7 @@ def facts_of(
         licence=licence or layout.licence,
         attention=layout.attention,
         cache=f"{spec.cache}; approximate if asked for" if spec.holds else spec.cache,
-        sampler=spec.strategies["diffusion"],
+        sampler=spec.samplers["diffusion"],
         sampler_reason=preset.reason,
     )
 

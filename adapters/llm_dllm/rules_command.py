@@ -36,9 +36,7 @@ def rules(name: str | None) -> None:
 def _registered() -> Mapping[str, Mapping[str, list[str]]]:
     """What there is, by kind and name: the lines that are said of it."""
     from dllm_plugins import plugins
-    from dllm_plugins.strategies import SampledStrategy
 
-    samplers = [found.sampler for found in plugins.strategies().values() if isinstance(found, SampledStrategy)]
     return {
         "rules": {
             name: [
@@ -59,7 +57,7 @@ def _registered() -> Mapping[str, Mapping[str, list[str]]]:
                 *_shared(frozenset(sampler.settings.model_fields) & frozenset(SamplingConfig.model_fields)),
                 *_own("preset_options", sampler.settings),
             ]
-            for sampler in samplers
+            for sampler in plugins.modes().values()
         },
     }
 

@@ -24,11 +24,11 @@ class ModelSpec:
     :param block_length: default number of open positions.
     :param draft_length: default number of drafts a speculative pass verifies.
     :param modes: what the model can serve, its default first.
-    :param strategies: the strategy behind a mode, where it has another name.
+    :param samplers: the sampler behind a mode, where it has another name.
     :param shifted: whether the row at p - 1 predicts position p while a canvas is denoised.
     :param holds: whether an approximate cache can be asked for.
     :param holds_prefix_only: whether that can only be what stands before everything forwarded anew.
-    :param mixes: whether clean and open rows share a call of the model; where not, a strategy that verifies and
+    :param mixes: whether clean and open rows share a call of the model; where not, a mode that verifies and
         drafts at once makes a pass of each.
     :param refused: modes its family has, but this backend does not serve, and why.
     :param eos_id: the id of the end of text, where the checkpoint names one.
@@ -53,7 +53,7 @@ class ModelSpec:
     chain: bool
     cache: Literal["exact", "approximate", "none"]
     numerics: Literal["row-invariant", "approximate", "row-invariant int8", "approximate int8"]
-    strategies: Mapping[str, str] = field(default_factory=dict)
+    samplers: Mapping[str, str] = field(default_factory=dict)
     shifted: bool = False
     holds: bool = False
     holds_prefix_only: bool = False

@@ -63,11 +63,11 @@ class LlamaCppDenoiser(LlamaRows):
             )
         super().__init__(model, Context(model, cache))
         self._counts: Counter[tuple[int, bool]] = Counter()
-        promises = {mode: found for mode in spec.modes if (found := LOSSLESS.get(spec.strategies.get(mode, mode)))}
+        promises = {mode: found for mode in spec.modes if (found := LOSSLESS.get(spec.samplers.get(mode, mode)))}
         fewest = fewest_of_equal_bits(self.context, self._shelf) if promises and model.has_memory else None
         #: Whether single tokens are decoded in company, so that they are rounded as several are.
         self._pads = fewest == 2
-        refused = {mode: found for mode in spec.modes if (found := UNABLE.get(spec.strategies.get(mode, mode)))}
+        refused = {mode: found for mode in spec.modes if (found := UNABLE.get(spec.samplers.get(mode, mode)))}
         refused |= promises if fewest is None else {}
         self.spec = replace(
             spec,

@@ -19,7 +19,6 @@ from dllm_plugins.limits import whole
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.reading import reading
 from dllm_plugins.said import said
-from dllm_plugins.strategies.sampled import SampledStrategy
 
 #: Where configs say how long a block is.
 BLOCK_KEYS = ("block_size", "bd_size", "wedlm_window_size", "canvas_length")
@@ -52,7 +51,7 @@ def _spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOption
         chain=False,
         cache=cache,
         numerics="approximate",
-        strategies=modes,
+        samplers=modes,
         shifted=layout.shifted,
         holds=layout.attention == "bidirectional",
         ids={key: item for key, item in checkpoint.config.items() if key.endswith("_token_id") and type(item) is int},
@@ -64,7 +63,7 @@ def _spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOption
 
 
 def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str, str]:
-    """The sampler or strategy behind each mode, the default first; every sampler is a mode of its own name too.
+    """The sampler behind each mode, the default first; every sampler is a mode of its own name too.
 
     :raises OptionError: for a preset that does not fit the family.
     :raises CheckpointError: if it is unclear which sampler the checkpoint was made for.
@@ -101,12 +100,10 @@ def general_samplers(layout: Layout) -> list[str]:
     if layout.noise != "masked":
         return []
     found = []
-    for name, strategy in plugins.strategies().items():
-        if isinstance(strategy, SampledStrategy):
-            sampler = strategy.sampler
-            shifted = sampler.attention if sampler.shifted is None else sampler.shifted
-            if layout.attention in (shifted if layout.shifted else sampler.attention):
-                found.append(name)
+    for name, sampler in plugins.modes().items():
+        shifted = sampler.attention if sampler.shifted is None else sampler.shifted
+        if layout.attention in (shifted if layout.shifted else sampler.attention):
+            found.append(name)
     return found
 
 
@@ -183,10 +180,10 @@ def sampling_of(checkpoint: Checkpoint, mode: str) -> dict[str, Any]:
     :raises CheckpointError: for a value that the sampler would refuse at every request.
     """
     found = checkpoint.layout.sampling(checkpoint.generation)
-    strategy = plugins.strategies().get(mode)
-    if found and isinstance(strategy, SampledStrategy):
+    sampler = plugins.modes().get(mode)
+    if found and sampler is not None:
         try:
-            strategy.sampler.read(SamplingConfig(), found)
+            sampler.read(SamplingConfig(), found)
         except OptionError as error:
             raise CheckpointError(
                 f"{checkpoint.folder / 'generation_config.json'}: {error}; mend it, or download the checkpoint again"

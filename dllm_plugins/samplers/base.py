@@ -1,36 +1,34 @@
-"""The contract of a reference sampler: a program that asks for passes and writes on a canvas.
+"""The contract of a mode: what it can be told, and the program that decodes one canvas.
 
-A program is a generator. It yields a :class:`Pass`, is sent the logits of the positions
-it wanted, writes tokens on its :class:`~dllm_plugins.samplers.canvas.Canvas` and says
-which of them are final. So each family's sampler reads like the loop of its paper, while
-the engine runs any number of them together, one pass at a time.
+See :mod:`~dllm_plugins.decoding.program` for what a program yields and is sent. It writes tokens on
+its :class:`~dllm_plugins.samplers.canvas.Canvas` and says which of them are final.
 """
 
 from collections.abc import Callable
-from collections.abc import Generator
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from typing import TypeAlias
 
 from pydantic import ConfigDict
 from pydantic import ValidationError
-from torch import Tensor
 
 from dllm_plugins.checked import Numbers
 from dllm_plugins.checked import explain
 from dllm_plugins.checked import takes
+from dllm_plugins.config import COMMON_OPTIONS
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.originals.table import answer
-from dllm_plugins.prediction import Said
+from dllm_plugins.said import Option
+from dllm_plugins.said import listed
 from dllm_plugins.said import said
 from dllm_plugins.said import shown
 from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.samplers.ids import check_ids
 from dllm_plugins.samplers.steps import Counts
+from dllm_plugins.samplers.steps import passes_of_a_block
 
 
 class Settings(Numbers):
@@ -43,47 +41,6 @@ class Settings(Numbers):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@dataclass(slots=True)
-class Asked:
-    """What a program would rather know of the last segment's wanted positions than their logits.
-
-    :param places: these positions; each is drawn with its noise of the pass that answers.
-    :param said: the answer, if the denoiser has one without logits (see :mod:`~dllm_plugins.unmasking`) and
-        none of the tokens is the mask id; the logits sent for the segment are empty then.
-    """
-
-    places: Sequence[int]
-    said: Said | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One pass over one row.
-
-    :param segments: what is forwarded; each is a call of its own unless it names an
-        earlier one in `behind`.
-    :param kind: what the pass counts as in the statistics.
-    :param release: forget the held keys first.
-    :param freeze: how many tokens of the first segment join the prefix afterwards.
-    :param hold: indices into the first segment whose keys are held afterwards in place of
-        those held so far; this is what makes a cache approximate.
-    :param keep: how many tokens of the first segment of the pass before this one join the
-        prefix first: for programs that know it only once they have read its logits.
-    """
-
-    segments: tuple[Segment, ...]
-    kind: str = "predict"
-    release: bool = False
-    freeze: int = 0
-    hold: Sequence[int] | None = None
-    keep: int = 0
-    asked: Asked | None = None
-
-
-#: Yields passes; is sent, per segment, the logits [len(wanted), V].
-Program: TypeAlias = Generator[Pass, list[Tensor], None]
-
-
 def _no_check(config: SamplingConfig) -> None:
     """Nothing to add."""
 
@@ -94,7 +51,7 @@ def _fits(settings: Any, config: SamplingConfig, spec: ModelSpec) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """One family's way of decoding, as data and a program.
+    """One way of decoding, as data and a program.
 
     :param name: what users ask for, as a mode of a request or a preset of a checkpoint.
     :param summary: one line for people.
@@ -107,7 +64,8 @@ class Sampler:
     :param attention: general samplers: every checkpoint whose rows see one another so has it as a mode.
     :param shifted: those of `attention` that may be shifted, too; None for all.
     :param counts: what its option `steps` counts.
-    :param check: refuses, with OptionError, what the settings cannot tell by themselves.
+    :param keeps_prefix: any first part of its rows' prefix serves later rows.
+    :param refuse: refuses, with OptionError, what the settings cannot tell by themselves.
     :param fit: refuses, with OptionError, settings that do not fit the rest of the request or the model.
     """
 
@@ -122,13 +80,15 @@ class Sampler:
     attention: frozenset[str] = frozenset()
     shifted: frozenset[str] | None = None
     counts: Counts = Counts.ANYTHING
-    check: Callable[[SamplingConfig], None] = _no_check
+    keeps_prefix: bool = False
+    refuse: Callable[[SamplingConfig], None] = _no_check
     fit: Callable[[Any, SamplingConfig, ModelSpec], None] = _fits
 
     @property
     def options(self) -> frozenset[str]:
         """The SamplingConfig options it honours beside the common ones."""
-        return frozenset(self.settings.model_fields).intersection(SamplingConfig.model_fields) | {"preset_options"}
+        own, common = self.settings.model_fields.keys(), SamplingConfig.model_fields.keys()
+        return frozenset(own & common) | ({"preset_options"} if own - common else frozenset())
 
     def read(self, config: SamplingConfig, defaults: Mapping[str, Any] | None = None) -> Settings:
         """The settings of a request.
@@ -136,7 +96,7 @@ class Sampler:
         :param defaults: what the checkpoint says where the request says nothing.
         :raises OptionError: for an option this sampler does not know, or a value out of range.
         """
-        self.check(config)
+        self.refuse(config)
         own = self.settings.model_fields
         inside = own.keys() - SamplingConfig.model_fields.keys()
         values = {name: value for name, value in {**(defaults or {}), **config.given()}.items() if name in own}
@@ -159,3 +119,74 @@ class Sampler:
             return self.settings(**values)
         except ValidationError as error:
             raise OptionError(said("sampler {!r}: {}", self.name, explain(error, own))) from None
+
+    def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
+        """Refuse options of a request that this mode would not honour.
+
+        :raises OptionError: naming the option and the remedy.
+        """
+        name = self.name if config.mode in (None, self.name) else f"{config.mode}, sampler {self.name}"
+        check_options(name, config, self.options, truncates_greedy=self.truncates_greedy)
+        settings = self.read(config, spec.sampling)
+        passes_of_a_block(self.counts, config, _length(settings, spec))
+        self.fit(settings, config, spec)
+        check_ids(settings, spec)
+        _check_cache(getattr(settings, "approximate_cache", None), spec)
+
+    def program(self, canvas: Canvas, spec: ModelSpec) -> Program:
+        """Decodes one canvas as its request says.
+
+        From here on `steps` of the row's config are those of a block, where the sampler has blocks. They are what
+        was asked for an answer of the asked length: where less of it fits into the context, the pace stays.
+        """
+        row = canvas.row
+        settings = self.read(row.config, spec.sampling)
+        asked = row.config.model_copy(update={"max_new_tokens": row.asked})
+        steps = passes_of_a_block(self.counts, asked, _length(settings, spec))
+        if steps != row.config.steps:
+            row.config = row.config.model_copy(update={"steps": steps})
+            settings = self.read(row.config, spec.sampling)
+        return self.start(canvas, settings, spec)
+
+
+def _length(settings: Settings, spec: ModelSpec) -> int:
+    """How many positions a block has."""
+    return getattr(settings, "block_length", None) or spec.block_length
+
+
+def _check_cache(cache: str | None, spec: ModelSpec) -> None:
+    if cache is not None and not spec.holds:
+        raise OptionError(said("{approximate_cache}={!r} does not fit {}; leave it out", cache, spec.name))
+    if cache == "dual" and spec.holds_prefix_only:
+        raise OptionError(
+            said(
+                "{approximate_cache}={!r} does not fit {}, which cannot keep keys behind those it computes anew; "
+                "use 'prefix'",
+                cache,
+                spec.name,
+            )
+        )
+
+
+def check_options(
+    name: str, config: SamplingConfig, honoured: frozenset[str], *, truncates_greedy: bool = False
+) -> None:
+    """Refuse options that neither every mode nor this one honours.
+
+    :param truncates_greedy: top_k and top_p matter at temperature 0, too.
+    :raises OptionError: naming the option and the remedy.
+    """
+    for option, value in config.given().items():
+        if option not in COMMON_OPTIONS and option not in honoured:
+            raise OptionError(
+                said(
+                    "option {}={} has no effect in mode {!r} (options of this mode: {}); leave it out or "
+                    "choose another mode",
+                    Option(option),
+                    shown(value),
+                    name,
+                    listed(honoured),
+                )
+            )
+    if not truncates_greedy:
+        config.check_sampling()

@@ -7,22 +7,22 @@ every token that looks like its filling for filling, also inside a prompt or an 
 ours fills up nothing, so such a token is a token.
 """
 
-from collections.abc import Generator
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.program import of_logits
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.samplers.base import Asked
-from dllm_plugins.samplers.base import Pass
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.mdlm import TransferSettings
-from dllm_plugins.samplers.mdlm import asked_of
+from dllm_plugins.samplers.mdlm import ask_for
 from dllm_plugins.samplers.mdlm import blind
 from dllm_plugins.samplers.mdlm import settle
 from dllm_plugins.samplers.mdlm import transfers
@@ -39,29 +39,25 @@ class _Look:
         self.settings = settings
         self._last = torch.empty(0)
 
-    def asked(self, places: list[int]) -> Asked | None:
-        """What :meth:`look` may be told instead of logits; two segments of shifted models are wanted."""
-        return None if self.shift else asked_of(self.canvas, places, self.settings)
-
-    def look(self, block: range, places: Sequence[int], asked: Asked | None) -> Generator[Pass, list[Tensor], Tensor]:
-        """Logits [len(places), V] at positions of `block`."""
+    def look(self, block: range, places: list[int]) -> Dialogue[Answer]:
+        """What is said at positions of `block`; logits where two segments of a shifted model are wanted."""
         if self.settings.guidance is not None:
             return (yield from self._guided(block, places, self.settings.guidance))
         if self.shift:
             return (yield from self._shifted(block, places))
-        return (yield from self.blocks.look(block, places, asked=asked))
+        return (yield from self.blocks.look(block, places, ask=ask_for(self.canvas, places, self.settings)))
 
     def _part(self, places: range, wanted: Sequence[int]) -> Segment:
         """Finished text, each token of which sees its own and earlier blocks."""
         return self.canvas.part(places, wanted, groups=[self.blocks.number(place) for place in places])
 
-    def _guided(self, block: range, places: Sequence[int], guidance: float) -> Generator[Pass, list[Tensor], Tensor]:
+    def _guided(self, block: range, places: Sequence[int], guidance: float) -> Dialogue[Answer]:
         """Both ways from the beginning: a row has one prefix, and here they differ."""
         whole = self._part(range(block.stop), [place - self.shift for place in places])
         conditional, free = yield Pass((whole, blind(self.canvas, whole, self.settings.cfg_keep_tokens)))
-        return free + (guidance + 1) * (conditional - free)
+        return of_logits(free.logits + (guidance + 1) * (conditional.logits - free.logits))
 
-    def _shifted(self, block: range, places: Sequence[int]) -> Generator[Pass, list[Tensor], Tensor]:
+    def _shifted(self, block: range, places: Sequence[int]) -> Dialogue[Answer]:
         """A block's first position is predicted by the last one before it, which does not see the block."""
         inside = [place - 1 for place in places if place > block.start]
         count = block.start - self.blocks.frozen
@@ -70,10 +66,11 @@ class _Look:
             newest = self.canvas.part(block, inside, behind=((0, count),))
             kind = "predict" if self.blocks.frozen else "prefill"
             self.blocks.frozen = block.start
-            self._last, logits = yield Pass((context, newest), kind, freeze=count)
+            before, answer = yield Pass((context, newest), kind, freeze=count)
+            self._last = before.logits
         else:
-            logits = (yield Pass((self.canvas.part(block, inside),)))[0]
-        return logits if len(inside) == len(places) else torch.cat([self._last, logits])
+            [answer] = yield Pass((self.canvas.part(block, inside),))
+        return answer if len(inside) == len(places) else of_logits(torch.cat([self._last, answer.logits]))
 
 
 def start(canvas: Canvas, settings: TransferSettings, spec: ModelSpec) -> Program:
@@ -83,9 +80,8 @@ def start(canvas: Canvas, settings: TransferSettings, spec: ModelSpec) -> Progra
     for block in blocks.answer(whole=False):
         for count in transfers(canvas, block, settings.steps or blocks.length, settings):
             places = canvas.open(block)
-            asked = look.asked(places)
-            logits = yield from look.look(block, places, asked)
-            settle(canvas, places, block, logits, count, settings, asked)
+            answer = yield from look.look(block, places)
+            settle(canvas, places, block, answer, count, settings)
         canvas.release(block.stop)
 
 

@@ -6,15 +6,19 @@ spent on the cache alone. Exact: under a block-causal or causal mask nothing fro
 anything behind it.
 """
 
-from collections.abc import Generator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dllm_plugins.samplers.base import Asked
-from dllm_plugins.samplers.base import Pass
+from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Ask
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import of_logits
 from dllm_plugins.samplers.canvas import Canvas
 
 
@@ -56,12 +60,10 @@ class Blocks:
             self.canvas.tokens += [self.canvas.mask] * (begins[-1] + self.length - len(self.canvas.tokens))
         return [range(max(begin, 0), min(begin + self.length, len(self.canvas.tokens))) for begin in begins]
 
-    def look(
-        self, block: range, places: Sequence[int], kind: str = "predict", asked: Asked | None = None
-    ) -> Generator[Pass, list[Tensor], Tensor]:
-        """Logits [len(places), V] at ascending positions of `block`; everything before it is frozen by the way.
+    def look(self, block: range, places: Sequence[int], kind: str = "predict", ask: Ask = LOGITS) -> Dialogue[Answer]:
+        """What is said at ascending positions of `block`; everything before it is frozen by the way.
 
-        :param asked: of all `places`; not for shifted models, two segments of which are wanted.
+        :param ask: what is wanted of all `places`; logits only for shifted models, two segments of which are wanted.
         """
         count = block.start - self.frozen
         wanted = [place - self.shift for place in places if place - self.shift >= block.start]
@@ -73,10 +75,12 @@ class Blocks:
             newest = self.canvas.part(block, wanted, behind=((0, count),))
             kind = kind if self.frozen else "prefill"
             self.frozen = block.start
-            self._last, logits = yield Pass((context, newest), kind, freeze=count, asked=asked)
+            asks = (LOGITS, replace(ask, of=1)) if self.shift else (replace(ask, of=1),)
+            *last_before, answer = yield Pass((context, newest), kind, freeze=count, asks=asks)
+            self._last = last_before[0].logits if last_before else self._last
         else:
-            logits = (yield Pass((self.canvas.part(block, wanted),), kind, asked=asked))[0]
-        return logits if len(wanted) == len(places) else torch.cat([self._last, logits])
+            [answer] = yield Pass((self.canvas.part(block, wanted),), kind, asks=(ask,))
+        return answer if len(wanted) == len(places) else of_logits(torch.cat([self._last, answer.logits]))
 
 
 def spread(sure: Tensor, places: Sequence[int], span: range) -> Tensor:

@@ -11,20 +11,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import probability_of
+from dllm_plugins.rules.at_work import check_rules
+from dllm_plugins.rules.at_work import choose_revocation
+from dllm_plugins.rules.at_work import choose_rule
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.ruled import Ruled
 from dllm_plugins.samplers.ruled import RuledSettings
-from dllm_plugins.samplers.ruled import check_rules
-from dllm_plugins.samplers.ruled import choose_revocation
 from dllm_plugins.samplers.steps import Counts
-from dllm_plugins.strategies.base import choose_rule
 
 
 def probability(logits: Tensor, token: Tensor) -> Tensor:
@@ -46,9 +47,8 @@ def start(
     for block in blocks.answer():
         while canvas.wanting(block):
             places = ruled.places(block)
-            asked = None if spec.shifted else ruled.asked(places)
-            logits = yield from blocks.look(block, places, asked=asked)
-            ruled.settle(block, places, logits, said=None if asked is None else asked.said)
+            answer = yield from blocks.look(block, places, ask=LOGITS if spec.shifted else ruled.ask(places))
+            ruled.settle(block, places, answer)
         canvas.release(block.stop)
 
 
@@ -60,7 +60,7 @@ def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocatio
         source="arXiv 2503.09573, with the rules' own sources",
         settings=RuledSettings,
         start=partial(start, rules, revocations),
-        check=partial(check_rules, rules, revocations),
+        refuse=partial(check_rules, rules, revocations),
         attention=frozenset({"block-causal"}),
         counts=Counts.BLOCK,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from dllm_plugins.canvas import Row
+from dllm_plugins.decoding.program import Answer
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.prediction import without
@@ -17,6 +18,8 @@ class Canvas:
     :param tokens: all of it; open positions hold `mask`.
     :param prompt: where the answer begins.
     :param end: the first position the answer may not use.
+    :param shown: where drafts end; None for all of it.
+    :param guesses: what the last pass said at positions that it left open, where a program tells.
     """
 
     def __init__(self, row: Row, spec: ModelSpec) -> None:
@@ -26,6 +29,8 @@ class Canvas:
         self.end = row.end
         self.tokens = [*row.tokens, *row.given]
         self.tokens += [*[self.mask] * (row.end - len(self.tokens)), *row.suffix]
+        self.shown: int | None = None
+        self.guesses: dict[int, int] = {}
 
     def open(self, places: Iterable[int]) -> list[int]:
         """Those of `places` that are open."""
@@ -45,6 +50,19 @@ class Canvas:
         self.tokens[place] = token
         if logits is not None:
             self.row.note(place, logits)
+
+    def cut(self, end: int) -> None:
+        """Nothing stands from `end` on, not even an open position."""
+        del self.tokens[end:]
+
+    def append(self, answer: Answer, count: int) -> None:
+        """The first `count` tokens of an answer stand behind the final text and are final, too."""
+        begin = len(self.row.tokens)
+        self.tokens[begin:] = answer.tokens[:count]
+        if self.row.logits is not None:
+            for index in range(count):
+                self.row.note(begin + index, answer.logits[index])
+        self.release(begin + count)
 
     def reopen(self, place: int) -> None:
         """Take a settled token back."""
@@ -99,4 +117,5 @@ class Canvas:
 
     def tentative(self) -> tuple[int | None, ...]:
         """What stands behind the final tokens, None where open."""
-        return tuple(None if token == self.mask else token for token in self.tokens[len(self.row.tokens) :])
+        behind = self.tokens[len(self.row.tokens) : self.shown]
+        return tuple(None if token == self.mask else token for token in behind)

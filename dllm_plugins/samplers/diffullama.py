@@ -8,10 +8,10 @@ top_p 0.9; here both are the request's.
 
 from pydantic import Field
 
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import draw_open
@@ -32,7 +32,7 @@ def start(canvas: Canvas, settings: DiffuLlamaSettings, spec: ModelSpec) -> Prog
         places = canvas.open(block)
         if not places:
             return
-        logits = yield from view.look(places, block)
+        logits = (yield from view.look(places, block)).logits
         tokens = draw_open(canvas, logits, places)
         luck = row.noise.uniform(Key(Purpose.REVEAL, step=row.step), len(canvas.tokens))
         for index, place in enumerate(places):

@@ -17,6 +17,8 @@ from pydantic import model_validator
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
@@ -24,8 +26,6 @@ from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.said import said
-from dllm_plugins.samplers.base import Pass
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
@@ -143,7 +143,7 @@ def start(process: NoiseProcess, canvas: Canvas, settings: DiffusionGemmaSetting
             known, kind = begin - frozen, "predict" if frozen else "prefill"
             context = (canvas.part(range(frozen, begin), causal=True),) if known else ()
             frozen = begin
-            logits = (yield Pass((*context, denoising.segment(known)), kind, freeze=known))[-1]
+            logits = (yield Pass((*context, denoising.segment(known)), kind, freeze=known))[-1].logits
             if denoising.read(logits, step, settings):
                 break
         canvas.release(begin + length)
@@ -178,6 +178,6 @@ def sampler(process: NoiseProcess) -> Sampler:
         source="transformers 5.23 models/diffusion_gemma/generation_diffusion_gemma.py",
         settings=DiffusionGemmaSettings,
         start=partial(start, process),
-        check=_check,
+        refuse=_check,
         fit=_fit,
     )

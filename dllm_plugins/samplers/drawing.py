@@ -1,18 +1,25 @@
 """What samplers do to their canvas: draw, with logits or without, lengthen, end."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Ask
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import predict
-from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.canvas import Canvas
+
+
+def drawn(canvas: Canvas, logits: Tensor, places: Sequence[int]) -> Answer:
+    """Tokens of open positions, with their noise of this pass, from logits [N, V]; none of them the mask id."""
+    return Answer(logits, predict(logits, canvas.row.canvas_draws(places), never=canvas.mask))
 
 
 def draw_tokens(canvas: Canvas, logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     """Tokens, int64 [N], none of them the mask id; logits [N, V]."""
-    return predict(canvas.drawable(logits), draws).token
+    return predict(logits, draws, never=canvas.mask).token
 
 
 def draw_open(canvas: Canvas, logits: Tensor, places: Sequence[int]) -> Tensor:
@@ -20,15 +27,12 @@ def draw_open(canvas: Canvas, logits: Tensor, places: Sequence[int]) -> Tensor:
     return draw_tokens(canvas, logits, canvas.row.canvas_draws(places))
 
 
-def ask(canvas: Canvas, places: Sequence[int]) -> Asked | None:
-    """To be told tokens and probabilities at `places` in place of logits; None if the request wants those."""
-    return None if canvas.row.logits is not None else Asked(places)
+def ask(canvas: Canvas, places: Sequence[int], *, logits: bool = False) -> Ask:
+    """To be told a token at each of these open positions, drawn with its noise of the pass that answers.
 
-
-def told(asked: Asked | None, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Tokens, int64 [N], and their probabilities as the logits' dtype has them, [N]; None if there are logits."""
-    said = None if asked is None else asked.said
-    return None if said is None else (said.token, said.probability.to(logits.dtype))
+    :param logits: whether the logits are wanted, too, as they are where the request asks for them.
+    """
+    return Ask(draws=partial(canvas.row.canvas_draws, places), logits=logits or canvas.row.logits is not None)
 
 
 def extend(canvas: Canvas, end: int) -> None:

@@ -17,11 +17,11 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.confidence import DREAM
@@ -71,7 +71,7 @@ def start(way: Measure, canvas: Canvas, settings: ScheduleSettings, spec: ModelS
         places = canvas.open(hole)
         if not places:
             return
-        logits = yield from view.look(places, hole)
+        logits = (yield from view.look(places, hole)).logits
         found = measure(logits, canvas, places, settings.alg, way)
         if settings.alg == "origin":
             luck = row.noise.uniform(Key(Purpose.ORIGIN, step=row.step), length)

@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.said import said
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
@@ -94,7 +94,7 @@ def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program
     end_of_text = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     assert end_of_text is not None
     while (places := canvas.open(hole.places)) and left != 0:
-        logits = yield from view.look(places, hole.places)
+        logits = (yield from view.look(places, hole.places)).logits
         if hole.full:
             logits = logits.clone()
             logits[:, settings.expand_token_id] -= _BLOCKED

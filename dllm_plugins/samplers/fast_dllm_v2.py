@@ -9,20 +9,20 @@ before, at any temperature. The reference loses a prompt of exactly one block; h
 committed like any other.
 """
 
-from collections.abc import Generator
 from dataclasses import replace
 
 from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import GREEDY
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import distribution
-from dllm_plugins.samplers.base import Pass
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
@@ -64,24 +64,24 @@ class _Look:
         self.kind = "prefill"
         self.held = False
 
-    def commit(self, end: int) -> Generator[Pass, list[Tensor], Tensor]:
+    def commit(self, end: int) -> Dialogue[Tensor]:
         """Logits [V] of the token at `end`; everything before it is cached afterwards."""
         places = range(self.frozen, end)
         segment = self.canvas.part(places, [end - 1], groups=[place // self.length for place in places])
         kind = "commit" if self.frozen else "prefill"
         self.frozen, self.kind, self.held = end, "predict", False
-        return (yield Pass((segment,), kind, release=True, freeze=len(places)))[0][0]
+        return (yield Pass((segment,), kind, release=True, freeze=len(places)))[0].logits[0]
 
-    def block(self, block: range, part: range, wanted: list[int]) -> Generator[Pass, list[Tensor], Tensor]:
+    def block(self, block: range, part: range, wanted: list[int]) -> Dialogue[Tensor]:
         """Logits [len(wanted), V] at rows of `part` of a block; what stands before the block is cached by the way."""
         if self.held and self.canvas.tokens[part.start] != self.canvas.mask:
-            return (yield Pass((self.canvas.part(part, wanted),)))[0]
+            return (yield Pass((self.canvas.part(part, wanted),)))[0].logits
         places = range(self.frozen, block.stop)
         segment = self.canvas.part(places, wanted, groups=[place // self.length for place in places])
         before, kind, self.kind = block.start - self.frozen, self.kind, "predict"
         hold = [index for index, place in enumerate(places) if place in block and place not in part]
         self.frozen, self.held = block.start, self.holds
-        return (yield Pass((segment,), kind, release=True, freeze=before, hold=hold if self.holds else None))[0]
+        return (yield Pass((segment,), kind, release=True, freeze=before, hold=hold if self.holds else None))[0].logits
 
 
 def _draws(canvas: Canvas, places: list[int]) -> list[Draw]:
@@ -102,9 +102,7 @@ def _settle(canvas: Canvas, places: list[int], logits: Tensor, threshold: float)
         canvas.write(places[index], int(tokens[index]), logits[index])
 
 
-def _fill(
-    canvas: Canvas, block: range, settings: FastDllmV2Settings, look: _Look
-) -> Generator[Pass, list[Tensor], bool]:
+def _fill(canvas: Canvas, block: range, settings: FastDllmV2Settings, look: _Look) -> Dialogue[bool]:
     """Passes until the block is full or the text ends; whether it does."""
     size, opened = settings.small_block_size or min(SUB_BLOCK, len(block)), canvas.open(block)
     for begin in range(block.start, block.stop, size):

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic import model_validator
 
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
@@ -23,7 +24,6 @@ from dllm_plugins.processes.flow import POWER
 from dllm_plugins.processes.flow import Flow
 from dllm_plugins.processes.flow import Scheduler
 from dllm_plugins.processes.flow import chosen
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas

@@ -19,6 +19,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.noise import Key
@@ -27,8 +29,6 @@ from dllm_plugins.prediction import predict
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.processes.flow import Step
 from dllm_plugins.processes.flow import chosen
-from dllm_plugins.samplers.base import Pass
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.flow import FlowOptions
@@ -112,7 +112,7 @@ def start(process: NoiseProcess, canvas: Canvas, settings: FlowUniformSettings, 
             known, kind = begin - frozen, "predict" if frozen else "prefill"
             context = (canvas.part(range(frozen, begin), causal=True),) if known else ()
             frozen = begin
-            logits = (yield Pass((*context, denoising.segment(known)), kind, freeze=known))[-1]
+            logits = (yield Pass((*context, denoising.segment(known)), kind, freeze=known))[-1].logits
             denoising.move(logits, number, step, settings)
         canvas.release(begin + length)
         if canvas.row.stop_ids.intersection(canvas.tokens[begin : canvas.end]):

@@ -5,14 +5,13 @@ a state that goes on to the next block is forwarded together with the block it c
 once it is verified, the keys of that block join the prefix.
 """
 
-from collections.abc import Generator
 from collections.abc import Sequence
 
-from torch import Tensor
-
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.static import Said
 from dllm_plugins.samplers.static import State
@@ -29,16 +28,16 @@ class Forwarding:
         self._frozen = 0
         self._keep = 0
 
-    def look(self, states: Sequence[State]) -> Generator[Pass, list[Tensor], dict[State, Said]]:
+    def look(self, states: Sequence[State]) -> Dialogue[dict[State, Said]]:
         """What the model says of each state's open positions. The first state is certain."""
         places = {state: self.slow.open(state) for state in states}
         if not self.slow.cached:
             segments = [self._whole(state, places[state]) for state in states]
-            found = yield Pass(tuple(segments), "verify" if len(states) > 1 else "predict")
+            answers = yield Pass(tuple(segments), "verify" if len(states) > 1 else "predict")
         else:
-            states, found = yield from self._blocks(states, places)
-        said = zip(states, found, strict=True)
-        return {state: dict(zip(places[state], rows, strict=True)) for state, rows in said}
+            states, answers = yield from self._blocks(states, places)
+        answered = zip(states, answers, strict=True)
+        return {state: dict(zip(places[state], answer.logits, strict=True)) for state, answer in answered}
 
     def _whole(self, state: State, places: Sequence[int]) -> Segment:
         wanted = [max(place - self._shift, 0) for place in places]
@@ -46,7 +45,7 @@ class Forwarding:
 
     def _blocks(
         self, states: Sequence[State], places: dict[State, list[int]]
-    ) -> Generator[Pass, list[Tensor], tuple[list[State], list[Tensor]]]:
+    ) -> Dialogue[tuple[list[State], list[Answer]]]:
         """One state that goes on to the next block comes first: only a pass's first segment can join the prefix."""
         crossing = [state for state in states if self._begin(state) > self._frozen][:1]
         ordered = [*crossing, *(state for state in states if self._begin(state) == self._frozen)]
@@ -63,9 +62,9 @@ class Forwarding:
         if frozen and not self._frozen:
             kind = "prefill"
         keep, self._keep = self._keep, 0
-        found = yield Pass(tuple(segments), kind, freeze=frozen, keep=keep)
+        answers = yield Pass(tuple(segments), kind, freeze=frozen, keep=keep)
         self._frozen, self._keep = self._frozen + frozen, count - frozen
-        return ordered, found[1:] if crossing else found
+        return ordered, answers[1:] if crossing else answers
 
     def settle(self, state: State) -> None:
         """Say that a state is verified: the keys of the blocks before its own may join the prefix in the next pass."""

@@ -8,10 +8,10 @@ model sees nothing behind it, so here all but the block comes from an exact cach
 
 from pydantic import Field
 
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import probability_of
-from dllm_plugins.samplers.base import Pass
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
@@ -42,7 +42,7 @@ def start(canvas: Canvas, settings: IdlmSettings, spec: ModelSpec) -> Program:
     for begin in range(canvas.prompt, canvas.end, length):
         block = range(begin, min(begin + length, canvas.end))
         while places := canvas.open(block):
-            (*_, logits) = yield next_pass(canvas, frozen, block, places)
+            logits = (yield next_pass(canvas, frozen, block, places))[-1].logits
             frozen = begin - 1
             tokens = draw_open(canvas, logits, places)
             sure = probability_of(logits, tokens)

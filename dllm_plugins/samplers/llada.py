@@ -13,23 +13,25 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.program import of_logits
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import probability_of
 from dllm_plugins.prediction import without
+from dllm_plugins.rules.at_work import check_rules
+from dllm_plugins.rules.at_work import choose_revocation
+from dllm_plugins.rules.at_work import choose_rule
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.ids import TokenIds
 from dllm_plugins.samplers.ruled import Ruled
 from dllm_plugins.samplers.ruled import RuledSettings
-from dllm_plugins.samplers.ruled import check_rules
-from dllm_plugins.samplers.ruled import choose_revocation
 from dllm_plugins.samplers.steps import Counts
 from dllm_plugins.samplers.view import View
 from dllm_plugins.samplers.view import ViewSettings
-from dllm_plugins.strategies.base import choose_rule
 
 
 class LladaSettings(ViewSettings, RuledSettings):
@@ -79,11 +81,10 @@ def start(
     for block in blocks_of(canvas, settings.block_length or spec.block_length):
         while canvas.open(block):
             places = ruled.places(block)
-            asked = ruled.asked(places) if direct else None
-            logits = without((yield from view.look(places, block, asked)), settings.suppress_tokens)
-            ruled.settle(
-                block, places, logits, hasty=settings.last_candidate, said=None if asked is None else asked.said
-            )
+            answer = yield from view.look(places, block, ruled.ask(places) if direct else LOGITS)
+            if not direct:
+                answer = of_logits(without(answer.logits, settings.suppress_tokens))
+            ruled.settle(block, places, answer, hasty=settings.last_candidate)
         canvas.release(block.stop)
 
 
@@ -99,7 +100,7 @@ def samplers(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocati
             start=partial(start, rules, revocations, False),
             suffix=True,
             counts=Counts.ANSWER,
-            check=check,
+            refuse=check,
         ),
         Sampler(
             name="fast_dllm",
@@ -109,6 +110,6 @@ def samplers(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocati
             start=partial(start, rules, revocations, True),
             suffix=True,
             counts=Counts.ANSWER,
-            check=check,
+            refuse=check,
         ),
     ]

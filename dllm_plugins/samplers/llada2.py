@@ -16,11 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import distribution
 from dllm_plugins.said import said
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
@@ -109,7 +109,7 @@ def start(canvas: Canvas, settings: Llada2Settings, spec: ModelSpec) -> Program:
             places = canvas.open(block)
             if not places:
                 break
-            logits = yield from blocks.look(block, places)
+            logits = (yield from blocks.look(block, places)).logits
             token, sure = draw(canvas, places, logits, rounded=True)
             written = chosen(sure, places, block, quota, settings.threshold)
             for place in written:

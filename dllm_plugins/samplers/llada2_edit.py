@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
@@ -52,7 +52,7 @@ def start(canvas: Canvas, settings: EditSettings, spec: ModelSpec) -> Program:
             left -= not unfilled
             if left < 0:
                 break
-            logits = yield from blocks.look(block, places)
+            logits = (yield from blocks.look(block, places)).logits
             token, sure = draw(canvas, places, logits)
             written = changed = edits(canvas, places, token, sure, settings.editing_threshold)
             if unfilled:

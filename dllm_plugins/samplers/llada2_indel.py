@@ -15,13 +15,13 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import distribution
 from dllm_plugins.prediction import predict
 from dllm_plugins.prediction import without
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
@@ -157,7 +157,7 @@ def start(canvas: Canvas, settings: IndelSettings, spec: ModelSpec) -> Program:
         editing = Editing(canvas, block, settings, spec)
         while not editing.done:
             kind = editing.begin()
-            logits = yield from blocks.look(block, editing.places, kind)
+            logits = (yield from blocks.look(block, editing.places, kind)).logits
             editing.read(logits)
         canvas.release(block.stop)
 

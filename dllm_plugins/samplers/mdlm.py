@@ -17,20 +17,22 @@ from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
 
+from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Ask
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.program import of_logits
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 from dllm_plugins.prediction import without
-from dllm_plugins.samplers.base import Asked
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import spread
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import ask
-from dllm_plugins.samplers.drawing import draw_open
-from dllm_plugins.samplers.drawing import told
+from dllm_plugins.samplers.drawing import drawn
 from dllm_plugins.samplers.ids import TokenIds
 from dllm_plugins.samplers.llada import blocks_of
 from dllm_plugins.samplers.llada import confidence
@@ -104,34 +106,33 @@ def transfers(canvas: Canvas, block: range, steps: int, settings: TransferSettin
     return [count for count in found if count]
 
 
-def asked_of(canvas: Canvas, places: list[int], settings: TransferSettings) -> Asked | None:
-    """To be told what :func:`settle` needs; None if it needs logits."""
+def ask_for(canvas: Canvas, places: list[int], settings: TransferSettings) -> Ask:
+    """What :func:`settle` needs: tokens, or logits where they are changed first."""
     own = isinstance(settings, MdlmSettings) and (settings.suppress_tokens or settings.begin_suppress_tokens)
-    return None if own or settings.guidance is not None else ask(canvas, places)
+    return LOGITS if own or settings.guidance is not None else ask(canvas, places)
 
 
 def settle(
     canvas: Canvas,
     places: list[int],
     span: range,
-    logits: Tensor,
+    answer: Answer,
     count: int,
     settings: TransferSettings,
-    asked: Asked | None = None,
 ) -> None:
-    """Draw at each open place of `span`, never the mask, and write the `count` best.
-
-    :param logits: [len(places), V]; empty if what was asked for was said.
-    """
-    row, said = canvas.row, told(asked, logits)
-    token, sure = said or (draw_open(canvas, logits, places), None)
+    """Draw at each open place of `span`, never the mask, unless that is done, and write the `count` best."""
+    row, late = canvas.row, getattr(settings, "begin_suppress_tokens", ())
+    if not answer.drawn:
+        answer = drawn(canvas, answer.logits, places)
     if settings.remasking == "random":
         sure = torch.cat([row.noise.uniform(Key(Purpose.TRANSFER_ORDER, place, row.step), 1) for place in places])
-    elif sure is None:
-        sure = confidence(logits, token, getattr(settings, "begin_suppress_tokens", ()), logits.dtype)
+    elif late:
+        sure = confidence(answer.logits, answer.token, late, answer.logits.dtype)
+    else:
+        sure = answer.probability_in()
     for number in torch.topk(spread(sure, places, span), count).indices.tolist():
         index = places.index(span[number])
-        canvas.write(places[index], int(token[index]), None if said else logits[index])
+        canvas.write(places[index], answer.tokens[index], answer.source(index))
 
 
 def blind(canvas: Canvas, segment: Segment, keep: tuple[int, ...]) -> Segment:
@@ -159,9 +160,10 @@ def start(canvas: Canvas, settings: MdlmSettings, spec: ModelSpec) -> Program:
     for block in blocks_of(canvas, length):
         for count in transfers(canvas, block, settings.steps or length, settings):
             places = canvas.open(block)
-            asked = asked_of(canvas, places, settings)
-            logits = without((yield from view.look(places, block, asked)), settings.suppress_tokens)
-            settle(canvas, places, range(len(canvas.tokens)), logits, count, settings, asked)
+            answer = yield from view.look(places, block, ask_for(canvas, places, settings))
+            if settings.suppress_tokens:
+                answer = of_logits(without(answer.logits, settings.suppress_tokens))
+            settle(canvas, places, range(len(canvas.tokens)), answer, count, settings)
             canvas.release_settled()
 
 

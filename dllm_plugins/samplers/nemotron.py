@@ -7,19 +7,18 @@ pass, or all that reach a threshold. With `causal_context=False` the prompt and 
 block see themselves both ways, and no token is given beforehand.
 """
 
-from collections.abc import Generator
-
 import torch
 from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import probability_of
-from dllm_plugins.samplers.base import Pass
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
@@ -81,20 +80,18 @@ def settled(confidence: Tensor, threshold: float | None) -> list[int]:
     return sure.nonzero()[:, 0].tolist()
 
 
-def next_token(canvas: Canvas, begin: int, end: int, kind: str) -> Generator[Pass, list[Tensor], tuple[int, Tensor]]:
+def next_token(canvas: Canvas, begin: int, end: int, kind: str) -> Dialogue[tuple[int, Tensor]]:
     """The token at `end` and its logits [V], after a causal pass that caches what stands from `begin` on."""
     segment = canvas.part(range(begin, end), [end - 1], causal=True)
-    logits = (yield Pass((segment,), kind if begin else "prefill", freeze=end - begin))[0]
+    logits = (yield Pass((segment,), kind if begin else "prefill", freeze=end - begin))[0].logits
     return int(draw_tokens(canvas, logits, [canvas.row.draw(end)])[0]), logits[0]
 
 
-def _denoise(
-    canvas: Canvas, block: range, begin: int, groups: list[int], threshold: float | None
-) -> Generator[Pass, list[Tensor], int]:
+def _denoise(canvas: Canvas, block: range, begin: int, groups: list[int], threshold: float | None) -> Dialogue[int]:
     """Passes until the block is full; returns where the cache ends."""
     while places := canvas.open(block):
         segment = canvas.part(range(begin, block.stop), places, groups=groups[begin : block.stop])
-        logits = (yield Pass((segment,), "predict" if begin else "prefill", freeze=block.start - begin))[0]
+        logits = (yield Pass((segment,), "predict" if begin else "prefill", freeze=block.start - begin))[0].logits
         begin = block.start
         tokens = draw_open(canvas, logits, places)
         for index in settled(probability_of(logits, tokens), threshold):
@@ -120,7 +117,7 @@ def start(canvas: Canvas, settings: NemotronSettings, spec: ModelSpec) -> Progra
             if place > begin:
                 # What ends the thinking stands there before any other word of its block.
                 finished = canvas.part(range(begin, place), groups=groups[begin:place])
-                yield Pass((finished,), "commit" if begin else "prefill", freeze=place - begin)
+                yield Pass((finished,), "commit" if begin else "prefill", freeze=place - begin, asks=())
                 begin = place
             canvas.write(place + max(0, (settings.max_thinking_tokens or 0) - answered), overdue)
         begin = yield from _denoise(canvas, range(place, place + length), begin, groups, settings.threshold)

@@ -11,16 +11,15 @@ context in place of the last accepted token, but returns that one, and so again 
 round. Here the text holds what the model was shown; `show_replaced` does as the reference.
 """
 
-from collections.abc import Generator
-
 from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
 
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import distribution
-from dllm_plugins.samplers.base import Pass
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import draw_tokens
@@ -58,11 +57,11 @@ class _Round:
         self.block = range(first, first + length)
         self.keep = keep
 
-    def look(self, places: list[int], *, causal: bool) -> Generator[Pass, list[Tensor], Tensor]:
+    def look(self, places: list[int], *, causal: bool) -> Dialogue[Tensor]:
         """Logits [len(places), V]; the round's first pass keeps what the last one accepted."""
         segment = self.canvas.part(self.block, places, causal=causal)
         keep, self.keep = self.keep, 0
-        return (yield Pass((segment,), "verify" if causal else "draft", keep=keep))[0]
+        return (yield Pass((segment,), "verify" if causal else "draft", keep=keep))[0].logits
 
     def draft(self, threshold: float | None) -> Program:
         """Fill the block."""
@@ -76,7 +75,7 @@ class _Round:
             for index in range(len(places)) if threshold is None else settled(sure, threshold):
                 canvas.write(places[index], int(tokens[index]))
 
-    def verify(self) -> Generator[Pass, list[Tensor], tuple[list[int], Tensor]]:
+    def verify(self) -> Dialogue[tuple[list[int], Tensor]]:
         """The drafts that autoregression would have drawn, and one token more; logits [length, V]."""
         canvas, block = self.canvas, self.block
         logits = yield from self.look(list(block), causal=True)

@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.samplers import dream
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.confidence import OPEN_DLLM
@@ -50,7 +50,7 @@ def plan(canvas: Canvas, settings: OpenDcoderSettings, spec: ModelSpec) -> Progr
         places = canvas.open(variable)
         if not places:
             break
-        logits = yield from view.look(variable, hole)
+        logits = (yield from view.look(variable, hole)).logits
         found = measure(logits, canvas, variable, settings.alg, OPEN_DLLM)
         count = int(torch.tensor(float(len(variable))) * (1.0 - step / steps))
         doubt = torch.argsort(spread(found.confidence, variable, len(canvas.tokens), torch.inf))

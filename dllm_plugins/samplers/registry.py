@@ -1,11 +1,13 @@
-"""All reference samplers."""
+"""All modes."""
 
 from collections.abc import Mapping
 
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
+from dllm_plugins.samplers import ar
 from dllm_plugins.samplers import bd3lm
+from dllm_plugins.samplers import block_diffusion
 from dllm_plugins.samplers import cached_blocks
 from dllm_plugins.samplers import diffullama
 from dllm_plugins.samplers import diffusion_gemma
@@ -29,6 +31,7 @@ from dllm_plugins.samplers import rnd1
 from dllm_plugins.samplers import saber
 from dllm_plugins.samplers import scheduled
 from dllm_plugins.samplers import sdar
+from dllm_plugins.samplers import speculative
 from dllm_plugins.samplers import stable_diffcoder
 from dllm_plugins.samplers import wedlm
 from dllm_plugins.samplers import wedlm_block
@@ -41,8 +44,12 @@ def samplers(
     revocations: Mapping[str, RevocationRule],
     processes: Mapping[str, NoiseProcess],
 ) -> list[Sampler]:
-    """Every sampler of this package; some ask rules what to settle and reopen, or a process what is open."""
+    """Every mode of this package; some ask rules what to settle and reopen, or a process what is open."""
+    masked = processes["masked"]
     return [
+        speculative.sampler(masked),
+        block_diffusion.sampler(rules, masked),
+        ar.SAMPLER,
         *llada.samplers(rules, revocations),
         cached_blocks.sampler(rules, revocations),
         sdar.SAMPLER,

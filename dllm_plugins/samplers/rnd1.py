@@ -16,9 +16,9 @@ from pydantic import model_validator
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.confidence import draw
@@ -86,7 +86,7 @@ def start(canvas: Canvas, settings: Rnd1Settings, spec: ModelSpec) -> Program:
         places = canvas.open(hole)
         if not places:
             return
-        logits = yield from view.look(places, hole)
+        logits = (yield from view.look(places, hole)).logits
         token, sure, entropy = measure(logits, canvas, settings, places)
         if left == 0:
             chosen = places

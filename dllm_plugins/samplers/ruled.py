@@ -1,7 +1,6 @@
 """A commit rule, and perhaps a revocation rule, at work on one canvas."""
 
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,28 +8,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dllm_plugins.config import SamplingConfig
-from dllm_plugins.errors import OptionError
-from dllm_plugins.prediction import Said
+from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Ask
+from dllm_plugins.rules.at_work import RulesAtWork
+from dllm_plugins.rules.at_work import seen_of
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
-from dllm_plugins.rules.base import check_parameters
-from dllm_plugins.rules.base import needs_of
-from dllm_plugins.rules.base import rescores
-from dllm_plugins.rules.base import revocation_parameters
-from dllm_plugins.rules.base import wants_logits
 from dllm_plugins.rules.view import Positions
-from dllm_plugins.rules.view import Seen
-from dllm_plugins.rules.view import make_view
-from dllm_plugins.said import Option
-from dllm_plugins.said import said
-from dllm_plugins.said import shown
-from dllm_plugins.samplers.base import Asked
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import ask
-from dllm_plugins.samplers.drawing import draw_open
-from dllm_plugins.strategies.base import choose_rule
+from dllm_plugins.samplers.drawing import drawn
 
 #: Passes over a block, per position, after which nothing is reopened any more: a rule
 #: that goes round in circles must not hold a request for ever.
@@ -72,72 +61,56 @@ class Ruled:
         coarse: bool = False,
     ) -> None:
         self.canvas = canvas
-        self.rule = rule
-        self.revocation = revocation
+        self.rules = RulesAtWork(canvas.row.config, canvas.row.noise, rule, revocation)
         self.confidence = confidence
         self.coarse = coarse
-        self._wants_logits = wants_logits(rule, revocation.needs if revocation else frozenset())
-        self._needs = needs_of(rule) | (revocation.needs if revocation else frozenset())
-        self._state: Any = None
-        self._revocation_state: Any = None
         self._block = range(0)
         self._step = 0
 
     def places(self, block: range) -> list[int]:
-        """Positions of the answer whose logits are wanted: open ones, all if some may be reopened."""
+        """Positions of the answer that are asked about: open ones, all if some may be reopened."""
         inside = range(max(block.start, self.canvas.prompt), block.stop)
-        return self.canvas.open(inside) if self.revocation is None else list(inside)
+        return self.canvas.open(inside) if self.rules.revocation is None else list(inside)
 
-    def asked(self, places: Sequence[int]) -> Asked | None:
-        """What the rules need to know of some positions, if they and the request can do without logits."""
-        return None if self._wants_logits else ask(self.canvas, places)
+    def ask(self, places: Sequence[int]) -> Ask:
+        """What the rules and the request need to know of some positions."""
+        return LOGITS if self.rules.rescores else ask(self.canvas, places, logits=self.rules.wants_logits)
 
-    def settle(
-        self, block: range, places: Sequence[int], logits: Tensor, *, hasty: bool = False, said: Said | None = None
-    ) -> None:
-        """Write what the rules decide about a block; logits [len(places), V].
+    def settle(self, block: range, places: Sequence[int], answer: Answer, *, hasty: bool = False) -> None:
+        """Write what the rules decide about a block.
 
+        :param answer: to what was asked of the places; tokens are drawn from its logits if they are not there yet.
         :param hasty: settle the last open position along with all others.
-        :param said: what was said in place of the logits, if it was asked for and given.
         """
         if block != self._block:
             self._block, self._step = block, 0
-        canvas, config, row = self.canvas, self.canvas.row.config, self.canvas.row
+        canvas, rules = self.canvas, self.rules
         opened = set(canvas.open(places))
-        index = torch.tensor(places) - block.start
-        if said is None:
-            if rescores(self.rule):
-                rule: Any = self.rule
-                offsets = torch.tensor(places) - canvas.prompt
-                logits, self._state = rule.rescore(logits, offsets, self._step, config, self._state)
-            tokens = draw_open(canvas, logits, places)
-            seen = Seen(index, tokens, self.confidence(logits, tokens), logits)
-        else:
-            tokens, needs = said.token, self._needs
-            entropy = said.entropy if "entropy" in needs else None
-            sure = said.probability.to(logits.dtype) if self.coarse else said.probability
-            seen = Seen(index, tokens, sure, logits, entropy, said.margin if "margin" in needs else None)
-        view = make_view(
-            self._positions(block, opened), seen, self._needs, settled_now=0, step=self._step, noise=row.noise
-        )
-        decision, self._state = self.rule.decide(view, (config,), self._state)
-        chosen = {block.start + item for item in decision[0].nonzero()[:, 0].tolist()}
+        if not answer.drawn:
+            offsets = [place - canvas.prompt for place in places]
+            answer = drawn(canvas, rules.rescore(answer.logits, offsets, self._step), places)
+        seen = seen_of(answer, torch.tensor(places) - block.start, self._sure(answer), rules.needs)
+        view = rules.view(self._positions(block, opened), seen, settled_now=0, step=self._step)
+        chosen = {block.start + item for item in rules.commit(view)}
         if hasty and len(chosen) == len(opened) - 1:
             chosen = opened
-        reopened: set[int] = set()
-        if self.revocation is not None:
-            again, self._revocation_state = self.revocation.revoke(view, (config,), self._revocation_state)
-            if self._step < PATIENCE * len(block):
-                reopened = {block.start + item for item in again[0].nonzero()[:, 0].tolist()}
-        drawn = tokens.tolist()
+        reopened = {block.start + item for item in rules.revoke(view)}
+        if self._step >= PATIENCE * len(block):
+            reopened = set()
         for number, place in enumerate(places):
-            if place in chosen or (place in reopened and self.revocation and self.revocation.replaces):
-                canvas.write(place, drawn[number], logits[number] if row.logits is not None else None)
+            if place in chosen or (place in reopened and rules.revocation and rules.revocation.replaces):
+                canvas.write(place, answer.tokens[number], answer.source(number))
             elif place in reopened:
                 canvas.reopen(place)
         self._step += 1
-        if self.revocation is None:
+        if rules.revocation is None:
             canvas.release_settled()
+
+    def _sure(self, answer: Answer) -> Tensor:
+        """How sure the model is of each token: as this sampler measures it where there are logits."""
+        if answer.has_logits:
+            return self.confidence(answer.logits, answer.token)
+        return answer.probability_in() if self.coarse else answer.probability
 
     def _positions(self, block: range, opened: set[int]) -> Positions:
         answer = [self.canvas.prompt <= place for place in block]
@@ -150,41 +123,3 @@ class Ruled:
             ],
             place=[place - self.canvas.prompt if inside else -1 for place, inside in zip(block, answer, strict=True)],
         )
-
-
-def choose_revocation(config: SamplingConfig, known: Mapping[str, RevocationRule]) -> RevocationRule | None:
-    """The revocation rule asked for, if one is.
-
-    :raises OptionError: for an unknown one.
-    """
-    if config.revoke is None:
-        return None
-    if config.revoke not in known:
-        raise OptionError(f"unknown revocation rule {config.revoke!r}; known: {', '.join(sorted(known)) or 'none'}")
-    return known[config.revoke]
-
-
-def check_rules(
-    rules: Mapping[str, CommitRule], revocations: Mapping[str, RevocationRule], config: SamplingConfig
-) -> None:
-    """Refuse an option of another rule than the one that is used, and parameters it does not have.
-
-    :raises OptionError: naming the option and its rule.
-    """
-    rule, given = choose_rule(config, rules), config.given()
-    foreign = frozenset[str]().union(*(other.options for other in rules.values())) - rule.options
-    for option in sorted(foreign & given.keys()):
-        raise OptionError(
-            said(
-                "option {}={} has no effect with rule {!r}; leave it out or choose its rule",
-                Option(option),
-                shown(given[option]),
-                rule.name,
-            )
-        )
-    check_parameters(rule, config)
-    revocation = choose_revocation(config, revocations)
-    if revocation is not None:
-        revocation_parameters(revocation.settings, config, revocation.name)
-    elif config.revoke_options:
-        raise OptionError(f"revoke_options={shown(config.revoke_options)} have no effect without revoke; name a rule")

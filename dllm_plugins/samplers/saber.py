@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import Prediction
 from dllm_plugins.prediction import predict
 from dllm_plugins.prediction import probability_of
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
@@ -88,7 +88,7 @@ def start(canvas: Canvas, settings: SaberSettings, spec: ModelSpec) -> Program:
             # Earlier passes had no confidence here, so nothing of this block can have lost any.
             memory.before |= dict.fromkeys(block, float("-inf"))
         while canvas.open(known):
-            logits = yield from view.look(known, block)
+            logits = (yield from view.look(known, block)).logits
             drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in known])
             sure = probability_of(logits, drawn.token).cpu()
             change = memory.change(known, sure)

@@ -16,22 +16,23 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.program import of_logits
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
+from dllm_plugins.rules.at_work import check_rules
+from dllm_plugins.rules.at_work import choose_revocation
+from dllm_plugins.rules.at_work import choose_rule
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
 from dllm_plugins.said import said
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.llada import confidence
 from dllm_plugins.samplers.ruled import Ruled
-from dllm_plugins.samplers.ruled import check_rules
-from dllm_plugins.samplers.ruled import choose_revocation
 from dllm_plugins.samplers.scheduling import Schedule
 from dllm_plugins.samplers.scheduling import ScheduledSettings
 from dllm_plugins.samplers.steps import Counts
-from dllm_plugins.strategies.base import choose_rule
 
 
 def start(
@@ -53,18 +54,18 @@ def start(
         searched = schedule.searched(block.start)
         while schedule.open(block):
             places, watched = schedule.within(ruled.places(block)), schedule.watched()
-            asked = [*places, *schedule.more(places, searched, watched)]
-            logits = yield from schedule.look(block, asked)
-            said = dict(zip(asked, logits, strict=True))
+            wanted = [*places, *schedule.more(places, searched, watched)]
+            logits = yield from schedule.look(block, wanted)
+            answers = dict(zip(wanted, logits, strict=True))
             if searched:
-                block, searched = schedule.ending(block, searched, said), range(0)
+                block, searched = schedule.ending(block, searched, answers), range(0)
                 places = schedule.within(ruled.places(block))
-            if asked != places:
-                logits = torch.stack([said[place] for place in places])
+            if wanted != places:
+                logits = torch.stack([answers[place] for place in places])
             places, logits = schedule.end_early(places, logits)
             if places:
-                ruled.settle(block, places, logits, hasty=settings.last_candidate)
-            schedule.commit_early(watched, said)
+                ruled.settle(block, places, of_logits(logits), hasty=settings.last_candidate)
+            schedule.commit_early(watched, answers)
             if settings.revoke is None:
                 canvas.release_settled()
         canvas.release(min(block.stop, schedule.limit))
@@ -101,6 +102,6 @@ def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocatio
         suffix=True,
         attention=frozenset({"bidirectional"}),
         counts=Counts.ANSWER,
-        check=partial(check_rules, rules, revocations),
+        refuse=partial(check_rules, rules, revocations),
         fit=fit,
     )

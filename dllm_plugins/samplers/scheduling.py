@@ -1,6 +1,5 @@
 """A canvas that is denoised on a schedule: what `scheduled` asks for and writes beside its commit rule."""
 
-from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -9,9 +8,10 @@ from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
 
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import without
-from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import draw_open
 from dllm_plugins.samplers.ids import TokenIds
@@ -111,16 +111,16 @@ class Schedule:
         every = self.canvas.open(range(self.canvas.prompt, self.limit)) if watched else []
         return sorted({*searched, *watched, *every}.difference(places))
 
-    def look(self, block: range, wanted: Sequence[int]) -> Generator[Pass, list[Tensor], Tensor]:
+    def look(self, block: range, wanted: Sequence[int]) -> Dialogue[Tensor]:
         """Logits [len(wanted), V] at positions of a block, and of what lies behind it."""
         settings = self.settings
         if settings.suffix_window is None:
-            logits = yield from self._view.look(wanted, block)
+            logits = (yield from self._view.look(wanted, block)).logits
         else:
             stop = max([block.stop, *(place + 1 for place in wanted)])
             seen = suffix_window(stop, settings.suffix_window, self.canvas.end, len(self.canvas.tokens))
             shifted = [max(place - self._shift, 0) for place in wanted]
-            logits = (yield Pass((self.canvas.part(seen, shifted),)))[0]
+            logits = (yield Pass((self.canvas.part(seen, shifted),)))[0].logits
         return without(logits, settings.suppress_tokens)
 
     def drawn(self, places: Sequence[int], logits: Tensor) -> tuple[list[int], Tensor]:

@@ -15,17 +15,14 @@ from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
 
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.prediction import probability_of
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.blocks import quotas
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.drawing import ask
-from dllm_plugins.samplers.drawing import draw_open
-from dllm_plugins.samplers.drawing import told
 from dllm_plugins.samplers.steps import Counts
 
 
@@ -79,13 +76,10 @@ def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
                 break
             places = canvas.open(block)
             looked = [*places, *(surplus(canvas, block, quota) if settings.rewrite else ())]
-            asked = ask(canvas, looked)
-            logits = yield from blocks.look(block, looked, asked=asked)
-            said = told(asked, logits)
-            tokens = said[0] if said else draw_open(canvas, logits, looked)
-            sure = (said[1] if said else probability_of(logits, tokens))[: len(places)]
+            answer = yield from blocks.look(block, looked, ask=ask(canvas, looked))
+            sure = answer.probability_in()[: len(places)]
             for index in [*chosen(sure, quota, settings), *range(len(places), len(looked))]:
-                canvas.write(looked[index], int(tokens[index]), None if said else logits[index])
+                canvas.write(looked[index], answer.tokens[index], answer.source(index))
         canvas.release(block.stop)
 
 

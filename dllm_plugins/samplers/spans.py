@@ -4,7 +4,6 @@ A bidirectional checkpoint sees the whole canvas; its answer is one part, or blo
 are asked for. A block-causal one has blocks, with everything before them cached exactly.
 """
 
-from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Literal
@@ -14,13 +13,13 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import distribution
 from dllm_plugins.prediction import predict
 from dllm_plugins.said import Option
 from dllm_plugins.said import said
-from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.llada import blocks_of
@@ -45,7 +44,7 @@ def behind_prompt(spec: ModelSpec) -> Literal["blocks", "causal"] | None:
 
     Only a checkpoint's own sampler tells: A2D checkpoints made for BD3LM look like those for MDLM.
     """
-    own = spec.strategies.get("diffusion", "")
+    own = spec.samplers.get("diffusion", "")
     return "blocks" if own == "bd3lm" else "causal" if own.startswith("nemotron") else None
 
 
@@ -93,14 +92,14 @@ class Spans:
         for span in self._spans:
             yield range(max(span.start, self.canvas.prompt), span.stop)
 
-    def look(self, span: range, places: Sequence[int]) -> Generator[Pass, list[Tensor], Tensor]:
+    def look(self, span: range, places: Sequence[int]) -> Dialogue[Tensor]:
         """Logits [len(places), V] at positions of a part."""
         if self._blocks is None:
-            return (yield from self._view.look(places, span))
+            return (yield from self._view.look(places, span)).logits
         block = next(block for block in self._spans if block.stop == span.stop)
-        return (yield from self._blocks.look(block, places))
+        return (yield from self._blocks.look(block, places)).logits
 
-    def settle(self, span: range, places: Sequence[int], step: int) -> Generator[Pass, list[Tensor], Tensor]:
+    def settle(self, span: range, places: Sequence[int], step: int) -> Dialogue[Tensor]:
         """Draw and write a token at each of these positions; the probability [len(places)] each was drawn with.
 
         :param step: what the draws are keyed on: passes do not count steps, of which some need none.

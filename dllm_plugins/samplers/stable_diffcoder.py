@@ -11,9 +11,9 @@ from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
 
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import probability_of
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.blocks import Blocks
@@ -57,7 +57,7 @@ def start(canvas: Canvas, settings: StableDiffCoderSettings, spec: ModelSpec) ->
     for block in blocks.answer(whole=False):
         schedule = iter(quotas(len(canvas.open(block)), settings.steps or blocks.length))
         while places := canvas.open(block):
-            logits = yield from blocks.look(block, places)
+            logits = (yield from blocks.look(block, places)).logits
             tokens = draw_open(canvas, logits, places)
             sure = probability_of(logits, tokens, torch.float64)
             for index in chosen(sure, next(schedule, 1), threshold):

@@ -10,19 +10,21 @@ Guidance after arXiv 2207.12598: a second copy of the sequence, its prompt maske
 logits = unconditional + (guidance + 1) * (conditional - unconditional).
 """
 
-from collections.abc import Generator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 from pydantic import model_validator
-from torch import Tensor
 
+from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Ask
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import of_logits
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.samplers.base import Asked
-from dllm_plugins.samplers.base import Pass
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
 
@@ -57,21 +59,19 @@ class View:
         self._block = range(0)
         self._cached = 0
 
-    def look(
-        self, places: Sequence[int], block: range, asked: Asked | None = None
-    ) -> Generator[Pass, list[Tensor], Tensor]:
-        """Logits [len(places), V] of these positions of the block that is denoised now.
+    def look(self, places: Sequence[int], block: range, ask: Ask = LOGITS) -> Dialogue[Answer]:
+        """What is said at these positions of the block that is denoised now.
 
-        :param asked: of all `places`; without effect where guidance needs the logits.
+        :param ask: what is wanted of all `places`; guidance gives logits only.
         """
         wanted = [max(place - self.shift, 0) for place in places]
         if self.settings.approximate_cache is None:
             whole = self.canvas.whole(wanted)
             if self.settings.guidance is None:
-                return (yield Pass((whole,), asked=asked))[0]
+                return (yield Pass((whole,), asks=(ask,)))[0]
             conditional, blind = yield Pass((whole, self._blind(whole)))
-            return blind + (self.settings.guidance + 1) * (conditional - blind)
-        return (yield replace(self._cached_pass(wanted, block), asked=asked))[0]
+            return of_logits(blind.logits + (self.settings.guidance + 1) * (conditional.logits - blind.logits))
+        return (yield replace(self._cached_pass(wanted, block), asks=(ask,)))[0]
 
     def _blind(self, whole: Segment) -> Segment:
         """The same with its prompt masked."""

@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.prediction import distribution
-from dllm_plugins.samplers.base import Pass
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
@@ -73,7 +73,7 @@ def start(canvas: Canvas, settings: WedlmSettings, spec: ModelSpec) -> Program:
     while True:
         extend(canvas, first + size)
         places = canvas.open(range(first, first + size))
-        logits = (yield known_first(canvas, begin, first + size))[0]
+        logits = (yield known_first(canvas, begin, first + size))[0].logits
         if release(canvas, first):
             return
         tokens = drawn(canvas, logits, places)

@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
@@ -45,7 +45,7 @@ def start(canvas: Canvas, settings: WedlmBlockSettings, spec: ModelSpec) -> Prog
     for place in range(canvas.prompt, canvas.end, length):
         block = range(place, min(place + length, canvas.end))
         while places := canvas.open(block):
-            logits = (yield known_first(canvas, begin, block.stop))[0]
+            logits = (yield known_first(canvas, begin, block.stop))[0].logits
             begin = places[0]
             tokens = draw_open(canvas, logits, places)
             probabilities = torch.softmax(logits / settings.confidence_temperature, dim=-1)

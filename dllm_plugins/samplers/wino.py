@@ -11,7 +11,6 @@ The reference knows whole canvases; the same with cached blocks is ours. Shadows
 out where nothing is revealed yet, since only their verdicts could matter.
 """
 
-from collections.abc import Generator
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,12 +20,15 @@ from pydantic import model_validator
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.prediction import probability_of
-from dllm_plugins.samplers.base import Pass
-from dllm_plugins.samplers.base import Program
 from dllm_plugins.samplers.base import Sampler
 from dllm_plugins.samplers.blocks import Blocks
 from dllm_plugins.samplers.canvas import Canvas
@@ -87,19 +89,23 @@ class Shadowed:
 
     def look(
         self, block: range, places: Sequence[int], revealed: Sequence[int]
-    ) -> Generator[Pass, list[Tensor], tuple[Tensor, Tensor | None]]:
+    ) -> Dialogue[tuple[Tensor, Tensor | None]]:
         """Logits [N, V] of open `places`, and those [M, V] of the shadows of `revealed` ones, None without any."""
         asked = self._view if self._blocks is None else self._blocks
         looking = asked.look(places, block) if isinstance(asked, View) else asked.look(block, places)
         wanted = next(looking)
+        assert isinstance(wanted, Pass), "a look begins with its pass"
         if revealed:
-            wanted = replace(wanted, segments=(*wanted.segments, self._shadows(block, revealed, wanted.segments)))
-        said = yield wanted
-        doubts = said.pop() if revealed else None
+            shadows = self._shadows(block, revealed, wanted.segments)
+            asks = (*(wanted.asks or ()), replace(LOGITS, of=len(wanted.segments)))
+            wanted = replace(wanted, segments=(*wanted.segments, shadows), asks=asks)
+        answers = yield wanted
+        doubts = answers.pop().logits if revealed else None
         try:
-            looking.send(said)
-        except StopIteration as told:
-            return told.value, doubts
+            looking.send(answers)
+        except StopIteration as ended:
+            found: Answer = ended.value
+            return found.logits, doubts
         raise AssertionError("one pass per look")
 
     def _shadows(self, block: range, revealed: Sequence[int], segments: Sequence[Segment]) -> Segment:

@@ -221,7 +221,7 @@ def solvable_model(
         "stop_ids": frozenset(),
         "block_length": 64,
         "draft_length": 1,
-        "modes": tuple(plugins.strategies()),
+        "modes": tuple(plugins.modes()),
         "chain": False,
         "cache": "exact",
         "numerics": "row-invariant",

@@ -96,9 +96,8 @@ def test_the_table_of_exceptions_names_parameters_that_exist() -> None:
         registered[rule.name] = own | set(rule.options)
     for revocation in plugins.revocations().values():
         registered[revocation.name] = set(revocation.settings.model_fields)
-    for mode, strategy in plugins.strategies().items():
-        sampler = getattr(strategy, "sampler", None)
-        registered.setdefault(mode, set(strategy.options if sampler is None else sampler.settings.model_fields))
+    for mode, sampler in plugins.modes().items():
+        registered.setdefault(mode, set(sampler.settings.model_fields))
     assert not [key for key in OWN if key[1] not in registered.get(key[0], set())]
 
 

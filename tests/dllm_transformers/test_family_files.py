@@ -152,7 +152,7 @@ def test_mask_id_and_preset_reach_the_engine(llada: Path) -> None:
     """Said at loading, since no config of the family may say them."""
     model: Any = AutoModelForCausalLM.from_pretrained(llada, mask_id=201, preset="fast_dllm")
     assert model.spec.mask_id == 201
-    assert model.spec.strategies["diffusion"] == "fast_dllm"
+    assert model.spec.samplers["diffusion"] == "fast_dllm"
     plain: Any = AutoModelForCausalLM.from_pretrained(llada)
     assert plain.spec.mask_id == 236
 
@@ -232,4 +232,4 @@ def test_a_preset_is_saved(llada: Path, tmp_path: Path) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(llada, preset="fast_dllm")
     model.save_pretrained(tmp_path / "out")
     again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert again.spec.strategies["diffusion"] == "fast_dllm"
+    assert again.spec.samplers["diffusion"] == "fast_dllm"

@@ -24,7 +24,7 @@ def case_folders() -> list[Path]:
 
 def modes_of(case: Case, model: Model) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Every sampler this checkpoint has the ids for, with the options that name them."""
-    for mode in dict.fromkeys(model.denoiser.spec.strategies.values()):
+    for mode in dict.fromkeys(model.denoiser.spec.samplers.values()):
         if mode == "dreamon" and "expand_id" in case.about:
             yield mode, {"expand_token_id": case.about["expand_id"], "eos_token_id": case.about["eos_id"]}
         elif mode not in ("dreamon", "llada2.2") or case.name == "llada2_2_indel":

@@ -21,9 +21,9 @@ CASES = {folder.name: Case(folder) for folder in case_folders()}
 
 def ways(case: Case, model: Model) -> Iterator[tuple[dict[str, Any], str | None, float]]:
     """Each sampler once, with each approximate cache it can have, greedy and sampled."""
-    spec, strategies = model.denoiser.spec, model.engine().strategies
+    spec, samplers = model.denoiser.spec, model.engine().modes
     for mode, own in modes_of(case, model):
-        holds = spec.holds and "approximate_cache" in strategies[mode].options
+        holds = spec.holds and "approximate_cache" in samplers[mode].options
         for kind in (None, "prefix", "dual") if holds else (None,):
             # DiffusionGemma samples by a schedule of its own.
             for temperature in (0.0,) if mode == "diffusion_gemma" else (0.0, 0.8):

@@ -20,7 +20,6 @@ from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.families.originals.table import ORIGINALS
 from dllm_plugins.families.originals.table import answer
 from dllm_plugins.models import LoadOptions
-from dllm_plugins.strategies import SampledStrategy
 from dllm_transformers import DiffusionModelForCausalLM
 from langchain_dllm import ChatDLLM
 from llm_dllm.options import Options
@@ -35,11 +34,10 @@ LLADA = PART / "llada_dense" / "checkpoint"
 @pytest.mark.parametrize("original", ORIGINALS, ids=lambda original: original.name)
 def test_what_it_names_exists(original: Any) -> None:
     """An option of this very sampler, one of its own, of loading or of a request; or a reason."""
-    strategy = plugins.strategies()[original.sampler]
-    assert isinstance(strategy, SampledStrategy)
-    own = strategy.sampler.settings.model_fields.keys() - SamplingConfig.model_fields.keys()
+    sampler = plugins.modes()[original.sampler]
+    own = sampler.settings.model_fields.keys() - SamplingConfig.model_fields.keys()
     known = {
-        "option": strategy.options | COMMON_OPTIONS,
+        "option": sampler.options | COMMON_OPTIONS,
         "preset_options": own,
         "loading": {field.name for field in fields(LoadOptions)},
         "request": {field.name for field in fields(Request)},
@@ -105,10 +103,8 @@ def test_every_host_answers(host: str) -> None:
 
 def test_preset_options_answer_for_their_sampler() -> None:
     """A name of the original, in the place of a sampler's own."""
-    strategy = plugins.strategies()["llada"]
-    assert isinstance(strategy, SampledStrategy)
     with pytest.raises(OptionError, match="remasking='random' is called rule here"):
-        strategy.sampler.read(SamplingConfig(preset_options={"remasking": "random"}))
+        plugins.modes()["llada"].read(SamplingConfig(preset_options={"remasking": "random"}))
 
 
 def test_the_page_is_the_table() -> None:

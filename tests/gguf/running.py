@@ -27,7 +27,7 @@ def spec(*modes: str, **fields: Any) -> ModelSpec:
             "block_length": 8,
             "draft_length": 0,
             "modes": ("diffusion", *modes),
-            "strategies": {"diffusion": modes[0]} if modes else {},
+            "samplers": {"diffusion": modes[0]} if modes else {},
             "chain": False,
             "cache": "exact",
             "numerics": "approximate",

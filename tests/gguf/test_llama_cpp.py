@@ -179,7 +179,7 @@ def test_calls_are_counted(one: tiny.Tiny) -> None:
 @pytest.mark.parametrize("quant", ["F32", "BF16", "F16", "Q8_0", "Q4_0"])
 def test_single_tokens_are_rounded_as_several_where_a_mode_needs_it(tmp_path: Path, quant: str) -> None:
     modes = {"diffusion": "nemotron_speculative"}
-    denoiser = ours(tiny.tiny(tmp_path, "llama", quant), "F16", modes=tuple(modes), strategies=modes)
+    denoiser = ours(tiny.tiny(tmp_path, "llama", quant), "F16", modes=tuple(modes), samplers=modes)
     assert denoiser.spec.modes == ("diffusion",)
     rows = [prefixed(denoiser, 30), prefixed(denoiser, 30)]
     ids, places = tiny.tokens(9, 4), range(30, 39)

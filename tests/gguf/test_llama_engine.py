@@ -63,7 +63,7 @@ def test_tokens_of_torch(
 ) -> None:
     """Of unequal rows together and of each alone; what the whole pass saw is told as the spec says it."""
     both, found = tiny.tiny(tmp_path, kind), list[list[Finish]]()
-    fields = {"modes": ("diffusion",), "strategies": {"diffusion": sampler}, **fields}
+    fields = {"modes": ("diffusion",), "samplers": {"diffusion": sampler}, **fields}
     for denoiser in (ours(both, **fields), theirs(both, **fields)):
         served = engine(denoiser)
         together = served.generate(requests(**options))
@@ -83,7 +83,7 @@ def test_tokens_of_torch(
 def test_calls_are_passes(tmp_path: Path) -> None:
     """Three blocks of 8 behind 19 tokens: what freezes is a call apart, and block by block at first."""
     both = tiny.tiny(tmp_path, "qwen3")
-    fields: dict[str, Any] = {"modes": ("diffusion",), "strategies": {"diffusion": "sdar"}}
+    fields: dict[str, Any] = {"modes": ("diffusion",), "samplers": {"diffusion": "sdar"}}
     request = Request(tiny.tokens(19), SamplingConfig(max_new_tokens=21, threshold=1.0))
     usage = engine(ours(both, **fields)).generate([request])[0].usage
     # 16 tokens in two blocks freeze first; the block begun by the prompt has 5 open, the others 8 each.
@@ -114,7 +114,7 @@ NEMOTRON = {"diffusion": "nemotron", "nemotron_ar": "nemotron_ar", "linear": "ne
 def test_verified_drafts_are_autoregression(tmp_path: Path, quant: str) -> None:
     """Tokens verified eight at a time, and one by one: in these types company or a second row makes them equal."""
     both = tiny.tiny(tmp_path, "llama", quant)
-    served = engine(ours(both, "F16", modes=tuple(NEMOTRON), strategies=NEMOTRON))
+    served = engine(ours(both, "F16", modes=tuple(NEMOTRON), samplers=NEMOTRON))
     for temperature in (0.0, 0.8):
         slow = served.generate(requests(mode="nemotron_ar", temperature=temperature))
         fast = served.generate(requests(mode="linear", temperature=temperature))
@@ -131,11 +131,11 @@ def test_modes_whose_promise_is_not_kept_are_refused_with_the_reason(
         return [rows * (1 + 1e-7 * len(runs[0])) for rows in decode(self, runs, **flags)]
 
     monkeypatch.setattr(Context, "decode", rounded_by_length)
-    denoiser = ours(both, modes=tuple(NEMOTRON), strategies=NEMOTRON)
+    denoiser = ours(both, modes=tuple(NEMOTRON), samplers=NEMOTRON)
     assert denoiser.spec.modes == ("diffusion", "nemotron_ar")
     with pytest.raises(OptionError, match="'linear' is not served by tiny: it promises the text of nemotron_ar"):
         engine(denoiser).admit(Request([1, 2], SamplingConfig(mode="linear")))
-    assert "linear" in theirs(both, modes=tuple(NEMOTRON), strategies=NEMOTRON).spec.modes
+    assert "linear" in theirs(both, modes=tuple(NEMOTRON), samplers=NEMOTRON).spec.modes
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_keys_behind_a_block_are_refused_before_anything_runs(
     tmp_path: Path, sampler: str, options: dict[str, Any], fields: dict[str, Any], message: str
 ) -> None:
     both = tiny.tiny(tmp_path)
-    denoiser = ours(both, modes=("diffusion",), strategies={"diffusion": sampler}, **fields)
+    denoiser = ours(both, modes=("diffusion",), samplers={"diffusion": sampler}, **fields)
     with pytest.raises(OptionError, match=message):
         engine(denoiser).admit(requests(**options)[0])
     assert denoiser.open_rows == 0
 
 
 def test_interrupting_frees_the_row(tmp_path: Path) -> None:
-    denoiser = ours(tiny.tiny(tmp_path), modes=("diffusion",), strategies={"diffusion": "sdar"})
+    denoiser = ours(tiny.tiny(tmp_path), modes=("diffusion",), samplers={"diffusion": "sdar"})
     events = engine(denoiser).stream(requests()[1])
     next(events)
     assert denoiser.open_rows == 1

@@ -144,8 +144,8 @@ def test_a_file_of_llama_cpp_s_converter(tmp_path: Path) -> None:
 def test_a_preset_is_kept_and_can_be_changed(tmp_path: Path) -> None:
     """As said when the file was converted, or when it is loaded."""
     path = convert(folder("llada_dense"), tmp_path / "fast.gguf", "F32", preset="fast_dllm", mask_id=236)
-    assert load_model(str(path)).denoiser.spec.strategies["diffusion"] == "fast_dllm"
-    assert load_model(str(path), preset="llada").denoiser.spec.strategies["diffusion"] == "llada"
+    assert load_model(str(path)).denoiser.spec.samplers["diffusion"] == "fast_dllm"
+    assert load_model(str(path), preset="llada").denoiser.spec.samplers["diffusion"] == "llada"
     with pytest.raises(OptionError, match="preset='luck'"):
         load_model(str(path), preset="luck")
 

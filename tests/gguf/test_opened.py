@@ -78,7 +78,7 @@ def test_a_file_of_ours_is_the_checkpoint(tmp_path: Path) -> None:
     assert (spec.vocabulary, spec.context, spec.mask_id, spec.block_length) == (40, 64, 39, 4)
     assert spec.stop_ids == {3, 5}
     assert spec.ids["retry_token_id"] == 7
-    assert spec.strategies["diffusion"] == "sdar"
+    assert spec.samplers["diffusion"] == "sdar"
     assert spec.cache == "exact"
     assert spec_of(path, mask_id=38).mask_id == 38
 

@@ -111,7 +111,7 @@ def test_how_a_checkpoint_is_loaded(checkpoint: Callable[..., str]) -> None:
     assert len({id(item) for item in shared}) == 4
     assert DLLM(**loading, mask_id=236)._shared(place) is shared[0]
     assert [item.model.denoiser.spec.mask_id for item in shared] == [236, 236, 236, 235]
-    assert [item.model.denoiser.spec.strategies["diffusion"] for item in shared[:2]] == ["llada", "fast_dllm"]
+    assert [item.model.denoiser.spec.samplers["diffusion"] for item in shared[:2]] == ["llada", "fast_dllm"]
     for option in ({"family": "llada"}, {"preset": "llada"}, {"mask_id": 3}):
         with pytest.raises(DllmError, match=f"{next(iter(option))}="):
             ChatDLLM(**option).invoke("how?")

@@ -9,7 +9,6 @@ from click.testing import Result
 from dllm_plugins import plugins
 from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import RevocationRule
-from dllm_plugins.strategies import SampledStrategy
 
 Run = Callable[..., Result]
 
@@ -18,7 +17,6 @@ def test_everything_is_listed(run: Run) -> None:
     """Every rule, revocation and sampler with its line, its parameters, their defaults and its source."""
     shown = run("dllm", "rules").stdout
     rules: list[CommitRule | RevocationRule] = [*plugins.rules().values(), *plugins.revocations().values()]
-    samplers = {name: one for name, one in plugins.strategies().items() if isinstance(one, SampledStrategy)}
     for rule in rules:
         assert f"\n  {rule.name}\n    {rule.summary}\n" in shown
         assert "arXiv" in rule.summary
@@ -26,8 +24,8 @@ def test_everything_is_listed(run: Run) -> None:
         for parameter, field in fields.items():
             assert f"      {parameter}" in shown
             assert f": {field.description}\n" in shown
-    for name, strategy in samplers.items():
-        assert f"\n  {name}\n    {strategy.sampler.summary}\n    source: {strategy.sampler.source}\n" in shown
+    for name, sampler in plugins.modes().items():
+        assert f"\n  {name}\n    {sampler.summary}\n    source: {sampler.source}\n" in shown
     for words in (
         "      gamma=0.1: nats",
         "      alpha=0.7: ",

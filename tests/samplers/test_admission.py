@@ -11,7 +11,6 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.errors import OptionError
 from dllm_plugins.samplers.ids import _IDS
-from dllm_plugins.strategies import SampledStrategy
 
 from .tiny_models import VOCABULARY
 from .tiny_models import random_model
@@ -28,11 +27,10 @@ BESIDE: dict[str, dict[str, Any]] = {
 
 def naming_ids() -> Iterator[tuple[str, str]]:
     """(sampler, option) of every option that names token ids."""
-    for name, strategy in sorted(plugins.strategies().items()):
-        if isinstance(strategy, SampledStrategy):
-            for option, field in strategy.sampler.settings.model_fields.items():
-                if _IDS in field.metadata:
-                    yield name, option
+    for name, sampler in sorted(plugins.modes().items()):
+        for option, field in sampler.settings.model_fields.items():
+            if _IDS in field.metadata:
+                yield name, option
 
 
 @pytest.mark.parametrize(("mode", "option"), [*naming_ids()])
@@ -40,7 +38,7 @@ def naming_ids() -> Iterator[tuple[str, str]]:
 def test_ids_outside_the_vocabulary(mode: str, option: str, token: int) -> None:
     """For every sampler and every option that names ids: refused by name."""
     model = scripted_model(lambda _tokens, _place: says(9), mode)
-    fields = plugins.strategies()[mode].sampler.settings.model_fields  # type: ignore[attr-defined]
+    fields = plugins.modes()[mode].settings.model_fields
     value = token if fields[option].annotation == int | None else [3, token]
     given = {option: value} | {name: x for name, x in BESIDE.get(option, {}).items() if name in fields}
     own = {name: given.pop(name) for name in [*given] if name in SamplingConfig.model_fields}
@@ -58,11 +56,10 @@ def test_every_id_suppressed() -> None:
 def test_the_marked_options_are_those_that_name_ids() -> None:
     """A new option that names ids has to be marked, or to be checked by its sampler's own `fit`."""
     own = {"expand_token_id", "decoder_input_ids"}
-    for strategy in plugins.strategies().values():
-        if isinstance(strategy, SampledStrategy):
-            fields = strategy.sampler.settings.model_fields
-            like = {name for name in fields if name.endswith(("_id", "_ids", "suppress_tokens", "late_tokens"))}
-            assert like - own <= {name for name, field in fields.items() if _IDS in field.metadata}
+    for sampler in plugins.modes().values():
+        fields = sampler.settings.model_fields
+        like = {name for name in fields if name.endswith(("_id", "_ids", "suppress_tokens", "late_tokens"))}
+        assert like - own <= {name for name, field in fields.items() if _IDS in field.metadata}
 
 
 def test_the_end_of_the_context_is_a_reason_of_its_own() -> None:

@@ -87,4 +87,4 @@ def test_what_tells_the_sampler(tmp_path: Path) -> None:
 
 def chosen(place: Path) -> str:
     """The sampler behind mode `diffusion`."""
-    return load_model(str(place), dtype="float32", device="cpu").denoiser.spec.strategies["diffusion"]
+    return load_model(str(place), dtype="float32", device="cpu").denoiser.spec.samplers["diffusion"]

@@ -99,8 +99,8 @@ def ancestral(model: Model, prompt: list[int], length: int, steps: int, seed: in
 def test_it_is_ancestral_sampling(steps: int, own: str | None, shifted: bool) -> None:
     """Token for token with the same noise, on a whole canvas and in cached blocks of every kind."""
     cache = "none" if own in (None, "bd3lm") else "exact"
-    strategies = {"flow": "flow", **({} if own is None else {"diffusion": own})}
-    model = random_model("flow", seed=5, cache=cache, strategies=strategies, shifted=shifted)
+    samplers = {"flow": "flow", **({} if own is None else {"diffusion": own})}
+    model = random_model("flow", seed=5, cache=cache, samplers=samplers, shifted=shifted)
     for prompt in PROMPTS:
         assert list(one(model, prompt, steps=steps).tokens) == ancestral(model, prompt, 9, steps, 1, own=own)
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.canvas import Row
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import of_logits
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.samplers.canvas import Canvas
-from dllm_plugins.strategies.sampled import SampledStrategy
 from dllm_plugins.training.chain import Chain
 
 #: What stands before every answer.
@@ -121,9 +122,7 @@ class Runner:
     """A sampler's program on a vocabulary of `size` tokens, run again and again."""
 
     def __init__(self, mode: str, speaks: Speaks, size: int, length: int, *, steps: int, **options: Any) -> None:
-        strategy = plugins.strategies()[mode]
-        assert isinstance(strategy, SampledStrategy)
-        self.sampler, self.speaks, self.size, self.length = strategy.sampler, speaks, size, length
+        self.sampler, self.speaks, self.size, self.length = plugins.modes()[mode], speaks, size, length
         uniform = mode == "flow_uniform"
         self.spec = ModelSpec(
             "kernel", size + (not uniform), size, 64, frozenset(), length, 0, (mode,), False, "none", "row-invariant"
@@ -139,11 +138,12 @@ class Runner:
         program, passes = self.sampler.start(canvas, self.settings, self.spec), 0
         wanted = next(program)
         while True:
+            assert isinstance(wanted, Pass)
             segment = wanted.segments[-1]
             answer = tuple(segment.tokens[-self.length :])
             places = torch.tensor([segment.positions[index] - 1 for index in segment.wanted])
             try:
-                wanted = program.send([self.speaks(answer, passes)[places]])
+                wanted = program.send([of_logits(self.speaks(answer, passes)[places])])
             except StopIteration:
                 return canvas.row.generated
             passes += 1

@@ -171,7 +171,7 @@ def test_the_folder_is_a_checkpoint_of_family_sdar(tmp_path: Path) -> None:
     model = load_model(str(tmp_path / "model"), dtype="float32", device="cpu")
     spec = model.denoiser.spec
     assert (spec.block_length, spec.mask_id, spec.modes[0]) == (8, MASK_ID, "diffusion")
-    assert spec.strategies["diffusion"] == "sdar"
+    assert spec.samplers["diffusion"] == "sdar"
     puzzle = "12.. .... ..43 ...."
     prompt = model.encode_chat([{"role": "user", "content": puzzle}])
     assert prompt == model.tokenizer(puzzle)["input_ids"] == [VOCABULARY.index(c) for c in puzzle.replace(" ", "")]

@@ -1,0 +1,114 @@
+"""Answers what the programs of several rows ask of one pass.
+
+Logits of N positions over a large vocabulary are built to be reduced to one token and a few
+numbers. A denoiser may do both at once (:class:`~dllm_plugins.unmasking.Unmasks`); where it does
+not, or somebody wants the logits themselves, they are built, and
+:func:`~dllm_plugins.prediction.predict` reads them. Both ways draw the same tokens.
+
+Where a position's result cannot depend on the rest of the pass, rows share one product of the head.
+Elsewhere each ask has one of its own: a shared one would tie a row's last bits to its company.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Ask
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.prediction import Draw
+from dllm_plugins.prediction import Said
+from dllm_plugins.prediction import predict
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An ask with the hidden states [N, width] of its positions and their draws."""
+
+    ask: Ask
+    hidden: Tensor
+    draws: Sequence[Draw] | None
+
+    @property
+    def kind(self) -> tuple[bool, bool, bool, bool]:
+        """Questions for which this is equal may be answered together: nobody's company changes how he is answered."""
+        ask = self.ask
+        return self.draws is None, ask.logits, ask.shortlist, ask.left is None
+
+
+def question(ask: Ask, parts: Sequence[Tensor]) -> Question:
+    """An ask about a pass that has been made.
+
+    :param parts: hidden states of the wanted positions, by segment.
+    """
+    hidden = parts[ask.of] if isinstance(ask.of, int) else ask.of
+    return Question(ask, hidden, None if ask.draws is None else ask.draws())
+
+
+def say(
+    denoiser: Denoiser, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None, *, logits: bool = False
+) -> Said:
+    """What is said at N positions, with tokens that are never the mask id; hidden [N, width].
+
+    :param logits: whether the logits are wanted, too.
+    """
+    mask, spec = denoiser.spec.mask_id, denoiser.spec
+    never = mask if mask < spec.vocabulary else None
+    straight: Any = None if logits else getattr(denoiser, "unmask", None)
+    found: Said | None = None if straight is None else straight(hidden, draws, left)
+    # Where the mask id comes first, the next best has to be found among the logits.
+    if found is not None and not (never is not None and bool((found.token == never).any())):
+        return found
+    return predict(denoiser.logits(hidden, left), draws, never=never)
+
+
+def answer_all(denoiser: Denoiser, questions: Sequence[Question]) -> list[Answer]:
+    """Answers in the order of the questions."""
+    found: dict[int, Answer] = {}
+    for group in _groups(denoiser, questions):
+        for place, answer in zip(group, _together(denoiser, [questions[place] for place in group]), strict=True):
+            found[place] = answer
+    return [found[place] for place in range(len(questions))]
+
+
+def _groups(denoiser: Denoiser, questions: Sequence[Question]) -> list[list[int]]:
+    """Which questions are answered together, by their places."""
+    if not denoiser.spec.numerics.startswith("row-invariant"):
+        return [[place] for place in range(len(questions))]
+    groups: dict[tuple[bool, ...], list[int]] = {}
+    for place, one in enumerate(questions):
+        groups.setdefault(one.kind, []).append(place)
+    return list(groups.values())
+
+
+def _together(denoiser: Denoiser, questions: Sequence[Question]) -> list[Answer]:
+    ask, counts = questions[0].ask, [len(one.hidden) for one in questions]
+    if questions[0].draws is None and not ask.logits:
+        return [Answer(one.hidden) for one in questions]
+    if not sum(counts):
+        return [Answer(one.hidden, raw=one.hidden.new_empty(0, denoiser.spec.vocabulary)) for one in questions]
+    hidden = _joined([one.hidden for one in questions])
+    lefts = [one.ask.left for one in questions if one.ask.left is not None]
+    left = _joined(lefts) if lefts else None
+    if questions[0].draws is None:
+        parts = denoiser.logits(hidden, left).split(counts)
+        return [Answer(one.hidden, raw=part) for one, part in zip(questions, parts, strict=True)]
+    draws = [draw for one in questions for draw in one.draws or ()]
+    if ask.shortlist:
+        assert left is not None, "drafts know the tokens on their left"
+        logits, ids = denoiser.draft_logits(hidden, left)
+        whole: Said = predict(logits, draws, ids)
+    else:
+        whole = say(denoiser, hidden, draws, left, logits=ask.logits)
+    ends = torch.tensor(counts).cumsum(0).tolist()
+    return [
+        Answer(one.hidden, whole, slice(end - count, end))
+        for one, count, end in zip(questions, counts, ends, strict=True)
+    ]
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

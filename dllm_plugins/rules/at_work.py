@@ -1,0 +1,145 @@
+"""A commit rule, and perhaps a revocation rule, at work on one row: they remember from pass to pass."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.errors import OptionError
+from dllm_plugins.noise import RowNoise
+from dllm_plugins.rules.base import CanvasView
+from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.rules.base import RevocationRule
+from dllm_plugins.rules.base import RuleDefaults
+from dllm_plugins.rules.base import check_parameters
+from dllm_plugins.rules.base import needs_of
+from dllm_plugins.rules.base import rescores
+from dllm_plugins.rules.base import revocation_parameters
+from dllm_plugins.rules.base import wants_logits
+from dllm_plugins.rules.view import Positions
+from dllm_plugins.rules.view import Seen
+from dllm_plugins.rules.view import make_view
+from dllm_plugins.said import Option
+from dllm_plugins.said import said
+from dllm_plugins.said import shown
+
+
+class RulesAtWork:
+    """The rules of one row.
+
+    :param needs: fields of :class:`~dllm_plugins.rules.base.CanvasView` that they read beside the usual ones.
+    :param wants_logits: whether they need logits.
+    :param rescores: whether the commit rule changes logits before tokens are drawn from them.
+    """
+
+    def __init__(
+        self, config: SamplingConfig, noise: RowNoise, rule: CommitRule, revocation: RevocationRule | None = None
+    ) -> None:
+        also = revocation.needs if revocation else frozenset[str]()
+        self.needs = needs_of(rule) | also
+        self.wants_logits = wants_logits(rule, also)
+        self.rescores = rescores(rule)
+        self.revocation = revocation
+        self._rule = rule
+        self._config = config
+        self._noise = noise
+        self._state: Any = None
+        self._revocation_state: Any = None
+
+    def rescore(self, logits: Tensor, offsets: Sequence[int], step: int) -> Tensor:
+        """Logits [N, V] to draw from in place of those given.
+
+        :param offsets: how far each position is from where the answer begins.
+        """
+        if not self.rescores:
+            return logits
+        rule = cast(RuleDefaults, self._rule)
+        changed, self._state = rule.rescore(logits, torch.tensor(offsets), step, self._config, self._state)
+        return changed
+
+    def view(self, positions: Positions, seen: Seen, *, settled_now: int, step: int) -> CanvasView:
+        """What the rules see of a pass."""
+        return make_view(positions, seen, self.needs, settled_now=settled_now, step=step, noise=self._noise)
+
+    def commit(self, view: CanvasView) -> list[int]:
+        """Indices of the positions to settle."""
+        decision, self._state = self._rule.decide(view, (self._config,), self._state)
+        chosen: list[int] = decision[0].nonzero()[:, 0].tolist()
+        return chosen
+
+    def revoke(self, view: CanvasView) -> list[int]:
+        """Indices of the positions to reopen, none without a revocation rule."""
+        if self.revocation is None:
+            return []
+        again, self._revocation_state = self.revocation.revoke(view, (self._config,), self._revocation_state)
+        found: list[int] = again[0].nonzero()[:, 0].tolist()
+        return found
+
+
+def seen_of(answer: Answer, index: Tensor | None, probability: Tensor, needs: frozenset[str]) -> Seen:
+    """What an answer with tokens says, as rules read it.
+
+    :param index: int64 [N], into the canvas; None for its first N positions.
+    :param probability: how sure the model is of each token, float [N].
+    """
+    logits = answer.logits if answer.has_logits else torch.empty(0)
+    if answer.has_logits:
+        return Seen(index, answer.token, probability, logits)
+    entropy = answer.entropy if "entropy" in needs else None
+    return Seen(index, answer.token, probability, logits, entropy, answer.margin if "margin" in needs else None)
+
+
+def choose_rule(config: SamplingConfig, rules: Mapping[str, CommitRule]) -> CommitRule:
+    """The rule asked for by name, or by the only rule option given; else the threshold rule.
+
+    :raises OptionError: for an unknown rule.
+    """
+    name = config.rule
+    if name is None:
+        name = "quota" if config.steps is not None else "factor" if config.factor is not None else "threshold"
+    if name not in rules:
+        raise OptionError(f"unknown rule {name!r}; known rules: {', '.join(sorted(rules))}")
+    return rules[name]
+
+
+def choose_revocation(config: SamplingConfig, known: Mapping[str, RevocationRule]) -> RevocationRule | None:
+    """The revocation rule asked for, if one is.
+
+    :raises OptionError: for an unknown one.
+    """
+    if config.revoke is None:
+        return None
+    if config.revoke not in known:
+        raise OptionError(f"unknown revocation rule {config.revoke!r}; known: {', '.join(sorted(known)) or 'none'}")
+    return known[config.revoke]
+
+
+def check_rules(
+    rules: Mapping[str, CommitRule], revocations: Mapping[str, RevocationRule], config: SamplingConfig
+) -> None:
+    """Refuse an option of another rule than the one that is used, and parameters it does not have.
+
+    :raises OptionError: naming the option and its rule.
+    """
+    rule, given = choose_rule(config, rules), config.given()
+    foreign = frozenset[str]().union(*(other.options for other in rules.values())) - rule.options
+    for option in sorted(foreign & given.keys()):
+        raise OptionError(
+            said(
+                "option {}={} has no effect with rule {!r}; leave it out or choose its rule",
+                Option(option),
+                shown(given[option]),
+                rule.name,
+            )
+        )
+    check_parameters(rule, config)
+    revocation = choose_revocation(config, revocations)
+    if revocation is not None:
+        revocation_parameters(revocation.settings, config, revocation.name)
+    elif config.revoke_options:
+        raise OptionError(f"revoke_options={shown(config.revoke_options)} have no effect without revoke; name a rule")
