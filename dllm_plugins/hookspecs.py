@@ -52,7 +52,7 @@ def register_modes(
     revocations: Mapping[str, RevocationRule],
     processes: Mapping[str, NoiseProcess],
 ) -> Iterable[Sampler]:
-    """Decoding modes. An implementation names those arguments that it wants."""
+    """Decoding modes, each a program. An implementation names those arguments that it wants."""
     return ()
 
 

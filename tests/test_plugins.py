@@ -20,6 +20,8 @@ from dllm_plugins import hookimpl
 from dllm_plugins import hookspecs
 from dllm_plugins import load_model
 from dllm_plugins import plugins
+from dllm_plugins.conformance.case import Case
+from dllm_plugins.conformance.check import first_load
 from dllm_plugins.denoisers import Denoiser
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
@@ -37,6 +39,8 @@ from dllm_plugins.rules import RevocationRule
 from dllm_plugins.rules import RuleSettings
 from dllm_plugins.samplers import ar
 from dllm_plugins.samplers.base import Sampler
+
+from .families.golden_data import PART
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith("register_")]
 
@@ -208,6 +212,29 @@ def test_the_rule_of_the_docs_decodes(manager: pluggy.PluginManager, tiny: Model
     assert passes[1] < 12
     with pytest.raises(OptionError, match=r"'calm'.*nats"):
         tiny.engine().generate([Request([5], config.with_options(rule_options={"watts": 1}))])
+
+
+def test_the_mode_of_the_docs_decodes(manager: pluggy.PluginManager) -> None:
+    """A checkpoint that sees both ways has it as a mode: two positions a pass, from the last one on."""
+
+    class Page:
+        register_modes = staticmethod(page_names()["register_modes"])
+
+    manager.register(Page(), name="page")
+    case = Case(PART / "llada_dense")
+    model = load_model(str(case.folder / "checkpoint"), device="cpu", dtype="float32", **first_load(case))
+    assert "backwards" in model.denoiser.spec.modes
+    config = SamplingConfig(mode="backwards", max_new_tokens=7, preset_options={"at_once": 2})
+    engine = model.engine()
+    number = engine.admit(Request([5, 6, 7], config, stop_ids=frozenset()))
+    canvas = engine._jobs[number].running.canvas
+    seen = []
+    while engine.active:
+        engine.step()
+        seen.append("".join("_" if token == canvas.mask else "x" for token in canvas.tokens[3:]))
+    assert seen == ["_____xx", "___xxxx", "_xxxxxx", "xxxxxxx"]
+    with pytest.raises(OptionError, match="luck=1"):
+        engine.admit(Request([5], config.with_options(preset_options={"luck": 1})))
 
 
 def test_a_third_party_revocation_is_known(third_party: ThirdParty, tiny: Model) -> None:
