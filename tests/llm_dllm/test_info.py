@@ -50,7 +50,7 @@ def test_the_backend_of_a_checkpoint(run: Run, checkpoint: Make, case: str) -> N
     assert backend == ("kernels" if kernels else "torch")
     assert "block decoder" in reason
     assert line(shown, "place") == str(place)
-    sampler = load_model(str(place), mask_id=5).denoiser.spec.strategies["diffusion"]
+    sampler = load_model(str(place), mask_id=5).denoiser.spec.samplers["diffusion"]
     assert line(shown, "sampler") == line(run("dllm", "models").stdout.partition("mine")[2], "  sampler")
     assert line(shown, "sampler").startswith(f"{sampler}: the own sampler of family")
 
