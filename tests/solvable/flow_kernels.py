@@ -150,7 +150,7 @@ class Runner:
 
     def canvas(self, noise: RowNoise) -> Canvas:
         """All open."""
-        row = Row(0, 0, [PROMPT], 1, self.config, noise, self.spec.vocabulary, frozenset())
+        row = Row(0, 0, [PROMPT], 1, self.config, noise, self.spec.vocabulary, frozenset(), self.length)
         return Canvas(row, self.spec)
 
     def counts(self, samples: int, seed: int = 0) -> Tensor:
