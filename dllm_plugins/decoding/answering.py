@@ -11,6 +11,7 @@ Elsewhere each ask has one of its own: a shared one would tie a row's last bits 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ def _together(denoiser: Denoiser, questions: Sequence[Question]) -> list[Answer]
         whole: Said = predict(logits, draws, ids)
     else:
         whole = say(denoiser, hidden, draws, left, logits=ask.logits)
-    ends = torch.tensor(counts).cumsum(0).tolist()
+    ends = accumulate(counts)
     return [
         Answer(one.hidden, whole, slice(end - count, end))
         for one, count, end in zip(questions, counts, ends, strict=True)
