@@ -80,11 +80,17 @@ def row_of(decoder: Decoder) -> KeyValues:
 
 
 def run(
-    decoder: Decoder, rows: Sequence[tuple[KeyValues, Tensor, Tensor, Tensor]], noisy: Tensor | None = None
+    decoder: Decoder,
+    rows: Sequence[tuple[KeyValues, Tensor, Tensor, Tensor]],
+    noisy: Tensor | None = None,
+    *,
+    wanted: Sequence[int] | None = None,
 ) -> list[Tensor]:
     """One pass: a store, tokens, positions and who sees whom, each; logits of each.
 
     Who sees whom is bool [n, kept + n], or bool [n, n]; the kept ones are seen anyway.
+
+    :param wanted: of which rows logits are returned; by default of all.
     """
     parts, begin = [], 0
     for store, tokens, _, seen in rows:
@@ -92,7 +98,7 @@ def run(
         parts.append(Part(store, slice(begin, begin + len(tokens)), seen[:, -len(tokens) :]))
         begin += len(tokens)
     hidden = decoder.forward(torch.cat([row[1] for row in rows]), torch.cat([row[2] for row in rows]), parts, noisy)
-    return [decoder.logits(hidden[part.rows]) for part in parts]
+    return [decoder.logits(hidden[parts[row].rows]) for row in (range(len(parts)) if wanted is None else wanted)]
 
 
 def drawn(length: int, seed: int = 0) -> Tensor:

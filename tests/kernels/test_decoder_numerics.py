@@ -56,19 +56,24 @@ def walked(decoder: Decoder, tokens: Tensor, at_once: int, company: int = 0) -> 
             n = 2 + 5 * index
             rows.insert(index % 2, (other, drawn(n, index), torch.arange(n), torch.ones(n, n).bool()))
         mine = next(index for index, row in enumerate(rows) if row[0] is store)
-        found.append(run(decoder, rows)[mine])
+        found += run(decoder, rows, wanted=[mine])
         store.pend(len(part))
         store.freeze(len(part))
     return torch.cat(found)
 
 
-def assert_row_invariant(decoder: Decoder, tokens: Tensor) -> None:
-    """Bit-equal logits for 1, 2, 9, 16 and 25 rows a pass and all at once, alone and batched."""
+def assert_row_invariant(decoder: Decoder, tokens: Tensor, singles: int | None = None) -> None:
+    """Bit-equal logits for 1, 2, 9, 16 and 25 rows a pass and all at once, alone and batched.
+
+    :param singles: how many tokens go one by one in company; by default all.
+    """
     alone = walked(decoder, tokens, 1)
-    for at_once, company in [(2, 0), (9, 0), (16, 0), (25, 0), (len(tokens), 0), (1, 3), (9, 4), (16, 1), (25, 2)]:
+    assert torch.equal(walked(decoder, tokens[:singles], 1, 3), alone[:singles]), (1, 3)
+    for at_once, company in [(2, 0), (9, 0), (16, 0), (25, 0), (len(tokens), 0), (9, 4), (16, 1), (25, 2)]:
         assert torch.equal(walked(decoder, tokens, at_once, company), alone), (at_once, company)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", KINDS)
 def test_row_invariant(kind: str, dtype: torch.dtype, threads: int) -> None:
@@ -78,6 +83,7 @@ def test_row_invariant(kind: str, dtype: torch.dtype, threads: int) -> None:
         assert_row_invariant(implementation(weights), drawn(44))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("sizes", [SHAPES[0], SHAPES[2]], ids=["36", "40"])
 def test_row_invariant_on_odd_shapes(sizes: dict[str, int], dtype: torch.dtype, threads: int) -> None:
@@ -117,17 +123,18 @@ def test_row_invariant_over_blocks_of_keys(implementation: Any, dtype: torch.dty
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_row_invariant_at_the_default_models_widths(dtype: torch.dtype, threads: int) -> None:
-    """Two layers as wide as SmolLM2-135M's, where products are split over threads."""
+    """A layer as wide as SmolLM2-135M's, where products are split over threads."""
     sizes: dict[str, Any] = {
         "hidden_size": 576,
         "intermediate_size": 1536,
         "num_attention_heads": 9,
         "num_key_value_heads": 3,
     }
-    model = network("llama", dtype, **sizes, head_dim=64, vocab_size=4096)
+    model = network("llama", dtype, **sizes, head_dim=64, vocab_size=1024, num_hidden_layers=1)
     weights = take_weights(model)
+    # Without instructions for bfloat16 and int8 each of these passes takes a tenth of a second.
     for implementation in (item for item in FAST if runs(item, dtype)):
-        assert_row_invariant(implementation(weights), drawn(40))
+        assert_row_invariant(implementation(weights), drawn(34), singles=8)
 
 
 @pytest.mark.parametrize("implementation", FAST)
