@@ -138,6 +138,7 @@ assert base_model.is_ready()
 """
 
 
+@pytest.mark.slow
 def test_setups_at_once_and_one_that_is_killed(cache: Path, tmp_path: Path) -> None:
     """One of them does it, the others wait; a killed one leaves nothing that stays or stands in the way."""
     cache.mkdir()

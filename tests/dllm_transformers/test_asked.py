@@ -145,6 +145,7 @@ def test_what_a_pipeline_fills_in(model: Any, tokenizer: Any) -> None:
         made(repetition_penalty=1.2)("hi", **FEW)
 
 
+@pytest.mark.slow
 def test_a_sampler_with_temperatures_of_its_own(tmp_path: Path, tokenizer: Any) -> None:
     """DiffusionGemma takes what a pipeline is given, and leaves the temperature that it fills in."""
     save_gemma(tmp_path)

@@ -121,6 +121,7 @@ def test_custom_generate_folder(model: Any, checkpoint: Path, tiny_folder: Path,
     assert loaded.generate(PROMPT, **DIFFUSION).sequences.tolist() == expected.sequences.tolist()
 
 
+@pytest.mark.slow
 def test_importing_is_all_it_takes(checkpoint: Path) -> None:
     """A fresh process that only imports `dllm_transformers` loads the folder without remote code."""
     code = (
@@ -179,6 +180,7 @@ def test_damaged_checkpoints_are_noticed(checkpoint: Path, tmp_path: Path) -> No
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_command_line(checkpoint: Path, tiny_folder: Path, tmp_path: Path) -> None:
     """`export` writes what the Auto classes load; an error is one line."""
     denoiser = tiny_folder.parent / "denoiser.safetensors"

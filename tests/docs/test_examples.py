@@ -162,6 +162,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", parameters())
 def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block that is not marked, with warnings as errors."""

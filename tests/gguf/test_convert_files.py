@@ -67,6 +67,7 @@ convert(sys.argv[1], Path(sys.argv[2]), "Q8_0", progress=progress)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["write", "quantise"])
 def test_killing_it_leaves_the_old_file_and_no_hindrance(stage: str, tmp_path: Path) -> None:
     folder, out = make(tmp_path / "folder", "dream"), tmp_path / "out.gguf"
@@ -111,6 +112,7 @@ print(max(seen) - seen[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured as Linux tells it")
 def test_one_tensor_is_in_memory_at_a_time(tmp_path: Path) -> None:
     """The stored weights are mapped from their file; only what is being written is the process's own."""

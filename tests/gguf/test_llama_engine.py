@@ -57,6 +57,7 @@ def engine(denoiser: Any) -> Engine:
     return Model("tiny", denoiser, Letters()).engine()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "sampler", "options", "fields"), CASES)
 def test_tokens_of_torch(
     tmp_path: Path, kind: str, sampler: str, options: dict[str, Any], fields: dict[str, Any]

@@ -82,6 +82,7 @@ def test_bfloat16_is_as_close_to_float32_as_the_reference(kind: str) -> None:
     assert 0 < errors[0] <= errors[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("sizes", [SHAPES[0], SHAPES[1]], ids=["36", "64"])
 @pytest.mark.parametrize("kind", KINDS)

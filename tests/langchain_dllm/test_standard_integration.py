@@ -37,10 +37,11 @@ class OtherPreset:
 
 @pytest.fixture(scope="module")
 def models() -> Iterator[None]:
-    """The default model stays loaded between the tests, and there is a second preset."""
-    keeper = ChatDLLM(**PARAMETERS)
-    keeper.get_num_tokens("loads the model")
+    """The default model and a second preset stay loaded between the tests."""
     name = plugins.manager().register(OtherPreset())
+    keepers = [ChatDLLM(**{**PARAMETERS, "model": model}) for model in ("dllm", OTHER)]
+    for keeper in keepers:
+        keeper.get_num_tokens("loads the model")
     yield
     plugins.manager().unregister(name=name)
 

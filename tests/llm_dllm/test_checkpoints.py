@@ -240,6 +240,7 @@ registry.remove(sys.argv[1] + "b")
 """
 
 
+@pytest.mark.slow
 def test_adding_and_removing_at_once_loses_nothing() -> None:
     """Processes that change one file."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

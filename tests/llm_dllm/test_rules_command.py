@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
 from click.testing import Result
 
 from dllm_plugins import plugins
@@ -67,6 +68,7 @@ def test_parameters_are_given_as_json(run: Run) -> None:
     assert "it takes: gamma, order" in wrong.output
 
 
+@pytest.mark.slow
 def test_the_list_of_commands_needs_no_torch() -> None:
     """`llm dllm --help` stays quick."""
     code = "import sys, llm.cli; llm.cli.get_plugins(); sys.exit('torch' in sys.modules)"

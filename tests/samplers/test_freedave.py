@@ -1,6 +1,8 @@
 """Lossless self-verification: the text of slow decoding, token for token and bit for bit, in fewer passes."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +90,39 @@ def check_same(fast: Sequence[Finish], slow: Sequence[Finish]) -> None:
         assert ours.usage.total_passes <= theirs.usage.total_passes
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def beside(model: Model, **options: Any) -> list[Finish]:
+    """Four prompts in one batch, greedy and drawn with a seed in turn."""
+    greedy: dict[str, Any] = {"max_new_tokens": LENGTH, **options}
+    drawn: dict[str, Any] = {**greedy, "temperature": 0.7, "seed": 11, "top_p": 0.95}
+    configs = [SamplingConfig(**(drawn if row % 2 else greedy)) for row in range(4)]
+    rows = zip(prompts(4, seed=options["block_length"]), configs, strict=True)
+    return model.engine().generate([Request(text, config, frozenset(), logits=True) for text, config in rows])
+
+
+@pytest.fixture(scope="module")
+def slow_answers(model: Model, kind: str) -> Callable[[int, int], list[Finish]]:
+    """Slow decoding in blocks of a length and so many steps, each once."""
+    return cache(lambda length, steps: beside(model, **slowly(kind, block_length=length, steps=steps)))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("length", "steps"), [(8, 4), (7, 7), (7, 3), (21, 21), (3, 2), (1, 1), (32, 8)])
 @pytest.mark.parametrize(("mode", "own"), FAST)
 def test_equals_slow_decoding(
-    model: Model, kind: str, length: int, steps: int, temperature: float, mode: str, own: dict[str, int]
+    model: Model,
+    slow_answers: Callable[[int, int], list[Finish]],
+    length: int,
+    steps: int,
+    mode: str,
+    own: dict[str, int],
 ) -> None:
-    """One token or several a pass, whole canvases and cached blocks, greedy or drawn with the same seed."""
-    options: dict[str, Any] = {"block_length": length, "steps": steps, "temperature": temperature}
-    if temperature:
-        options |= {"seed": 11, "top_p": 0.95}
-    texts = prompts(3, seed=length)
-    slow = decode(model, texts, **slowly(kind, **options))
-    check_same(decode(model, texts, mode=mode, preset_options=own, **options), slow)
+    """One token or several a pass, whole canvases and cached blocks, greedy rows beside drawn ones."""
+    check_same(
+        beside(model, block_length=length, steps=steps, mode=mode, preset_options=own), slow_answers(length, steps)
+    )
 
 
+@pytest.mark.slow
 def test_saves_passes(model: Model, kind: str) -> None:
     """On many prompts, a tree more than a chain; the rows are those of every state forwarded."""
     texts = prompts(12, seed=5)
@@ -117,6 +137,7 @@ def test_saves_passes(model: Model, kind: str) -> None:
     assert rows[0] < rows[1] < rows[2]
 
 
+@pytest.mark.slow
 def test_in_bfloat16(kind: str) -> None:
     """Where equal logits are common, too."""
     made = random_model("llada", "sdar", "freedave", "ssd", seed=2, **SPECS[kind])
@@ -130,6 +151,7 @@ def test_in_bfloat16(kind: str) -> None:
         check_same(decode(made, texts, mode=mode, preset_options=own, **options), slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "kind", "mask"), [("llada_dense", "whole", 236), ("sdar", "blocks", None)], ids=["llada", "sdar"]
 )
@@ -165,6 +187,7 @@ def test_a_model_that_never_changes_its_mind() -> None:
     assert fast.usage.rows == slow.usage.rows == 16 * 18
 
 
+@pytest.mark.slow
 def test_rows_alone_and_stop_ids(model: Model, kind: str) -> None:
     """A batch equals its rows, and ends where slow decoding ends."""
     texts = prompts(5, seed=3)

@@ -43,6 +43,7 @@ def request(tokens: list[int], options: dict[str, Any] | None = None, **more: An
     return Request(tokens, SamplingConfig(**config), stop_ids=stops, noise=noise)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("length", [1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW])
 def test_it_is_transformers_own_generate(gemma_folder: Path, gemma: Model, length: int) -> None:

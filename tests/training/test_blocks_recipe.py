@@ -138,6 +138,7 @@ def test_learning_rate() -> None:
     assert rates[3] < 1e-7
 
 
+@pytest.mark.slow
 def test_it_learns_and_resumes_to_the_bit(tmp_path: Path) -> None:
     """A run that was interrupted ends where one that was not ends, and both know more than at the beginning."""
     whole = Run(tmp_path / "whole", TINY)
@@ -210,6 +211,7 @@ def test_commands(tmp_path: Path) -> None:
     assert "| 8 | 0.0% | 2.0 |" in shown
 
 
+@pytest.mark.slow
 def test_the_shipped_model_solves_boards_it_never_saw() -> None:
     """One cell a pass solves more than 9 in 10; a whole block a pass, which every cell alone agrees to, does not."""
     assert sum(path.stat().st_size for path in shipped_model().iterdir()) < 4_000_000

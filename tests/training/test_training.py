@@ -102,6 +102,7 @@ def make_run(folder: Path, text: Path, out: Path, minutes: float) -> Run:
     return Run(folder, [text], [text], out, recipe, compiled=False)
 
 
+@pytest.mark.slow
 def test_training_learns_resumes_and_exports(tiny_folder: Path, text: Path, tmp_path: Path) -> None:
     """The loss falls, a resumed run goes on where it was, and the engine loads what is written."""
     run = make_run(tiny_folder, text, tmp_path / "run", 10)
