@@ -81,14 +81,13 @@ class Soak:
             for number in range(3)
         }
 
-    def run(self, seconds: float) -> None:
-        """Rounds of every kind until the time is up, one at least."""
+    def run(self, rounds: int, seconds: float = 0) -> None:
+        """So many rounds of every kind, and more until the time is up."""
         end = time.monotonic() + seconds
-        while True:
+        while rounds > 0 or time.monotonic() < end:
             for way in (self._alone, self._threads, self._tasks):
                 way()
-            if time.monotonic() > end:
-                return
+            rounds -= 1
 
     def left(self) -> Left:
         """What is held between rounds."""

@@ -11,10 +11,10 @@ from .soak import Soak
 def test_many_callers_at_random() -> None:
     """Right answers or errors of ours, and what the process holds stays flat."""
     soak = Soak(int(os.environ.get("DLLM_FUZZ_SEED", "0")))
-    seconds = float(os.environ.get("DLLM_FUZZ_SECONDS", "2"))
-    soak.run(seconds / 4)
+    seconds = float(os.environ.get("DLLM_FUZZ_SECONDS", "0"))
+    soak.run(2, seconds / 4)
     before = soak.left()
-    soak.run(seconds)
+    soak.run(6, seconds)
     after = soak.left()
     assert not soak.counts.wrong, soak.counts.wrong[:3]
     assert soak.counts.right

@@ -1,7 +1,8 @@
 """Attempts with a seed, a bounded time, a bounded memory and a watchdog, in a process of their own.
 
 An attempt is known by its number: the same seed and number make the same damage again.
-DLLM_FUZZ_SEED and DLLM_FUZZ_SECONDS override how it begins and how long it goes on; DLLM_FUZZ_FIRST is where it begins.
+DLLM_FUZZ_SEED and DLLM_FUZZ_FIRST override how and where it begins. It makes a fixed number of attempts, the same on
+every machine; with DLLM_FUZZ_SECONDS it goes on for as long instead.
 """
 
 import faulthandler
@@ -19,8 +20,10 @@ from tempfile import TemporaryDirectory
 from dllm_plugins.errors import DllmError
 
 SEED = int(os.environ.get("DLLM_FUZZ_SEED", "2026"))
-SECONDS = float(os.environ.get("DLLM_FUZZ_SECONDS", "4"))
+SECONDS = float(os.environ.get("DLLM_FUZZ_SECONDS", "0"))
 FIRST = int(os.environ.get("DLLM_FUZZ_FIRST", "0"))
+#: Attempts of a run that no time is given to.
+ATTEMPTS = 120
 #: Far longer than any attempt takes on a busy machine: the process ends with a traceback then.
 PATIENCE = 120
 #: Beyond what the libraries themselves take: many times a tiny checkpoint.
@@ -32,7 +35,7 @@ Attempt = Callable[[Random, Path], tuple[str, Callable[[], object]]]
 
 
 def run(attempts: dict[str, Attempt]) -> int:
-    """All kinds in turn until the time is over; the number of faults.
+    """All kinds in turn, as often or as long as is asked for, each once at least; the number of faults.
 
     Right is an error of ours, or none. Any other exception is a fault, and so is an error of ours that was
     caused by a lack of memory; a hang and a crash end the process.
@@ -41,7 +44,8 @@ def run(attempts: dict[str, Attempt]) -> int:
     counts: Counter[str] = Counter()
     faults, number, end = 0, FIRST, time.monotonic() + SECONDS
     kinds = list(attempts)
-    while faults < _MOST and (number < FIRST + len(kinds) or time.monotonic() < end):
+    last = FIRST + (len(kinds) if SECONDS else ATTEMPTS)
+    while faults < _MOST and (number < last or time.monotonic() < end):
         kind = kinds[number % len(kinds)]
         faulthandler.dump_traceback_later(PATIENCE, exit=True)
         with TemporaryDirectory(prefix="dllm-fuzz-") as folder:
