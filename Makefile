@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 QUESTION ?= Why is the sky blue?
+# Processes that share the tests, one core and up to 2 GB each.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo setup gguf test fuzz check lint types docs bench train clean
+.PHONY: help demo setup gguf test quick fuzz check lint types docs bench train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,8 +32,11 @@ $(VENV)/gguf: $(VENV)/installed
 
 gguf: $(VENV)/gguf  ## install llama.cpp for GGUF files: minutes, with a C++ compiler
 
-test: setup  ## run all tests
-	$(BIN)/python -m pytest
+test: setup  ## run all tests, in WORKERS=2 processes
+	$(PYTEST)
+
+quick: setup  ## all tests but those that take more than about two seconds: minutes
+	$(PYTEST) -m "not slow"
 
 fuzz: setup  ## damaged files, and many callers at random: DLLM_FUZZ_SECONDS each (120), DLLM_FUZZ_SEED for others
 	DLLM_FUZZ_SECONDS=$${DLLM_FUZZ_SECONDS:-120} $(BIN)/python -m pytest tests/fuzz
@@ -48,7 +54,7 @@ docs: $(VENV)/installed  ## check that the docs say what the code says, and buil
 
 check: lint types setup docs  ## all that CI runs
 	@$(MAKE) --no-print-directory gguf || echo "llama.cpp cannot be built here: the tests of GGUF files are skipped, and say so"
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: setup  ## benchmarks, each beside its baselines
 	$(BIN)/python benchmarks/default_model.py
