@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from dllm_plugins.denoisers.base import PrefixState
+from dllm_plugins.denoisers.rows import Handles
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.gguf.context import Context
@@ -14,7 +15,7 @@ from dllm_plugins.gguf.prefix import Shelf
 from dllm_plugins.said import said
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class LlamaRow:
     """`frozen` positions that are exact, `held` ones behind them, and those of the last pass's first segment.
 
@@ -25,7 +26,7 @@ class LlamaRow:
     :param pending: positions of that segment.
     """
 
-    stream: int | None
+    stream: int | None = None
     frozen: int = 0
     held: int = 0
     base: int = 0
@@ -76,47 +77,35 @@ class LlamaRow:
         self.held = len(kept)
 
 
-class LlamaRows:
+class LlamaRows(Handles[LlamaRow]):
     """Part of both llama.cpp denoisers: rows by handle, each with a stream of one context.
 
     :param model: closed together with this.
     """
 
     def __init__(self, model: GgufModel, context: Context) -> None:
+        super().__init__()
         self.model = model
         self.context = context
         self._shelf = Shelf(context)
-        self._rows: dict[int, LlamaRow] = {}
-        self._opened = 0
 
     def close(self) -> None:
         """Give all of llama.cpp's memory back; nothing can be decoded any more."""
         self.model.close()
 
-    @property
-    def open_rows(self) -> int:
-        """Rows being decoded."""
-        return len(self._rows)
-
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
         """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
-        if not self.model.has_memory:
-            row = LlamaRow(None)
-        elif prefix is None:
-            row = LlamaRow(self._shelf.stream())
-        else:
-            row = LlamaRow(self._shelf.take(cast(Prefix, prefix), length), frozen=length)
-        self._opened += 1
-        self._rows[self._opened] = row
-        return self._opened
+        row = LlamaRow()
+        if self.model.has_memory and prefix is None:
+            self._shelf.stream(row)
+        elif self.model.has_memory:
+            self._shelf.take(cast(Prefix, prefix), length, row)
+            row.frozen = length
+        return self._open(row)
 
     def close_row(self, row: int) -> Prefix:
         """End the row and hand out its prefix; dropping that gives the memory back."""
         ended = self._rows.pop(row)
         if ended.stream is None or self.context.closed:
             return Prefix(0)
-        return self._shelf.keep(ended.stream, ended.frozen)
-
-    def freeze(self, row: int, count: int) -> None:
-        """The first `count` tokens of the row's first segment of the last pass join the prefix; held keys go."""
-        self._rows[row].freeze(count)
+        return self._shelf.keep(ended, ended.frozen)

@@ -21,7 +21,7 @@ from dllm_plugins.gguf.prefix import Shelf
 SCRATCH = 4
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Running:
     """A lane under way.
 
@@ -87,8 +87,7 @@ class Rounds:
 
     def _copy(self, running: Running, source: int) -> None:
         self._active.append(running)
-        running.stream = self._shelf.stream()
-        self._shelf.context.copy(source, running.lane.length, running.stream)
+        self._shelf.context.copy(source, running.lane.length, self._shelf.stream(running))
 
     def _fill(self) -> None:
         while self._waiting and sum(running.scratch for running in self._active) < SCRATCH:
@@ -130,6 +129,5 @@ class Rounds:
                 self._active.remove(running)
 
     def _give_back(self, running: Running) -> None:
-        stream, running.stream = running.stream, None
-        if running.scratch and stream is not None:
-            self._shelf.give_back(stream)
+        if running.scratch:
+            self._shelf.give_back(running)

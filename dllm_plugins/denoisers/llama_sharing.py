@@ -12,6 +12,7 @@ import numpy as np
 from dllm_plugins.gguf.batch import Run
 from dllm_plugins.gguf.context import Context
 from dllm_plugins.gguf.context import Rows
+from dllm_plugins.gguf.prefix import Scratch
 from dllm_plugins.gguf.prefix import Shelf
 
 #: Tokens of each row: products over pairs of rows are taken for even totals only.
@@ -30,8 +31,9 @@ LOSSLESS = {
 
 def company_changes_nothing(context: Context, shelf: Shelf) -> bool:
     """Decode blocks of two rows together and apart, and compare the bits."""
-    streams = [shelf.stream() for _ in range(2)]
+    holders = [Scratch() for _ in range(2)]
     try:
+        streams = [shelf.stream(holder) for holder in holders]
         for length in _LENGTHS:
             runs = [Run(stream, 0, _tokens(context, stream, length), wanted=range(length)) for stream in streams]
             together = context.decode(runs, causal=False)
@@ -42,8 +44,8 @@ def company_changes_nothing(context: Context, shelf: Shelf) -> bool:
                 context.cut(run.stream, 0)
         return True
     finally:
-        for stream in streams:
-            shelf.give_back(stream)
+        for holder in holders:
+            shelf.give_back(holder)
 
 
 def _tokens(context: Context, stream: int, length: int) -> list[int]:
@@ -56,8 +58,9 @@ def fewest_of_equal_bits(context: Context, shelf: Shelf) -> int | None:
 
     Rows stand for keys, too: those of later calls are computed from keys of earlier ones.
     """
-    stream, length = shelf.stream(), sum(_CUTS[2])
+    holder, length = Scratch(), sum(_CUTS[2])
     try:
+        stream = shelf.stream(holder)
         whole = _cut(context, stream, (length,))
         for fewest, sizes in _CUTS.items():
             if fewest == 1 and _has_float_matrices(context):
@@ -66,7 +69,7 @@ def fewest_of_equal_bits(context: Context, shelf: Shelf) -> int | None:
                 return fewest
         return None
     finally:
-        shelf.give_back(stream)
+        shelf.give_back(holder)
 
 
 def _has_float_matrices(context: Context) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 from typing import TypeVar
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,14 @@ from dllm_plugins.denoisers.llama_tri_parts import Piece
 from dllm_plugins.gguf.batch import Run
 from dllm_plugins.gguf.placed import PlacedContext
 from dllm_plugins.gguf.placed import PlacedRun
+from dllm_plugins.gguf.prefix import Holder
+from dllm_plugins.gguf.prefix import Scratch
 from dllm_plugins.gguf.prefix import Shelf
 from dllm_plugins.gguf.tensors import read_rows
 
 _Item = TypeVar("_Item")
-#: An open segment under way: the row's part, the segment and its number, the stream, what it stands on.
-_Opened = tuple[Part, int, Segment, int, int]
+#: An open segment under way: the row's part, the segment and its number, who has the stream, what it stands on.
+_Opened = tuple[Part, int, Segment, Holder, int]
 
 
 class Calls:
@@ -90,34 +93,35 @@ class Calls:
                 for shared in _shared(now, lambda item: (len(item[2].tokens), True)):
                     self._opened(shared)
             finally:
-                for part, _, _, stream, length in now:
-                    if stream == part.stream:
-                        self._context.cut(stream, length)
+                for part, _, _, holder, length in now:
+                    if holder is part.row:
+                        self._context.cut(part.stream, length)
                     else:
-                        self._shelf.give_back(stream)
+                        self._shelf.give_back(holder)
 
-    def _ground(self, part: Part, seen: int) -> int:
-        """A stream that holds what an open segment sees: the row's own, or a copy that ends earlier."""
+    def _ground(self, part: Part, seen: int) -> Holder:
+        """Who has the stream of what an open segment sees: the row itself, or a holder of a copy that ends earlier."""
         if seen == part.length:
-            return part.stream
-        stream = self._shelf.stream()
+            return part.row
+        holder = Scratch()
         try:
-            return self._context.copy(part.stream, part.row.base + seen, stream)
+            self._context.copy(part.stream, part.row.base + seen, self._shelf.stream(holder))
+            return holder
         except BaseException:
-            self._shelf.give_back(stream)
+            self._shelf.give_back(holder)
             raise
 
     def _opened(self, items: Sequence[_Opened]) -> None:
         runs = [
             PlacedRun(
-                stream,
+                cast(int, holder.stream),
                 length,
                 (),
                 self.embedded(segment.tokens),
                 tuple(sorted(segment.wanted)),
                 list(segment.positions),
             )
-            for _, _, segment, stream, length in items
+            for _, _, segment, holder, length in items
         ]
         for item, rows in zip(items, self._context.decode(runs, causal=False, hidden=True), strict=True):
             part, number, segment = item[:3]

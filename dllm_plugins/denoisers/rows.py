@@ -20,8 +20,8 @@ class Store(Protocol):
 Kept = TypeVar("Kept", bound=Store)
 
 
-class Rows(Generic[Kept]):
-    """Part of a denoiser; the rest opens rows with :meth:`_open`."""
+class Handles(Generic[Kept]):
+    """Part of a denoiser: its open rows; the rest opens them with :meth:`_open` and takes them out."""
 
     def __init__(self) -> None:
         self._rows: dict[int, Kept] = {}
@@ -38,10 +38,6 @@ class Rows(Generic[Kept]):
             self._rows.pop(handle, None)
             raise
 
-    def close_row(self, row: int) -> Kept:
-        """End the row; its store is the caller's."""
-        return self._rows.pop(row)
-
     @property
     def open_rows(self) -> int:
         """Rows being decoded."""
@@ -50,6 +46,14 @@ class Rows(Generic[Kept]):
     def freeze(self, row: int, count: int) -> None:
         """The first `count` tokens of the row's first segment of the last pass join the prefix."""
         self._rows[row].freeze(count)
+
+
+class Rows(Handles[Kept]):
+    """The same where a row's store is itself the prefix it leaves."""
+
+    def close_row(self, row: int) -> Kept:
+        """End the row; its store is the caller's."""
+        return self._rows.pop(row)
 
 
 def wanted_of(hidden: Tensor, segments: Sequence[Segment]) -> list[Tensor]:

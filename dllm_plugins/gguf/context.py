@@ -24,20 +24,23 @@ _REASONS = {1: "found no room for the tokens", -1: "refused the tokens", 2: "was
 class Context(Streams):
     """Streams, and the calls that read and extend them. Not thread-safe."""
 
-    _adapters: Sequence[tuple[Any, float]] = ()
+    _adapters: tuple[tuple[Any, float], ...] = ()
 
     def use(self, adapters: Sequence[tuple[Any, float]]) -> None:
         """Low-rank adapters and their scales for the calls from now on; none switches them off."""
-        if tuple(adapters) != tuple(self._adapters):
-            self._adapters = tuple(adapters)
-            self._made()
+        self._adapters = tuple(adapters)
 
-    def _made(self) -> None:
+    def _switch(self) -> None:
+        """See to it that the context uses what it should: it may be a new one, or a call was broken off."""
+        if self._now.adapters == self._adapters:
+            return
+        self._now.adapters = None
         lib, count = self._library, len(self._adapters)
         pointers = (lib.llama_adapter_lora_p_ctypes * count)(*[adapter for adapter, _ in self._adapters])
         scales = (ctypes.c_float * count)(*[scale for _, scale in self._adapters])
         if lib.llama_set_adapters_lora(self._context, pointers, count, scales):
             raise failed(f"llama.cpp does not take the adapters of {self.model.path}", "make them for this model")
+        self._now.adapters = self._adapters
 
     def decode(self, runs: Sequence[Run], *, causal: bool, hidden: bool = False) -> list[Rows]:
         """One call. Every run's tokens see what their stream holds, and one another: all, or those on the left.
@@ -92,10 +95,11 @@ class Context(Streams):
     def _call(self, runs: Sequence[Run], causal: bool, hidden: bool) -> list[Rows]:
         lib = self._library
         complaints()
+        self._switch()
         lib.llama_set_causal_attn(self._context, causal)
         lib.llama_set_embeddings(self._context, hidden)
         try:
-            code = lib.llama_decode(self._context, self._batch.fill(runs))
+            code = lib.llama_decode(self._context, self._now.batch.fill(runs))
             if code:
                 reason = _REASONS.get(code, f"failed with code {code}")
                 raise failed(f"llama.cpp {reason} ({len(runs)} rows of {len(runs[0])})", "decode fewer rows together")

@@ -8,9 +8,11 @@ it is built with and hides errors; ours keeps them, for the exceptions raised wi
 import ctypes
 import re
 from collections import deque
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import Any
+from weakref import finalize
 
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import MissingLlamaCppError
@@ -89,6 +91,37 @@ def failed(what: str, remedy: str) -> GgufError:
     """An exception with what llama.cpp said about it."""
     said = complaints()
     return GgufError(f"{what}; {remedy}" + (f" (llama.cpp: {said})" if said else ""))
+
+
+class Handle:
+    """What llama.cpp has made, given back with its last holder, or when `free` is called.
+
+    Calls take seconds, and an interrupt that came meanwhile is raised right behind them. So the
+    pointer is noted within the same step of the interpreter: nothing comes between the two.
+
+    :param free: what gives the pointer back.
+    :param make: what makes it, of `arguments`.
+    :param needs: another handle that must not go before.
+    """
+
+    def __init__(
+        self, free: Callable[[Any], None], make: Callable[..., Any], *arguments: Any, needs: Any = None
+    ) -> None:
+        self._found: list[Any] = []
+        self.free = finalize(self, _give_back, free, self._found, needs)
+        self._found.extend(map(make, *[[argument] for argument in arguments]))
+
+    @property
+    def pointer(self) -> Any:
+        """llama.cpp's own; null if it made nothing, None once it is given back."""
+        return self._found[0] if self._found else None
+
+
+def _give_back(free: Callable[[Any], None], found: list[Any], _needs: Any) -> None:
+    while found:
+        pointer = found.pop()
+        if pointer:
+            free(pointer)
 
 
 def check_version(version: str) -> None:

@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
-from weakref import finalize
 
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
+from dllm_plugins.gguf.library import Handle
 from dllm_plugins.gguf.library import complaints
 from dllm_plugins.gguf.library import failed
 from dllm_plugins.gguf.library import library
@@ -60,11 +60,11 @@ class GgufModel:
         params = self._library.llama_model_default_params()
         params.n_gpu_layers = 0
         params.load_mode = _MAP if mmap else _READ
-        pointer = self._library.llama_model_load_from_file(os.fsencode(self.path), params)
-        if not pointer:
+        lib, name = self._library, os.fsencode(self.path)
+        #: Contexts hold on to it: they must go before the weights do.
+        self.handle = Handle(lib.llama_model_free, lib.llama_model_load_from_file, name, params)
+        if not self.handle.pointer:
             raise failed(f"llama.cpp cannot load {self.path}", "convert the checkpoint again, or use another file")
-        self._pointer: Any = pointer
-        self._free = finalize(self, self._library.llama_model_free, pointer)
         self._contexts: WeakSet[Any] = WeakSet()
         try:
             self._check()
@@ -74,7 +74,7 @@ class GgufModel:
 
     def _check(self) -> None:
         """Refuse memories whose keys cannot be taken back position by position."""
-        lib, model = self._library, self._pointer
+        lib, model = self._library, self.pointer
         reasons = {
             "keeps a running state instead of keys": lib.llama_model_is_recurrent(model),
             "keeps a running state beside its keys": lib.llama_model_is_hybrid(model),
@@ -99,9 +99,9 @@ class GgufModel:
 
         :raises GgufError: once the model is closed.
         """
-        if not self._free.alive:
+        if self.closed:
             raise GgufError(f"{self.path} is closed; load it again")
-        return self._pointer
+        return self.handle.pointer
 
     @cached_property
     def vocabulary(self) -> int:
@@ -131,11 +131,11 @@ class GgufModel:
         params.n_ctx = params.n_batch = params.n_ubatch = 32
         params.n_seq_max = params.n_threads = params.n_threads_batch = 1
         params.flash_attn_type = 0
-        context = lib.llama_init_from_model(self.pointer, params)
-        if not context:
+        context = Handle(lib.llama_free, lib.llama_init_from_model, self.pointer, params, needs=self.handle)
+        if not context.pointer:
             raise failed(f"llama.cpp cannot make a context for {self.path}", "close other programs to free memory")
-        found = bool(lib.llama_get_memory(context))
-        lib.llama_free(context)
+        found = bool(lib.llama_get_memory(context.pointer))
+        context.free()
         return found
 
     def register(self, context: Any) -> None:
@@ -145,10 +145,10 @@ class GgufModel:
     @property
     def closed(self) -> bool:
         """Whether its memory was given back."""
-        return not self._free.alive
+        return not self.handle.free.alive
 
     def close(self) -> None:
         """Give the memory of the weights and of all contexts back; a second time does nothing."""
         for context in list(self._contexts):
             context.close()
-        self._free()
+        self.handle.free()

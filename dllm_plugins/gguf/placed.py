@@ -103,9 +103,8 @@ def _rotary(run: Run) -> Sequence[int]:
 class PlacedContext(Context):
     """Streams of a :class:`PlacedModel`; takes :class:`PlacedRun` beside ordinary runs."""
 
-    def _make(self, size: Any) -> tuple[Any, Any, Any, Batch]:
-        context, free, memory, _ = super()._make(size)
-        return context, free, memory, PlacedBatch(self._library, size.tokens, self.model.width)
+    def _room(self, tokens: int) -> Batch:
+        return PlacedBatch(self._library, tokens, self.model.width)
 
 
 def write_placed(header: Header, out: Path) -> None:

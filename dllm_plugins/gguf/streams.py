@@ -5,13 +5,15 @@ streams of a call. llama.cpp fixes sizes when a context is made, so this one sta
 and is replaced by a larger one, states moved, when something does not fit.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-from weakref import finalize
 
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.gguf import state as states
 from dllm_plugins.gguf.batch import Batch
+from dllm_plugins.gguf.library import Handle
 from dllm_plugins.gguf.library import complaints
 from dllm_plugins.gguf.library import failed
 from dllm_plugins.gguf.library import library
@@ -20,6 +22,20 @@ from dllm_plugins.gguf.size import Size
 
 #: ggml's numbers of the types keys and values may have.
 CACHE_TYPES = {"F32": 0, "F16": 1}
+
+
+@dataclass(slots=True)
+class Made:
+    """One context of llama.cpp, and what belongs to it and to no other.
+
+    :param adapters: those switched on, with their scales; None while nobody can tell.
+    """
+
+    size: Size
+    handle: Handle
+    memory: Any
+    batch: Batch
+    adapters: Sequence[tuple[Any, float]] | None = ()
 
 
 class Streams:
@@ -36,13 +52,26 @@ class Streams:
         self.cache = cache
         self._library = library()
         self._most = int(self._library.llama_max_parallel_sequences())
-        self.size = self._first = (size or Size()).grown(1, 1, 1, self._most)
+        self._first = (size or Size()).grown(1, 1, 1, self._most)
         self._open: set[int] = set()
         self._closed = False
-        self._context, self._free, self._memory, self._batch = self._make(self.size)
+        self._now = self._make(self._first)
         model.register(self)
 
-    def _make(self, size: Size) -> tuple[Any, Any, Any, Batch]:
+    @property
+    def size(self) -> Size:
+        """What there is room for."""
+        return self._now.size
+
+    @property
+    def _context(self) -> Any:
+        return self._now.handle.pointer
+
+    @property
+    def _memory(self) -> Any:
+        return self._now.memory
+
+    def _make(self, size: Size) -> Made:
         lib = self._library
         complaints()
         params = lib.llama_context_default_params()
@@ -52,14 +81,17 @@ class Streams:
         params.type_k = params.type_v = CACHE_TYPES[self.cache]
         params.flash_attn_type = 0
         params.kv_unified, params.no_perf = False, True
-        context = lib.llama_init_from_model(self.model.pointer, params)
-        if not context:
+        made = Handle(lib.llama_free, lib.llama_init_from_model, self.model.pointer, params, needs=self.model.handle)
+        if not made.pointer:
             raise failed(
                 f"llama.cpp has no room for {size.streams} rows of {size.positions} positions of {self.model.path}",
                 "decode fewer or shorter rows together",
             )
-        free = finalize(self, lib.llama_free, context)
-        return context, free, lib.llama_get_memory(context), Batch(lib, size.tokens, self.model.width)
+        return Made(size, made, lib.llama_get_memory(made.pointer), self._room(size.tokens))
+
+    def _room(self, tokens: int) -> Batch:
+        """For the tokens of a call."""
+        return Batch(self._library, tokens, self.model.width)
 
     def _reserve(self, streams: int, positions: int, tokens: int) -> None:
         """Replace the context by a larger one if it lacks room; streams keep their numbers and states."""
@@ -83,25 +115,19 @@ class Streams:
             for stream in self._open:
                 state = states.save(self._library, self._context, stream, self.size.streams)
                 if state.length:
-                    states.restore(self._library, made[0], stream, size.streams, state)
+                    states.restore(self._library, made.handle.pointer, stream, size.streams, state)
         except BaseException:
-            made[1]()
+            made.handle.free()
             raise
-        free = self._free
-        self.size = size
-        self._context, self._free, self._memory, self._batch = made
-        # Last: an interrupt before this must not leave a pointer to what is gone.
-        free()
-        self._made()
-
-    def _made(self) -> None:
-        """A new context stands in for the old one."""
+        # All of it at once: an interrupt must not leave a part of either.
+        old, self._now = self._now, made
+        old.handle.free()
 
     def close(self) -> None:
         """Give the memory back; nothing can be decoded any more."""
         self._closed = True
         self._open.clear()
-        self._free()
+        self._now.handle.free()
 
     @property
     def closed(self) -> bool:
@@ -139,6 +165,11 @@ class Streams:
     def streams(self) -> int:
         """How many are open."""
         return len(self._open)
+
+    @property
+    def opened(self) -> tuple[int, ...]:
+        """Which are open."""
+        return tuple(self._open)
 
     def length(self, stream: int) -> int:
         """Positions a stream holds."""
