@@ -1,6 +1,7 @@
 """The contracts of commit and revocation rules, and their parameters."""
 
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 from typing import Protocol
 from typing import TypeVar
@@ -22,6 +23,8 @@ _EMPTY = torch.empty(0)
 #: Parameters read lately, by their class and what was given; see :func:`_read`.
 _seen: dict[tuple[type[BaseModel], int], tuple[dict[str, Any] | None, Any]] = {}
 _REMEMBERED = 256
+# Whoever changes what is remembered; looking is one step. Models of a process share it, each with its own thread.
+_remembering = RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +173,18 @@ def _read(settings: type[Parameters], given: dict[str, Any] | None, option: str,
     """
     key = (settings, id(given))
     known = _seen.get(key)
-    if known is None:
-        known = _seen[key] = (given, _validated(settings, given, option, name))
+    found: Parameters = _read_anew(settings, given, option, name) if known is None else known[1]
+    return found
+
+
+def _read_anew(settings: type[Parameters], given: dict[str, Any] | None, option: str, name: str) -> Parameters:
+    found = _validated(settings, given, option, name)
+    with _remembering:
+        # As the last one: the first are forgotten.
+        _seen.pop((settings, id(given)), None)
+        _seen[settings, id(given)] = (given, found)
         while len(_seen) > _REMEMBERED:
-            _seen.pop(next(iter(_seen)), None)
-    found: Parameters = known[1]
+            del _seen[next(iter(_seen))]
     return found
 
 
@@ -194,8 +204,7 @@ def check_parameters(rule: CommitRule, config: SamplingConfig) -> None:
     settings = getattr(rule, "settings", None)
     if settings is not None:
         # Read anew for a new request: what a parameter names, such as a file, may have changed.
-        _seen.pop((settings, id(config.rule_options)), None)
-        parameters(settings, config, rule.name)
+        _read_anew(settings, config.rule_options, "rule_options", rule.name)
     elif config.rule_options:
         raise OptionError(f"rule {rule.name!r} has no rule_options; leave {shown(config.rule_options)} out")
 

@@ -1,5 +1,8 @@
 """Commit rules on small tensors, against their definitions written out."""
 
+import sys
+import threading
+
 import pytest
 import torch
 from torch import Tensor
@@ -140,3 +143,29 @@ def test_parameters_are_read_once_a_request() -> None:
     again = parameters(PositionAwareSettings, one, rule.name)
     assert again == first
     assert again is not first
+
+
+def test_parameters_are_remembered_by_many_threads_at_once() -> None:
+    """More of them than are remembered: every thread gets its own, and none trips over another."""
+    rule = PositionAwareRule()
+    right: list[bool] = []
+
+    def work(number: int) -> None:
+        for turn in range(150):
+            decay = (1 + 150 * number + turn) / 1000
+            config = SamplingConfig(rule=rule.name, rule_options={"decay": decay})
+            check_parameters(rule, config)
+            right.append(parameters(PositionAwareSettings, config, rule.name).decay == decay)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert len(right) == 900
+    assert all(right)
