@@ -4,7 +4,10 @@ A draft is the whole canvas behind the committed ids, the mask id where it is op
 transformers' own diffusion model hands out its canvas: after every pass, to `put_draft`.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
+from contextlib import suppress
 from typing import Any
 from typing import Protocol
 
@@ -47,6 +50,20 @@ def delivery(streamer: Any, batch: int, pad: int, mask: int) -> Delivery:
     if isinstance(streamer, BatchStreamer):
         return _ByRow(streamer, batch, mask)
     return _ByColumn(streamer, batch, pad, mask)
+
+
+@contextmanager
+def ending(streamer: Any) -> Iterator[None]:
+    """Whatever is raised inside ends the streamer: another thread may be waiting for its next text."""
+    try:
+        yield
+    except BaseException as error:
+        # Two of these stand inside one another where a model's own generate() is called.
+        if streamer is not None and getattr(error, "ended_streamer", None) is not streamer:
+            error.ended_streamer = streamer  # type: ignore[attr-defined]
+            with suppress(Exception):
+                streamer.end()
+        raise
 
 
 class _Nowhere:

@@ -20,6 +20,7 @@ from dllm_plugins.errors import calling
 from dllm_plugins.unknown import unknown_option
 from dllm_transformers.asked import asked_for
 from dllm_transformers.asked import option_names
+from dllm_transformers.delivery import ending
 from dllm_transformers.drawing import wants_sampling
 from dllm_transformers.host import outside_ours
 from dllm_transformers.options import refuse_arguments
@@ -61,44 +62,45 @@ def generate(
     :raises OptionError: for what block diffusion cannot honour.
     :raises CheckpointError: if the model is not of a supported family.
     """
-    refuse_arguments(
-        {
-            "prefix_allowed_tokens_fn": prefix_allowed_tokens_fn,
-            "synced_gpus": synced_gpus,
-            "assistant_model": assistant_model,
-            "assistant_tokenizer": assistant_tokenizer,
-            "negative_prompt_ids": negative_prompt_ids,
-            "negative_prompt_attention_mask": negative_prompt_attention_mask,
-        }
-    )
-    check_config(generation_config)
-    check_helpers(streamer, logits_processor, stopping_criteria)
-    asked = asked_for(model, generation_config, kwargs, outside_ours(inspect.currentframe()))
-    refuse_options(asked, logits_processor or [])
-    _refuse_unknown(model, kwargs)
-    wanted = wants_sampling(asked)
-    if wanted is not None and generation_config is not None:
-        generation_config = copy.copy(generation_config)
-        generation_config.do_sample = wanted
-    elif wanted is not None:
-        kwargs["do_sample"] = wanted
-    config = generation_config or model.generation_config
-    if config.stop_strings is not None:
-        # transformers would ask for the tokenizer that it does not hand on.
-        stop_strings = stop_strings or config.stop_strings
-        generation_config = copy.copy(config)
-        generation_config.stop_strings = None
-    strategy = partial(block_diffusion, streamer=streamer, tokenizer=tokenizer, stop_strings=stop_strings)
-    with calling(TRANSFORMERS), _arguments_of_transformers():
-        return GenerationMixin.generate(
-            model,
-            inputs,
-            generation_config=generation_config,
-            logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria,
-            custom_generate=strategy,
-            **kwargs,
+    with ending(streamer):
+        refuse_arguments(
+            {
+                "prefix_allowed_tokens_fn": prefix_allowed_tokens_fn,
+                "synced_gpus": synced_gpus,
+                "assistant_model": assistant_model,
+                "assistant_tokenizer": assistant_tokenizer,
+                "negative_prompt_ids": negative_prompt_ids,
+                "negative_prompt_attention_mask": negative_prompt_attention_mask,
+            }
         )
+        check_config(generation_config)
+        check_helpers(streamer, logits_processor, stopping_criteria)
+        asked = asked_for(model, generation_config, kwargs, outside_ours(inspect.currentframe()))
+        refuse_options(asked, logits_processor or [])
+        _refuse_unknown(model, kwargs)
+        wanted = wants_sampling(asked)
+        if wanted is not None and generation_config is not None:
+            generation_config = copy.copy(generation_config)
+            generation_config.do_sample = wanted
+        elif wanted is not None:
+            kwargs["do_sample"] = wanted
+        config = generation_config or model.generation_config
+        if config.stop_strings is not None:
+            # transformers would ask for the tokenizer that it does not hand on.
+            stop_strings = stop_strings or config.stop_strings
+            generation_config = copy.copy(config)
+            generation_config.stop_strings = None
+        strategy = partial(block_diffusion, streamer=streamer, tokenizer=tokenizer, stop_strings=stop_strings)
+        with calling(TRANSFORMERS), _arguments_of_transformers():
+            return GenerationMixin.generate(
+                model,
+                inputs,
+                generation_config=generation_config,
+                logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria,
+                custom_generate=strategy,
+                **kwargs,
+            )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from dllm_plugins.said import shown
 from dllm_transformers.asked import option_names
 from dllm_transformers.decode import decode
 from dllm_transformers.delivery import delivery
+from dllm_transformers.delivery import ending
 from dllm_transformers.drawing import drawing
 from dllm_transformers.drawing import fitting
 from dllm_transformers.drawing import warpers
@@ -92,63 +93,66 @@ def block_diffusion(
     :raises CheckpointError: if the model is not of a supported family.
     """
     given = given_to_generate(model, inspect.currentframe())
-    config = generation_config or model.generation_config
-    check_tensors(input_ids, model_kwargs)
-    check_helpers(streamer or given.streamer, logits_processor, stopping_criteria)
-    refuse_arguments(given.refused)
-    # Called by hand, everything in the config is the caller's.
-    asked = vars(config) if given.asked is None else given.asked
-    asked = {name: value for name, value in asked.items() if name in option_names()}
-    refuse_options(asked, (logits_processor if given.asked is None else given.processors) or [])
-    refuse_kwargs(input_ids, model_kwargs)
-    if (stats or getattr(config, "stats", False)) and not config.return_dict_in_generate:
-        raise OptionError("stats=True needs return_dict_in_generate=True, whose output holds them; set both or neither")
-    criteria = own_criteria(stopping_criteria)
-    if stop_strings is not None:
-        criteria.append(_stop_string_criteria(stop_strings, tokenizer or given.tokenizer))
-    options = {
-        "mode": mode,
-        "draft_length": draft_length,
-        "block_length": block_length,
-        "rule": rule,
-        "threshold": threshold,
-        "factor": factor,
-        "guidance": guidance,
-        "rule_options": rule_options,
-        "revoke": revoke,
-        "revoke_options": revoke_options,
-        "steps": steps,
-        "approximate_cache": approximate_cache,
-        "refresh": refresh,
-        "preset_options": preset_options,
-        "stats": stats,
-    }
-    first, room = seed_of(seed), int(config.max_length) - input_ids.shape[1]
-    shared = shared_model_of(model, denoiser)
-    plain = sampling(config, room, {}, **options)
-    sampler = sampler_of(shared, plain.mode)
-    drawn = fitting(drawing(config, asked), asked, plain.given(), sampler, shared.model.denoiser.spec)
-    cache = prefix_cache(users_cache(model_kwargs), shared, plain.mode, bool(config.return_dict_in_generate))
-    scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
-    prompts = _prompts(input_ids, model_kwargs.get("attention_mask"))
-    requests = [
-        Request(
-            tokens,
-            # Greedy decoding may need noise too: commit rules at random, canvases that begin with random tokens.
-            sampling(config, room, {**drawn, "seed": (first + place) % (LARGEST_SEED + 1)}, **options),
-            stop_ids(config),
-            prefixes=None if cache is None else cache.prefixes,
-            logits=scored,
-        )
-        for place, tokens in enumerate(prompts)
-    ]
-    mask = shared.model.denoiser.spec.mask_id
-    target = delivery(streamer or given.streamer, len(requests), pad_id(config), mask)
-    if streamer is not None:
-        # generate() shows the prompt to the streamers it is given itself, and skip_prompt counts on it.
-        streamer.put(input_ids.cpu())
-    inside = behind_gaps(prompts, mask)
-    done = decode(shared, requests, input_ids.cpu(), criteria, target, inside)
+    with ending(streamer or given.streamer):
+        config = generation_config or model.generation_config
+        check_tensors(input_ids, model_kwargs)
+        check_helpers(streamer or given.streamer, logits_processor, stopping_criteria)
+        refuse_arguments(given.refused)
+        # Called by hand, everything in the config is the caller's.
+        asked = vars(config) if given.asked is None else given.asked
+        asked = {name: value for name, value in asked.items() if name in option_names()}
+        refuse_options(asked, (logits_processor if given.asked is None else given.processors) or [])
+        refuse_kwargs(input_ids, model_kwargs)
+        if (stats or getattr(config, "stats", False)) and not config.return_dict_in_generate:
+            raise OptionError(
+                "stats=True needs return_dict_in_generate=True, whose output holds them; set both or neither"
+            )
+        criteria = own_criteria(stopping_criteria)
+        if stop_strings is not None:
+            criteria.append(_stop_string_criteria(stop_strings, tokenizer or given.tokenizer))
+        options = {
+            "mode": mode,
+            "draft_length": draft_length,
+            "block_length": block_length,
+            "rule": rule,
+            "threshold": threshold,
+            "factor": factor,
+            "guidance": guidance,
+            "rule_options": rule_options,
+            "revoke": revoke,
+            "revoke_options": revoke_options,
+            "steps": steps,
+            "approximate_cache": approximate_cache,
+            "refresh": refresh,
+            "preset_options": preset_options,
+            "stats": stats,
+        }
+        first, room = seed_of(seed), int(config.max_length) - input_ids.shape[1]
+        shared = shared_model_of(model, denoiser)
+        plain = sampling(config, room, {}, **options)
+        sampler = sampler_of(shared, plain.mode)
+        drawn = fitting(drawing(config, asked), asked, plain.given(), sampler, shared.model.denoiser.spec)
+        cache = prefix_cache(users_cache(model_kwargs), shared, plain.mode, bool(config.return_dict_in_generate))
+        scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
+        prompts = _prompts(input_ids, model_kwargs.get("attention_mask"))
+        requests = [
+            Request(
+                tokens,
+                # Greedy decoding may need noise too: commit rules at random, canvases that begin with random tokens.
+                sampling(config, room, {**drawn, "seed": (first + place) % (LARGEST_SEED + 1)}, **options),
+                stop_ids(config),
+                prefixes=None if cache is None else cache.prefixes,
+                logits=scored,
+            )
+            for place, tokens in enumerate(prompts)
+        ]
+        mask = shared.model.denoiser.spec.mask_id
+        target = delivery(streamer or given.streamer, len(requests), pad_id(config), mask)
+        if streamer is not None:
+            # generate() shows the prompt to the streamers it is given itself, and skip_prompt counts on it.
+            streamer.put(input_ids.cpu())
+        inside = behind_gaps(prompts, mask)
+        done = decode(shared, requests, input_ids.cpu(), criteria, target, inside)
     sequences = sequences_of(filled(input_ids, done, inside, mask, pad_id(config)), done, config, inside)
     if not config.return_dict_in_generate:
         return sequences

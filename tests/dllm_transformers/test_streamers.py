@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from transformers import StoppingCriteriaList
 from transformers import TextIteratorStreamer
 from transformers import TextStreamer
 from transformers.generation.streamers import BaseStreamer
@@ -121,3 +122,27 @@ def test_a_streamer_that_raises_frees_the_rows(model: Any, strategy: partial[Any
     from dllm_transformers.weights import shared_model_of
 
     assert not shared_model_of(model, strategy.keywords["denoiser"])._engine.active
+
+
+@pytest.mark.parametrize("way", ["generate", "bound", "front door"])
+@pytest.mark.parametrize("fault", ["a refused option", "an argument with no place", "a criterion that raises"])
+def test_what_is_raised_ends_the_streamer(model: Any, strategy: partial[Any], way: str, fault: str) -> None:
+    """Once, however it was handed over: whoever reads from it in another thread would wait for ever."""
+
+    def leave(*_: Any) -> Tensor:
+        raise KeyboardInterrupt
+
+    wrong: dict[str, Any] = {
+        "a refused option": {"num_beams": 4},
+        "an argument with no place": {"assistant_model": model},
+        "a criterion that raises": {"stopping_criteria": StoppingCriteriaList([leave])},
+    }[fault]
+    listener = Listener()
+    with pytest.raises((DllmError, KeyboardInterrupt)):
+        if way == "generate":
+            model.generate(PROMPT, streamer=listener, custom_generate=strategy, **GREEDY, **wrong)
+        elif way == "bound":
+            model.generate(PROMPT, custom_generate=partial(strategy, streamer=listener), **GREEDY, **wrong)
+        else:
+            generate(model, PROMPT, streamer=listener, denoiser=strategy.keywords["denoiser"], **GREEDY, **wrong)
+    assert listener.ended == 1
