@@ -21,9 +21,9 @@ from transformers import PreTrainedModel
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.implementation import SPELT
 from dllm_plugins.families.implementation import honour
 from dllm_plugins.families.implementation import implementation_of
-from dllm_plugins.families.implementation import without_implementation
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
 from dllm_plugins.families.redundant import without_redundant
@@ -36,6 +36,7 @@ from dllm_plugins.reading import is_there
 from dllm_plugins.reading import read_object
 from dllm_plugins.reading import reading
 from dllm_plugins.reading import regular
+from dllm_plugins.reading import without_keys
 from dllm_plugins.storage import PLAIN
 from dllm_plugins.storage import Storage
 from dllm_plugins.storage import check_dtypes
@@ -47,6 +48,7 @@ from dllm_plugins.storage import storage_of
 from dllm_plugins.tensors import add_file
 from dllm_plugins.tensors import compare
 
+SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 #: How many names may be missing before no more are made up.
 _ENOUGH = 1000
@@ -77,7 +79,7 @@ class Checkpoint:
         :raises CheckpointError: for an implementation that is not known.
         """
         wanted = implementation_of(config)
-        plain = without_implementation(plain_config(config))
+        plain = without_keys(plain_config(config), SPELT)
         return replace(self, config=plain, said=dict(config), implementation=wanted)
 
     @cached_property
@@ -136,8 +138,10 @@ def open_checkpoint(folder: str | Path, family: str | None = None) -> Checkpoint
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
+    """Those the index names; without one the only file, or all there are. Others are no part of the checkpoint."""
     index = folder / INDEX
-    names = _indexed(index) if is_there(index) else {path.name for path in folder.glob("*.safetensors")}
+    names = {SINGLE} if is_there(folder / SINGLE) else {path.name for path in folder.glob("*.safetensors")}
+    names = _indexed(index) if is_there(index) else names
     if not names:
         pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         found = f"; {pickles[0]} is a pickle, which may run code and is never read: convert it first" if pickles else ""

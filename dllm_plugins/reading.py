@@ -6,7 +6,9 @@ that goes wrong while they are read is an error of ours that names the file and 
 
 import json
 import stat
+from collections.abc import Container
 from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,3 +136,11 @@ def reading(place: object, remedy: str = AGAIN) -> Iterator[None]:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             remedy = f"it wants more memory than there is: free some, or {remedy}"
         raise CheckpointError(f"cannot read {place} ({type(error).__name__}: {said}); {remedy}") from error
+
+
+def without_keys(config: Mapping[str, Any], keys: Container[str]) -> dict[str, Any]:
+    """A config without these entries, its `text_config` neither."""
+    found = {key: value for key, value in config.items() if key not in keys}
+    if isinstance(found.get("text_config"), dict):
+        found["text_config"] = without_keys(found["text_config"], keys)
+    return found

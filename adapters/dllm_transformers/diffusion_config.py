@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
 from dllm_plugins.limits import check_numbers
+from dllm_plugins.reading import read_object
 from dllm_plugins.reading import reading
 
 #: Choices of the class that computes, not of the checkpoint; recipes leave them in their configs.
@@ -20,6 +22,22 @@ IMPLEMENTATION = ("attn_implementation", "experts_implementation")
 _KEPT_BACK = (*IMPLEMENTATION, "output_attentions", "per_layer_config", "quantization_config", "rope_scaling")
 #: What a model is loaded in says nothing of its checkpoint; saving writes what is saved.
 DTYPE_KEYS = ("dtype", "torch_dtype")
+#: What transformers would note in a config and read in every forward, which here is the engine's, and what it must be.
+_OF_FORWARD = {"output_attentions": False, "output_hidden_states": False, "return_dict": True, "use_cache": True}
+
+
+def refuse_of_forward(options: dict[str, Any]) -> None:
+    """Take out what asks for what is done anyway, and raise for the opposite.
+
+    :raises OptionError: naming it.
+    """
+    for name, usual in _OF_FORWARD.items():
+        value = options.pop(name, None)
+        if value is not None and value is not usual:
+            raise OptionError(
+                f"{name}={value!r} has no effect on diffusion checkpoints when they are loaded: the engine keeps the "
+                f"keys, and forward() returns logits; leave it out"
+            )
 
 
 def _check_value(name: str, value: Any) -> None:
@@ -48,14 +66,37 @@ class DiffusionConfig(PreTrainedConfig):
         self._first = {name: copy.deepcopy(getattr(self, name, None)) for name in original if name not in DTYPE_KEYS}
 
     @classmethod
+    def of(cls, given: Any) -> "DiffusionConfig | None":
+        """What a caller hands over as `config`: one of these, config.json's entries, or where that file is.
+
+        :raises OptionError: for anything else, which would have no effect.
+        """
+        if given is None or isinstance(given, DiffusionConfig):
+            return given
+        found: DiffusionConfig
+        if isinstance(given, dict):
+            found = cls.from_dict(given)
+        elif isinstance(given, str | Path):
+            path = Path(given)
+            found = cls.from_dict(read_object(path / "config.json" if path.is_dir() else path))
+        else:
+            raise OptionError(
+                f"config= is a {type(given).__name__}, whose entries are no diffusion checkpoint's; give what "
+                f"AutoConfig.from_pretrained finds for it, a dict of config.json's entries, or the path of such a file"
+            )
+        return found
+
+    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As in transformers; the dtype and the implementation of attention are left to the model.
 
-        :raises OptionError: for a key of the config with a value that no config.json can hold.
+        :raises OptionError: for a key of the config with a value that no config.json can hold, and for what has no
+            effect there.
         :raises CheckpointError: for values that no config has.
         """
         original = copy.deepcopy(config_dict)
-        chosen = {name: kwargs.pop(name) for name in (*IMPLEMENTATION, *DTYPE_KEYS) if name in kwargs}
+        kept_back = (*IMPLEMENTATION, *DTYPE_KEYS, *_OF_FORWARD)
+        chosen = {name: kwargs.pop(name) for name in kept_back if name in kwargs}
         for name in config_dict.keys() & kwargs.keys():
             _check_value(name, kwargs[name])
         check_numbers(config_dict, "config.json")
@@ -65,6 +106,7 @@ class DiffusionConfig(PreTrainedConfig):
         config._original = original
         if kwargs.get("return_unused_kwargs"):
             return config, {**found[1], **chosen}
+        refuse_of_forward(chosen)
         dtype = next((chosen[name] for name in DTYPE_KEYS if chosen.get(name) is not None), None)
         if dtype is not None:
             config.dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
@@ -120,4 +162,7 @@ def config_class(model_type: str) -> type[DiffusionConfig]:
     space: dict[str, Any] = {"model_type": model_type, "__module__": __name__}
     # transformers gives subclasses without an __init__ of their own one that knows nothing of the parent's.
     space["__init__"] = DiffusionConfig.__init__
-    return type(f"{name}DiffusionConfig", (DiffusionConfig,), space)
+    made = type(f"{name}DiffusionConfig", (DiffusionConfig,), space)
+    # Where pickle looks for it.
+    globals()[made.__name__] = made
+    return made

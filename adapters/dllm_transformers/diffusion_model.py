@@ -70,7 +70,7 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> Self:
         """Load a checkpoint in its original format: a folder or a hub id. Nothing in it is run.
 
-        :param config: in place of the checkpoint's own.
+        :param config: in place of the checkpoint's own: a config of this class, its entries, or where they are.
         :param dtype: of the weights; the checkpoint's own if not given.
         :param device_map: as in transformers, by the names of the class that computes.
         :param attn_implementation: "sdpa" (default) or "eager".
@@ -80,7 +80,7 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         :raises OptionError: for an option that cannot be honoured.
         """
         torch_dtype = options.pop("torch_dtype", None)
-        given = config if isinstance(config, DiffusionConfig) else None
+        given = cls.config_class.of(config)
         opened = opening.opened(pretrained_model_name_or_path, given, torch_dtype if dtype is None else dtype, options)
         opening.refuse_rest(options)
         if attn_implementation not in (None, *opening.ATTENTION):

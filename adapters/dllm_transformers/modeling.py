@@ -6,7 +6,6 @@ under its own names and our denoiser under `denoiser.`; nothing in it is run as 
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
@@ -20,6 +19,7 @@ from dllm_plugins.reading import reading
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import write_custom_generate
 from dllm_transformers.opening import HUB
+from dllm_transformers.placing import aside
 from dllm_transformers.tri_mode import MODEL_TYPE
 from dllm_transformers.tri_mode import TriModeConfig
 from dllm_transformers.tri_mode import TriModeDenoiser
@@ -45,7 +45,13 @@ class TriModeForCausalLM(LlamaForCausalLM):
 
         :raises CheckpointError: for files that are missing or damaged, and naming a tensor that is
             missing, surplus, misshapen or no weight.
+        :raises OptionError: for a `gguf_file`.
         """
+        if kwargs.get("gguf_file") is not None:
+            raise OptionError(
+                f"gguf_file={kwargs['gguf_file']!r} holds no denoiser; decode with llama.cpp through "
+                f"load_model('dllm', backend='llama_cpp', ...) of dllm_plugins"
+            )
         if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
             hub = {key: kwargs[key] for key in HUB if kwargs.get(key) is not None}
             folder = hub_folder(pretrained_model_name_or_path, **hub) / (kwargs.get("subfolder") or "")
@@ -70,13 +76,13 @@ class TriModeForCausalLM(LlamaForCausalLM):
         """
         if kwargs.get("push_to_hub"):
             raise OptionError("push_to_hub=True uploads before the folder is complete; save it, then `hf upload` it")
-        super().save_pretrained(save_directory, *args, **kwargs)
-        place = Path(save_directory) / "config.json"
-        config = json.loads(place.read_text(encoding="utf-8"))
-        # `transformers serve` looks the first name up in transformers itself, where our class is not.
-        config["architectures"] = ["AutoModelForCausalLM"]
-        place.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        write_custom_generate(Path(save_directory))
+        with aside(save_directory) as place:
+            super().save_pretrained(place, *args, **kwargs)
+            config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+            # `transformers serve` looks the first name up in transformers itself, where our class is not.
+            config["architectures"] = ["AutoModelForCausalLM"]
+            (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            write_custom_generate(place)
 
 
 def register() -> None:

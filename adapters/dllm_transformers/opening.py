@@ -17,6 +17,7 @@ from dllm_plugins.families.spec import stop_ids
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.reading import reading
 from dllm_transformers.diffusion_config import DiffusionConfig
+from dllm_transformers.diffusion_config import refuse_of_forward
 from dllm_transformers.options import HONOURED
 
 #: Of the hub; snapshots take them.
@@ -81,6 +82,12 @@ def refuse_rest(options: dict[str, Any]) -> None:
 
     :raises OptionError: naming one.
     """
+    refuse_of_forward(options)
+    if options.get("gguf_file") is not None:
+        raise OptionError(
+            f"gguf_file={options['gguf_file']!r}: transformers would unpack it into weights that no family reads; "
+            f"decode the file with load_model('.../{options['gguf_file']}') of dllm_plugins, or `llm -m` with its path"
+        )
     for key, value in options.items():
         if value and key in QUANTISING:
             raise OptionError(

@@ -23,6 +23,7 @@ from dllm_plugins.families.redundant import repeats
 from dllm_plugins.storage import plain_config
 from dllm_transformers.diffusion_config import DTYPE_KEYS
 from dllm_transformers.opening import plain
+from dllm_transformers.placing import aside
 
 #: Arguments of save_pretrained whose values mean what is done anyway.
 _NEUTRAL = {"is_main_process": True, "push_to_hub": False, "safe_serialization": True, "state_dict": None}
@@ -74,16 +75,15 @@ def save(
     for name, value in kwargs.items():
         if value is not None and value != _NEUTRAL.get(name):
             raise OptionError(f"{name}={value!r} is not supported when a diffusion checkpoint is saved; leave it out")
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
         tensors = original_tensors(model.native.state_dict(), stored, model.checkpoint, model.native.dtype)
-    save_torch_state_dict(tensors, place, max_shard_size=max_shard_size, metadata={"format": "pt"})
     opened = model.opened
     config = with_preset(plain_config(model.config.original()), opened.name, model.checkpoint, opened.options.preset)
     config |= {key: str(model.native.dtype).removeprefix("torch.") for key in DTYPE_KEYS if key in config}
-    (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    _save_generation_config(model, place)
+    with aside(folder) as place:
+        save_torch_state_dict(tensors, place, max_shard_size=max_shard_size, metadata={"format": "pt"})
+        (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _save_generation_config(model, place)
 
 
 def _save_generation_config(model: Any, place: Path) -> None:

@@ -19,7 +19,8 @@ EXPERTS = ("eager", "grouped_mm", "batched_mm")
 #: Parts of names that compute the same, elsewhere.
 SAME = ("flash_attention", "flash-attn", "flex_attention", "paged|", "vllm-flash-attn", "deepgemm", "sonicmoe")
 KEYS = {"attn_implementation": ATTENTION, "experts_implementation": EXPERTS}
-_SPELT = {spelt: key for key in KEYS for spelt in (key, f"_{key}", f"_{key}_internal")}
+#: All its spellings, and which of the two each is.
+SPELT = {spelt: key for key in KEYS for spelt in (key, f"_{key}", f"_{key}_internal")}
 
 
 def implementation_of(config: Mapping[str, Any]) -> dict[str, str]:
@@ -29,7 +30,7 @@ def implementation_of(config: Mapping[str, Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for place in (config.get("text_config"), config):
-        for spelt, key in _SPELT.items():
+        for spelt, key in SPELT.items():
             value = place.get(spelt) if isinstance(place, Mapping) else None
             if value in KEYS[key]:
                 found[key] = value
@@ -38,14 +39,6 @@ def implementation_of(config: Mapping[str, Any]) -> dict[str, str]:
                     f"config.json says {spelt}={value!r}, which is not known to compute plain attention or experts; "
                     f"take it out, or use one of {', '.join(map(repr, KEYS[key]))}"
                 )
-    return found
-
-
-def without_implementation(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The same config, which says nothing of it."""
-    found = {key: value for key, value in config.items() if key not in _SPELT}
-    if isinstance(found.get("text_config"), dict):
-        found["text_config"] = without_implementation(found["text_config"])
     return found
 
 

@@ -91,6 +91,17 @@ class Layout:
     noise: Literal["masked", "uniform"] = "masked"
     sampling: Callable[[Config], dict[str, Any]] = _says_nothing
 
+    def __reduce__(self) -> tuple[Callable[[str], "Layout"], tuple[str]]:
+        """Copies and pickles are the family itself, whose functions have no names of their own."""
+        return known, (self.name,)
+
+
+def known(name: str) -> Layout:
+    """A family by its name."""
+    from dllm_plugins.families.layouts import LAYOUTS
+
+    return LAYOUTS[name]
+
 
 #: Keys that Llama, Qwen2, Qwen3 and their MoE relatives share with the originals.
 COMMON = (

@@ -10,6 +10,7 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.limits import check_numbers
 from dllm_plugins.reading import is_there
 from dllm_plugins.reading import read_object
+from dllm_plugins.reading import without_keys
 from dllm_plugins.said import said
 
 #: Where config.json says it: transformers and most tools, old compressed-tensors, MLX.
@@ -66,10 +67,7 @@ def storage_of(config: Mapping[str, Any], folder: Path) -> Storage:
 
 def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of the same checkpoint with plain weights."""
-    found = {key: value for key, value in config.items() if key not in KEYS}
-    if isinstance(found.get("text_config"), dict):
-        found["text_config"] = plain_config(found["text_config"])
-    return found
+    return without_keys(config, KEYS)
 
 
 def _understood(found: Any, method: str, said: str) -> Storage:

@@ -1,6 +1,7 @@
 """Original checkpoints: written back in their format, changed, refused with a reason."""
 
 import json
+from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,22 @@ from safetensors.torch import load_file
 from safetensors.torch import save_file
 from transformers import AutoConfig
 from transformers import AutoModelForCausalLM
+from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSequenceClassification
 from transformers import AutoTokenizer
+from transformers import GenerationConfig
 from transformers import GenerationMixin
+from transformers import LlamaConfig
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import OptionError
 from dllm_transformers import DiffusionModelForCausalLM
 from dllm_transformers import PrefixCache
+from dllm_transformers import placing
+from dllm_transformers import saving
 
+from ..injecting import Injector
 from .checkpoints import CASES
 from .checkpoints import NEEDED
 from .checkpoints import change
@@ -113,6 +121,10 @@ def test_families_that_look_like_ordinary_models(llada: Path) -> None:
         ({"attn_implementation": "flash_attention_2"}, "flash_attention_2"),
         ({"dtype": "int8"}, "int8"),
         ({"use_safetensors": False}, "use_safetensors"),
+        ({"use_cache": False}, "use_cache=False has no effect"),
+        ({"output_attentions": True}, "output_attentions=True has no effect"),
+        ({"output_hidden_states": True}, "output_hidden_states=True has no effect"),
+        ({"return_dict": False}, "return_dict=False has no effect"),
     ],
 )
 def test_what_loading_refuses(llada: Path, options: dict[str, Any], words: str) -> None:
@@ -233,3 +245,76 @@ def test_a_preset_is_saved(llada: Path, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "out")
     again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert again.spec.samplers["diffusion"] == "fast_dllm"
+
+
+def test_what_is_done_anyway_may_be_said(llada: Path) -> None:
+    """What transformers would note in its config, at the value it has here."""
+    usual: dict[str, Any] = {"use_cache": True, "output_attentions": False, "return_dict": True}
+    assert AutoModelForCausalLM.from_pretrained(llada, **usual, output_hidden_states=None)
+    with pytest.raises(OptionError, match="use_cache=False has no effect"):
+        AutoConfig.from_pretrained(llada, use_cache=False)
+    with pytest.raises(OptionError, match=r"load_model.*nothing\.gguf"):
+        DiffusionModelForCausalLM.from_pretrained(llada, gguf_file="nothing.gguf")
+
+
+def test_a_config_is_an_object_a_dict_or_a_path(llada: Path, tmp_path: Path) -> None:
+    """All of them take the place of the folder's own; the config of another class is refused."""
+    own = json.loads((llada / "config.json").read_text()) | {"rope_theta": 20.0}
+    (tmp_path / "other.json").write_text(json.dumps(own))
+    keyword: Any = AutoModelForCausalLM.from_pretrained(llada, rope_theta=20.0)
+    for config in (own, tmp_path / "other.json", str(tmp_path / "other.json")):
+        model: Any = DiffusionModelForCausalLM.from_pretrained(llada, config=config)
+        with torch.inference_mode():
+            assert torch.equal(model(PROMPT).logits, keyword(PROMPT).logits)
+    with pytest.raises(OptionError, match="config= is a LlamaConfig"):
+        DiffusionModelForCausalLM.from_pretrained(llada, config=LlamaConfig())
+
+
+@pytest.mark.parametrize("auto", [AutoModelForSeq2SeqLM, AutoModelForSequenceClassification])
+def test_auto_classes_of_other_tasks(llada: Path, auto: Any) -> None:
+    """They say what there is, rather than all the configs that transformers knows."""
+    with pytest.raises(OptionError, match="load it with AutoModelForCausalLM"):
+        auto.from_pretrained(llada)
+
+
+@pytest.mark.parametrize(("first", "size"), [("5GB", "20KB"), ("20KB", "20KB"), ("20KB", "5GB")])
+def test_a_save_that_is_broken_off_leaves_what_was_there(llada: Path, tmp_path: Path, first: str, size: str) -> None:
+    """Wherever it is, in one file or several, the folder answers as before or as the new weights do."""
+    model: Any = AutoModelForCausalLM.from_pretrained(llada)
+    model.save_pretrained(tmp_path / "out", max_shard_size=first)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    before = model.generate(PROMPT, **GREEDY).tolist()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.neg_()
+    after = model.generate(PROMPT, **GREEDY).tolist()
+    assert after != before
+    place, files = 1, 0
+    while True:
+        with Injector(place, saving, placing) as injector, suppress(KeyboardInterrupt):
+            model.save_pretrained(tmp_path / "out", max_shard_size=size)
+        again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+        assert again.generate(PROMPT, **GREEDY).tolist() in (before, after), injector.where
+        files = max(files, len([*tmp_path.rglob("*.part*")]))
+        if not injector.raised:
+            break
+        place += 23
+    assert again.generate(PROMPT, **GREEDY).tolist() == after
+    assert files == 0
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    assert place > 90
+    weights = [path.name for path in (tmp_path / "out").glob("*.safetensors")]
+    assert (weights == ["model.safetensors"]) == (size == "5GB")
+
+
+@pytest.mark.parametrize(("shipped", "ends"), [([5, 6], [5, 6]), (5, 5), (None, None), ("absent", 3)])
+def test_ends_that_contradict_one_another(llada: Path, shipped: Any, ends: Any) -> None:
+    """generation_config.json comes before config.json, as in transformers; the tokenizer's is not asked."""
+    change(llada, eos_token_id=3)
+    generation = {} if shipped == "absent" else {"eos_token_id": shipped}
+    if generation:
+        (llada / "generation_config.json").write_text(json.dumps(generation))
+    model: Any = AutoModelForCausalLM.from_pretrained(llada)
+    assert AutoTokenizer.from_pretrained(llada).eos_token_id not in (3, 5, 6)
+    assert model.generation_config.eos_token_id == ends
+    if generation:
+        assert GenerationConfig.from_pretrained(llada).eos_token_id == ends
