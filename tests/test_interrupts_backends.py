@@ -68,6 +68,7 @@ def streamed(tmp_path: Path) -> Iterator[Backend]:
     """llama.cpp, whose context is replaced by a larger one for the second row and the third."""
     from dllm_plugins.denoisers import llama_rows
     from dllm_plugins.denoisers import llama_running
+    from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
     from dllm_plugins.gguf import context
     from dllm_plugins.gguf import prefix
     from dllm_plugins.gguf import state
@@ -86,7 +87,7 @@ def streamed(tmp_path: Path) -> Iterator[Backend]:
             "modes": ("ar", "diffusion"),
             "strategies": {"ar": "nemotron_ar", "diffusion": "sdar"},
         }
-        made.append(running.LlamaCppDenoiser(GgufModel(both.path), running.spec(**fields), "F32"))
+        made.append(LlamaCppDenoiser(GgufModel(both.path), running.spec(**fields), "F32"))
         return Model("tiny", made[0], Letters())
 
     def held(denoiser: Any) -> int:
