@@ -125,7 +125,7 @@ def interrupted(backend: Backend, mode: str, right: list[tuple[int, ...]], place
 
 def places(backend: Backend, mode: str) -> int:
     """How many interrupts came, each some lines later than the one before; all of them were survived."""
-    step = 13 if os.environ.get("DLLM_FUZZ_SECONDS") else 307
+    step = 13 if os.environ.get("DLLM_FUZZ_SECONDS") else 401
     model = backend[0]()
     right = [model.engine().generate([request])[0].tokens for request in requests(mode)]
     return next(

@@ -6,6 +6,7 @@ index of several; those it names have names of their own, and what they replace 
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from dllm_plugins.checkpoint import SINGLE
 from dllm_plugins.errors import OptionError
 from dllm_plugins.reading import read_object
 from dllm_plugins.whole_files import beside
+
+#: One of several files of weights; a save that was killed may have left some that no index names.
+_SHARD = re.compile(r"model(-[0-9a-f]{8})?-\d{5}-of-\d{5}\.safetensors")
 
 
 @contextmanager
@@ -38,7 +42,7 @@ def aside(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _put(part: Path, place: Path) -> None:
-    before = _weights(place)
+    before = _weights(place) | {path.name for path in place.iterdir() if _SHARD.fullmatch(path.name)}
     chosen = _own_names(part, place)
     for name in [*chosen, INDEX if (part / INDEX).exists() else SINGLE]:
         if (part / name).exists():

@@ -25,6 +25,7 @@ from dllm_transformers import pipelines
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import config_class
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
+from dllm_transformers.tri_mode import TriModeConfig
 
 #: Model cards use any of these for diffusion models.
 _AUTO = (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM)
@@ -80,8 +81,8 @@ def register() -> None:
     """Done when `dllm_transformers` is imported."""
     modeling.register()
     others = [getattr(modeling_auto, name) for name in _OTHER if hasattr(modeling_auto, name)]
-    AutoModel.register(modeling.TriModeConfig, modeling.TriModeForCausalLM, exist_ok=True)
-    _refuse(modeling.TriModeConfig, [AutoModelForMaskedLM, *others])
+    AutoModel.register(TriModeConfig, modeling.TriModeForCausalLM, exist_ok=True)
+    _refuse(TriModeConfig, [AutoModelForMaskedLM, *others])
     pipelines.register()
     AutoModelForCausalLM.register(DiffusionConfig, DiffusionModelForCausalLM, exist_ok=True)
     for model_type in own_model_types():
