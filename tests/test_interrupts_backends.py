@@ -85,7 +85,7 @@ def streamed(tmp_path: Path) -> Iterator[Backend]:
             made.pop().close()
         fields: dict[str, Any] = {
             "modes": ("ar", "diffusion"),
-            "strategies": {"ar": "nemotron_ar", "diffusion": "sdar"},
+            "samplers": {"ar": "nemotron_ar", "diffusion": "sdar"},
         }
         made.append(LlamaCppDenoiser(GgufModel(both.path), running.spec(**fields), "F32"))
         return Model("tiny", made[0], Letters())

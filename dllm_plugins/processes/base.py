@@ -12,7 +12,7 @@ class NoiseProcess(Protocol):
 
     @property
     def name(self) -> str:
-        """What strategies ask for."""
+        """What modes ask for."""
 
     def noised(
         self, count: int, spec: ModelSpec, noise: RowNoise | None = None, key: Key | None = None

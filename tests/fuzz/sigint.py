@@ -65,7 +65,7 @@ class Modes:
     """One model with every mode there is, and what each says alone."""
 
     def __init__(self) -> None:
-        self.model = random_model(*sorted(plugins.strategies()))
+        self.model = random_model(*sorted(plugins.modes()))
         self.shared = SharedModel(self.model)
         self.known: dict[tuple[str, int], Tokens] = {}
         self.seconds: dict[str, float] = {}
