@@ -42,7 +42,7 @@ def stored(case: str) -> tuple[Storage, dict[str, Tensor], Tensor]:
     return Storage(settings["quant_method"], settings, "config.json"), given, tensors["=weight"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sorted(CASES))
 @pytest.mark.parametrize("step", [5, 1024])
 def test_as_its_own_project(case: str, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left over but plain weights; whole, a few rows at a time, or any rows of it."""
