@@ -53,8 +53,14 @@ def way(request: pytest.FixtureRequest, tiny: Model) -> tuple[str, Model]:
 
 
 def requests(mode: str, model: Model, temperature: float, **options: Any) -> list[Request]:
-    """Unequal prompts and budgets; nothing ends an answer."""
+    """Unequal prompts and budgets; nothing ends an answer.
+
+    :param options: `steps` are those of a block.
+    """
     spec = model.denoiser.spec
+    if mode == "llada" and "steps" in options:
+        # Which counts those of the whole answer: two blocks.
+        options["steps"] *= 2
     ids = [token for token in range(20, spec.vocabulary) if token not in (*spec.stop_ids, spec.mask_id)]
     return [
         Request(
