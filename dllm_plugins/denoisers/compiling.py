@@ -34,8 +34,6 @@ def wants_compiled(options: LoadOptions, device: torch.device, native: type[Any]
     :param native: transformers' class. Compiled, DiffusionGemma decoded other tokens in float32.
     :raises OptionError: for options that exclude it, and where there is no compiler for a CPU.
     """
-    if not isinstance(options.compile, bool):
-        raise OptionError(said("{compile}={!r} is unknown; use True or False", options.compile))
     if not options.compile:
         return False
     if options.backend not in ("auto", "torch"):

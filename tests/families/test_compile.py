@@ -83,7 +83,7 @@ def test_off_unless_asked_for() -> None:
         ({"backend": "kernels"}, r"leave backend='kernels' or compile out"),
         ({"weights": "int8"}, r"leave weights='int8' or compile out"),
         ({"device": "auto", "device_map": "auto"}, r"leave device_map='auto' or compile out"),
-        ({"compile": "yes"}, r"compile='yes' is unknown; use True or False"),
+        ({"compile": "yes"}, r"compile='yes': give True or False"),
     ],
 )
 def test_refused_with_the_remedy(options: dict[str, Any], message: str) -> None:
