@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.decoding.program import Answer
@@ -33,21 +32,10 @@ from dllm_plugins.rules.at_work import choose_rule
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.samplers.ar import frontier
 from dllm_plugins.samplers.base import Sampler
-from dllm_plugins.samplers.base import Settings
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.samplers.opened import Opened
+from dllm_plugins.samplers.ruled import CommitSettings
 from dllm_plugins.samplers.steps import Counts
-
-
-class BlockDiffusionSettings(Settings):
-    """Options of block diffusion; defaults are the rules' own."""
-
-    block_length: int | None = Field(None, description="open positions denoised together")
-    rule: str | None = Field(None, description="commit rule")
-    steps: int | None = Field(None, description="passes a block is spread over (rule quota)")
-    threshold: float | None = Field(None, description="probability that settles (rule threshold)")
-    factor: float | None = Field(None, description="larger settles more a pass (rule factor)")
-    rule_options: dict[str, Any] | None = Field(None, description="parameters of the commit rule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +194,7 @@ def start(
     rules: Mapping[str, CommitRule],
     process: NoiseProcess,
     canvas: Canvas,
-    settings: BlockDiffusionSettings,
+    settings: CommitSettings,
     spec: ModelSpec,
 ) -> Program:
     """Pass after pass; the window slides over the answer."""
@@ -227,7 +215,7 @@ def sampler(rules: Mapping[str, CommitRule], process: NoiseProcess) -> Sampler:
         name="diffusion",
         summary="blocks behind an exactly cached prefix, any commit rule, the frontier by a clean row",
         source="the geometry is ours: docs/default-model.md; the rules name theirs",
-        settings=BlockDiffusionSettings,
+        settings=CommitSettings,
         start=partial(start, rules, process),
         counts=Counts.BLOCK,
         refuse=partial(check_rules, rules, {}),

@@ -29,8 +29,8 @@ PATIENCE = 4
 Confidence = Callable[[Tensor, Tensor], Tensor]
 
 
-class RuledSettings(Settings):
-    """Options of every sampler that asks rules what to settle; defaults are the rules' own."""
+class CommitSettings(Settings):
+    """Options of every sampler that asks a rule what to settle; defaults are the rule's own."""
 
     block_length: int | None = Field(None, description="positions denoised together")
     rule: str | None = Field(None, description="commit rule")
@@ -40,6 +40,11 @@ class RuledSettings(Settings):
     threshold: float | None = Field(None, description="probability that settles (rule threshold)")
     factor: float | None = Field(None, description="larger settles more a pass (rule factor)")
     rule_options: dict[str, Any] | None = Field(None, description="parameters of the commit rule")
+
+
+class RuledSettings(CommitSettings):
+    """Those of samplers that can take tokens back, too."""
+
     revoke: str | None = Field(None, description="revocation rule")
     revoke_options: dict[str, Any] | None = Field(None, description="parameters of the revocation rule")
 
