@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.checkpoint import Checkpoint
+from dllm_plugins.denoisers.visibility import additive
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.spec import block_length as own_block_length
@@ -45,12 +46,6 @@ def visible(layout: Layout, real: Tensor, positions: Tensor, block_length: int, 
         assert layout.attention in BOTH_WAYS, layout.attention
     itself = torch.eye(length, dtype=torch.bool, device=real.device)
     return (seen & real[:, None, :]) | itself
-
-
-def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """As the classes of transformers take it: [batch, 1, length, length]."""
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
 def whole_sequence(

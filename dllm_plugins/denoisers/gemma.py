@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dllm_plugins.caches.gemma import WindowedCache
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.gemma_cache import WindowedCache
 from dllm_plugins.denoisers.native import NativeDenoiser
-from dllm_plugins.denoisers.native import visible
+from dllm_plugins.denoisers.visibility import additive
+from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
 from dllm_plugins.said import said
 
@@ -114,7 +115,4 @@ class GemmaDenoiser(NativeDenoiser):
         return torch.tensor([list(numbers)], device=self._body.get_input_embeddings().weight.device)
 
     def _mask(self, seen: Tensor) -> Tensor:
-        """As the class adds it to its scores: [1, 1, tokens, keys]."""
-        device, dtype = self._body.get_input_embeddings().weight.device, self.model.dtype
-        mask = torch.zeros(1, 1, *seen.shape, dtype=dtype, device=device)
-        return mask.masked_fill_(~seen.to(device), torch.finfo(dtype).min)
+        return additive(seen[None], self.model.dtype, self._body.get_input_embeddings().weight.device)

@@ -22,10 +22,10 @@ from dllm_kernels.dispatch import kernel
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.native import linked
-from dllm_plugins.denoisers.native import visible
 from dllm_plugins.denoisers.rows import Rows
 from dllm_plugins.denoisers.rows import wanted_of
+from dllm_plugins.denoisers.visibility import linked
+from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Said

@@ -26,7 +26,7 @@ from dllm_plugins.denoisers.llama_running import Running
 from dllm_plugins.denoisers.llama_sharing import LOSSLESS
 from dllm_plugins.denoisers.llama_sharing import company_changes_nothing
 from dllm_plugins.denoisers.llama_sharing import fewest_of_equal_bits
-from dllm_plugins.denoisers.native import linked
+from dllm_plugins.denoisers.visibility import linked
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
 from dllm_plugins.gguf.batch import Run

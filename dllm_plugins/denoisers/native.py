@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dllm_plugins.caches.native import NativeCache
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.experts import quicken
+from dllm_plugins.denoisers.native_cache import NativeCache
 from dllm_plugins.denoisers.rows import Rows
 from dllm_plugins.denoisers.rows import wanted_of
+from dllm_plugins.denoisers.visibility import additive
+from dllm_plugins.denoisers.visibility import linked
+from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
 from dllm_plugins.said import said
 
@@ -89,10 +92,8 @@ class NativeDenoiser(Rows[NativeCache]):
             return self._body(input_ids=tokens).last_hidden_state[0], None
         positions = torch.tensor([[place for segment in call for place in segment.positions]], device=device)
         kept = self._rows[call[0].row]
-        seen = visible(call, len(kept))
         # transformers passes a mask of four dimensions on as it is.
-        mask = torch.zeros(1, 1, *seen.shape, dtype=self.model.dtype, device=device)
-        mask.masked_fill_(~seen.to(device), torch.finfo(self.model.dtype).min)
+        mask = additive(visible(call, len(kept))[None], self.model.dtype, device)
         cache = kept.opened()
         hidden: Tensor = self._body(
             input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=True, **{self._cache_name: cache}
@@ -116,38 +117,3 @@ class NativeDenoiser(Rows[NativeCache]):
     def draft_logits(self, hidden: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same: there is no shortlist."""
         return self.logits(hidden), None
-
-
-def linked(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Segments that are forwarded together: one, and those that look at it."""
-    calls: list[list[Segment]] = []
-    for segment in segments:
-        if segment.behind:
-            calls[-1].append(segment)
-        else:
-            calls.append([segment])
-    return calls
-
-
-def visible(call: Sequence[Segment], kept: int) -> Tensor:
-    """Which keys each token of a call sees: bool [tokens, kept + tokens]."""
-    begins = [0]
-    for segment in call:
-        begins.append(begins[-1] + len(segment.tokens))
-    seen = torch.zeros(begins[-1], kept + begins[-1], dtype=torch.bool)
-    seen[:, :kept] = True
-    for segment, begin in zip(call, begins, strict=False):
-        length = len(segment.tokens)
-        rows, own = slice(begin, begin + length), slice(kept + begin, kept + begin + length)
-        if segment.groups is not None:
-            groups = torch.tensor(list(segment.groups))
-            seen[rows, own] = groups[None, :] <= groups[:, None]
-        else:
-            inside = torch.ones(length, length, dtype=torch.bool)
-            seen[rows, own] = inside.tril() if segment.causal else inside
-        for index, count in segment.behind:
-            seen[rows, kept + begins[index] : kept + begins[index] + count] = True
-        for token, place in enumerate(segment.apart or ()):
-            if place >= 0:
-                seen[begin + token, kept + begins[segment.behind[-1][0]] + place] = False
-    return seen

@@ -11,7 +11,6 @@ from dllm_plugins.conformance.check import Models
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.native import NativeDenoiser
-from dllm_plugins.denoisers.native import visible
 
 from .golden_data import case_folders
 
@@ -101,18 +100,3 @@ def test_held_keys_are_those_of_the_pass(case: Case) -> None:
     denoiser.release(row)
     (alone,) = logits(denoiser, [segment(row, tokens, block, False)])
     assert not torch.allclose(alone, part, atol=1e-3)
-
-
-def test_who_sees_whom() -> None:
-    """Two kept keys, a segment in two groups, and a causal one behind its first three tokens."""
-    first = Segment(1, [5, 6, 7, 8], range(4), groups=[0, 0, 1, 1])
-    second = Segment(1, [9, 10], [4, 5], behind=((0, 3),))
-    expected = [
-        [1, 1, 1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 1, 0, 1, 0],
-        [1, 1, 1, 1, 1, 0, 1, 1],
-    ]
-    assert visible([first, second], 2).int().tolist() == expected

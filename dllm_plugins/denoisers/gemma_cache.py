@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dllm_plugins.caches.native import Layers
-from dllm_plugins.caches.native import NativeCache
-from dllm_plugins.caches.native import as_cache
+from dllm_plugins.denoisers.native_cache import Layers
+from dllm_plugins.denoisers.native_cache import NativeCache
+from dllm_plugins.denoisers.native_cache import as_cache
 
 
 class WindowedCache(NativeCache):
