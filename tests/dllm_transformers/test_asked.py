@@ -19,7 +19,7 @@ from dllm_transformers import DiffusionModelForCausalLM
 from dllm_transformers.asked import option_names
 from dllm_transformers.options import HONOURED
 
-from ..samplers.tiny_gemma import save_gemma
+from ..modes.tiny_gemma import save_gemma
 
 #: transformers types its overloads too narrowly for models of registered classes.
 text_generation: Any = pipeline

@@ -27,7 +27,7 @@ from dllm_transformers import PrefixCache
 from dllm_transformers import placing
 from dllm_transformers import saving
 
-from ..injecting import Injector
+from ..engine.injecting import Injector
 from .checkpoints import CASES
 from .checkpoints import NEEDED
 from .checkpoints import change

@@ -17,8 +17,8 @@ from transformers.utils.chat_template_utils import Chat
 from dllm_plugins.errors import RequestError
 from dllm_transformers import block_diffusion
 
-from ..test_spelled import LETTERS
-from ..test_spelled import dressed
+from ..text.test_spelled import LETTERS
+from ..text.test_spelled import dressed
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
 text_generation: Any = pipeline

@@ -29,7 +29,7 @@ from dllm_plugins import plugins
 from dllm_plugins.errors import PassError
 from dllm_plugins.sharing import SharedModel
 
-from ..samplers.tiny_models import random_model
+from ..modes.tiny_models import random_model
 
 Tokens = tuple[int, ...]
 

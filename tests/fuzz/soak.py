@@ -24,7 +24,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins.errors import PassError
 from dllm_plugins.sharing import SharedModel
 
-from ..samplers.tiny_models import random_model
+from ..modes.tiny_models import random_model
 
 MODES = ("ar", "speculative", "diffusion", "llada", "dream", "mdlm", "sdar", "fast_dllm_v2", "rnd1", "wedlm", "remdm")
 #: Options that no mode takes, or that no model can honour.

@@ -22,7 +22,7 @@ from dllm_transformers import DiffusionModelForCausalLM
 from dllm_transformers import export
 from llm_dllm.checkpoints import entry_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLACES = ("dllm_plugins", "adapters", "kernels", "benchmarks", "docs")
 READERS = ("from_pretrained", "from_config", "pipeline")
 #: Of our own, and what hands its caller's arguments on.

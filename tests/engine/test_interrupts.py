@@ -40,8 +40,8 @@ from dllm_plugins.samplers import speculative
 from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.sharing import SharedModel
 
+from ..modes.tiny_models import random_model
 from .injecting import Injector
-from .samplers.tiny_models import random_model
 
 #: Where an interrupt may leave something half done.
 BOOKKEEPING = (engine_module, jobs, sharing, fair, kept, rows, running, answering)

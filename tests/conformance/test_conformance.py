@@ -12,7 +12,7 @@ from dllm_plugins.conformance.check import check_setting
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.conformance.plays import PLAYS
 
-from .golden_data import case_folders
+from ..families.golden_data import case_folders
 
 CASES = {folder.name: Case(folder) for folder in case_folders()}
 SETTINGS = [

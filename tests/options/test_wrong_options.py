@@ -35,7 +35,7 @@ from langchain_dllm.call import LANGCHAIN
 from llm_dllm.dialect import LLM
 from llm_dllm.options import Options
 
-from .dllm_transformers.checkpoints import copy_of
+from ..dllm_transformers.checkpoints import copy_of
 
 DEEP: Any = []
 for _ in range(5000):

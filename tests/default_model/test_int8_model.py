@@ -28,14 +28,14 @@ from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
 
-from .families.golden_data import PART
-from .kernels.decoders import BIASED
-from .kernels.decoders import KINDS
-from .kernels.decoders import SHAPES
-from .kernels.decoders import drawn
-from .kernels.decoders import network
-from .kernels.decoders import row_of
-from .kernels.decoders import run
+from ..families.golden_data import PART
+from ..kernels.decoders import BIASED
+from ..kernels.decoders import KINDS
+from ..kernels.decoders import SHAPES
+from ..kernels.decoders import drawn
+from ..kernels.decoders import network
+from ..kernels.decoders import row_of
+from ..kernels.decoders import run
 
 CONFIG = SamplingConfig(mode="ar", max_new_tokens=4)
 PROMPTS = ([1, 40, 41, 42], [1, 77], [1, *range(30, 60)])

@@ -40,7 +40,7 @@ from dllm_plugins.rules import RuleSettings
 from dllm_plugins.samplers import ar
 from dllm_plugins.samplers.base import Sampler
 
-from .families.golden_data import PART
+from ..families.golden_data import PART
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith("register_")]
 
@@ -151,7 +151,7 @@ def third_party(manager: pluggy.PluginManager) -> ThirdParty:
 
 def test_every_hook_is_documented_and_tested() -> None:
     """docs/plugins.md has a heading for each hook, and the plug-in of these tests implements each."""
-    text = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
     assert HOOKS
     for hook in HOOKS:
         assert f"### `{hook}" in text, hook
@@ -189,7 +189,7 @@ def test_a_third_party_rule_decodes(third_party: ThirdParty, tiny: Model) -> Non
 def page_names() -> dict[str, Any]:
     """What the blocks of docs/plugins.md define."""
     names: dict[str, Any] = {}
-    text = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         exec(block, names)
     return names

@@ -12,7 +12,7 @@ import pytest
 from dllm_plugins.base_model import cache_folder
 from dllm_plugins.base_model import is_ready
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OURS = {"dllm_plugins", "dllm_transformers", "langchain_dllm", "llm_dllm", "dllm_kernels"}
 
 

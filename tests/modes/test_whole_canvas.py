@@ -18,7 +18,7 @@ from dllm_plugins import load_model
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import RequestError
 
-from .golden_data import FOLDER
+from ..families.golden_data import FOLDER
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from dllm_transformers import DiffusionModelForCausalLM
 from langchain_dllm import ChatDLLM
 from llm_dllm.options import Options
 
-from .golden_data import PART
-from .golden_data import case_folders
+from ..families.golden_data import PART
+from ..families.golden_data import case_folders
 
 ROOT = Path(__file__).parents[2]
 LLADA = PART / "llada_dense" / "checkpoint"

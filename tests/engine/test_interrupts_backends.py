@@ -29,12 +29,12 @@ from dllm_plugins.denoisers.kernel import DecoderDenoiser
 from dllm_plugins.errors import PassError
 from dllm_plugins.sharing import SharedModel
 
+from ..kernels.recordings import Recorder
+from ..kernels.test_gpu_decoder import dense
+from ..modes.tiny_models import Letters
+from ..modes.tiny_models import random_model
+from ..modes.tiny_models import spec
 from .injecting import Injector
-from .kernels.recordings import Recorder
-from .kernels.test_gpu_decoder import dense
-from .samplers.tiny_models import Letters
-from .samplers.tiny_models import random_model
-from .samplers.tiny_models import spec
 from .test_interrupts import outcome
 from .test_interrupts import requests
 
@@ -75,8 +75,8 @@ def streamed(tmp_path: Path) -> Iterator[Backend]:
     from dllm_plugins.gguf import streams
     from dllm_plugins.gguf.model import GgufModel
 
-    from .gguf import running
-    from .gguf import tiny
+    from ..gguf import running
+    from ..gguf import tiny
 
     both, made = tiny.tiny(tmp_path, "qwen3"), list[Any]()
 

@@ -15,10 +15,10 @@ from dllm_plugins.conformance.check import translate
 from dllm_plugins.conformance.play import Play
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
-from tests.samplers import shifted
-from tests.samplers.tiny_models import MASK
-from tests.samplers.tiny_models import says
-from tests.samplers.tiny_models import scripted_model
+from tests.modes import shifted
+from tests.modes.tiny_models import MASK
+from tests.modes.tiny_models import says
+from tests.modes.tiny_models import scripted_model
 
 GOLDEN = Path(__file__).parents[1] / "families" / "golden"
 PADDED = {"prompts": [[3], [4, 5]], "input_ids": [[9, 3], [4, 5]]}
