@@ -41,8 +41,9 @@ quick: setup  ## all tests but those that take more than about two seconds: minu
 fuzz: setup  ## damaged files, and many callers at random: DLLM_FUZZ_SECONDS each (120), DLLM_FUZZ_SEED for others
 	DLLM_FUZZ_SECONDS=$${DLLM_FUZZ_SECONDS:-120} $(BIN)/python -m pytest tests/fuzz
 
-lint: $(VENV)/installed  ## ruff
+lint: $(VENV)/installed  ## ruff, and who may import whom
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache > $(VENV)/imports || { cat $(VENV)/imports; exit 1; }
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/installed  ## mypy --strict

@@ -28,8 +28,9 @@ from block_rows import line
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.base_model import require_base
-from dllm_plugins.caches.kept import KeptPrefixes
+from dllm_plugins.default_model.base_model import require_base
+from dllm_plugins.default_model.load import make_spec
+from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.kernel import DecoderDenoiser
@@ -37,8 +38,7 @@ from dllm_plugins.denoisers.kernel import best_decoder
 from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.tri_mode_weights import decoder_weights
 from dllm_plugins.denoisers.weights import load_llama
-from dllm_plugins.families.smollm2 import make_spec
-from dllm_plugins.families.smollm2 import shipped_denoiser
+from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from eager_pass import Eager
 from engine_share import NEVER

@@ -18,8 +18,8 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
-from dllm_plugins.base_model import gguf_path
-from dllm_plugins.base_model import require_base
+from dllm_plugins.default_model.base_model import gguf_path
+from dllm_plugins.default_model.base_model import require_base
 from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from harness import Answer

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers import DynamicCache
 
-from dllm_plugins.base_model import require_base
+from dllm_plugins.default_model.base_model import require_base
 
 
 class Eager:

@@ -13,9 +13,9 @@ from typing import Any
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.caches.kept import KeptPrefixes
-from dllm_plugins.profile import FORWARD
-from dllm_plugins.profile import HEAD
+from dllm_plugins.engine.profile import FORWARD
+from dllm_plugins.engine.profile import HEAD
+from dllm_plugins.kept_prefixes import KeptPrefixes
 
 #: No answer ends before its length.
 NEVER: frozenset[int] = frozenset()
@@ -25,7 +25,7 @@ NEVER: frozenset[int] = frozenset()
 class Parts:
     """Medians over requests of their mean pass.
 
-    :param ms: milliseconds of a pass by part, as in `dllm_plugins.profile`.
+    :param ms: milliseconds of a pass by part, as in `dllm_plugins.engine.profile`.
     :param rows: positions forwarded in a pass.
     """
 

@@ -14,7 +14,7 @@ import click
 import torch
 
 from dllm_plugins import Model
-from dllm_plugins.caches.kept import KeptPrefixes
+from dllm_plugins.kept_prefixes import KeptPrefixes
 from engine_share import Parts
 from engine_share import parts_of
 from growth_plot import draw

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dllm_plugins.base_model import gguf_path
+from dllm_plugins.default_model.base_model import gguf_path
 
 #: llama.cpp's numbers of file types.
 TYPES = {"q4_0": 2, "bf16": 32}

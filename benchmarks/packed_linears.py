@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from dllm_kernels import onednn
-from dllm_plugins.base_model import require_base
+from dllm_plugins.default_model.base_model import require_base
+from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.weights import load_llama
-from dllm_plugins.families.smollm2 import shipped_denoiser
 from passes import seeded
 
 Product = Callable[[], Tensor]

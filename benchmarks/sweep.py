@@ -14,7 +14,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
-from dllm_plugins.samplers.base import Sampler
+from dllm_plugins.modes.base import Sampler
 
 #: Values to try of a parameter, by its name, wherever a rule or a sampler has it.
 KNOBS: dict[str, tuple[Any, ...]] = {

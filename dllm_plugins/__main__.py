@@ -2,8 +2,8 @@
 
 import click
 
-from dllm_plugins.info_command import info
-from dllm_plugins.setup_command import setup
+from dllm_plugins.commands.info import info
+from dllm_plugins.commands.setup import setup
 
 
 @click.group()

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 
-from dllm_plugins.families import smollm2
+from dllm_plugins.default_model import load as default_model
 from dllm_plugins.hookspecs import hookimpl
 from dllm_plugins.models import Adapter
 from dllm_plugins.models import Backend
 from dllm_plugins.models import Family
 from dllm_plugins.models import Preset
+from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.registry import samplers
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.processes.masked import MaskedProcess
 from dllm_plugins.processes.uniform import UniformProcess
@@ -27,14 +29,12 @@ from dllm_plugins.rules import RandomRule
 from dllm_plugins.rules import RevocationRule
 from dllm_plugins.rules import SlowFastRule
 from dllm_plugins.rules import ThresholdRule
-from dllm_plugins.samplers.base import Sampler
-from dllm_plugins.samplers.registry import samplers
 
 
 @hookimpl
 def register_families() -> list[Family]:
     """The tri-mode default."""
-    return [smollm2.FAMILY]
+    return [default_model.FAMILY]
 
 
 @hookimpl
@@ -81,13 +81,13 @@ def register_modes(
 @hookimpl
 def register_denoisers() -> list[Backend]:
     """What computes the default model's passes."""
-    return [smollm2.AUTO, smollm2.KERNELS, smollm2.TORCH, smollm2.LLAMA_CPP]
+    return [default_model.AUTO, default_model.KERNELS, default_model.TORCH, default_model.LLAMA_CPP]
 
 
 @hookimpl
 def register_models() -> list[Preset]:
     """The default model `dllm`."""
-    return [smollm2.DEFAULT]
+    return [default_model.DEFAULT]
 
 
 @hookimpl

@@ -7,10 +7,10 @@ from typing import Self
 from pydantic import Field
 from pydantic import field_validator
 
-from dllm_plugins.checked import Checked
 from dllm_plugins.errors import OptionError
-from dllm_plugins.said import Option
-from dllm_plugins.said import said
+from dllm_plugins.messages import Option
+from dllm_plugins.messages import said
+from dllm_plugins.options.checked import Checked
 
 LARGEST_SEED = 2**63 - 1
 

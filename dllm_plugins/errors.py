@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dllm_plugins.said import PLAIN
-from dllm_plugins.said import Dialect
-from dllm_plugins.said import Said
+from dllm_plugins.messages import PLAIN
+from dllm_plugins.messages import Dialect
+from dllm_plugins.messages import Said
 
 
 class DllmError(Exception):
     """Base class of everything this package raises on purpose.
 
-    Its message is a text, or a :class:`~dllm_plugins.said.Said` that hosts tell in their own words.
+    Its message is a text, or a :class:`~dllm_plugins.messages.Said` that hosts tell in their own words.
     """
 
     dialect: Dialect = PLAIN

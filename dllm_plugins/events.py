@@ -28,7 +28,7 @@ class Usage:
     stop string and thrown-away canvas tokens are not counted. `canvas_tokens` are all
     the tokens that were settled. `passes` counts every forward in which the row took
     part, by kind; `rows` are all the positions forwarded in them. `parts`, with `stats`, are
-    seconds of those passes by part (:data:`dllm_plugins.profile.PARTS`), each pass's in full
+    seconds of those passes by part (:data:`dllm_plugins.engine.profile.PARTS`), each pass's in full
     however many rows shared it; what lies between passes belongs to no part.
     """
 

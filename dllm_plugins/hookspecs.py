@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from dllm_plugins.models import Backend
     from dllm_plugins.models import Family
     from dllm_plugins.models import Preset
+    from dllm_plugins.modes.base import Sampler
     from dllm_plugins.processes.base import NoiseProcess
     from dllm_plugins.rules.base import CommitRule
     from dllm_plugins.rules.base import RevocationRule
-    from dllm_plugins.samplers.base import Sampler
 
 hookspec = pluggy.HookspecMarker("dllm_plugins")
 hookimpl = pluggy.HookimplMarker("dllm_plugins")

@@ -14,17 +14,17 @@ from typing import get_args
 from typing import get_origin
 
 from dllm_plugins import plugins
-from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
 from dllm_plugins.errors import RequestError
-from dllm_plugins.quietly import quiet_transformers
-from dllm_plugins.said import Option
-from dllm_plugins.said import said
-from dllm_plugins.said import shown
-from dllm_plugins.unknown import unknown_option
+from dllm_plugins.files.quietly import quiet_transformers
+from dllm_plugins.kept_prefixes import KeptPrefixes
+from dllm_plugins.messages import Option
+from dllm_plugins.messages import said
+from dllm_plugins.messages import shown
+from dllm_plugins.options.unknown import unknown_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Model:
         :raises RequestError: if there are no messages or the last one is empty, if the chat template refuses them, or
             if they spell a control token that cannot be written as text.
         """
-        from dllm_plugins import chats
+        from dllm_plugins.text import chats
 
         last = messages[-1].get("content") if messages else None
         if not messages or (isinstance(last, str) and not last.strip()):
@@ -135,7 +135,7 @@ class Model:
         :param special: put around it what the tokenizer puts around texts, such as a token that begins them.
         :raises RequestError: if it is no text, or spells a control token that cannot be written as text.
         """
-        from dllm_plugins import chats
+        from dllm_plugins.text import chats
 
         return chats.encode_text(self.tokenizer, text, self._control, special)
 
@@ -250,5 +250,5 @@ def _found(name: str) -> Preset:
     name, presets = str(name), plugins.presets()
     if name in presets or not (is_gguf(name) or "/" in name or Path(name).is_dir()):
         return plugins.find("model", name, presets)
-    loader = import_module(f"dllm_plugins.{'gguf.load' if is_gguf(name) else 'families.hub'}")
+    loader = import_module(f"dllm_plugins.{'llama_cpp.load' if is_gguf(name) else 'families.hub'}")
     return Preset(name, "a checkpoint", partial(loader.load, name), partial(loader.auto, name))

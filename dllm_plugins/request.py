@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 
-from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.noise import RowNoise
 
 

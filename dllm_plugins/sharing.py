@@ -27,19 +27,19 @@ from weakref import WeakKeyDictionary
 from weakref import WeakValueDictionary
 from weakref import ref
 
-from dllm_plugins.caches.kept import KeptPrefixes
+from dllm_plugins.decoding.failing import or_raise
 from dllm_plugins.errors import PassError
 from dllm_plugins.events import Event
 from dllm_plugins.events import Failure
 from dllm_plugins.events import Finish
-from dllm_plugins.failing import or_raise
 from dllm_plugins.fair import FairLock
 from dllm_plugins.fair import Ticket
+from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
-from dllm_plugins.text import decoded
+from dllm_plugins.text.answer import decoded
 
 
 @dataclass(eq=False, slots=True)

@@ -21,7 +21,7 @@ from dllm_plugins.families.layouts import IMPOSTORS
 from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.families.layouts import REFUSED
 from dllm_plugins.families.layouts import REFUSED_FAMILIES
-from dllm_plugins.families.originals.table import ORIGINALS
+from dllm_plugins.options.originals.table import ORIGINALS
 from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import RevocationRule
 

@@ -20,7 +20,7 @@ from tokenizers import models
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from dllm_plugins.base_model import is_ready
+from dllm_plugins.default_model.base_model import is_ready
 from dllm_plugins.denoisers.low_rank import FORMAT
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model

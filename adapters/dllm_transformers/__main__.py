@@ -14,7 +14,7 @@ from transformers.cli.transformers import app
 import dllm_transformers
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import calling
-from dllm_plugins.said import Dialect
+from dllm_plugins.messages import Dialect
 
 #: What the command calls export's arguments.
 _HERE = Dialect({"base": "--base", "denoiser": "--denoiser", "dtype": "--dtype"})

@@ -12,9 +12,9 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
-from dllm_plugins.limits import check_numbers
-from dllm_plugins.reading import read_object
-from dllm_plugins.reading import reading
+from dllm_plugins.files.limits import check_numbers
+from dllm_plugins.files.reading import read_object
+from dllm_plugins.files.reading import reading
 
 #: Choices of the class that computes, not of the checkpoint; recipes leave them in their configs.
 IMPLEMENTATION = ("attn_implementation", "experts_implementation")

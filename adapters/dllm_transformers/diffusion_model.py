@@ -14,15 +14,15 @@ from transformers import GenerationMixin
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
-from dllm_plugins.checkpoint import Checkpoint
-from dllm_plugins.checkpoint import load_checkpoint
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.checkpoint import Checkpoint
+from dllm_plugins.families.checkpoint import load_checkpoint
 from dllm_plugins.families.hub import denoiser_of
 from dllm_plugins.families.hub import tokenizer_of
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.files.reading import reading
 from dllm_plugins.models import Model
-from dllm_plugins.reading import reading
 from dllm_transformers import opening
 from dllm_transformers import saving
 from dllm_transformers.diffusion_config import DiffusionConfig

@@ -11,7 +11,7 @@ from transformers import TopPLogitsWarper
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
-from dllm_plugins.samplers.base import Sampler
+from dllm_plugins.modes.base import Sampler
 from dllm_transformers.options import asks_for_nothing
 
 OPTIONS = ("temperature", "top_k", "top_p")

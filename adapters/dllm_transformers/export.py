@@ -7,6 +7,8 @@ from torch import Tensor
 from torch import nn
 from transformers import GenerationConfig
 
+from dllm_plugins.default_model.load import base_place
+from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.denoisers.low_rank import CHAINED
 from dllm_plugins.denoisers.low_rank import DRAFTS
 from dllm_plugins.denoisers.low_rank import RANKED
@@ -21,11 +23,9 @@ from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import load_tokenizer
-from dllm_plugins.families.smollm2 import base_place
-from dllm_plugins.families.smollm2 import shipped_denoiser
-from dllm_plugins.said import said
-from dllm_plugins.whole_files import alone
-from dllm_plugins.whole_files import whole
+from dllm_plugins.files.whole import alone
+from dllm_plugins.files.whole import whole
+from dllm_plugins.messages import said
 from dllm_transformers.modeling import TriModeForCausalLM
 from dllm_transformers.tri_mode import DENOISER_PREFIX
 from dllm_transformers.tri_mode import TriModeConfig

@@ -17,7 +17,7 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
-from dllm_plugins.unknown import unknown_option
+from dllm_plugins.options.unknown import unknown_option
 from dllm_transformers.asked import asked_for
 from dllm_transformers.asked import option_names
 from dllm_transformers.delivery import ending

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
-from dllm_plugins.reading import reading
+from dllm_plugins.files.reading import reading
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import write_custom_generate
 from dllm_transformers.opening import HUB

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from dllm_plugins.checkpoint import Checkpoint
-from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.checkpoint import Checkpoint
+from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.families.spec import modes_of
 from dllm_plugins.families.spec import stop_ids
+from dllm_plugins.files.reading import reading
 from dllm_plugins.models import LoadOptions
-from dllm_plugins.reading import reading
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import refuse_of_forward
 from dllm_transformers.options import HONOURED

@@ -17,7 +17,7 @@ from transformers.generation.stopping_criteria import MaxLengthCriteria
 from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
-from dllm_plugins.said import shown
+from dllm_plugins.messages import shown
 from dllm_transformers.host import REFUSED
 from dllm_transformers.prefix import PrefixCache
 from dllm_transformers.values import check_values

@@ -14,10 +14,10 @@ from transformers import TextGenerationPipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils.chat_template_utils import Chat
 
-from dllm_plugins import chats
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import RequestError
-from dllm_plugins.reading import raised_by_library
+from dllm_plugins.files.reading import raised_by_library
+from dllm_plugins.text import chats
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
 from dllm_transformers.modeling import TriModeForCausalLM
 from dllm_transformers.strategy import block_diffusion

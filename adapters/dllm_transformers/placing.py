@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dllm_plugins.checkpoint import INDEX
-from dllm_plugins.checkpoint import SINGLE
 from dllm_plugins.errors import OptionError
-from dllm_plugins.reading import read_object
-from dllm_plugins.whole_files import beside
+from dllm_plugins.families.checkpoint import INDEX
+from dllm_plugins.families.checkpoint import SINGLE
+from dllm_plugins.files.reading import read_object
+from dllm_plugins.files.whole import beside
 
 #: One of several files of weights; a save that was killed may have left some that no index names.
 _SHARD = re.compile(r"model(-[0-9a-f]{8})?-\d{5}-of-\d{5}\.safetensors")

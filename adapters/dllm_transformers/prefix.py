@@ -3,9 +3,9 @@
 from transformers import Cache
 
 from dllm_plugins import plugins
-from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.errors import OptionError
-from dllm_plugins.samplers.base import Sampler
+from dllm_plugins.kept_prefixes import KeptPrefixes
+from dllm_plugins.modes.base import Sampler
 from dllm_plugins.sharing import SharedModel
 
 #: Enough for a long conversation of a few rows; the least recently used go first.

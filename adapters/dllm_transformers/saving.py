@@ -14,10 +14,10 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from dllm_plugins.checkpoint import Checkpoint
-from dllm_plugins.checkpoint import read_mapped
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.checkpoint import Checkpoint
+from dllm_plugins.families.checkpoint import read_mapped
 from dllm_plugins.families.presets import with_preset
 from dllm_plugins.families.redundant import repeats
 from dllm_plugins.storage import plain_config

@@ -16,8 +16,8 @@ from transformers.generation.streamers import BaseStreamer
 from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
+from dllm_plugins.messages import shown
 from dllm_plugins.request import Request
-from dllm_plugins.said import shown
 from dllm_transformers.asked import option_names
 from dllm_transformers.decode import decode
 from dllm_transformers.delivery import delivery

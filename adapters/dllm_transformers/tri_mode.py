@@ -9,7 +9,6 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers import PreTrainedConfig
 
-from dllm_plugins import limits
 from dllm_plugins.denoisers.low_rank import CHAINED
 from dllm_plugins.denoisers.low_rank import DRAFTS
 from dllm_plugins.denoisers.low_rank import LINEARS
@@ -20,8 +19,9 @@ from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import check_llama
 from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.limits import check_numbers
-from dllm_plugins.reading import reading
+from dllm_plugins.files import limits
+from dllm_plugins.files.limits import check_numbers
+from dllm_plugins.files.reading import reading
 
 MODEL_TYPE = "dllm_tri_mode"
 REMEDY = "export the model again"

@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor
 from transformers import GenerationConfig
 
-from dllm_plugins.checked import Checked
 from dllm_plugins.errors import OptionError
-from dllm_plugins.limits import VOCABULARY
-from dllm_plugins.said import Dialect
-from dllm_plugins.said import shown
+from dllm_plugins.files.limits import VOCABULARY
+from dllm_plugins.messages import Dialect
+from dllm_plugins.messages import shown
+from dllm_plugins.options.checked import Checked
 
 #: What transformers calls the engine's options.
 TRANSFORMERS = Dialect({"stop": "stop_strings"})

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.denoisers.visibility import additive
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.spec import block_length as own_block_length
 

@@ -7,17 +7,17 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from transformers import PreTrainedModel
 
+from dllm_plugins.default_model.load import build_auto
+from dllm_plugins.default_model.load import make_spec
+from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.low_rank import low_rank_from
 from dllm_plugins.denoisers.low_rank import spread
 from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.families.smollm2 import build_auto
-from dllm_plugins.families.smollm2 import make_spec
-from dllm_plugins.families.smollm2 import shipped_denoiser
+from dllm_plugins.messages import shown
 from dllm_plugins.models import Model
-from dllm_plugins.said import shown
 from dllm_plugins.sharing import SharedModel
 from dllm_transformers.tri_mode import DENOISER_PREFIX
 from dllm_transformers.tri_mode import denoiser_tensors

@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from pydantic import ValidationError
 from pydantic import model_validator
 
-from dllm_plugins.checked import Numbers
-from dllm_plugins.checked import explain
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
+from dllm_plugins.options.checked import Numbers
+from dllm_plugins.options.checked import explain
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
 from langchain_dllm.call import CALL

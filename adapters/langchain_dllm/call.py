@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import Field
 
-from dllm_plugins.checked import Checked
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
+from dllm_plugins.messages import Dialect
+from dllm_plugins.messages import shown
 from dllm_plugins.models import LoadOptions
-from dllm_plugins.said import Dialect
-from dllm_plugins.said import shown
-from dllm_plugins.unknown import unknown_option
+from dllm_plugins.options.checked import Checked
+from dllm_plugins.options.unknown import unknown_option
 
 #: What LangChain calls the engine's options.
 LANGCHAIN = Dialect({"max_new_tokens": "max_tokens", "model_name": "model"})

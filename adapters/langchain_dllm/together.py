@@ -15,13 +15,13 @@ from contextvars import ContextVar
 from contextvars import copy_context
 from typing import TypeVar
 
+from dllm_plugins.decoding.failing import caused
+from dllm_plugins.decoding.failing import or_raise
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Event
 from dllm_plugins.events import Failure
 from dllm_plugins.events import Finish
-from dllm_plugins.failing import caused
-from dllm_plugins.failing import or_raise
 from dllm_plugins.request import Request
 from dllm_plugins.sharing import Batch
 from dllm_plugins.sharing import SharedModel

@@ -10,8 +10,8 @@ from typing import Any
 import click
 import llm
 
+from dllm_plugins.commands.setup import setup
 from dllm_plugins.errors import DllmError
-from dllm_plugins.setup_command import setup
 from llm_dllm.bench_command import bench
 from llm_dllm.commands import dllm
 from llm_dllm.gguf_command import gguf

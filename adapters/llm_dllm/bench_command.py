@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import click
 
+from dllm_plugins.commands.terminal import clean_errors
 from dllm_plugins.events import Usage
-from dllm_plugins.terminal import clean_errors
 from llm_dllm.commands import choice_of
 from llm_dllm.commands import config_of
 from llm_dllm.loading import DEFAULT
@@ -43,8 +43,8 @@ def bench(prompt: str, options: tuple[tuple[str, str], ...], model: str, repeat:
 
 def report(found: Sequence[Usage]) -> list[str]:
     """Lines about some answers: the last one's figures, speeds, and the time of all of them by part."""
-    from dllm_plugins.profile import add
-    from dllm_plugins.profile import table
+    from dllm_plugins.engine.profile import add
+    from dllm_plugins.engine.profile import table
 
     speeds = [usage.useful_tokens / usage.seconds for usage in found]
     total: dict[str, float] = {}

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.files import WANTED
 from dllm_plugins.families.files import TokenIds
 from dllm_plugins.families.files import has_tokenizer
@@ -24,13 +24,13 @@ from dllm_plugins.families.layouts import layout_of
 from dllm_plugins.families.presets import PresetChoice
 from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.spec import make_spec
-from dllm_plugins.gguf.load import check_order
-from dllm_plugins.gguf.load import text_of
-from dllm_plugins.gguf.load import with_stored
+from dllm_plugins.files.reading import reading
 from dllm_plugins.gguf.opened import open_gguf
+from dllm_plugins.llama_cpp.load import check_order
+from dllm_plugins.llama_cpp.load import text_of
+from dllm_plugins.llama_cpp.load import with_stored
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import is_gguf
-from dllm_plugins.reading import reading
 from dllm_plugins.storage import check_storage
 from dllm_plugins.storage import storage_of
 from llm_dllm.registry import Entry

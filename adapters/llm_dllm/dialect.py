@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from dllm_plugins.said import Dialect
+from dllm_plugins.messages import Dialect
 
 #: Environment variables that choose what is loaded.
 ENVIRONMENT = {

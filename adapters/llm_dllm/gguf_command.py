@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from dllm_plugins.commands.terminal import clean_errors
+from dllm_plugins.commands.terminal import shown
 from dllm_plugins.errors import OptionError
-from dllm_plugins.terminal import clean_errors
-from dllm_plugins.terminal import shown
 from llm_dllm.loading import DEFAULT
 
 #: What the converter reports, for people.
@@ -48,10 +48,10 @@ def gguf(
             raise OptionError(
                 f"{checkpoint!r} is a base and a denoiser, which become files by themselves: set DLLM_BACKEND=llama_cpp"
             )
-        from dllm_plugins.checkpoint import open_checkpoint
+        from dllm_plugins.families.checkpoint import open_checkpoint
         from dllm_plugins.families.files import hub_folder
-        from dllm_plugins.gguf.convert import convert
-        from dllm_plugins.gguf.load import check_order
+        from dllm_plugins.llama_cpp.convert import convert
+        from dllm_plugins.llama_cpp.load import check_order
 
         with shown(STAGES) as report:
             check_order(open_checkpoint(hub_folder(checkpoint), family))

@@ -2,8 +2,8 @@
 
 import click
 
-from dllm_plugins.terminal import clean_errors
-from dllm_plugins.terminal import show
+from dllm_plugins.commands.terminal import clean_errors
+from dllm_plugins.commands.terminal import show
 from llm_dllm.commands import choice_of
 from llm_dllm.dialect import ENVIRONMENT
 from llm_dllm.loading import DEFAULT
@@ -15,7 +15,7 @@ from llm_dllm.registry import registry_file
 def info(model: str) -> None:
     """What would be loaded, what computes it and why, what would be faster, and the modes there are."""
     with clean_errors():
-        from dllm_plugins.info_command import about
+        from dllm_plugins.commands.info import about
 
         choice = choice_of(model)
         lines = about(choice.place, choice.load_options())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.said import said
+from dllm_plugins.messages import said
 from llm_dllm.dialect import ENVIRONMENT
 from llm_dllm.dialect import FLAGS
 from llm_dllm.registry import Entry

@@ -14,7 +14,7 @@ from pathlib import Path
 import llm
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.reading import read_json
+from dllm_plugins.files.reading import read_json
 
 SUFFIX = ".gguf"
 #: Arguments that go on with a conversation, whose model the log names.

@@ -9,11 +9,11 @@ from pydantic import Field
 from pydantic import ValidationError
 from pydantic import field_validator
 
-from dllm_plugins.checked import Numbers
-from dllm_plugins.checked import explain
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.config import value_range
 from dllm_plugins.errors import OptionError
+from dllm_plugins.options.checked import Numbers
+from dllm_plugins.options.checked import explain
 from llm_dllm.dialect import LLM
 
 #: What holds where an option is left out and SamplingConfig has no value for it.

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.whole_files import beside
+from dllm_plugins.files.whole import beside
 
 
 class Facts(BaseModel):

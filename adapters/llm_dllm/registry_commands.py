@@ -9,9 +9,9 @@ from typing import Any
 import click
 import llm
 
-from dllm_plugins import base_model
+from dllm_plugins.commands.terminal import clean_errors
+from dllm_plugins.default_model import base_model
 from dllm_plugins.errors import OptionError
-from dllm_plugins.terminal import clean_errors
 from llm_dllm import registry
 from llm_dllm.loading import DEFAULT
 from llm_dllm.named_files import SUFFIX
@@ -102,8 +102,8 @@ def _show(title: str, lines: Mapping[str, Any]) -> None:
 
 def _default_lines() -> dict[str, str]:
     """The default model under the names that checkpoints have."""
-    from dllm_plugins.families.smollm2 import MODES
-    from dllm_plugins.families.smollm2 import shipped_denoiser
+    from dllm_plugins.default_model.load import MODES
+    from dllm_plugins.default_model.load import shipped_denoiser
     from llm_dllm.checkpoints import weigh
 
     chosen = DEFAULT.load_options()

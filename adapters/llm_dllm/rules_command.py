@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from dllm_plugins.commands.terminal import clean_errors
 from dllm_plugins.config import SamplingConfig
-from dllm_plugins.terminal import clean_errors
 
 _KINDS = {
     "rules": "Commit rules, which say what a pass settles: -o rule NAME",

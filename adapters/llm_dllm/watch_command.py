@@ -6,12 +6,12 @@ import click
 from rich.cells import cell_len
 from rich.console import Console
 
+from dllm_plugins.commands.terminal import clean_errors
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
 from dllm_plugins.events import Usage
-from dllm_plugins.terminal import clean_errors
 from llm_dllm.canvas_view import CanvasView
 from llm_dllm.commands import choice_of
 from llm_dllm.commands import config_of
@@ -45,7 +45,7 @@ def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None,
         click.echo(cut_short(finish.usage), err=True)
     click.echo("\n".join(_figures(finish.usage, console)))
     if finish.usage.parts is not None:
-        from dllm_plugins.profile import table
+        from dllm_plugins.engine.profile import table
 
         click.echo("\n".join(table(finish.usage.parts, finish.usage.total_passes)))
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import click
 import torch
 
-from dllm_plugins.gguf.convert import QUANTS
+from dllm_plugins.llama_cpp.convert import QUANTS
 from gguf_bench.checkpoints import ARCHITECTURES
 from gguf_bench.checkpoints import SHAPES
 from gguf_bench.cli import MISSING

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from dllm_plugins import load_model
-from dllm_plugins.gguf.convert import convert
 from dllm_plugins.gguf.header import read_header
 from dllm_plugins.gguf.relabel import with_memory
+from dllm_plugins.llama_cpp.convert import convert
 from gguf_bench.checkpoints import SHAPES
 from gguf_bench.checkpoints import checkpoint
 from gguf_bench.checkpoints import weights_of

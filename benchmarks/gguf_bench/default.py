@@ -9,7 +9,7 @@ import torch
 from dllm_plugins import Model
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
-from dllm_plugins.base_model import require_base
+from dllm_plugins.default_model.base_model import require_base
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from gguf_bench.checkpoints import weights_of
 from gguf_bench.sides import answered

@@ -24,8 +24,8 @@ from transformers import PreTrainedModel
 
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
-from dllm_plugins.checkpoint import load_checkpoint
-from dllm_plugins.checkpoint import open_checkpoint
+from dllm_plugins.families.checkpoint import load_checkpoint
+from dllm_plugins.families.checkpoint import open_checkpoint
 from peers import models
 from peers.peer import Contest
 from peers.peer import Peer

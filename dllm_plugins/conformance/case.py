@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.reading import read_object
+from dllm_plugins.files.reading import read_object
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from dllm_plugins.caches.kept import common
 from dllm_plugins.conformance.case import Setting
 from dllm_plugins.conformance.play import Play
 from dllm_plugins.conformance.run import Trace
+from dllm_plugins.kept_prefixes import common
 
 Verdict = Literal["REPRODUCED", "CORRECTED", "REFUSED", "MISSED"]
 #: Kinds of the references' passes that only fill a cache; ours do that in passing.

@@ -32,9 +32,9 @@ class Converted:
         """
         key = (family, mask_id)
         if key not in self._made:
-            from dllm_plugins.gguf.convert import convert
             from dllm_plugins.gguf.header import read_header
             from dllm_plugins.gguf.relabel import with_memory
+            from dllm_plugins.llama_cpp.convert import convert
 
             out = self._folder / f"{len(self._made)}.gguf"
             try:

@@ -1,7 +1,7 @@
 """Answers what the programs of several rows ask of one pass.
 
 Logits of N positions over a large vocabulary are built to be reduced to one token and a few
-numbers. A denoiser may do both at once (:class:`~dllm_plugins.unmasking.Unmasks`); where it does
+numbers. A denoiser may do both at once (:class:`~dllm_plugins.denoisers.unmasking.Unmasks`); where it does
 not, or somebody wants the logits themselves, they are built, and
 :func:`~dllm_plugins.prediction.predict` reads them. Both ways draw the same tokens.
 

@@ -7,20 +7,20 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from dllm_plugins.canvas import Row
 from dllm_plugins.decoding.answering import Question
 from dllm_plugins.decoding.answering import answer_all
 from dllm_plugins.decoding.answering import question
+from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.failing import blaming
+from dllm_plugins.decoding.failing import sharing
 from dllm_plugins.decoding.program import LOGITS
 from dllm_plugins.decoding.program import Answer
 from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.failing import blaming
-from dllm_plugins.failing import sharing
-from dllm_plugins.samplers.canvas import Canvas
 
 
 class Running:
@@ -89,8 +89,8 @@ class Running:
 def answer_programs(programs: Sequence[Running], parts: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
     """Answer all that programs ask of a pass, until each wants another one or has ended.
 
-    What a program raises is noted in its row (:func:`~dllm_plugins.failing.blaming`) and ends that row only; what
-    the denoiser raises ends the rows that it was asked for.
+    What a program raises is noted in its row (:func:`~dllm_plugins.decoding.failing.blaming`) and ends that row
+    only; what the denoiser raises ends the rows that it was asked for.
 
     :param parts: per program, per segment of its pass, what :meth:`Denoiser.forward` returned.
     """

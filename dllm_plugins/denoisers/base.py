@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dllm_plugins.said import Said
+from dllm_plugins.messages import Said
 
 
 @dataclass(frozen=True, slots=True)

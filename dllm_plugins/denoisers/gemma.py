@@ -24,7 +24,7 @@ from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.denoisers.visibility import additive
 from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
-from dllm_plugins.said import said
+from dllm_plugins.messages import said
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 

@@ -27,9 +27,9 @@ from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.denoisers.visibility import linked
 from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.messages import said
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Said
-from dllm_plugins.said import said
 
 
 class DecoderDenoiser(Rows[Store]):
@@ -88,7 +88,7 @@ class DecoderDenoiser(Rows[Store]):
         return wanted_of(hidden, segments)
 
     def timings(self) -> dict[str, float]:
-        """See :class:`~dllm_plugins.profile.Timings`; empty where the decoder does not tell."""
+        """See :class:`~dllm_plugins.engine.profile.Timings`; empty where the decoder does not tell."""
         found: dict[str, float] = getattr(self.decoder, "timings", dict)()
         return found
 
@@ -97,7 +97,7 @@ class DecoderDenoiser(Rows[Store]):
         return self.decoder.logits(hidden)
 
     def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Said | None:
-        """See :class:`~dllm_plugins.unmasking.Unmasks`; where the decoder can, and nothing is cut from a draw."""
+        """See :class:`~dllm_plugins.denoisers.unmasking.Unmasks`; where the decoder can and no draw is cut."""
         head = getattr(self.decoder, "unmask", None)
         if head is None or any(draw.top_k is not None or draw.top_p is not None for draw in draws):
             return None

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dllm_plugins import limits
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.said import shown
+from dllm_plugins.files import limits
+from dllm_plugins.messages import shown
 
 ORIGIN = "config.json"
 REMEDY = "use a copy of SmolLM2-135M-Instruct"

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.reading import regular
-from dllm_plugins.said import said
-from dllm_plugins.tensors import compare
-from dllm_plugins.tensors import converted
+from dllm_plugins.files.reading import regular
+from dllm_plugins.messages import said
+from dllm_plugins.storage.tensors import compare
+from dllm_plugins.storage.tensors import converted
 
 FORMAT = "dllm-plugins low-rank denoiser 1"
 SCALE = 2.0

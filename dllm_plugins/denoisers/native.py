@@ -25,7 +25,7 @@ from dllm_plugins.denoisers.visibility import additive
 from dllm_plugins.denoisers.visibility import linked
 from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
-from dllm_plugins.said import said
+from dllm_plugins.messages import said
 
 
 class NativeDenoiser(Rows[NativeCache]):

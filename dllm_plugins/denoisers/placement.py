@@ -12,8 +12,8 @@ from dllm_plugins.denoisers.low_rank import spread
 from dllm_plugins.denoisers.weights import LayerWeights
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.errors import OptionError
-from dllm_plugins.reading import reading
-from dllm_plugins.said import said
+from dllm_plugins.files.reading import reading
+from dllm_plugins.messages import said
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 

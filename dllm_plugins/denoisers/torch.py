@@ -23,7 +23,7 @@ from dllm_plugins.denoisers.rows import Rows
 from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.errors import OptionError
-from dllm_plugins.said import said
+from dllm_plugins.messages import said
 
 
 @dataclass(slots=True)

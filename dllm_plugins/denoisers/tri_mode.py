@@ -25,7 +25,7 @@ from dllm_plugins.denoisers.torch import unit_rms
 from dllm_plugins.denoisers.tri_mode_weights import decoder_weights
 from dllm_plugins.denoisers.weights import LlamaWeights
 from dllm_plugins.errors import OptionError
-from dllm_plugins.said import said
+from dllm_plugins.messages import said
 
 
 class TriModeDenoiser(DecoderDenoiser):

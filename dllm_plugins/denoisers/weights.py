@@ -18,15 +18,15 @@ from torch import Tensor
 from dllm_plugins.denoisers.llama_config import REMEDY
 from dllm_plugins.denoisers.llama_config import numbers_of
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.limits import check_numbers
-from dllm_plugins.reading import read_object
-from dllm_plugins.reading import regular
+from dllm_plugins.files.limits import check_numbers
+from dllm_plugins.files.reading import read_object
+from dllm_plugins.files.reading import regular
 from dllm_plugins.storage import plain_tensors
 from dllm_plugins.storage import storage_of
-from dllm_plugins.tensors import add_file
-from dllm_plugins.tensors import compare
-from dllm_plugins.tensors import converted
-from dllm_plugins.tensors import one_dtype
+from dllm_plugins.storage.tensors import add_file
+from dllm_plugins.storage.tensors import compare
+from dllm_plugins.storage.tensors import converted
+from dllm_plugins.storage.tensors import one_dtype
 
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 

@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from transformers import Qwen2Tokenizer
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.reading import read_object
-from dllm_plugins.reading import reading
-from dllm_plugins.reading import regular
+from dllm_plugins.files.reading import read_object
+from dllm_plugins.files.reading import reading
+from dllm_plugins.files.reading import regular
 
 #: Bytes of a file of a tokenizer; the largest published ones have 40 million.
 MAX_TOKENIZER = 1 << 28

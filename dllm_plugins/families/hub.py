@@ -19,18 +19,18 @@ from dllm_kernels.decoder import shape_of
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import passed_over
-from dllm_plugins.checkpoint import Checkpoint
-from dllm_plugins.checkpoint import load_checkpoint
-from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.denoisers.base import Denoiser
-from dllm_plugins.denoisers.compiling import compile_model
-from dllm_plugins.denoisers.compiling import wants_compiled
 from dllm_plugins.denoisers.gemma import GemmaDenoiser
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.checkpoint import Checkpoint
+from dllm_plugins.families.checkpoint import load_checkpoint
+from dllm_plugins.families.checkpoint import open_checkpoint
+from dllm_plugins.families.compiling import compile_model
+from dllm_plugins.families.compiling import wants_compiled
 from dllm_plugins.families.files import TokenIds
 from dllm_plugins.families.files import has_tokenizer
 from dllm_plugins.families.files import hub_folder
@@ -41,12 +41,12 @@ from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.families.spec import known_modes
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.files.reading import reading
+from dllm_plugins.messages import Option
+from dllm_plugins.messages import said
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
-from dllm_plugins.reading import reading
-from dllm_plugins.said import Option
-from dllm_plugins.said import said
 
 #: Options that only the default model takes.
 FOREIGN = ("base", "denoiser")

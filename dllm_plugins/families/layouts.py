@@ -14,7 +14,7 @@ from dllm_plugins.families import stable_diffcoder
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import hub_name
-from dllm_plugins.said import said
+from dllm_plugins.messages import said
 
 LAYOUTS = {
     layout.name: layout

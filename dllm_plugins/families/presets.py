@@ -8,14 +8,14 @@ import json
 import logging
 from dataclasses import dataclass
 
-from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import hub_name
-from dllm_plugins.reading import is_there
-from dllm_plugins.reading import read_object
-from dllm_plugins.said import said
+from dllm_plugins.files.reading import is_there
+from dllm_plugins.files.reading import read_object
+from dllm_plugins.messages import said
 
 #: Where config.json keeps it.
 KEY = "dllm_preset"

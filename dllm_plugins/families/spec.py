@@ -4,21 +4,21 @@ from typing import Any
 from typing import Literal
 
 from dllm_plugins import plugins
-from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.presets import presets_of
 from dllm_plugins.families.presets import tell
-from dllm_plugins.limits import BLOCK
-from dllm_plugins.limits import VOCABULARY
-from dllm_plugins.limits import whole
+from dllm_plugins.files.limits import BLOCK
+from dllm_plugins.files.limits import VOCABULARY
+from dllm_plugins.files.limits import whole
+from dllm_plugins.files.reading import reading
+from dllm_plugins.messages import said
 from dllm_plugins.models import LoadOptions
-from dllm_plugins.reading import reading
-from dllm_plugins.said import said
 
 #: Where configs say how long a block is.
 BLOCK_KEYS = ("block_size", "bd_size", "wedlm_window_size", "canvas_length")

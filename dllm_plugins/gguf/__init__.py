@@ -1,1 +1,1 @@
-"""GGUF files and llama.cpp: reading, writing, and running them."""
+"""GGUF files: read, written, and seen as checkpoints."""

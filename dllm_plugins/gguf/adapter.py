@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dllm_plugins.base_model import quiet
 from dllm_plugins.denoisers.low_rank import FORMAT
 from dllm_plugins.denoisers.low_rank import SCALE
 from dllm_plugins.denoisers.low_rank import LowRankWeights
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.files.progress import quiet
 from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header

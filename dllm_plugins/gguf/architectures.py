@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.said import said
+from dllm_plugins.families.checkpoint import Checkpoint
+from dllm_plugins.messages import said
 
 Metadata = dict[str, Any]
 

@@ -18,8 +18,8 @@ from gguf import GGMLQuantizationType
 from gguf import GGUFValueType
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.files.reading import regular
 from dllm_plugins.gguf.cursor import Cursor
-from dllm_plugins.reading import regular
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

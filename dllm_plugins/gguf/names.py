@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.architectures import Architecture
-from dllm_plugins.said import said
+from dllm_plugins.messages import said
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _EXPERT = re.compile(r"mlp\.experts\.(\d+)\.(gate|up|down)_proj\.weight")

@@ -6,19 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.families.layouts import layout_of
+from dllm_plugins.files.limits import CONTEXT
+from dllm_plugins.files.limits import check_numbers
+from dllm_plugins.files.limits import whole
+from dllm_plugins.files.reading import parse_json
+from dllm_plugins.files.reading import reading
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
-from dllm_plugins.limits import CONTEXT
-from dllm_plugins.limits import check_numbers
-from dllm_plugins.limits import whole
-from dllm_plugins.reading import parse_json
-from dllm_plugins.reading import reading
-from dllm_plugins.said import said
+from dllm_plugins.messages import said
 
 #: Families whose graph llama.cpp calls by a name of its own.
 FAMILIES = {"dream": "dream", "llada": "llada", "llada-moe": "llada_moe", "rnd1": "rnd1"}

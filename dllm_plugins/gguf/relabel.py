@@ -19,13 +19,13 @@ from typing import BinaryIO
 from gguf import GGMLQuantizationType
 from gguf import GGUFValueType
 
-from dllm_plugins.base_model import cache_folder
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.files.cache import cache_folder
+from dllm_plugins.files.whole import made_once
 from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.copying import PAGE
 from dllm_plugins.gguf.copying import copy_range
 from dllm_plugins.gguf.header import Header
-from dllm_plugins.whole_files import made_once
 
 #: Rows of the shared expert that does nothing, for a graph that always has one.
 _IDLE = 32

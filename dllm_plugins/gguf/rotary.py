@@ -11,7 +11,7 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.architectures import Architecture
 from dllm_plugins.gguf.architectures import Metadata
 from dllm_plugins.gguf.architectures import head_size
-from dllm_plugins.said import said
+from dllm_plugins.messages import said
 
 #: YaRN's speeds in graphs that read none (llama.cpp's src/llama-hparams.h).
 _FAST, _SLOW = 32.0, 1.0

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.files import TokenIds
+from dllm_plugins.files.reading import reading
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.splitting import WHOLE_WORDS
 from dllm_plugins.gguf.splitting import canonical
@@ -22,7 +23,6 @@ from dllm_plugins.gguf.vocabulary import JSON_KEY
 from dllm_plugins.gguf.vocabulary import SETTINGS_KEY
 from dllm_plugins.gguf.vocabulary import SPECIAL
 from dllm_plugins.gguf.vocabulary import TEMPLATE_KEY
-from dllm_plugins.reading import reading
 
 _REMEDY = "convert the original checkpoint with `llm dllm gguf`, which keeps its tokenizer.json"
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5

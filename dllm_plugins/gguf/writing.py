@@ -15,8 +15,8 @@ from gguf import GGUFValueType
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dllm_plugins.base_model import Progress
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.files.progress import Progress
 from dllm_plugins.gguf.architectures import Metadata
 from dllm_plugins.gguf.names import Entry
 

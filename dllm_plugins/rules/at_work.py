@@ -11,6 +11,9 @@ from torch import Tensor
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.program import Answer
 from dllm_plugins.errors import OptionError
+from dllm_plugins.messages import Option
+from dllm_plugins.messages import said
+from dllm_plugins.messages import shown
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.rules.base import CanvasView
 from dllm_plugins.rules.base import CommitRule
@@ -24,9 +27,6 @@ from dllm_plugins.rules.base import wants_logits
 from dllm_plugins.rules.view import Positions
 from dllm_plugins.rules.view import Seen
 from dllm_plugins.rules.view import make_view
-from dllm_plugins.said import Option
-from dllm_plugins.said import said
-from dllm_plugins.said import shown
 
 
 class RulesAtWork:

@@ -12,12 +12,12 @@ from pydantic import ConfigDict
 from pydantic import ValidationError
 from torch import Tensor
 
-from dllm_plugins.checked import Numbers
-from dllm_plugins.checked import explain_nested
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
+from dllm_plugins.messages import shown
 from dllm_plugins.noise import RowNoise
-from dllm_plugins.said import shown
+from dllm_plugins.options.checked import Numbers
+from dllm_plugins.options.checked import explain_nested
 
 _EMPTY = torch.empty(0)
 #: Parameters read lately, by their class and what was given; see :func:`_read`.

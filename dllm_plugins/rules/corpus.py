@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.limits import VOCABULARY
-from dllm_plugins.reading import read_json
-from dllm_plugins.reading import reading
-from dllm_plugins.reading import regular
+from dllm_plugins.files.limits import VOCABULARY
+from dllm_plugins.files.reading import read_json
+from dllm_plugins.files.reading import reading
+from dllm_plugins.files.reading import regular
 
 if TYPE_CHECKING:
     from numpy.lib.npyio import NpzFile

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.said import said
+from dllm_plugins.messages import said
 from dllm_plugins.storage.bitsandbytes import read_bitsandbytes
 from dllm_plugins.storage.compressed import read_compressed
 from dllm_plugins.storage.groups import read_awq

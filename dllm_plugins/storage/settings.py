@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.limits import check_numbers
-from dllm_plugins.reading import is_there
-from dllm_plugins.reading import read_object
-from dllm_plugins.reading import without_keys
-from dllm_plugins.said import said
+from dllm_plugins.files.limits import check_numbers
+from dllm_plugins.files.reading import is_there
+from dllm_plugins.files.reading import read_object
+from dllm_plugins.files.reading import without_keys
+from dllm_plugins.messages import said
 
 #: Where config.json says it: transformers and most tools, old compressed-tensors, MLX.
 KEYS = ("quantization_config", "compression_config", "quantization")

@@ -5,16 +5,16 @@ from pathlib import Path
 import click
 import torch
 
-from dllm_plugins.base_model import require_base
+from dllm_plugins.default_model.base_model import require_base
+from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.errors import DllmError
-from dllm_plugins.families.smollm2 import shipped_denoiser
+from dllm_plugins.files.whole import alone
 from dllm_plugins.training.corpus import make_corpus
 from dllm_plugins.training.corpus import make_held_out
 from dllm_plugins.training.decode import decode_table
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from dllm_plugins.training.train import Recipe
 from dllm_plugins.training.train import Run
-from dllm_plugins.whole_files import alone
 
 DATA = Path(__file__).parent / "data"
 

@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerFast
 
 from dllm_plugins import load_model
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.gguf.convert import convert
 from dllm_plugins.gguf.header import read_header
+from dllm_plugins.llama_cpp.convert import convert
 from gguf_bench import command
 from gguf_bench.checkpoints import ARCHITECTURES
 from gguf_bench.checkpoints import SHAPES

@@ -9,7 +9,7 @@ from block_rows import Setting
 from block_rows import agreement
 from block_rows import line
 from dllm_plugins import Model
-from dllm_plugins.caches.kept import KeptPrefixes
+from dllm_plugins.kept_prefixes import KeptPrefixes
 from engine_share import Parts
 from engine_share import asked
 from engine_share import parts_of

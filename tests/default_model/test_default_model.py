@@ -12,7 +12,7 @@ from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.base_model import require_base
+from dllm_plugins.default_model.base_model import require_base
 from dllm_plugins.sharing import SharedModel
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from transformers.cli.transformers import app
 
 from dllm_plugins import DllmError
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.whole_files import alone
+from dllm_plugins.files.whole import alone
 from dllm_transformers import TriModeConfig
 from dllm_transformers import TriModeForCausalLM
 from dllm_transformers import export

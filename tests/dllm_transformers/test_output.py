@@ -9,7 +9,7 @@ import torch
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from dllm_plugins import DllmError
-from dllm_plugins.profile import PARTS
+from dllm_plugins.engine.profile import PARTS
 from dllm_transformers import PrefixCache
 
 PROMPT = torch.tensor([[5, 9, 77, 120, 33]])

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from llm.cli import cli
 
 from dllm_plugins.__main__ import main
-from dllm_plugins.base_model import is_ready
+from dllm_plugins.default_model.base_model import is_ready
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,7 +13,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins.errors import PassError
 from dllm_plugins.events import Failure
 from dllm_plugins.sharing import SharedModel
-from dllm_plugins.text import AnswerText
+from dllm_plugins.text.answer import AnswerText
 
 
 class PanicException(BaseException):

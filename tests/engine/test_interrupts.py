@@ -20,24 +20,24 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import engine as engine_module
 from dllm_plugins import fair
-from dllm_plugins import jobs
+from dllm_plugins import kept_prefixes as kept
 from dllm_plugins import sharing
-from dllm_plugins.caches import kept
 from dllm_plugins.decoding import answering
 from dllm_plugins.decoding import running
+from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.running import Running
 from dllm_plugins.denoisers import rows
 from dllm_plugins.engine import Engine
+from dllm_plugins.engine import job as jobs
 from dllm_plugins.errors import PassError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Failure
-from dllm_plugins.samplers import ar
-from dllm_plugins.samplers import block_diffusion
-from dllm_plugins.samplers import llada
-from dllm_plugins.samplers import opened
-from dllm_plugins.samplers import ruled
-from dllm_plugins.samplers import speculative
-from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.modes import ar
+from dllm_plugins.modes import block_diffusion
+from dllm_plugins.modes import llada
+from dllm_plugins.modes import opened
+from dllm_plugins.modes import ruled
+from dllm_plugins.modes import speculative
 from dllm_plugins.sharing import SharedModel
 
 from ..modes.tiny_models import random_model

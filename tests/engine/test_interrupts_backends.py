@@ -21,8 +21,8 @@ from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.gpu import GpuDecoder
 from dllm_plugins import Model
 from dllm_plugins import engine as engine_module
+from dllm_plugins import kept_prefixes as kept
 from dllm_plugins import sharing
-from dllm_plugins.caches import kept
 from dllm_plugins.denoisers import kernel
 from dllm_plugins.denoisers import rows
 from dllm_plugins.denoisers.kernel import DecoderDenoiser
@@ -66,14 +66,14 @@ def paged(monkeypatch: pytest.MonkeyPatch) -> Backend:
 @pytest.fixture
 def streamed(tmp_path: Path) -> Iterator[Backend]:
     """llama.cpp, whose context is replaced by a larger one for the second row and the third."""
-    from dllm_plugins.denoisers import llama_rows
-    from dllm_plugins.denoisers import llama_running
-    from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
-    from dllm_plugins.gguf import context
-    from dllm_plugins.gguf import prefix
-    from dllm_plugins.gguf import state
-    from dllm_plugins.gguf import streams
-    from dllm_plugins.gguf.model import GgufModel
+    from dllm_plugins.llama_cpp import context
+    from dllm_plugins.llama_cpp import prefix
+    from dllm_plugins.llama_cpp import rows as llama_rows
+    from dllm_plugins.llama_cpp import running as llama_running
+    from dllm_plugins.llama_cpp import state
+    from dllm_plugins.llama_cpp import streams
+    from dllm_plugins.llama_cpp.denoiser import LlamaCppDenoiser
+    from dllm_plugins.llama_cpp.model import GgufModel
 
     from ..gguf import running
     from ..gguf import tiny

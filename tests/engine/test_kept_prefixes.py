@@ -7,7 +7,7 @@ from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.caches.kept import KeptPrefixes
+from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.sharing import SharedModel
 
 FIRST = [5, 9, 77, 120, 33, 60, 61]

@@ -13,12 +13,12 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.profile import ENGINE
-from dllm_plugins.profile import FORWARD
-from dllm_plugins.profile import HEAD
-from dllm_plugins.profile import PARTS
-from dllm_plugins.profile import Stopwatch
-from dllm_plugins.profile import table
+from dllm_plugins.engine.profile import ENGINE
+from dllm_plugins.engine.profile import FORWARD
+from dllm_plugins.engine.profile import HEAD
+from dllm_plugins.engine.profile import PARTS
+from dllm_plugins.engine.profile import Stopwatch
+from dllm_plugins.engine.profile import table
 
 PROMPT = [9, 8, 7]
 

@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
-from dllm_plugins.checkpoint import load_checkpoint
-from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.checkpoint import load_checkpoint
+from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.layout import name_of
 
 from .golden_data import PART
@@ -178,7 +178,7 @@ def test_families_that_look_like_ordinary_models(llada: Path) -> None:
 
 LOAD = """
 import torch
-from dllm_plugins.checkpoint import load_checkpoint, open_checkpoint
+from dllm_plugins.families.checkpoint import load_checkpoint, open_checkpoint
 
 def load(place):
     return load_checkpoint(open_checkpoint(place), dtype=torch.bfloat16)

@@ -11,10 +11,10 @@ from transformers import DiffusionGemmaForBlockDiffusion
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
-from dllm_plugins.denoisers import compiling
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families import compiling
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 

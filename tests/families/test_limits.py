@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.limits import check_numbers
+from dllm_plugins.files.limits import check_numbers
 
 
 @pytest.mark.parametrize(

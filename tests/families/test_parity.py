@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dllm_plugins.checkpoint import load_checkpoint
-from dllm_plugins.checkpoint import open_checkpoint
+from dllm_plugins.families.checkpoint import load_checkpoint
+from dllm_plugins.families.checkpoint import open_checkpoint
 
 from .golden_data import PART
 from .golden_data import WHOLE

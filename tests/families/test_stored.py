@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dllm_plugins import load_model
-from dllm_plugins.checkpoint import load_checkpoint
-from dllm_plugins.checkpoint import open_checkpoint
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.checkpoint import load_checkpoint
+from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.layout import Config
 
 from .golden_data import PART

@@ -10,9 +10,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -131,11 +132,7 @@ class Soak:
         """The main thread, beside others, with interrupts at random instants."""
         threads = self._start(2)
         for _ in range(4):
-            with _interrupts(self.random):
-                try:
-                    self._one(self.random)
-                except KeyboardInterrupt:
-                    self.counts.interrupted += 1
+            self.counts.interrupted += _interrupted(self.random, partial(self._one, self.random))
         self._join(threads)
 
     def _threads(self) -> None:
@@ -180,20 +177,26 @@ class Soak:
             self.counts.failed += 1
 
 
-@contextlib.contextmanager
-def _interrupts(random: Random) -> Iterator[None]:
-    """A KeyboardInterrupt at some instant of the block, if that is reached before its end."""
+def _interrupted(random: Random, call: Callable[[], None]) -> bool:
+    """Whether a KeyboardInterrupt at some instant reached the call before its end."""
 
     def interrupt(*_: object) -> None:
         if armed:
+            armed.clear()
             raise KeyboardInterrupt
 
     armed = [True]
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005 + random.random() ** 2 / 10)
     try:
-        yield
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + random.random() ** 2 / 10)
+            call()
+        finally:
+            # An interrupt that comes before this line is caught below; there is none behind it.
+            armed.clear()
+    except KeyboardInterrupt:
+        return True
     finally:
-        armed.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    return False

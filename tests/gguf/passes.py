@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dllm_plugins.checkpoint import load_checkpoint
-from dllm_plugins.checkpoint import open_checkpoint
-from dllm_plugins.gguf.library import library
+from dllm_plugins.families.checkpoint import load_checkpoint
+from dllm_plugins.families.checkpoint import open_checkpoint
+from dllm_plugins.llama_cpp.library import library
 
 
 def llama_logits(path: Path, ids: list[int], *, causal: bool) -> tuple[Tensor, bool]:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.llama_cpp import LlamaCppDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
-from dllm_plugins.gguf.model import GgufModel
+from dllm_plugins.llama_cpp.denoiser import LlamaCppDenoiser
+from dllm_plugins.llama_cpp.model import GgufModel
 
 from . import tiny
 

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
+from dllm_plugins.default_model.llama_cpp import base_file
 from dllm_plugins.denoisers.low_rank import SCALE
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
 from dllm_plugins.gguf.adapter import read_adapter
 from dllm_plugins.gguf.adapter import write_adapter
-from dllm_plugins.gguf.batch import Run
-from dllm_plugins.gguf.context import Context
-from dllm_plugins.gguf.convert import convert_base
-from dllm_plugins.gguf.default_model import base_file
 from dllm_plugins.gguf.header import read_header
-from dllm_plugins.gguf.library import library
-from dllm_plugins.gguf.model import GgufModel
-from dllm_plugins.gguf.placed import ARCHITECTURE
-from dllm_plugins.gguf.placed import PlacedModel
 from dllm_plugins.gguf.tensors import read_tensor
+from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.context import Context
+from dllm_plugins.llama_cpp.convert import convert_base
+from dllm_plugins.llama_cpp.library import library
+from dllm_plugins.llama_cpp.model import GgufModel
+from dllm_plugins.llama_cpp.placed import ARCHITECTURE
+from dllm_plugins.llama_cpp.placed import PlacedModel
 
 from . import tri_mode
 

@@ -10,11 +10,11 @@ import torch
 
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.gguf.batch import Run
-from dllm_plugins.gguf.context import Context
-from dllm_plugins.gguf.library import library
-from dllm_plugins.gguf.model import GgufModel
-from dllm_plugins.gguf.size import Size
+from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.context import Context
+from dllm_plugins.llama_cpp.library import library
+from dllm_plugins.llama_cpp.model import GgufModel
+from dllm_plugins.llama_cpp.size import Size
 
 from . import tiny
 
@@ -147,7 +147,7 @@ def test_saved_streams_come_back_in_any_context(model: GgufModel, context: Conte
 def test_an_unknown_layout_of_states_is_refused(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = filled(context, PREFIX)
     context.open()
-    from dllm_plugins.gguf import state
+    from dllm_plugins.llama_cpp import state
 
     read = state.read
     monkeypatch.setattr(state, "read", lambda *args: read(*args)[4:])

@@ -12,9 +12,9 @@ pytest.importorskip("llama_cpp", reason="pip install 'dllm-plugins[gguf]'")
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 
-from dllm_plugins.gguf.convert import convert
-from dllm_plugins.gguf.convert import convert_base
 from dllm_plugins.gguf.header import read_header
+from dllm_plugins.llama_cpp.convert import convert
+from dllm_plugins.llama_cpp.convert import convert_base
 
 from .checkpoints import KINDS
 from .checkpoints import MASK

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save_file
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.gguf.convert import convert
 from dllm_plugins.gguf.header import read_header
+from dllm_plugins.llama_cpp.convert import convert
 
 from .checkpoints import make
 
@@ -57,7 +57,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dllm_plugins.gguf.convert import convert
+from dllm_plugins.llama_cpp.convert import convert
 
 def progress(stage, done, total):
     if stage == sys.argv[3] and done:
@@ -97,7 +97,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 import torch
-from dllm_plugins.gguf.convert import convert
+from dllm_plugins.llama_cpp.convert import convert
 
 def own():
     lines = Path("/proc/self/status").read_text().splitlines()

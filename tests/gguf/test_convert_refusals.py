@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.gguf.convert import convert
+from dllm_plugins.llama_cpp.convert import convert
 
 from .checkpoints import KINDS
 from .checkpoints import YARN

@@ -7,7 +7,7 @@ import pytest
 from dllm_plugins import load_model
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.gguf.convert import convert
+from dllm_plugins.llama_cpp.convert import convert
 from dllm_transformers import DiffusionModelForCausalLM
 
 SDAR = Path(__file__).parents[1] / "families" / "golden" / "sdar" / "checkpoint"

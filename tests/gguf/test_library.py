@@ -9,13 +9,13 @@ import pytest
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import MissingExtraError
 from dllm_plugins.errors import MissingLlamaCppError
-from dllm_plugins.gguf import library as module
-from dllm_plugins.gguf.library import _loaded
-from dllm_plugins.gguf.library import check_functions
-from dllm_plugins.gguf.library import check_version
-from dllm_plugins.gguf.library import complaints
-from dllm_plugins.gguf.library import failed
-from dllm_plugins.gguf.library import library
+from dllm_plugins.llama_cpp import library as module
+from dllm_plugins.llama_cpp.library import _loaded
+from dllm_plugins.llama_cpp.library import check_functions
+from dllm_plugins.llama_cpp.library import check_version
+from dllm_plugins.llama_cpp.library import complaints
+from dllm_plugins.llama_cpp.library import failed
+from dllm_plugins.llama_cpp.library import library
 
 pytest.importorskip("llama_cpp", reason="needs the extra gguf")
 

@@ -11,8 +11,8 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.gguf.batch import Run
-from dllm_plugins.gguf.context import Context
+from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.context import Context
 
 from . import tiny
 from .running import equal

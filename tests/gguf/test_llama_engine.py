@@ -10,8 +10,8 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Finish
-from dllm_plugins.gguf.batch import Run
-from dllm_plugins.gguf.context import Context
+from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.context import Context
 from dllm_plugins.models import Model
 from dllm_plugins.request import Request
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.models import Model
 from dllm_plugins.request import Request
 

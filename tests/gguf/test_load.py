@@ -17,9 +17,9 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.gguf.convert import convert
 from dllm_plugins.gguf.header import read_header
-from dllm_plugins.gguf.load import cache_type
+from dllm_plugins.llama_cpp.convert import convert
+from dllm_plugins.llama_cpp.load import cache_type
 from langchain_dllm import DLLM
 from langchain_dllm import ChatDLLM
 

@@ -8,12 +8,12 @@ import pytest
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.gguf import model as module
-from dllm_plugins.gguf.batch import Run
-from dllm_plugins.gguf.context import Context
-from dllm_plugins.gguf.library import library
-from dllm_plugins.gguf.model import GgufModel
-from dllm_plugins.gguf.size import Size
+from dllm_plugins.llama_cpp import model as module
+from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.context import Context
+from dllm_plugins.llama_cpp.library import library
+from dllm_plugins.llama_cpp.model import GgufModel
+from dllm_plugins.llama_cpp.size import Size
 
 from . import tiny
 

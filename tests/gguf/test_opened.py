@@ -12,10 +12,10 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.spec import make_spec
-from dllm_plugins.gguf.load import auto
-from dllm_plugins.gguf.load import check_options
-from dllm_plugins.gguf.load import with_stored
 from dllm_plugins.gguf.opened import open_gguf
+from dllm_plugins.llama_cpp.load import auto
+from dllm_plugins.llama_cpp.load import check_options
+from dllm_plugins.llama_cpp.load import with_stored
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import auto_backend
 

@@ -13,9 +13,9 @@ from gguf import GGUFReader
 from gguf import GGUFWriter
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.gguf.convert import convert
 from dllm_plugins.gguf.header import read_header
 from dllm_plugins.gguf.relabel import with_memory
+from dllm_plugins.llama_cpp.convert import convert
 
 from .checkpoints import VOCABULARY
 from .checkpoints import make

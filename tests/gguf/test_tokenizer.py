@@ -15,18 +15,18 @@ pytest.importorskip("llama_cpp", reason="pip install 'dllm-plugins[gguf]'")
 
 from gguf import GGUFWriter
 
-from dllm_plugins.base_model import base_folder
-from dllm_plugins.base_model import gguf_path
-from dllm_plugins.base_model import is_ready
+from dllm_plugins.default_model.base_model import base_folder
+from dllm_plugins.default_model.base_model import gguf_path
+from dllm_plugins.default_model.base_model import is_ready
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.files import TokenIds
 from dllm_plugins.families.files import load_tokenizer
-from dllm_plugins.gguf.convert import convert
 from dllm_plugins.gguf.header import read_header
 from dllm_plugins.gguf.splitting import SPLITS
 from dllm_plugins.gguf.splitting import canonical
 from dllm_plugins.gguf.splitting import named
 from dllm_plugins.gguf.splitting import splitter
+from dllm_plugins.llama_cpp.convert import convert
 
 from .checkpoints import make
 from .passes import llama_logits

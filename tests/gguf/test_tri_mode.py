@@ -13,7 +13,7 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.llama_tri_mode import LlamaTriModeDenoiser
+from dllm_plugins.llama_cpp.tri_mode import LlamaTriModeDenoiser
 
 from . import tri_mode
 

@@ -4,7 +4,7 @@ import pytest
 
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.base_model import is_ready
+from dllm_plugins.default_model.base_model import is_ready
 from dllm_plugins.models import load_model
 
 pytest.importorskip("llama_cpp", reason="needs the extra gguf")

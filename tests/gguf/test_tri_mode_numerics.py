@@ -11,8 +11,8 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.llama_tri_mode import LlamaTriModeDenoiser
 from dllm_plugins.errors import OptionError
+from dllm_plugins.llama_cpp.tri_mode import LlamaTriModeDenoiser
 
 from . import tri_mode
 
@@ -77,13 +77,13 @@ def test_where_rows_are_not_invariant_no_lossless_mode_is_served(
 
 def test_the_measurement_sees_a_difference(files: tri_mode.Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without company, single rows differ from several, which is what it is for."""
-    monkeypatch.setattr("dllm_plugins.denoisers.llama_tri_mode._MEASURED", (1, 2, 10))
-    monkeypatch.setattr("dllm_plugins.denoisers.llama_tri_parts._accompanied", _unaccompanied)
+    monkeypatch.setattr("dllm_plugins.llama_cpp.tri_mode._MEASURED", (1, 2, 10))
+    monkeypatch.setattr("dllm_plugins.llama_cpp.tri_parts._accompanied", _unaccompanied)
     assert files.llama(dtype="bfloat16").spec.numerics == "approximate"
 
 
 def _unaccompanied(part: Any, begin: int, tokens: list[int], rotary: Any, wanted: list[int]) -> Any:
-    from dllm_plugins.denoisers.llama_tri_parts import Piece
+    from dllm_plugins.llama_cpp.tri_parts import Piece
 
     return Piece(part, begin, tokens, rotary, tuple(wanted))
 

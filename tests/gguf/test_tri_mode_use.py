@@ -8,11 +8,11 @@ import pytest
 
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.caches.kept import KeptPrefixes
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.llama_tri_mode import LlamaTriModeDenoiser
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.kept_prefixes import KeptPrefixes
+from dllm_plugins.llama_cpp.tri_mode import LlamaTriModeDenoiser
 
 from . import tri_mode
 
@@ -95,7 +95,7 @@ def test_files_are_made_once(tmp_path: Path, tiny_folder: Path, monkeypatch: pyt
     monkeypatch.setenv("DLLM_CACHE", str(tmp_path / "cache"))
     own = tri_mode.write(tmp_path, tiny_folder)
     with monkeypatch.context() as patch:
-        patch.setattr("dllm_plugins.gguf.default_model.write_placed", lambda *_: 1 / 0)
+        patch.setattr("dllm_plugins.default_model.llama_cpp.write_placed", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             own.llama()
     assert not list((tmp_path / "cache" / "gguf").iterdir())

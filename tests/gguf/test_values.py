@@ -13,11 +13,11 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.gguf.convert import convert
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
-from dllm_plugins.gguf.model import GgufModel
 from dllm_plugins.gguf.values import check_values
+from dllm_plugins.llama_cpp.convert import convert
+from dllm_plugins.llama_cpp.model import GgufModel
 
 from . import tiny
 from .checkpoints import KINDS

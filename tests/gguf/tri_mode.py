@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from dllm_plugins.default_model.load import make_spec
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.llama_tri_mode import LlamaTriModeDenoiser
 from dllm_plugins.denoisers.low_rank import FORMAT
 from dllm_plugins.denoisers.low_rank import LowRankWeights
 from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.torch import TorchDenoiser
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import load_llama
-from dllm_plugins.families.smollm2 import make_spec
+from dllm_plugins.llama_cpp.tri_mode import LlamaTriModeDenoiser
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 

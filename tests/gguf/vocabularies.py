@@ -15,12 +15,12 @@ from tokenizers import processors
 from tokenizers import trainers
 from transformers import PreTrainedTokenizerFast
 
-from dllm_plugins.gguf.convert import convert
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
-from dllm_plugins.gguf.library import library
 from dllm_plugins.gguf.splitting import splitter
 from dllm_plugins.gguf.tokenizer import tokenizer_of as found_tokenizer
+from dllm_plugins.llama_cpp.convert import convert
+from dllm_plugins.llama_cpp.library import library
 
 from .checkpoints import make
 

@@ -18,7 +18,7 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from dllm_plugins import DllmError
 from dllm_plugins import Finish
-from dllm_plugins.profile import PARTS
+from dllm_plugins.engine.profile import PARTS
 from langchain_dllm import ChatDLLM
 
 Chat = Callable[..., ChatDLLM]

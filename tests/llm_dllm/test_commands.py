@@ -12,11 +12,12 @@ from rich.console import Console
 from dllm_kernels import build
 from dllm_kernels.compiled import library
 from dllm_plugins import SamplingConfig
-from dllm_plugins import base_model
-from dllm_plugins import setup_command
 from dllm_plugins.__main__ import main
+from dllm_plugins.commands import setup as setup_command
+from dllm_plugins.default_model import base_model
+from dllm_plugins.engine.profile import PARTS
 from dllm_plugins.errors import DownloadError
-from dllm_plugins.profile import PARTS
+from dllm_plugins.files.progress import Progress
 from llm_dllm import watch_command
 
 Run = Callable[..., Result]
@@ -170,7 +171,7 @@ def test_setup_reports_stages(everywhere: Run, monkeypatch: pytest.MonkeyPatch) 
     """Without a terminal one line a stage; `--force` is passed on."""
     forced: list[bool] = []
 
-    def fake(progress: base_model.Progress, force: bool) -> None:
+    def fake(progress: Progress, force: bool) -> None:
         forced.append(force)
         for stage in setup_command.STAGES:
             progress(stage, 1, 2)
@@ -187,7 +188,7 @@ def test_setup_reports_stages(everywhere: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_setup_without_network_is_one_clear_line(everywhere: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of the download reaches the user whole."""
 
-    def fail(progress: base_model.Progress, force: bool) -> None:
+    def fail(progress: Progress, force: bool) -> None:
         raise DownloadError("no network; try again, or use --hub")
 
     monkeypatch.setattr(base_model, "setup", fail)

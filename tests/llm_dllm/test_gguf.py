@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from dllm_plugins.errors import GgufError
-from dllm_plugins.gguf.convert import convert
+from dllm_plugins.llama_cpp.convert import convert
 from llm_dllm import DLLM
 from llm_dllm.named_files import named_files
 from llm_dllm.registry import entries
@@ -89,7 +89,7 @@ def test_add_needs_the_header_only(sdar: Path, run: Run, monkeypatch: pytest.Mon
     def missing() -> None:
         raise GgufError("not asked for")
 
-    monkeypatch.setattr("dllm_plugins.gguf.load.library", missing)
+    monkeypatch.setattr("dllm_plugins.llama_cpp.load.library", missing)
     run("dllm", "add", str(sdar))
     run("dllm", "add", str(sdar), "mine")
     run("dllm", "add", str(sdar), "--name", "other")

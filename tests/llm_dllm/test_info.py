@@ -80,7 +80,7 @@ def test_before_setup_and_without_llama_cpp(run: Run, monkeypatch: pytest.Monkey
 
     monkeypatch.delenv("DLLM_BASE")
     monkeypatch.setenv("DLLM_CACHE", str(tmp_path / "none"))
-    monkeypatch.setattr("dllm_plugins.gguf.load.version", missing)
+    monkeypatch.setattr("dllm_plugins.llama_cpp.load.version", missing)
     shown = run("dllm", "info").stdout
     assert "not known before" in line(shown, "backend")
     assert "python -m dllm_plugins setup" in line(shown, "base")

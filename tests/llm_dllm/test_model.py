@@ -16,8 +16,8 @@ import pytest
 from click.testing import Result
 
 from dllm_plugins import SamplingConfig
+from dllm_plugins.engine.profile import PARTS
 from dllm_plugins.errors import OptionError
-from dllm_plugins.profile import PARTS
 from llm_dllm.loading import loaded_model
 from llm_dllm.named_files import named_places
 from llm_dllm.options import Options

@@ -10,7 +10,7 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.errors import OptionError
-from dllm_plugins.samplers.ids import _IDS
+from dllm_plugins.modes.ids import _IDS
 
 from .tiny_models import VOCABULARY
 from .tiny_models import random_model

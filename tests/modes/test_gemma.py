@@ -19,9 +19,9 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
+from dllm_plugins.modes.diffusion_gemma import entropies
+from dllm_plugins.modes.diffusion_gemma import within_bound
 from dllm_plugins.noise import RowNoise
-from dllm_plugins.samplers.diffusion_gemma import entropies
-from dllm_plugins.samplers.diffusion_gemma import within_bound
 
 from .batches import NEVER
 from .batches import equal_alone

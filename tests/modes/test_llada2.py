@@ -11,10 +11,10 @@ from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families import llada2
+from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.spec import modes_of
 
 from .tiny_models import DELETE

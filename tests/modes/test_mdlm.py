@@ -16,13 +16,13 @@ from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.checkpoint import Checkpoint
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.native import BERT_CHAT
 from dllm_plugins.families.qwen import A2D
 from dllm_plugins.families.spec import modes_of
-from dllm_plugins.samplers.mdlm import share
+from dllm_plugins.modes.mdlm import share
 
 from .tiny_models import EOS
 from .tiny_models import MASK

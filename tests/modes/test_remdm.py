@@ -11,9 +11,9 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Draft
-from dllm_plugins.samplers.remdm import RemdmSettings
-from dllm_plugins.samplers.remdm import shares
-from dllm_plugins.samplers.remdm import steps
+from dllm_plugins.modes.remdm import RemdmSettings
+from dllm_plugins.modes.remdm import shares
+from dllm_plugins.modes.remdm import steps
 
 from .batches import NEVER
 from .batches import equal_alone

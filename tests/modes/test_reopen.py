@@ -3,7 +3,7 @@
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.samplers.canvas import Canvas
+from dllm_plugins.decoding.canvas import Canvas
 
 
 def places_of(canvas: Canvas) -> list[int]:

@@ -10,8 +10,8 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.errors import OptionError
-from dllm_plugins.samplers.saber import revealed
-from dllm_plugins.samplers.saber import taken_back
+from dllm_plugins.modes.saber import revealed
+from dllm_plugins.modes.saber import taken_back
 
 from .tiny_models import MASK
 from .tiny_models import random_model

@@ -14,12 +14,12 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from dllm_plugins.errors import OptionError
-from dllm_plugins.samplers.schedule import adaptive_length
-from dllm_plugins.samplers.schedule import commits_early
-from dllm_plugins.samplers.schedule import confident_end
-from dllm_plugins.samplers.schedule import delimiter_window
-from dllm_plugins.samplers.schedule import mean_gap
-from dllm_plugins.samplers.schedule import suffix_window
+from dllm_plugins.modes.schedule import adaptive_length
+from dllm_plugins.modes.schedule import commits_early
+from dllm_plugins.modes.schedule import confident_end
+from dllm_plugins.modes.schedule import delimiter_window
+from dllm_plugins.modes.schedule import mean_gap
+from dllm_plugins.modes.schedule import suffix_window
 
 from .tiny_models import EOS
 from .tiny_models import MASK

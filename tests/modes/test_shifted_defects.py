@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dllm_plugins.samplers.rnd1 import truncated
+from dllm_plugins.modes.rnd1 import truncated
 
 from .shifted import EOS
 from .shifted import MASK

@@ -16,8 +16,8 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
 from dllm_plugins.models import load_model
-from dllm_plugins.samplers.wino import accepted
-from dllm_plugins.samplers.wino import doubted
+from dllm_plugins.modes.wino import accepted
+from dllm_plugins.modes.wino import doubted
 
 from .tiny_models import MASK
 from .tiny_models import random_model

@@ -19,13 +19,13 @@ from dllm_plugins import load_model
 from dllm_plugins import plugins
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
+from dllm_plugins.messages import Dialect
+from dllm_plugins.messages import Option
+from dllm_plugins.messages import said
 from dllm_plugins.models import LoadOptions
+from dllm_plugins.options.unknown import REASONS
 from dllm_plugins.rules.base import RuleSettings
 from dllm_plugins.rules.base import revocation_parameters
-from dllm_plugins.said import Dialect
-from dllm_plugins.said import Option
-from dllm_plugins.said import said
-from dllm_plugins.unknown import REASONS
 from dllm_transformers import DiffusionModelForCausalLM
 from dllm_transformers.asked import option_names
 from langchain_dllm import DLLM

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dllm_plugins.base_model import cache_folder
-from dllm_plugins.base_model import is_ready
+from dllm_plugins.default_model.base_model import is_ready
+from dllm_plugins.files.cache import cache_folder
 
 ROOT = Path(__file__).parents[2]
 OURS = {"dllm_plugins", "dllm_transformers", "langchain_dllm", "llm_dllm", "dllm_kernels"}

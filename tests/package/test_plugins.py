@@ -32,13 +32,13 @@ from dllm_plugins.models import Family
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Preset
 from dllm_plugins.models import auto_backend
+from dllm_plugins.modes import ar
+from dllm_plugins.modes.base import Sampler
 from dllm_plugins.processes.masked import MaskedProcess
 from dllm_plugins.rules import CanvasView
 from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import RevocationRule
 from dllm_plugins.rules import RuleSettings
-from dllm_plugins.samplers import ar
-from dllm_plugins.samplers.base import Sampler
 
 from ..families.golden_data import PART
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
-from dllm_plugins.canvas import Row
+from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import of_logits
+from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import RowNoise
-from dllm_plugins.samplers.canvas import Canvas
 from dllm_plugins.training.chain import Chain
 
 #: What stands before every answer.

@@ -6,13 +6,13 @@ from itertools import pairwise
 import pytest
 import torch
 
+from dllm_plugins.modes.remdm import RemdmSettings
+from dllm_plugins.modes.remdm import Step
+from dllm_plugins.modes.remdm import steps as remdm_steps
 from dllm_plugins.processes.flow import Flow
 from dllm_plugins.processes.flow import Scheduler
 from dllm_plugins.processes.flow import SchedulerName
 from dllm_plugins.processes.flow import SolverName
-from dllm_plugins.samplers.remdm import RemdmSettings
-from dllm_plugins.samplers.remdm import Step
-from dllm_plugins.samplers.remdm import steps as remdm_steps
 from dllm_plugins.training.chain import Chain
 
 from .flow_kernels import PROMPT

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from dllm_plugins import SamplingConfig
+from dllm_plugins.modes.flow import FlowSettings
+from dllm_plugins.modes.remdm import RemdmSettings
+from dllm_plugins.modes.remdm import steps as remdm_steps
 from dllm_plugins.noise import Purpose
 from dllm_plugins.processes.flow import Flow
 from dllm_plugins.processes.flow import Scheduler
-from dllm_plugins.samplers.flow import FlowSettings
-from dllm_plugins.samplers.remdm import RemdmSettings
-from dllm_plugins.samplers.remdm import steps as remdm_steps
 from dllm_plugins.training.chain import Chain
 from dllm_plugins.training.solvable import solvable_model
 

@@ -9,10 +9,10 @@ import pytest
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.reading import MAX_DEPTH
-from dllm_plugins.reading import read_json
-from dllm_plugins.reading import read_object
-from dllm_plugins.reading import reading
+from dllm_plugins.files.reading import MAX_DEPTH
+from dllm_plugins.files.reading import read_json
+from dllm_plugins.files.reading import read_object
+from dllm_plugins.files.reading import reading
 
 
 def _socket(place: Path) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.whole_files import alone
-from dllm_plugins.whole_files import beside
-from dllm_plugins.whole_files import made_once
-from dllm_plugins.whole_files import whole
+from dllm_plugins.files.whole import alone
+from dllm_plugins.files.whole import beside
+from dllm_plugins.files.whole import made_once
+from dllm_plugins.files.whole import whole
 
 
 def at_once(code: str, *arguments: str, count: int = 8) -> list[subprocess.CompletedProcess[str]]:
@@ -34,7 +34,7 @@ def at_once(code: str, *arguments: str, count: int = 8) -> list[subprocess.Compl
 COUNT = """
 import sys
 from pathlib import Path
-from dllm_plugins.whole_files import beside
+from dllm_plugins.files.whole import beside
 place = Path(sys.argv[1])
 for _ in range(20):
     with beside(place, wait=True) as part:
@@ -54,7 +54,7 @@ def test_no_change_is_lost(tmp_path: Path) -> None:
 MADE = """
 import sys, time
 from pathlib import Path
-from dllm_plugins.whole_files import made_once
+from dllm_plugins.files.whole import made_once
 
 def make(part):
     with (Path(sys.argv[1]) / "log").open("a") as log:
@@ -77,7 +77,7 @@ def test_one_of_several_makes_it_and_all_have_it(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dllm_plugins.whole_files import alone, whole
+from dllm_plugins.files.whole import alone, whole
 place = Path(sys.argv[1])
 with alone(place), whole(place) as part:
     if sys.argv[2] == "folder":

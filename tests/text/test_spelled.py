@@ -18,10 +18,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers import PreTrainedTokenizerFast
 
 from dllm_plugins import Model
-from dllm_plugins.chats import encode_chat
-from dllm_plugins.chats import encode_text
 from dllm_plugins.errors import RequestError
 from dllm_plugins.families.layouts import LAYOUTS
+from dllm_plugins.text.chats import encode_chat
+from dllm_plugins.text.chats import encode_text
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"

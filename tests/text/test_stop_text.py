@@ -16,9 +16,9 @@ from tokenizers import trainers
 from transformers import PreTrainedTokenizerBase
 from transformers import PreTrainedTokenizerFast
 
-from dllm_plugins.base_model import base_folder
+from dllm_plugins.default_model.base_model import base_folder
 from dllm_plugins.families.files import load_tokenizer
-from dllm_plugins.text import AnswerText
+from dllm_plugins.text.answer import AnswerText
 
 TEXT = "日本語 は。 ，，naïve café 👩‍👩‍👧 🇩🇪 e\u0301 مرحبا สวัสดี don't we 've , end . \ufffd x y"
 WORDS = TEXT.split()

@@ -9,9 +9,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from dllm_plugins.errors import RequestError
 from dllm_plugins.families.layouts import LAYOUTS
-from dllm_plugins.template_budget import UNITS
-from dllm_plugins.templates import LARGEST
-from dllm_plugins.templates import render
+from dllm_plugins.text.template_budget import UNITS
+from dllm_plugins.text.templates import LARGEST
+from dllm_plugins.text.templates import render
 
 CHAT = [
     {"role": "system", "content": "Be *brief*; 100% {sure}."},

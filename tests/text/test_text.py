@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from dllm_plugins.text import AnswerText
-from dllm_plugins.text import Tokenizer
-from dllm_plugins.text import longest_held
+from dllm_plugins.text.answer import AnswerText
+from dllm_plugins.text.answer import Tokenizer
+from dllm_plugins.text.answer import longest_held
 
 
 class Bytes:

@@ -7,8 +7,8 @@ from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.case import Setting
 from dllm_plugins.conformance.play import Play
 from dllm_plugins.conformance.play import whole_steps
+from dllm_plugins.modes.stable_diffcoder import DEFAULT_THRESHOLD
 from dllm_plugins.request import Request
-from dllm_plugins.samplers.stable_diffcoder import DEFAULT_THRESHOLD
 
 
 def generate_block(_case: Case, setting: Setting) -> Play:

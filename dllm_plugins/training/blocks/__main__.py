@@ -6,11 +6,11 @@ import click
 import torch
 
 from dllm_plugins.errors import DllmError
+from dllm_plugins.files.whole import alone
 from dllm_plugins.training.blocks.evaluate import print_scores
 from dllm_plugins.training.blocks.evaluate import shipped_model
 from dllm_plugins.training.blocks.recipe import Recipe
 from dllm_plugins.training.blocks.train import Run
-from dllm_plugins.whole_files import alone
 
 
 @click.group()

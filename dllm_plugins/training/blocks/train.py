@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.files.whole import whole
 from dllm_plugins.training.blocks.batches import Batch
 from dllm_plugins.training.blocks.batches import layout
 from dllm_plugins.training.blocks.batches import noised
@@ -20,7 +21,6 @@ from dllm_plugins.training.blocks.puzzles import Puzzles
 from dllm_plugins.training.blocks.puzzles import split
 from dllm_plugins.training.blocks.recipe import Recipe
 from dllm_plugins.training.blocks.recipe import new_model
-from dllm_plugins.whole_files import whole
 
 #: Held-out puzzles come from streams behind those of all steps.
 HELD_OUT_STREAM = 2**31

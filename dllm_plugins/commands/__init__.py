@@ -1,0 +1,1 @@
+"""The commands of `python -m dllm_plugins`, and what commands print."""

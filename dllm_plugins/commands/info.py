@@ -1,0 +1,86 @@
+"""The command `info` of `python -m dllm_plugins`, and what `llm dllm info` says likewise."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from dllm_plugins.commands.terminal import clean_errors
+from dllm_plugins.commands.terminal import show
+from dllm_plugins.default_model import base_model
+from dllm_plugins.errors import DownloadError
+from dllm_plugins.files.cache import cache_folder
+
+DEFAULT = "dllm"
+
+
+@click.command()
+@click.argument("model", default=DEFAULT)
+def info(model: str) -> None:
+    """What would be loaded for MODEL (a name, a folder, a hub id or a GGUF file), and what computes it and why."""
+    with clean_errors():
+        show(about(model, {}))
+
+
+def about(model: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """What `load_model(model, **options)` would do, line by line; no weights are read.
+
+    :raises DllmError: for a model that is unknown or damaged.
+    """
+    lines = _default_lines(options) if model == DEFAULT else {"place": model}
+    cache = {"cache": f"{cache_folder()} (DLLM_CACHE)"}
+    return _versions() | lines | _backend_lines(model, dict(options)) | cache
+
+
+def _versions() -> dict[str, str]:
+    """What is installed of ourselves and of what computes and calls us."""
+    found = []
+    for name in ("dllm-plugins", "torch", "transformers", "llm", "langchain-core"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return {"installed": ", ".join(found)}
+
+
+def _default_lines(options: Mapping[str, Any]) -> dict[str, str]:
+    """Weights and device of the default model."""
+    from dllm_plugins.default_model.load import shipped_denoiser
+    from dllm_plugins.denoisers.placement import best_device
+    from dllm_plugins.denoisers.placement import choose_dtype
+
+    device = best_device(options.get("device", "auto"))
+    dtype = choose_dtype(options.get("dtype", "auto"), device)
+    ready = "ready" if base_model.is_ready() else f"missing: run `{base_model.SETUP}`"
+    return {
+        "base": str(options.get("base") or f"{base_model.base_folder()} ({ready})"),
+        "denoiser": str(options.get("denoiser") or shipped_denoiser()),
+        "device": f"{device}, {str(dtype).removeprefix('torch.')}",
+    }
+
+
+def _backend_lines(model: str, options: dict[str, Any]) -> dict[str, str]:
+    """What computes a model, what would be faster, whether GGUF files can be read, and what it can be asked for."""
+    from dllm_kernels.compiled import library
+    from dllm_plugins.llama_cpp.load import installed
+    from dllm_plugins.models import Chosen
+    from dllm_plugins.models import auto_backend
+
+    asked = options.pop("backend", "auto")
+    try:
+        chosen = auto_backend(model, **options)
+    except DownloadError:
+        missing = library.why_not()
+        faster = () if missing is None else (f"the compiled kernel library, which {missing}",)
+        chosen = Chosen("auto", "not known before the base model is there", faster)
+    backend, reason = (chosen.backend, chosen.reason) if asked == "auto" else (asked, "as asked for")
+    lines = {"backend": f"{backend}: {reason}"}
+    if backend in ("auto", "kernels"):
+        lines["faster"] = "; ".join(chosen.faster) or "nothing: these kernels are the fastest for this machine"
+    lines["llama.cpp"] = installed()
+    if chosen.sampler:
+        lines["sampler"] = chosen.sampler
+    if chosen.modes:
+        lines["modes"] = ", ".join(chosen.modes)
+    return lines

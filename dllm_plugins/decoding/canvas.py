@@ -1,0 +1,121 @@
+"""The canvas a sampler writes on: one row's whole sequence, with the mask id where it is open."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.row import Row
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.prediction import without
+
+
+class Canvas:
+    """Prompt, answer and suffix of one row.
+
+    :param tokens: all of it; open positions hold `mask`.
+    :param prompt: where the answer begins.
+    :param end: the first position the answer may not use.
+    :param shown: where drafts end; None for all of it.
+    :param guesses: what the last pass said at positions that it left open, where a program tells.
+    """
+
+    def __init__(self, row: Row, spec: ModelSpec) -> None:
+        self.row = row
+        self.mask = spec.mask_id
+        self.prompt = row.prompt
+        self.end = row.end
+        self.tokens = [*row.tokens, *row.given]
+        self.tokens += [*[self.mask] * (row.end - len(self.tokens)), *row.suffix]
+        self.shown: int | None = None
+        self.guesses: dict[int, int] = {}
+
+    def open(self, places: Iterable[int]) -> list[int]:
+        """Those of `places` that are open."""
+        return [place for place in places if self.tokens[place] == self.mask]
+
+    def wanting(self, block: range) -> bool:
+        """Whether the answer still has open positions in this block."""
+        return bool(self.open(range(block.start, min(block.stop, self.end))))
+
+    def drawable(self, logits: Tensor) -> Tensor:
+        """Logits [N, V] that never yield the mask id: a position that takes it would stay open for ever."""
+        return without(logits, [self.mask])
+
+    def write(self, place: int, token: int, logits: Tensor | None = None) -> None:
+        """Settle a position, or write over a settled one; `logits` [V] is what the token was drawn from."""
+        assert place >= self.prompt, "the prompt never changes"
+        self.tokens[place] = token
+        if logits is not None:
+            self.row.note(place, logits)
+
+    def cut(self, end: int) -> None:
+        """Nothing stands from `end` on, not even an open position."""
+        del self.tokens[end:]
+
+    def append(self, answer: Answer, count: int) -> None:
+        """The first `count` tokens of an answer stand behind the final text and are final, too."""
+        begin = len(self.row.tokens)
+        self.tokens[begin:] = answer.tokens[:count]
+        if self.row.logits is not None:
+            for index in range(count):
+                self.row.note(begin + index, answer.logits[index])
+        self.release(begin + count)
+
+    def reopen(self, place: int) -> None:
+        """Take a settled token back."""
+        assert len(self.row.tokens) <= place < self.end, "what is final never changes"
+        self.tokens[place] = self.mask
+
+    def release(self, end: int) -> None:
+        """Everything before `end` is final, up to the answer's own end."""
+        final = self.tokens[: min(end, self.end)]
+        assert self.mask not in final[self.prompt :], "a final position is open"
+        self.row.tokens[:] = final
+
+    def release_settled(self) -> None:
+        """Everything before the first open position is final."""
+        end = len(self.row.tokens)
+        while end < self.end and self.tokens[end] != self.mask:
+            end += 1
+        self.release(end)
+
+    def finish(self) -> None:
+        """The answer ends here, whatever its length."""
+        self.row.done = True
+
+    def whole(self, wanted: Sequence[int]) -> Segment:
+        """All of it in one segment that sees itself both ways."""
+        return self.part(range(len(self.tokens)), wanted)
+
+    def part(
+        self,
+        places: Sequence[int],
+        wanted: Sequence[int] = (),
+        *,
+        causal: bool = False,
+        behind: tuple[tuple[int, int], ...] = (),
+        groups: Sequence[int] | None = None,
+    ) -> Segment:
+        """A segment of these positions.
+
+        :param wanted: positions, not indices, whose logits the pass returns.
+        """
+        index = {place: number for number, place in enumerate(places)}
+        return Segment(
+            self.row.handle,
+            [self.tokens[place] for place in places],
+            list(places),
+            noisy=True,
+            causal=causal,
+            behind=behind,
+            wanted=[index[place] for place in wanted],
+            groups=groups,
+        )
+
+    def tentative(self) -> tuple[int | None, ...]:
+        """What stands behind the final tokens, None where open."""
+        behind = self.tokens[len(self.row.tokens) : self.shown]
+        return tuple(None if token == self.mask else token for token in behind)

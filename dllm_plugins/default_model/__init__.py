@@ -1,0 +1,1 @@
+"""The default model: SmolLM2-135M-Instruct with a denoiser of its own, on every backend."""

@@ -1,0 +1,199 @@
+"""The tri-mode default: SmolLM2-135M-Instruct with a gated low-rank denoiser on top.
+
+Clean tokens run the unchanged base, so the prefix cache is exact and mode `ar` *is* the
+base model. The base's shift is kept: a clean row at position p predicts p + 1, an open
+row for position p sits at rotary position p - 1. Facts and figures: docs/default-model.md.
+"""
+
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from dllm_kernels.decoder import KERNEL
+from dllm_kernels.dispatch import choose
+from dllm_kernels.dispatch import passed_over
+from dllm_plugins import plugins
+from dllm_plugins.default_model.base_model import require_base
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.llama_config import ids_of
+from dllm_plugins.denoisers.low_rank import LowRankWeights
+from dllm_plugins.denoisers.low_rank import load_low_rank
+from dllm_plugins.denoisers.placement import best_device
+from dllm_plugins.denoisers.placement import choose_dtype
+from dllm_plugins.denoisers.placement import place
+from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
+from dllm_plugins.denoisers.tri_mode_weights import decoder_shape
+from dllm_plugins.denoisers.weights import LlamaShape
+from dllm_plugins.denoisers.weights import LlamaWeights
+from dllm_plugins.denoisers.weights import load_llama
+from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.errors import OptionError
+from dllm_plugins.families.files import hub_folder
+from dllm_plugins.families.files import load_tokenizer
+from dllm_plugins.families.quantised import check_int8
+from dllm_plugins.families.quantised import wants_int8
+from dllm_plugins.messages import Option
+from dllm_plugins.messages import said
+from dllm_plugins.models import Backend
+from dllm_plugins.models import Chosen
+from dllm_plugins.models import Family
+from dllm_plugins.models import LoadOptions
+from dllm_plugins.models import Model
+from dllm_plugins.models import Preset
+
+NAME = "dllm"
+MODES = ("speculative", "diffusion", "ar")
+BLOCK_LENGTH = 8
+#: Of 1 to 4 the longest whose passes pay on two cores, see docs/default-model.md.
+DRAFT_LENGTH = 2
+
+
+def shipped_denoiser() -> Path:
+    """The denoiser weights that come with this package."""
+    return Path(str(files("dllm_plugins") / "data" / "smollm2-135m-denoiser.safetensors"))
+
+
+def base_place(base: str | Path | None) -> Path:
+    """The folder of the base weights: a folder, a hub id, or None for the one set up.
+
+    :raises DownloadError: if the default was never set up.
+    :raises CheckpointError: if a hub id cannot be resolved.
+    """
+    if base is None:
+        return require_base()
+    return hub_folder(base)
+
+
+def make_spec(base: LlamaWeights, stop_ids: frozenset[int], row_invariant: bool) -> ModelSpec:
+    """What the engine must know of the tri-mode model."""
+    return spec_of(base.shape, stop_ids, row_invariant)
+
+
+def spec_of(shape: LlamaShape, stop_ids: frozenset[int], row_invariant: bool) -> ModelSpec:
+    """The same, by the base's shape."""
+    return ModelSpec(
+        name=NAME,
+        vocabulary=shape.vocabulary,
+        mask_id=shape.vocabulary,
+        context=shape.context,
+        stop_ids=stop_ids,
+        block_length=BLOCK_LENGTH,
+        draft_length=DRAFT_LENGTH,
+        modes=MODES,
+        chain=True,
+        cache="exact",
+        numerics="row-invariant" if row_invariant else "approximate",
+    )
+
+
+def _stop_ids(folder: Path, vocabulary: int) -> frozenset[int]:
+    """End-of-text ids of config.json; a model without any would never stop."""
+    return ids_of(read_config(folder).get("eos_token_id"), vocabulary, "eos_token_id")
+
+
+def load(options: LoadOptions) -> Model:
+    """Load base and denoiser; see :class:`~dllm_plugins.models.LoadOptions`.
+
+    :raises DownloadError: if the default base was never set up.
+    :raises CheckpointError: if a file is missing, damaged or of another model.
+    :raises OptionError: for options of other checkpoints.
+    """
+    for option in ("family", "preset", "mask_id"):
+        if getattr(options, option) is not None:
+            raise OptionError(
+                said("{}={!r} is of no use to {}; leave it out", Option(option), getattr(options, option), NAME)
+            )
+    if options.compile:
+        raise OptionError(
+            said("{compile}={!r} is of no use to {}, which has kernels; leave it out", options.compile, NAME)
+        )
+    backend = plugins.find("backend", options.backend, plugins.backends())
+    folder = base_place(options.base)
+    if backend is LLAMA_CPP:
+        return Model(NAME, build_llama_cpp(folder, options), load_tokenizer(folder))
+    device = best_device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    int8 = wants_int8(options, device)
+    base = load_llama(folder, dtype)
+    if int8:
+        check_int8(device, dtype, decoder_shape(base.shape))
+    low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), base.shape, dtype)
+    spec = make_spec(
+        base,
+        _stop_ids(folder, base.shape.vocabulary),
+        row_invariant=device.type == "cpu" and options.device_map is None,
+    )
+    placed = place(folder, base, low_rank, device, options.device_map)
+    denoiser = build_kernels(*placed, spec, int8=True) if int8 else backend.build(*placed, spec)
+    return Model(NAME, denoiser, load_tokenizer(folder))
+
+
+def build_torch(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> TorchDenoiser:
+    """The torch backend."""
+    return TorchDenoiser(base, low_rank, spec)
+
+
+def build_kernels(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec, int8: bool = False) -> TriModeDenoiser:
+    """The backend of our kernels; with `int8` the base's matrices are quantised and emptied."""
+    return TriModeDenoiser(base, low_rank, spec, int8=int8)
+
+
+def build_llama_cpp(folder: Path, options: LoadOptions) -> Denoiser:
+    """The backend of llama.cpp, from the base's folder: it computes files, which are made of the weights once."""
+    from dllm_plugins.default_model.llama_cpp import load_denoiser
+
+    shape = LlamaShape.from_config(read_config(folder))
+    spec = spec_of(shape, _stop_ids(folder, shape.vocabulary), row_invariant=False)
+    # Verifying and drafting are calls of their own there, which cost more than the drafts save.
+    spec = replace(spec, modes=("ar", *(mode for mode in spec.modes if mode != "ar")))
+    return load_denoiser(folder, Path(options.denoiser or shipped_denoiser()), shape, spec, options)
+
+
+def build_auto(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> Denoiser:
+    """The kernels where all weights are in one place and a row-invariant decoder computes them, else torch."""
+    places = {str(base.embedding.device), *(str(layer.qkv.device) for layer in base.layers)}
+    chosen = _auto(base.shape, base.embedding.device, base.embedding.dtype, one_place=len(places) == 1)
+    return (build_kernels if chosen.backend == "kernels" else build_torch)(base, low_rank, spec)
+
+
+def auto(options: LoadOptions) -> Chosen:
+    """Which backend `auto` is, and why.
+
+    :raises DownloadError: if the default base was never set up.
+    """
+    device = best_device(options.device)
+    if wants_int8(options, device):
+        return Chosen("kernels", "int8 weights run on the block decoder only", modes=MODES)
+    # Of a repository the one small file that is asked for.
+    folder = require_base() if options.base is None else hub_folder(options.base, ("config.json",))
+    shape = LlamaShape.from_config(read_config(folder))
+    return _auto(shape, device, choose_dtype(options.dtype, device), one_place=options.device_map is None)
+
+
+def _auto(shape: LlamaShape, device: torch.device, dtype: torch.dtype, *, one_place: bool) -> Chosen:
+    if not one_place:
+        return Chosen("torch", "the block decoder needs all weights on one device", modes=MODES)
+    sizes = decoder_shape(shape).sizes()
+    found, faster = choose(KERNEL, device, dtype, sizes), passed_over(KERNEL, device, dtype, sizes)
+    if not found.load().row_invariant:
+        reason = f"of the block decoder only {found.name!r} runs here, which is not row-invariant"
+        return Chosen("torch", reason, faster, MODES)
+    return Chosen(
+        "kernels",
+        f"the block decoder {found.name!r} computes it row-invariantly, which `speculative` needs, and llama.cpp took "
+        "1.4 times as long where both were measured (docs/benchmarks.md)",
+        faster,
+        MODES,
+    )
+
+
+AUTO = Backend("auto", "the kernels where they fit, else torch", build_auto)
+KERNELS = Backend("kernels", "our block decoder, on the CPU", build_kernels)
+TORCH = Backend("torch", "PyTorch on any device it has", build_torch)
+LLAMA_CPP = Backend("llama_cpp", "llama.cpp on the CPU: a GGUF base, and an adapter for open rows", build_llama_cpp)
+FAMILY = Family("smollm2-tri-mode", frozenset({"llama"}), "SmolLM2-135M-Instruct with our low-rank denoiser", load)
+DEFAULT = Preset(NAME, "the tri-mode default: speculative, diffusion, ar", FAMILY.load, auto)

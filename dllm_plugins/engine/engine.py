@@ -1,0 +1,332 @@
+"""The engine: admits requests, runs passes, hands out events.
+
+`step` is the unit of work: what every row wants, one forward, answers, events. Rows join and
+leave at any step, with unequal prompts, options and seeds. What one row raises ends that
+row; a forward that fails ends the rows in it. What comes from outside in the middle of a
+pass (Ctrl-C and the like) goes on to the caller, and leaves rows in a state nobody knows:
+all rows of that pass end with a Failure when the engine is used next.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
+
+from dllm_plugins.decoding.failing import blaming
+from dllm_plugins.decoding.failing import broken_off
+from dllm_plugins.decoding.failing import ending
+from dllm_plugins.decoding.failing import or_raise
+from dllm_plugins.decoding.failing import sharing
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.row import Row
+from dllm_plugins.decoding.running import Running
+from dllm_plugins.decoding.running import answer_programs
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.engine.admission import check_prompt
+from dllm_plugins.engine.admission import row_of
+from dllm_plugins.engine.admission import sampler_of
+from dllm_plugins.engine.job import Job
+from dllm_plugins.engine.profile import OFF
+from dllm_plugins.engine.profile import PARTS
+from dllm_plugins.engine.profile import RULES
+from dllm_plugins.engine.profile import Clock
+from dllm_plugins.engine.profile import Stopwatch
+from dllm_plugins.engine.profile import add
+from dllm_plugins.engine.profile import timed
+from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import RequestError
+from dllm_plugins.events import Event
+from dllm_plugins.events import Failure
+from dllm_plugins.events import Finish
+from dllm_plugins.events import FinishReason
+from dllm_plugins.kept_prefixes import KeptPrefixes
+from dllm_plugins.modes.base import Sampler
+from dllm_plugins.request import Request
+from dllm_plugins.text.answer import AnswerText
+from dllm_plugins.text.answer import Tokenizer
+
+
+class Engine:
+    """Decodes any number of requests together. One thread at a time.
+
+    :param modes: by name; see :func:`dllm_plugins.plugins.modes`.
+    :param prefixes: where finished rows leave their prefix for the next turn, unless a
+        request names another place; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        tokenizer: Tokenizer,
+        modes: Mapping[str, Sampler],
+        prefixes: KeptPrefixes | None = None,
+    ) -> None:
+        self.denoiser = denoiser
+        self.tokenizer = tokenizer
+        self.modes = modes
+        self.prefixes = prefixes
+        self._jobs: dict[int, Job] = {}
+        self._admitted = 0
+        # Rows of the pass under way, until all of it was told: if it is broken off, they are found here.
+        self._passing: tuple[Job, ...] = ()
+        self._broken_by: BaseException | None = None
+        # Rows that have ended, but are still open in the denoiser: closing one in mid-pass would fail the pass.
+        self._ending: deque[Job] = deque()
+        self._busy = False
+
+    def admit(self, request: Request) -> int:
+        """Take a request in; its row joins at the next step.
+
+        :returns: the row's number, which its events carry.
+        :raises OptionError: for options the mode does not honour.
+        :raises RequestError: for a prompt that is empty, too long, or holds a mask id.
+        """
+        self._sweep()
+        spec, config = self.denoiser.spec, request.config
+        if config.mode is None:
+            config = config.model_copy(update={"mode": spec.modes[0]})
+        sampler = sampler_of(self.modes, config.mode, spec)
+        sampler.check(config, spec)
+        tokens = check_prompt(request, sampler, spec)
+        if request.noise is not None and config.seed is not None:
+            raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
+        row = row_of(request, config, tokens, spec)
+        job = self._job(request, row, sampler)
+        state, cached = None, 0
+        if job.kept is not None:
+            job.kept.bind(self.denoiser)
+            state, cached = job.kept.find(row.tokens)
+        row.number = self._admitted = self._admitted + 1
+        row.frozen = row.cached = cached
+        handle: int | None = None
+        try:
+            handle = row.handle = self.denoiser.open_row(state, cached)
+            self._jobs[row.number] = job
+            return row.number
+        except BaseException:
+            self._jobs.pop(row.number, None)
+            if handle is not None:
+                self.denoiser.close_row(handle)
+            raise
+
+    def _job(self, request: Request, row: Row, sampler: Sampler) -> Job:
+        config = request.config
+        kept = self.prefixes if request.prefixes is None else request.prefixes
+        stops = config.stop if request.stop_ids is not None else (*config.stop, *self.denoiser.spec.stops)
+        filled = row.config.max_new_tokens - len(row.given) < config.max_new_tokens
+        parts = dict.fromkeys(PARTS, 0.0) if config.stats else None
+        text = AnswerText(self.tokenizer, stops)
+        kept = kept if sampler.keeps_prefix else None
+        running = Running(row, self.denoiser.spec, sampler.program)
+        return Job(row, running, text, kept, time.perf_counter(), filled=filled, parts=parts)
+
+    def cancel(self, number: int) -> None:
+        """Drop a row and its cache at once; a row that is done already is left alone."""
+        job = self._jobs.get(number)
+        if job is not None:
+            self._drop(job)
+        self._passing = tuple(job for job in self._passing if job.row.number != number)
+        # A generator may be closed by the garbage collector in mid-pass.
+        if not self._busy:
+            self._sweep()
+
+    def stop(self, number: int, length: int) -> Finish:
+        """End a row now, for a reason of the caller's; its answer is cut to `length` tokens.
+
+        :raises RequestError: if the row is done, or was never admitted.
+        :raises PassError: if its last pass was broken off, or its text cannot be made.
+        """
+        job = self._jobs.get(number)
+        if job is None:
+            raise RequestError(f"row {number} is not being decoded; active rows: {list(self._jobs) or 'none'}")
+        others = self._passing
+        if job in others:
+            raise broken_off(len(self._passing), self._broken_by)
+        self._passing, answer = (*others, job), job.row.generated[:length]
+        with blaming(job.row):
+            job.text.push(answer, last=True)
+            if job.text.stopped:
+                answer = answer[: job.text.tokens_used(answer)]
+            finish = self._finish(job, answer, "stop")
+        failure = None if job.row.error is None else self._fail(job)
+        self._sweep()
+        self._passing = others
+        if failure is not None:
+            raise failure.error
+        return finish
+
+    @property
+    def active(self) -> tuple[int, ...]:
+        """Numbers of the rows that events are still to come of."""
+        return tuple(dict.fromkeys([*self._jobs, *(job.row.number for job in self._passing)]))
+
+    @property
+    def broken(self) -> bool:
+        """Whether the last pass was broken off, and its rows still have to be told."""
+        return bool(self._passing)
+
+    def step(self) -> list[Event | Failure]:
+        """One pass over all active rows. No rows, no pass.
+
+        Nothing that a row, a plug-in or the denoiser raises comes out of here: their rows end with
+        a Failure. After an interrupt, the next step makes no pass: it tells the rows of the one
+        that was broken off that they have failed.
+        """
+        told: list[Event | Failure] = []
+        self.advance(told.append)
+        return told
+
+    def advance(self, tell: Callable[[Event | Failure], None]) -> None:
+        """As :meth:`step`; the pass counts as broken off until `tell` has had all of its events."""
+        if self.broken:
+            self.recover(tell)
+            return
+        self._sweep()
+        jobs = tuple(self._jobs.values())
+        if not jobs:
+            return
+        self._broken_by, self._passing = None, jobs
+        try:
+            self._busy = True
+            events = self._timed_pass(jobs)
+            for event in events:
+                tell(event)
+        except BaseException as error:
+            self._broken_by = error
+            raise
+        finally:
+            self._busy = False
+        self._sweep()
+        self._passing = ()
+
+    def recover(self, tell: Callable[[Event | Failure], None]) -> None:
+        """End the rows of a pass that was broken off, and tell them; nothing if there is none."""
+        for job in self._passing:
+            self._drop(job)
+            tell(Failure(job.row.number, job.row.step, broken_off(len(self._passing), self._broken_by)))
+        self._sweep()
+        self._passing, self._broken_by = (), None
+
+    def _timed_pass(self, jobs: Sequence[Job]) -> list[Event | Failure]:
+        asking = [job.parts for job in jobs if job.parts is not None]
+        if not asking:
+            return self._pass(jobs, self.denoiser, OFF)
+        watch = Stopwatch(self.denoiser)
+        events = self._pass(jobs, timed(self.denoiser, watch), watch)
+        seconds = watch.stop()
+        for parts in asking:
+            # Also those of a row that has just finished: its Finish holds this very dict.
+            add(parts, seconds)
+        return events
+
+    def _pass(self, jobs: Sequence[Job], denoiser: Denoiser, clock: Clock) -> list[Event | Failure]:
+        passes: dict[int, Pass] = {}
+        for job in jobs:
+            with blaming(job.row):
+                wanted = passes[job.row.number] = job.running.wanted()
+                if wanted.release:
+                    denoiser.release(job.row.handle)
+        self._forward([job for job in jobs if job.row.error is None], passes, denoiser, clock)
+        events: list[Event | Failure] = []
+        for job in jobs:
+            own: list[Event | Failure] = []
+            if job.row.error is None:
+                with blaming(job.row):
+                    job.count(passes[job.row.number], denoiser)
+                    own = self._tell(job, clock)
+            events += own if job.row.error is None else [self._fail(job)]
+        return events
+
+    def _forward(self, jobs: Sequence[Job], passes: Mapping[int, Pass], denoiser: Denoiser, clock: Clock) -> None:
+        """Forward these rows and answer what their programs ask; whatever fails is noted in the rows that took part."""
+        if not jobs:
+            return
+        own, rows = [passes[job.row.number] for job in jobs], [job.row for job in jobs]
+        with sharing(rows):
+            hidden = iter(denoiser.forward([segment for made in own for segment in made.segments]))
+            parts = [[next(hidden) for _ in made.segments] for made in own]
+            with clock.part(RULES):
+                answer_programs([job.running for job in jobs], parts, denoiser)
+
+    def _tell(self, job: Job, clock: Clock) -> list[Event | Failure]:
+        """Events of one row after a pass: what became final, what is tentative, the end."""
+        answer, reason, commit = job.news(clock)
+        events: list[Event | Failure] = [] if commit is None else [commit]
+        if reason is not None:
+            return [*events, self._finish(job, answer, reason)]
+        return [*events, job.draft(answer, clock)]
+
+    def _finish(self, job: Job, answer: Sequence[int], reason: FinishReason) -> Finish:
+        finish = job.finish(answer, reason, self.denoiser.spec)
+        row = job.row
+        state = self.denoiser.close_row(row.handle)
+        job.closed = True
+        if job.kept is not None and row.frozen:
+            job.kept.keep(row.tokens[: row.frozen], state)
+        self._jobs.pop(row.number, None)
+        return finish
+
+    def _fail(self, job: Job) -> Failure:
+        """End a row by the error it holds."""
+        row, error = job.row, job.row.error
+        # The error's traceback leads back to the row.
+        row.error = None
+        self._drop(job)
+        assert error is not None, "it holds one"
+        return Failure(row.number, row.step, ending(row, error))
+
+    def _drop(self, job: Job) -> None:
+        """The row has ended."""
+        self._ending.append(job)
+        self._jobs.pop(job.row.number, None)
+
+    def _sweep(self) -> None:
+        """Close the rows that have ended."""
+        while self._ending:
+            job = self._ending[0]
+            if not job.closed:
+                # It is gone already if an interrupt came right behind its end; nobody is left who wants to know more.
+                with suppress(Exception):
+                    self.denoiser.close_row(job.row.handle)
+                job.closed = True
+            self._ending.popleft()
+
+    def stream(self, request: Request) -> Generator[Event, None, None]:
+        """Events of one request until it finishes. Closing the iterator frees its row at once.
+
+        The request is admitted, and its errors raised, when the first event is asked for.
+        Other rows that are active take part in the same passes; their events are dropped,
+        so do not stream while somebody else steps the engine.
+
+        :raises PassError: if a pass fails, or the row in it.
+        """
+        number = self.admit(request)
+        try:
+            while number in self.active:
+                for event in self.step():
+                    if event.row == number:
+                        yield or_raise(event)
+        finally:
+            self.cancel(number)
+
+    def generate(self, requests: Sequence[Request]) -> list[Finish]:
+        """Decode several requests together; results in the order of `requests`.
+
+        :raises PassError: if a pass fails, or one of the rows in it.
+        """
+        numbers: list[int] = []
+        done: dict[int, Finish] = {}
+        try:
+            for request in requests:
+                numbers.append(self.admit(request))
+            while set(numbers).intersection(self.active):
+                for event in (or_raise(event) for event in self.step() if event.row in numbers):
+                    if isinstance(event, Finish):
+                        done[event.row] = event
+        finally:
+            for number in numbers:
+                self.cancel(number)
+        return [done[number] for number in numbers]

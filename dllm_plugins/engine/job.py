@@ -1,0 +1,133 @@
+"""A row with what the engine counts and tells about it: Commit, Draft, Finish."""
+
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.row import Row
+from dllm_plugins.decoding.running import Running
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.engine.profile import TEXT
+from dllm_plugins.engine.profile import Clock
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Draft
+from dllm_plugins.events import Finish
+from dllm_plugins.events import FinishReason
+from dllm_plugins.events import Usage
+from dllm_plugins.kept_prefixes import KeptPrefixes
+from dllm_plugins.text.answer import AnswerText
+
+#: What a denoiser that has to split passes offers beside its contract: calls of the model that a row took part in in
+#: the last pass, by kind, given the row's handle and the kind of the whole pass.
+Calls = Callable[[int, str], Mapping[str, int]]
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One row under way.
+
+    :param filled: the context leaves less room than `max_new_tokens` asks for.
+    :param told: tokens that a Commit has named.
+    :param looked: tokens of the answer among which there is no stop id.
+    :param closed: the denoiser's row is gone.
+    """
+
+    row: Row
+    running: Running
+    text: AnswerText
+    kept: KeptPrefixes | None
+    began: float
+    filled: bool = False
+    told: int = 0
+    looked: int = 0
+    forwarded: int = 0
+    prefill: float = 0.0
+    passes: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, float] | None = None
+    closed: bool = False
+
+    def count(self, made: Pass, denoiser: Denoiser) -> None:
+        """A pass was made."""
+        told: Calls | None = getattr(denoiser, "rounds", None)
+        for kind, count in ({made.kind: 1} if told is None else told(self.row.handle, made.kind)).items():
+            self.passes[kind] = self.passes.get(kind, 0) + count
+        self.forwarded += sum(len(segment.tokens) for segment in made.segments)
+        if self.row.step == 0:
+            self.prefill = time.perf_counter() - self.began
+        self.row.step += 1
+
+    def news(self, clock: Clock) -> tuple[list[int], FinishReason | None, Commit | None]:
+        """The answer as it stands after a pass, why it ended, if it did, and what became final."""
+        row = self.row
+        answer, reason = self._end()
+        with clock.part(TEXT):
+            new_text = self.text.push(answer, last=reason is not None)
+            if self.text.stopped:
+                answer, reason = answer[: self.text.tokens_used(answer)], "stop"
+            sure = answer[: self.text.tokens_within(answer)] if reason is None else answer
+        new = tuple(sure[self.told :])
+        self.told += len(new)
+        return answer, reason, Commit(row.number, row.step, new, new_text) if new or new_text else None
+
+    def draft(self, answer: Sequence[int], clock: Clock) -> Draft:
+        """What stands behind the tokens that Commits have named: final ones held back, then the answer's canvas.
+
+        A block may reach beyond the answer's end, and a suffix always does.
+        """
+        row, held = self.row, tuple(answer[self.told :])
+        tentative = self.running.canvas.tentative()
+        room = min(len(tentative) - len(row.suffix), row.remaining)
+        tentative, rest = tentative[:room], tentative[room:]
+        known = self.running.canvas.guesses
+        guesses = tuple(
+            known.get(place) if token is None else token for place, token in enumerate(tentative, len(row.tokens))
+        )
+        with clock.part(TEXT):
+            shown = self.text.draft(answer, guesses)
+        return Draft(row.number, row.step, held + tentative, shown, held + guesses, rest)
+
+    def _end(self) -> tuple[list[int], FinishReason | None]:
+        """The answer without what lies behind its end, and why it ended, if it did."""
+        row = self.row
+        answer = row.generated[: row.config.max_new_tokens]
+        for place in range(self.looked, len(answer)):
+            if answer[place] in row.stop_ids:
+                return answer[:place], "eos"
+        self.looked = len(answer)
+        if len(answer) == row.config.max_new_tokens:
+            return answer, "context" if self.filled else "length"
+        return answer, "eos" if row.done else None
+
+    def finish(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec) -> Finish:
+        """The end of the row: `answer` and its figures."""
+        row = self.row
+        tentative = self.running.canvas.tentative()
+        # Of the canvas behind the answer; the suffix was given.
+        settled = tentative[: len(tentative) - len(row.suffix)]
+        usage = Usage(
+            prompt_tokens=row.prompt,
+            cached_tokens=row.cached,
+            useful_tokens=len(answer),
+            canvas_tokens=len(row.generated) + sum(token is not None for token in settled),
+            passes=self.passes,
+            rows=self.forwarded,
+            seconds=time.perf_counter() - self.began,
+            prefill_seconds=self.prefill,
+            mode=str(row.config.mode),
+            cache=row.cache or spec.cache,
+            numerics=spec.numerics,
+            seed=row.noise.seed if row.config.temperature > 0 or row.noise.drawn else row.config.seed,
+            parts=self.parts,
+        )
+        stop_token = row.generated[len(answer)] if reason == "eos" and len(answer) < len(row.generated) else None
+        logits = None
+        if row.logits is not None:
+            length = len(answer) + (stop_token is not None)
+            logits = tuple(row.logits.get(row.prompt + place) for place in range(length))
+        rest = (*row.generated[len(answer) :], *tentative)
+        return Finish(row.number, row.step, reason, tuple(answer), self.text.text, usage, stop_token, logits, rest)

@@ -1,0 +1,133 @@
+"""Runs the calls of one pass: in rounds, each lane one step, steps of equal shape together.
+
+Tokens of several streams decoded together, two or more of each, give bit for bit what each gives
+alone (:mod:`~dllm_plugins.llama_cpp.sharing`). Single tokens do not (other products), and run alone.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Hashable
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dllm_plugins.errors import GgufError
+from dllm_plugins.llama_cpp.calls import CHUNK
+from dllm_plugins.llama_cpp.calls import Lane
+from dllm_plugins.llama_cpp.calls import Step
+from dllm_plugins.llama_cpp.context import Rows
+from dllm_plugins.llama_cpp.prefix import Shelf
+
+#: Copies of streams that are decoded beside one another, unless a lane needs more at once.
+SCRATCH = 4
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Running:
+    """A lane under way.
+
+    :param row: handle of the row it belongs to.
+    :param stream: None for a model without a memory.
+    :param scratch: whether the stream is a copy that is given back at the end.
+    :param done: steps behind it.
+    """
+
+    row: int
+    lane: Lane
+    stream: int | None
+    scratch: bool = False
+    done: int = 0
+
+
+#: Rows of each step's wanted tokens, for steps that share a call.
+Decode = Callable[[Sequence[tuple[Running, Step]]], list[Rows]]
+#: Steps with equal keys may share a call.
+Key = Callable[[Step], Hashable]
+
+
+class Rounds:
+    """The lanes of one pass.
+
+    :param shares: whether steps may share calls at all; asked only if some could.
+    """
+
+    def __init__(self, shelf: Shelf, decode: Decode, key: Key, shares: Callable[[], bool]) -> None:
+        self._shelf = shelf
+        self._decode = decode
+        self._key = key
+        self._shares = shares
+        self._active: list[Running] = []
+        self._waiting: deque[tuple[Running, int]] = deque()
+
+    def start(self, row: int, lane: Lane, stream: int | None) -> None:
+        """A lane on the row's own stream."""
+        self._active.append(Running(row, lane, stream))
+
+    def wait(self, row: int, lane: Lane, source: int | None) -> None:
+        """A lane on a copy of the beginning of the row's stream, made once there is a stream to spare."""
+        if source is None:
+            self._active.append(Running(row, lane, None))
+        else:
+            self._waiting.append((Running(row, lane, None, scratch=True), source))
+
+    def run(self) -> dict[int, list[tuple[Step, Rows]]]:
+        """Rows of the wanted tokens of every step, by the number of the segment."""
+        found: dict[int, list[tuple[Step, Rows]]] = {}
+        try:
+            while self._active or self._waiting:
+                self._fill()
+                self._fork()
+                for step, rows in self._round():
+                    found.setdefault(step.segment, []).append((step, rows))
+                self._end()
+        finally:
+            for running in self._active:
+                self._give_back(running)
+            self._active.clear()
+        return found
+
+    def _copy(self, running: Running, source: int) -> None:
+        self._active.append(running)
+        self._shelf.context.copy(source, running.lane.length, self._shelf.stream(running))
+
+    def _fill(self) -> None:
+        while self._waiting and sum(running.scratch for running in self._active) < SCRATCH:
+            self._copy(*self._waiting.popleft())
+
+    def _fork(self) -> None:
+        """Lanes that start where another one stands now."""
+        for running in list(self._active):
+            forks = running.lane.forks
+            while forks and forks[0][0] == running.done:
+                _, lane = forks.pop(0)
+                if running.stream is None:
+                    raise GgufError("a model that keeps no keys forwards whole canvases only; choose another mode")
+                self._copy(Running(running.row, lane, None, scratch=True), running.stream)
+
+    def _round(self) -> list[tuple[Step, Rows]]:
+        groups: dict[Hashable, list[tuple[Running, Step]]] = {}
+        for running in self._active:
+            if running.done < len(running.lane.steps):
+                step = running.lane.steps[running.done]
+                alone = len(step.tokens) == 1 or running.stream is None
+                groups.setdefault(id(running) if alone else self._key(step), []).append((running, step))
+        found: list[tuple[Step, Rows]] = []
+        for group in groups.values():
+            share = max(CHUNK // len(group[0][1].tokens), 1) if len(group) > 1 and self._shares() else 1
+            for begin in range(0, len(group), share):
+                part = group[begin : begin + share]
+                found += zip((step for _, step in part), self._decode(part), strict=True)
+        for running in self._active:
+            running.done += 1
+        return found
+
+    def _end(self) -> None:
+        """Lanes without a step left make room; one that others still start from stays."""
+        ended = [running for running in self._active if running.done >= len(running.lane.steps)]
+        for running in ended:
+            if not running.lane.forks:
+                self._give_back(running)
+                self._active.remove(running)
+
+    def _give_back(self, running: Running) -> None:
+        if running.scratch:
+            self._shelf.give_back(running)

@@ -1,0 +1,43 @@
+"""Autoregressive decoding: clean rows only, one token a pass. Every other mode is measured against it."""
+
+from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import Ask
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.base import Settings
+
+
+def start(canvas: Canvas, _settings: Settings, _spec: ModelSpec) -> Program:
+    """What is not cached yet is forwarded; its last token predicts the next."""
+    row, kind = canvas.row, "prefill"
+    canvas.cut(row.prompt)
+    while True:
+        new = row.tokens[row.frozen :]
+        segment = Segment(row.handle, new, range(row.frozen, len(row.tokens)), wanted=(len(new) - 1,))
+        [answer] = yield Pass((segment,), kind, freeze=len(new), asks=(frontier(canvas),))
+        canvas.append(answer, 1)
+        kind = "predict"
+
+
+def frontier(canvas: Canvas, also: int = 0) -> Ask:
+    """What is asked of the position right behind the final text, and of `also` more behind that.
+
+    Their noise is keyed on the position alone, so that a draft is accepted when it equals the token drawn here.
+    """
+    row = canvas.row
+    return Ask(
+        draws=lambda: [row.draw(len(row.tokens) + place) for place in range(1 + also)], logits=row.logits is not None
+    )
+
+
+SAMPLER = Sampler(
+    name="ar",
+    summary="one token a pass, causal: the base model as it is",
+    source="autoregressive decoding",
+    settings=Settings,
+    start=start,
+    keeps_prefix=True,
+)

@@ -1,0 +1,223 @@
+"""Mode `diffusion` of the default model: cached-prefix block diffusion, only the newest canvas is denoised.
+
+The frontier, the position right behind the final text, is always predicted by a clean
+row; open rows cover the `block_length` positions behind it, and a commit rule decides
+which of them to settle. Contiguous settled tokens are final: they are forwarded once
+more as clean rows together with the next canvas (freeze fused with predict).
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Ask
+from dllm_plugins.decoding.program import Asks
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.modes.ar import frontier
+from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.opened import Opened
+from dllm_plugins.modes.ruled import CommitSettings
+from dllm_plugins.modes.steps import Counts
+from dllm_plugins.prediction import predict
+from dllm_plugins.processes.base import NoiseProcess
+from dllm_plugins.rules.at_work import RulesAtWork
+from dllm_plugins.rules.at_work import check_rules
+from dllm_plugins.rules.at_work import choose_rule
+from dllm_plugins.rules.base import CommitRule
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The hidden state [width] and the step a token was settled by, and its left neighbour then (-1: open).
+
+    :param logits: whether it was drawn from logits that were wanted, too.
+    """
+
+    hidden: Tensor
+    step: int
+    left: int
+    logits: bool
+
+
+#: Asks of a pass, and what comes of their answers.
+Talk = Dialogue[Any]
+
+
+class BlockDiffusion:
+    """One row.
+
+    :param evidence: by position, what tokens behind a gap were settled by.
+    """
+
+    def __init__(self, canvas: Canvas, length: int, rules: RulesAtWork, process: NoiseProcess, spec: ModelSpec) -> None:
+        self.canvas = canvas
+        self.row = canvas.row
+        self.length = length
+        self.rules = rules
+        self.process = process
+        self.spec = spec
+        self.keeps = canvas.row.logits is not None or rules.wants_logits
+        self.evidence: dict[int, Evidence] = {}
+
+    def window(self) -> range:
+        """Positions behind the frontier that belong to the canvas: up to a block, the answer's end, a settled stop."""
+        begin = len(self.row.tokens) + 1
+        end = min(begin + self.length, self.row.end)
+        tokens, stops = self.canvas.tokens, self.row.stop_ids
+        return range(begin, next((place for place in range(begin, end) if tokens[place] in stops), end))
+
+    def plan(self, kind: str, window: range) -> Pass:
+        """Clean rows not cached yet, settled rows of the canvas, open rows."""
+        row, tokens, opened = self.row, self.canvas.tokens, self.canvas.open(window)
+        new = row.tokens[row.frozen :]
+        segments = [Segment(row.handle, new, range(row.frozen, len(row.tokens)), wanted=(len(new) - 1,))]
+        behind: tuple[tuple[int, int], ...] = ((0, len(new)),)
+        settled = [place for place in window if tokens[place] != self.canvas.mask]
+        if settled:
+            segments.append(Segment(row.handle, [tokens[place] for place in settled], settled, behind=behind))
+            behind += ((1, len(settled)),)
+        asks: Asks = (frontier(self.canvas),)
+        if opened:
+            segments.append(
+                Segment(
+                    row.handle,
+                    self.process.noised(len(opened), self.spec),
+                    [place - 1 for place in opened],
+                    noisy=True,
+                    causal=False,
+                    behind=behind,
+                    wanted=range(len(opened)),
+                )
+            )
+            asks = (*asks, Ask(len(segments) - 1))
+        return Pass(tuple(segments), kind, freeze=len(new), asks=asks)
+
+    def settle(self, place: int, token: int, logits: Tensor | None) -> None:
+        """Write a token; what became contiguous is final. Logits [V]."""
+        self.canvas.write(place, token, logits)
+        self.canvas.release_settled()
+        self.evidence = {place: found for place, found in self.evidence.items() if place >= len(self.row.tokens)}
+
+    def reopen(self, place: int, token: int, left: int) -> Talk:
+        """Reopen the right neighbour of `place` if it does not follow from `token`, which is about to be settled there.
+
+        It was settled while that place was open or held another token, and often is the
+        very word that the place now gets. So it is drawn again, with the same noise and
+        its left neighbour known; the same token twice is reopened in any case and left to
+        a clean row.
+        """
+        past = self.evidence.get(place + 1)
+        if not self.spec.chain or past is None or past.left == token:
+            return
+        del self.evidence[place + 1]
+        draws = partial(self.row.canvas_draws, [place + 1], past.step)
+        [answer] = yield (Ask(past.hidden[None], draws, torch.tensor([[token, left]]), past.logits),)
+        if answer.tokens[0] == token or answer.tokens[0] != self.canvas.tokens[place + 1]:
+            self.canvas.reopen(place + 1)
+
+    def commit(self, opened: Opened) -> Talk:
+        """Ask the rule until it settles nothing more.
+
+        When it wants two neighbours at once, the right one waits and is predicted again
+        knowing the left one: without that, parallel decoding doubles words.
+        """
+        pending = list(range(len(opened.places)))
+        while pending:
+            lefts = opened.known_before(1)
+            answer = yield from self._predict(opened, pending, lefts)
+            opened.take(pending, answer, lefts if self.spec.chain else None, self.rules.needs)
+            pending = yield from self._decide(opened)
+
+    def _predict(self, opened: Opened, indices: list[int], lefts: list[int]) -> Talk:
+        farther, places = opened.known_before(2), [opened.places[index] for index in indices]
+        ask = Ask(
+            opened.hidden if len(indices) == len(opened.places) else opened.hidden[indices],
+            partial(self.row.canvas_draws, places),
+            torch.tensor([[lefts[index], farther[index]] for index in indices]),
+            self.keeps,
+        )
+        if not self.rules.rescores:
+            [answer] = yield (ask,)
+            return answer
+        [answer] = yield (replace(ask, draws=None, logits=True),)
+        offsets = [place - self.row.prompt for place in places]
+        changed = self.rules.rescore(answer.logits, offsets, self.row.step)
+        return Answer(answer.hidden, predict(changed, self.row.canvas_draws(places)))
+
+    def _decide(self, opened: Opened) -> Talk:
+        """Settle what the rule accepts; returns the indices to predict again."""
+        chosen = self.rules.commit(opened.view(self.rules, self.length, self.row.step))
+        taken = {opened.places[index] for index in chosen}
+        waits = {index for index in chosen if self.spec.chain and opened.places[index] - 1 in taken}
+        settled = [index for index in chosen if index not in waits]
+        for index in settled:
+            place, token, left = opened.places[index], opened.token[index], opened.known(opened.places[index] - 1)
+            yield from self.reopen(place, token, left)
+            if self.spec.chain and place > len(self.row.tokens):
+                self.evidence[place] = Evidence(opened.hidden[index], self.row.step, left, self.keeps)
+            self.settle(place, token, opened.logits.get(index))
+            opened.settled_now += 1
+        if not self.spec.chain:
+            return []
+        just = {opened.places[index] for index in settled}
+        return [
+            index
+            for index, place in enumerate(opened.places)
+            if opened.known(place) < 0 and (index in waits or place - 1 in just)
+        ]
+
+    def read(self, answer: Answer, hidden: Tensor | None, places: Sequence[int]) -> Talk:
+        """Settle the frontier, then what the rule accepts; hidden [len(places), width] of the open rows."""
+        row, token = self.row, answer.tokens[0]
+        yield from self.reopen(len(row.tokens), token, row.tokens[-1])
+        self.settle(len(row.tokens), token, answer.logits[0] if answer.has_logits else None)
+        self.canvas.guesses = {}
+        if hidden is not None and token not in row.stop_ids:
+            opened = Opened(self.canvas, hidden, list(places))
+            yield from self.commit(opened)
+            self.canvas.guesses = dict(zip(places, opened.token, strict=True))
+
+
+def start(
+    rules: Mapping[str, CommitRule],
+    process: NoiseProcess,
+    canvas: Canvas,
+    settings: CommitSettings,
+    spec: ModelSpec,
+) -> Program:
+    """Pass after pass; the window slides over the answer."""
+    config, kind = canvas.row.config, "prefill"
+    at_work = RulesAtWork(config, canvas.row.noise, choose_rule(config, rules))
+    this = BlockDiffusion(canvas, settings.block_length or spec.block_length, at_work, process, spec)
+    while True:
+        window = this.window()
+        canvas.shown, places = window.stop, canvas.open(window)
+        answer, *opened = yield this.plan(kind, window)
+        yield from this.read(answer, opened[0].hidden if opened else None, places)
+        kind = "fused"
+
+
+def sampler(rules: Mapping[str, CommitRule], process: NoiseProcess) -> Sampler:
+    """It, with the rules there are, on a process that says what an open position holds."""
+    return Sampler(
+        name="diffusion",
+        summary="blocks behind an exactly cached prefix, any commit rule, the frontier by a clean row",
+        source="the geometry is ours: docs/default-model.md; the rules name theirs",
+        settings=CommitSettings,
+        start=partial(start, rules, process),
+        counts=Counts.BLOCK,
+        refuse=partial(check_rules, rules, {}),
+        keeps_prefix=True,
+    )

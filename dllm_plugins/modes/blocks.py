@@ -1,0 +1,95 @@
+"""Cached-prefix block sampling for models whose finished blocks never change.
+
+Only the newest block is denoised. A finished block, and the prompt before the first one,
+freezes in the same pass that denoises the next block for the first time, so no pass is
+spent on the cache alone. Exact: under a block-causal or causal mask nothing frozen sees
+anything behind it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Ask
+from dllm_plugins.decoding.program import Dialogue
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import of_logits
+
+
+class Blocks:
+    """One canvas in blocks of `length` positions.
+
+    :param anchor: a position where a block begins; blocks are aligned to it both ways.
+    :param context: what finished text sees: its own and earlier blocks, or what is left of it.
+    :param shift: 1 if the row at p - 1 predicts position p; a block's first position is then
+        predicted by finished text, which does not see the block.
+    """
+
+    def __init__(
+        self,
+        canvas: Canvas,
+        length: int,
+        *,
+        anchor: int = 0,
+        context: Literal["blocks", "causal"] = "blocks",
+        shift: int = 0,
+    ) -> None:
+        self.canvas = canvas
+        self.length = length
+        self.anchor = anchor
+        self.context = context
+        self.shift = shift
+        self.frozen = 0
+        self._last = torch.empty(0)
+
+    def number(self, place: int) -> int:
+        """The block of a position."""
+        return (place - self.anchor) // self.length
+
+    def answer(self, *, whole: bool = True) -> list[range]:
+        """The blocks that hold the answer; the first may begin in the prompt, the last is filled up if `whole`."""
+        first, last = self.number(self.canvas.prompt), self.number(self.canvas.end - 1)
+        begins = [self.anchor + number * self.length for number in range(first, last + 1)]
+        if whole:
+            self.canvas.tokens += [self.canvas.mask] * (begins[-1] + self.length - len(self.canvas.tokens))
+        return [range(max(begin, 0), min(begin + self.length, len(self.canvas.tokens))) for begin in begins]
+
+    def look(self, block: range, places: Sequence[int], kind: str = "predict", ask: Ask = LOGITS) -> Dialogue[Answer]:
+        """What is said at ascending positions of `block`; everything before it is frozen by the way.
+
+        :param ask: what is wanted of all `places`; logits only for shifted models, two segments of which are wanted.
+        """
+        count = block.start - self.frozen
+        wanted = [place - self.shift for place in places if place - self.shift >= block.start]
+        if count:
+            before = range(self.frozen, block.start)
+            groups = None if self.context == "causal" else [self.number(place) for place in before]
+            last = [block.start - 1] if self.shift else []
+            context = self.canvas.part(before, last, causal=True, groups=groups)
+            newest = self.canvas.part(block, wanted, behind=((0, count),))
+            kind = kind if self.frozen else "prefill"
+            self.frozen = block.start
+            asks = (LOGITS, replace(ask, of=1)) if self.shift else (replace(ask, of=1),)
+            *last_before, answer = yield Pass((context, newest), kind, freeze=count, asks=asks)
+            self._last = last_before[0].logits if last_before else self._last
+        else:
+            [answer] = yield Pass((self.canvas.part(block, wanted),), kind, asks=(ask,))
+        return answer if len(wanted) == len(places) else of_logits(torch.cat([self._last, answer.logits]))
+
+
+def spread(sure: Tensor, places: Sequence[int], span: range) -> Tensor:
+    """Confidences [N] of open places among all of `span`, -inf elsewhere: so ties fall as they do in the references."""
+    index = torch.tensor(places, device=sure.device) - span.start
+    return sure.new_full((len(span),), -torch.inf).index_copy(0, index, sure)
+
+
+def quotas(length: int, steps: int) -> list[int]:
+    """How many positions each of `steps` passes settles, the remainder first (LLaDA's schedule)."""
+    share, rest = divmod(length, steps)
+    return [share + (step < rest) for step in range(steps)]

@@ -1,0 +1,51 @@
+"""DiffuLLaMA's sampler (arXiv 2410.17891): positions are revealed in random order.
+
+Source: HKUNLP/DiffuLLaMA c17e897 `model.py`. After pass t of T, every open position is
+revealed with probability 1 / (T - t + 1), as the pass before said; what is still open at
+the end takes the last pass's word. The reference always samples, at temperature 0.9 and
+top_p 0.9; here both are the request's.
+"""
+
+from pydantic import Field
+
+from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.drawing import draw_open
+from dllm_plugins.modes.view import View
+from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
+
+
+class DiffuLlamaSettings(ViewSettings):
+    """Options of DiffuLLaMA's sampler."""
+
+    steps: int = Field(64, description="passes over the whole canvas")
+
+
+def start(canvas: Canvas, settings: DiffuLlamaSettings, spec: ModelSpec) -> Program:
+    """`steps` passes, fewer if nothing is open any more."""
+    row, view, block = canvas.row, View(canvas, spec, settings), range(canvas.prompt, canvas.end)
+    for left in range(settings.steps, 0, -1):
+        places = canvas.open(block)
+        if not places:
+            return
+        logits = (yield from view.look(places, block)).logits
+        tokens = draw_open(canvas, logits, places)
+        luck = row.noise.uniform(Key(Purpose.REVEAL, step=row.step), len(canvas.tokens))
+        for index, place in enumerate(places):
+            if float(luck[place]) * left < 1:
+                canvas.write(place, int(tokens[index]), logits[index])
+        canvas.release_settled()
+
+
+SAMPLER = Sampler(
+    name="diffullama",
+    summary="every open position is as likely as any other to be next",
+    source="HKUNLP/DiffuLLaMA c17e897 model.py (arXiv 2410.17891)",
+    settings=DiffuLlamaSettings,
+    start=start,
+    suffix=True,
+)

@@ -1,0 +1,111 @@
+"""Dream's sampler (arXiv 2508.15487), also of Dream-Coder and DiffuCoder.
+
+Source: ZHZisZZ/dllm ca176752 `dllm/pipelines/dream/models/generation_utils.py`, a copy of
+the checkpoints' own. Time runs from 1 to `eps` in equal steps; going from t to s settles
+the share 1 - s/t of what is open, rounded down, so a pass may settle nothing; the last one
+settles all. The reference takes the mean number of open positions in the batch and writes
+masks over real tokens of rows that have fewer than the others; here every row counts its
+own. It reads the first position of a row that is padded on the left from the padding, too,
+which matters if that position is open; here it uses its own output, as in a row alone.
+"""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import OptionError
+from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.confidence import DREAM
+from dllm_plugins.modes.confidence import Measure
+from dllm_plugins.modes.confidence import measure
+from dllm_plugins.modes.confidence import settle
+from dllm_plugins.modes.confidence import spread
+from dllm_plugins.modes.confidence import surest
+from dllm_plugins.modes.view import View
+from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.noise import Key
+from dllm_plugins.noise import Purpose
+
+
+class ScheduleSettings(ViewSettings):
+    """Options of every sampler that settles a share of what is open."""
+
+    steps: int | None = Field(
+        None, ge=1, description="passes over the whole canvas; one per open position if not given"
+    )
+    alg: str = Field("entropy", description="what makes a position sure")
+    alg_temp: float | None = Field(None, ge=0.0, description="above 0: draw the positions, the surest more likely")
+    eps: float = Field(1e-3, ge=0.0, le=1.0, description="time of the last step; larger leaves more to the last pass")
+
+
+class DreamSettings(ScheduleSettings):
+    """Options of Dream's sampler."""
+
+    alg: Literal["origin", "maskgit_plus", "topk_margin", "entropy"] = Field(
+        "entropy",
+        description="what is settled first: anything (origin), the largest probability (maskgit_plus), the largest "
+        "lead over the second (topk_margin), or the smallest entropy",
+    )
+
+
+def shares(steps: int, eps: float) -> Tensor:
+    """Which part of what is open each pass settles; float32 [steps], as rounding down depends on it."""
+    times = torch.linspace(1, eps, steps + 1)
+    found = 1 - times[1:] / times[:-1]
+    found[-1] = 1
+    return found
+
+
+def start(way: Measure, canvas: Canvas, settings: ScheduleSettings, spec: ModelSpec) -> Program:
+    """All of the canvas, pass after pass."""
+    row, view, hole = canvas.row, View(canvas, spec, settings), range(canvas.prompt, canvas.end)
+    length = len(canvas.tokens)
+    for share in shares(settings.steps or len(canvas.open(hole)), settings.eps):
+        places = canvas.open(hole)
+        if not places:
+            return
+        logits = (yield from view.look(places, hole)).logits
+        found = measure(logits, canvas, places, settings.alg, way)
+        if settings.alg == "origin":
+            luck = row.noise.uniform(Key(Purpose.ORIGIN, step=row.step), length)
+            chosen = [place for place in places if luck[place] < share]
+        else:
+            sure = spread(found.confidence.to(logits.dtype), places, length, -torch.inf)
+            chosen = surest(sure, int(torch.tensor(float(len(places))) * share), row, settings.alg_temp)
+        settle(canvas, places, found.token, logits, chosen)
+        canvas.release_settled()
+
+
+def fit(settings: ScheduleSettings, config: SamplingConfig, _spec: ModelSpec) -> None:
+    """Refuse what `alg` does not use.
+
+    :raises OptionError: naming the option.
+    """
+    if settings.alg not in ("origin", "p2"):
+        return
+    if settings.alg_temp:
+        raise OptionError(
+            f"alg_temp={settings.alg_temp} has no effect with alg={settings.alg!r}; leave it out or choose another alg"
+        )
+    if settings.alg == "origin":
+        config.check_sampling()
+
+
+SAMPLER = Sampler(
+    name="dream",
+    summary="a share of the whole canvas a pass, by entropy, probability, margin or at random",
+    source="ZHZisZZ/dllm ca176752 dream/models/generation_utils.py (arXiv 2508.15487)",
+    settings=DreamSettings,
+    start=partial(start, DREAM),
+    holes=True,
+    suffix=True,
+    truncates_greedy=True,
+    fit=fit,
+)

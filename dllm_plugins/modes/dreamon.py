@@ -1,0 +1,159 @@
+"""DreamOn's sampler: a hole that grows and shrinks while it is filled.
+
+Source: DreamLM/DreamOn 8a0a549 `eval/generator.py`. One position is settled a pass. An
+expand token becomes two open positions; an end of text inside the hole goes, and takes
+what is open behind it along. Only the window that is in use is forwarded.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import OptionError
+from dllm_plugins.messages import said
+from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.base import Settings
+from dllm_plugins.modes.confidence import DREAM
+from dllm_plugins.modes.confidence import measure
+from dllm_plugins.modes.confidence import surest
+from dllm_plugins.modes.ids import TokenId
+from dllm_plugins.modes.view import View
+from dllm_plugins.modes.view import ViewSettings
+
+_BLOCKED = 1e9
+_SHORTEST = 4
+
+
+class DreamOnSettings(Settings):
+    """Options of DreamOn's sampler; `max_new_tokens` is the longest the hole may get."""
+
+    steps: int | None = Field(None, ge=1, description="most passes; the answer ends at what is still open then")
+    alg: Literal["maskgit_plus", "topk_margin", "entropy"] = Field("entropy", description="what makes a position sure")
+    alg_temp: float | None = Field(None, ge=0.0, description="above 0: draw the position, the surest more likely")
+    min_gen_len: int | None = Field(None, ge=1, description="open positions in the beginning; 4 if not given")
+    expand_budget: int | None = Field(None, ge=0, description="most expansions; max_new_tokens if not given")
+    pad_eos_to_right: bool = Field(default=True, description="what is open behind an end of text becomes one too")
+    delete_eos_token: bool = Field(default=True, description="ends of text in the hole are taken out")
+    expand_token_id: int = Field(151667, ge=0, description="id that becomes two open positions")
+    eos_token_id: TokenId = Field(None, description="end of text; the checkpoint's if not given")
+
+
+class Hole:
+    """The answer's place on the canvas, as long as it is now; what each token in it was drawn from."""
+
+    def __init__(self, canvas: Canvas, settings: DreamOnSettings) -> None:
+        self.canvas = canvas
+        self.most = canvas.row.config.max_new_tokens
+        length = min(settings.min_gen_len or _SHORTEST, self.most)
+        self.budget = self.most if settings.expand_budget is None else settings.expand_budget
+        canvas.tokens[canvas.prompt : canvas.end] = [canvas.mask] * length
+        canvas.end = canvas.prompt + length
+        self.sources: list[Tensor | None] = [None] * length
+
+    @property
+    def places(self) -> range:
+        """Its positions."""
+        return range(self.canvas.prompt, self.canvas.end)
+
+    @property
+    def full(self) -> bool:
+        """Whether it may not grow any more."""
+        return len(self.places) == self.most or self.budget == 0
+
+    def put(self, place: int, token: int, logits: Tensor) -> None:
+        """Settle a position."""
+        self.canvas.write(place, token)
+        self.sources[place - self.canvas.prompt] = logits
+
+    def replace(self, place: int, count: int) -> None:
+        """Open positions in place of one."""
+        index = place - self.canvas.prompt
+        self.canvas.tokens[place : place + 1] = [self.canvas.mask] * count
+        self.sources[index : index + 1] = [None] * count
+        self.canvas.end += count - 1
+
+    def release(self) -> None:
+        """Everything before the first open position is final: nothing in front of it moves again."""
+        row = self.canvas.row
+        before = len(row.tokens)
+        self.canvas.release_settled()
+        for place in range(before, len(row.tokens)):
+            source = self.sources[place - self.canvas.prompt]
+            if source is not None:
+                row.note(place, source)
+
+
+def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program:
+    """One position a pass, until nothing in the hole is open."""
+    hole, view, left = Hole(canvas, settings), View(canvas, spec, ViewSettings.model_validate({})), settings.steps
+    end_of_text = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
+    assert end_of_text is not None
+    while (places := canvas.open(hole.places)) and left != 0:
+        logits = (yield from view.look(places, hole.places)).logits
+        if hole.full:
+            logits = logits.clone()
+            logits[:, settings.expand_token_id] -= _BLOCKED
+        found = measure(logits, canvas, places, settings.alg, DREAM)
+        index = surest(found.confidence, 1, canvas.row, settings.alg_temp)[0]
+        hole.put(places[index], int(found.token[index]), logits[index])
+        if settings.pad_eos_to_right:
+            _pad(hole, places, end_of_text, logits)
+        _expand(hole, settings.expand_token_id)
+        if settings.delete_eos_token:
+            # Places of before the expansion, as in the reference.
+            for place in reversed(places):
+                if canvas.tokens[place] == end_of_text:
+                    hole.replace(place, 0)
+        hole.release()
+        left = None if left is None else left - 1
+
+
+def _pad(hole: Hole, places: list[int], end_of_text: int, logits: Tensor) -> None:
+    """The first end of text of the whole canvas closes what was open behind it."""
+    tokens = hole.canvas.tokens
+    first = tokens.index(end_of_text) if end_of_text in tokens else len(tokens)
+    for place, source in zip(places, logits, strict=True):
+        if place >= first:
+            hole.put(place, end_of_text, source)
+
+
+def _expand(hole: Hole, token: int) -> None:
+    for place in reversed(hole.places):
+        if hole.canvas.tokens[place] == token:
+            hole.replace(place, 2)
+            hole.budget -= 1
+
+
+def fit(settings: DreamOnSettings, config: SamplingConfig, spec: ModelSpec) -> None:
+    """Refuse ids the model does not have and a hole longer than its limit.
+
+    :raises OptionError: naming the option.
+    """
+    shortest = settings.min_gen_len
+    if shortest is not None and shortest > config.max_new_tokens:
+        raise OptionError(
+            said("min_gen_len={} is above {max_new_tokens}={}; make it smaller", shortest, config.max_new_tokens)
+        )
+    eos = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
+    for name, token in (("expand_token_id", settings.expand_token_id), ("eos_token_id", eos)):
+        if token is None or token >= spec.vocabulary:
+            raise OptionError(
+                f"{name}={token!r} is no id of {spec.name}; give one below {spec.vocabulary} in preset_options"
+            )
+
+
+SAMPLER = Sampler(
+    name="dreamon",
+    summary="fills a hole of variable length: tokens that expand, ends of text that are deleted",
+    source="DreamLM/DreamOn 8a0a549 eval/generator.py",
+    settings=DreamOnSettings,
+    start=start,
+    suffix=True,
+    truncates_greedy=True,
+    fit=fit,
+)

@@ -1,0 +1,115 @@
+"""LLaDA's sampler (arXiv 2502.09992) and Fast-dLLM's on top of it (arXiv 2505.22618).
+
+Source: ML-GSAI/LLaDA b7e6c35 `generate.py`; NVlabs/Fast-dLLM 24cc59e `llada/generate.py`.
+Blocks are denoised left to right, each until nothing of it is open; a commit rule decides
+what a pass settles. LLaDA's confidence is a softmax in the logits' own dtype, Fast-dLLM's
+one in float64.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.program import of_logits
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.ids import TokenIds
+from dllm_plugins.modes.ruled import Ruled
+from dllm_plugins.modes.ruled import RuledSettings
+from dllm_plugins.modes.steps import Counts
+from dllm_plugins.modes.view import View
+from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.prediction import probability_of
+from dllm_plugins.prediction import without
+from dllm_plugins.rules.at_work import check_rules
+from dllm_plugins.rules.at_work import choose_revocation
+from dllm_plugins.rules.at_work import choose_rule
+from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.rules.base import RevocationRule
+
+
+class LladaSettings(ViewSettings, RuledSettings):
+    """Options of LLaDA's sampler."""
+
+    steps: int | None = Field(
+        None,
+        description="passes of the whole answer, as many for each block (rules quota, random, margin, position_aware)",
+    )
+    suppress_tokens: TokenIds = Field((), description="ids never drawn (`logits_eos_inf` lists the end of text)")
+    late_tokens: TokenIds = Field(
+        (), description="ids settled last: they have no confidence (`confidence_eos_eot_inf`)"
+    )
+    last_candidate: bool = Field(
+        default=False, description="rule factor: settle the last open position along with all others, as the reference"
+    )
+
+
+def confidence(logits: Tensor, token: Tensor, late: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Probability [N] of each drawn token, `late` ones having none; logits [N, V]."""
+    return probability_of(without(logits, late), token, dtype).cpu()
+
+
+def blocks_of(canvas: Canvas, length: int) -> list[range]:
+    """The answer in blocks of `length` positions from its beginning; the last may be short."""
+    return [range(begin, min(begin + length, canvas.end)) for begin in range(canvas.prompt, canvas.end, length)]
+
+
+def start(
+    rules: Mapping[str, CommitRule],
+    revocations: Mapping[str, RevocationRule],
+    precise: bool,
+    canvas: Canvas,
+    settings: LladaSettings,
+    spec: ModelSpec,
+) -> Program:
+    """Block after block, pass after pass."""
+    config = canvas.row.config
+
+    def sure(logits: Tensor, token: Tensor) -> Tensor:
+        return confidence(logits, token, settings.late_tokens, torch.float64 if precise else logits.dtype)
+
+    view = View(canvas, spec, settings)
+    rule, revocation = choose_rule(config, rules), choose_revocation(config, revocations)
+    ruled = Ruled(canvas, rule, revocation, sure, coarse=not precise)
+    direct = not (settings.guidance or settings.suppress_tokens or settings.late_tokens)
+    for block in blocks_of(canvas, settings.block_length or spec.block_length):
+        while canvas.open(block):
+            places = ruled.places(block)
+            answer = yield from view.look(places, block, ruled.ask(places) if direct else LOGITS)
+            if not direct:
+                answer = of_logits(without(answer.logits, settings.suppress_tokens))
+            ruled.settle(block, places, answer, hasty=settings.last_candidate)
+        canvas.release(block.stop)
+
+
+def samplers(rules: Mapping[str, CommitRule], revocations: Mapping[str, RevocationRule]) -> list[Sampler]:
+    """Both, with the rules there are."""
+    check = partial(check_rules, rules, revocations)
+    return [
+        Sampler(
+            name="llada",
+            summary="semi-autoregressive blocks, confidence in the logits' dtype",
+            source="ML-GSAI/LLaDA b7e6c35 generate.py (arXiv 2502.09992)",
+            settings=LladaSettings,
+            start=partial(start, rules, revocations, False),
+            suffix=True,
+            counts=Counts.ANSWER,
+            refuse=check,
+        ),
+        Sampler(
+            name="fast_dllm",
+            summary="LLaDA's blocks, confidence in float64, prefix and dual caching",
+            source="NVlabs/Fast-dLLM 24cc59e llada/generate.py (arXiv 2505.22618)",
+            settings=LladaSettings,
+            start=partial(start, rules, revocations, True),
+            suffix=True,
+            counts=Counts.ANSWER,
+            refuse=check,
+        ),
+    ]

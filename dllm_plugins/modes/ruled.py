@@ -1,0 +1,130 @@
+"""A commit rule, and perhaps a revocation rule, at work on one canvas."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.program import Ask
+from dllm_plugins.modes.base import Settings
+from dllm_plugins.modes.drawing import ask
+from dllm_plugins.modes.drawing import drawn
+from dllm_plugins.rules.at_work import RulesAtWork
+from dllm_plugins.rules.at_work import seen_of
+from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.rules.base import RevocationRule
+from dllm_plugins.rules.view import Positions
+
+#: Passes over a block, per position, after which nothing is reopened any more: a rule
+#: that goes round in circles must not hold a request for ever.
+PATIENCE = 4
+
+#: Probability [N] of drawn tokens [N] given logits [N, V].
+Confidence = Callable[[Tensor, Tensor], Tensor]
+
+
+class CommitSettings(Settings):
+    """Options of every sampler that asks a rule what to settle; defaults are the rule's own."""
+
+    block_length: int | None = Field(None, description="positions denoised together")
+    rule: str | None = Field(None, description="commit rule")
+    steps: int | None = Field(
+        None, description="passes a block is spread over (rules quota, random, margin, position_aware)"
+    )
+    threshold: float | None = Field(None, description="probability that settles (rule threshold)")
+    factor: float | None = Field(None, description="larger settles more a pass (rule factor)")
+    rule_options: dict[str, Any] | None = Field(None, description="parameters of the commit rule")
+
+
+class RuledSettings(CommitSettings):
+    """Those of samplers that can take tokens back, too."""
+
+    revoke: str | None = Field(None, description="revocation rule")
+    revoke_options: dict[str, Any] | None = Field(None, description="parameters of the revocation rule")
+
+
+class Ruled:
+    """Settles and reopens positions of one canvas as its rules say.
+
+    :param confidence: how sure the model is of each drawn token.
+    :param coarse: whether that has the logits' dtype.
+    """
+
+    def __init__(
+        self,
+        canvas: Canvas,
+        rule: CommitRule,
+        revocation: RevocationRule | None,
+        confidence: Confidence,
+        *,
+        coarse: bool = False,
+    ) -> None:
+        self.canvas = canvas
+        self.rules = RulesAtWork(canvas.row.config, canvas.row.noise, rule, revocation)
+        self.confidence = confidence
+        self.coarse = coarse
+        self._block = range(0)
+        self._step = 0
+
+    def places(self, block: range) -> list[int]:
+        """Positions of the answer that are asked about: open ones, all if some may be reopened."""
+        inside = range(max(block.start, self.canvas.prompt), block.stop)
+        return self.canvas.open(inside) if self.rules.revocation is None else list(inside)
+
+    def ask(self, places: Sequence[int]) -> Ask:
+        """What the rules and the request need to know of some positions."""
+        return LOGITS if self.rules.rescores else ask(self.canvas, places, logits=self.rules.wants_logits)
+
+    def settle(self, block: range, places: Sequence[int], answer: Answer, *, hasty: bool = False) -> None:
+        """Write what the rules decide about a block.
+
+        :param answer: to what was asked of the places; tokens are drawn from its logits if they are not there yet.
+        :param hasty: settle the last open position along with all others.
+        """
+        if block != self._block:
+            self._block, self._step = block, 0
+        canvas, rules = self.canvas, self.rules
+        opened = set(canvas.open(places))
+        if not answer.drawn:
+            offsets = [place - canvas.prompt for place in places]
+            answer = drawn(canvas, rules.rescore(answer.logits, offsets, self._step), places)
+        seen = seen_of(answer, torch.tensor(places) - block.start, self._sure(answer), rules.needs)
+        view = rules.view(self._positions(block, opened), seen, settled_now=0, step=self._step)
+        chosen = {block.start + item for item in rules.commit(view)}
+        if hasty and len(chosen) == len(opened) - 1:
+            chosen = opened
+        reopened = {block.start + item for item in rules.revoke(view)}
+        if self._step >= PATIENCE * len(block):
+            reopened = set()
+        for number, place in enumerate(places):
+            if place in chosen or (place in reopened and rules.revocation and rules.revocation.replaces):
+                canvas.write(place, answer.tokens[number], answer.source(number))
+            elif place in reopened:
+                canvas.reopen(place)
+        self._step += 1
+        if rules.revocation is None:
+            canvas.release_settled()
+
+    def _sure(self, answer: Answer) -> Tensor:
+        """How sure the model is of each token: as this sampler measures it where there are logits."""
+        if answer.has_logits:
+            return self.confidence(answer.logits, answer.token)
+        return answer.probability_in() if self.coarse else answer.probability
+
+    def _positions(self, block: range, opened: set[int]) -> Positions:
+        answer = [self.canvas.prompt <= place for place in block]
+        return Positions(
+            tokens=[self.canvas.tokens[place] for place in block],
+            open=[place in opened for place in block],
+            settled=[
+                inside and place < self.canvas.end and place not in opened
+                for place, inside in zip(block, answer, strict=True)
+            ],
+            place=[place - self.canvas.prompt if inside else -1 for place, inside in zip(block, answer, strict=True)],
+        )

@@ -1,0 +1,107 @@
+"""LLaDA's block loop with schedules: blocks that end at delimiters, early commits, early ends, a short suffix.
+
+Each option is off unless given, and with all of them off this is sampler `llada`. See
+modes/schedule.py for what they do and where they are from. They may be combined.
+
+`early_commit` watches the open positions of the answer, or the part of it that `answer_region`
+names, as Prophet does where the place of the answer is known. Progress is the share of the answer
+that is settled, which under rule quota is the reference's share of passes. `suffix_window`
+is DPad's window without its random dropout inside the window.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.program import of_logits
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import OptionError
+from dllm_plugins.messages import said
+from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.llada import confidence
+from dllm_plugins.modes.ruled import Ruled
+from dllm_plugins.modes.scheduling import Schedule
+from dllm_plugins.modes.scheduling import ScheduledSettings
+from dllm_plugins.modes.steps import Counts
+from dllm_plugins.rules.at_work import check_rules
+from dllm_plugins.rules.at_work import choose_revocation
+from dllm_plugins.rules.at_work import choose_rule
+from dllm_plugins.rules.base import CommitRule
+from dllm_plugins.rules.base import RevocationRule
+
+
+def start(
+    rules: Mapping[str, CommitRule],
+    revocations: Mapping[str, RevocationRule],
+    canvas: Canvas,
+    settings: ScheduledSettings,
+    spec: ModelSpec,
+) -> Program:
+    """Block after block, pass after pass."""
+    config, schedule = canvas.row.config, Schedule(canvas, settings, spec)
+
+    def sure(logits: Tensor, token: Tensor) -> Tensor:
+        return confidence(logits, token, settings.late_tokens, logits.dtype)
+
+    ruled = Ruled(canvas, choose_rule(config, rules), choose_revocation(config, revocations), sure)
+    block = schedule.block(canvas.prompt)
+    while block.start < schedule.limit:
+        searched = schedule.searched(block.start)
+        while schedule.open(block):
+            places, watched = schedule.within(ruled.places(block)), schedule.watched()
+            wanted = [*places, *schedule.more(places, searched, watched)]
+            logits = yield from schedule.look(block, wanted)
+            answers = dict(zip(wanted, logits, strict=True))
+            if searched:
+                block, searched = schedule.ending(block, searched, answers), range(0)
+                places = schedule.within(ruled.places(block))
+            if wanted != places:
+                logits = torch.stack([answers[place] for place in places])
+            places, logits = schedule.end_early(places, logits)
+            if places:
+                ruled.settle(block, places, of_logits(logits), hasty=settings.last_candidate)
+            schedule.commit_early(watched, answers)
+            if settings.revoke is None:
+                canvas.release_settled()
+        canvas.release(min(block.stop, schedule.limit))
+        block = schedule.block(block.stop)
+
+
+def fit(settings: ScheduledSettings, _config: SamplingConfig, spec: ModelSpec) -> None:
+    """Refuse an early end where nothing ends a text, and steps for blocks whose number only the answer tells.
+
+    :raises OptionError: naming the option.
+    """
+    if settings.steps is not None and settings.delimiter_ids:
+        raise OptionError(
+            said(
+                "{steps}={} cannot be met with delimiter_ids: how many blocks there are, only the answer tells; "
+                "leave {steps} out, or give {threshold} or {factor}",
+                settings.steps,
+            )
+        )
+    if settings.eos_confidence is not None and not spec.stop_ids:
+        raise OptionError(
+            f"eos_confidence={settings.eos_confidence} has no effect: {spec.name} names no end of text; leave it out"
+        )
+
+
+def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, RevocationRule]) -> Sampler:
+    """It, with the rules there are."""
+    return Sampler(
+        name="scheduled",
+        summary="llada with blocks that end at delimiters, early commits, early ends, a short suffix",
+        source="arXiv 2509.26432, 2508.19982, 2508.14148; see modes/schedule.py",
+        settings=ScheduledSettings,
+        start=partial(start, rules, revocations),
+        suffix=True,
+        attention=frozenset({"bidirectional"}),
+        counts=Counts.ANSWER,
+        refuse=partial(check_rules, rules, revocations),
+        fit=fit,
+    )

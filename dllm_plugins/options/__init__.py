@@ -1,0 +1,1 @@
+"""What a user asked for: checked, and answered where the name is not ours."""
