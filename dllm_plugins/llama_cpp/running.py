@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from dllm_plugins.errors import GgufError
 from dllm_plugins.llama_cpp.calls import CHUNK
@@ -36,6 +37,16 @@ class Running:
     stream: int | None
     scratch: bool = False
     done: int = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there are steps left."""
+        return self.done < len(self.lane.steps)
+
+    @property
+    def length(self) -> int:
+        """How many positions the stream holds."""
+        return self.lane.steps[self.done - 1].end if self.done else self.lane.length
 
 
 #: Rows of each step's wanted tokens, for steps that share a call.
@@ -69,15 +80,14 @@ class Rounds:
         else:
             self._waiting.append((Running(row, lane, None, scratch=True), source))
 
-    def run(self) -> dict[int, list[tuple[Step, Rows]]]:
-        """Rows of the wanted tokens of every step, by the number of the segment."""
-        found: dict[int, list[tuple[Step, Rows]]] = {}
+    def run(self) -> list[tuple[Step, Rows]]:
+        """Rows of the wanted tokens of every step."""
+        found: list[tuple[Step, Rows]] = []
         try:
             while self._active or self._waiting:
                 self._fill()
                 self._fork()
-                for step, rows in self._round():
-                    found.setdefault(step.segment, []).append((step, rows))
+                found += self._round()
                 self._end()
         finally:
             for running in self._active:
@@ -89,40 +99,45 @@ class Rounds:
         self._active.append(running)
         self._shelf.context.copy(source, running.lane.length, self._shelf.stream(running))
 
+    def _room(self) -> bool:
+        return sum(running.scratch for running in self._active) < SCRATCH
+
     def _fill(self) -> None:
-        while self._waiting and sum(running.scratch for running in self._active) < SCRATCH:
+        while self._waiting and self._room():
             self._copy(*self._waiting.popleft())
 
     def _fork(self) -> None:
-        """Lanes that start where another one stands now."""
+        """Lanes that start on what another one has decoded, as far as there is room or nothing else goes on."""
         for running in list(self._active):
-            forks = running.lane.forks
-            while forks and forks[0][0] == running.done:
-                _, lane = forks.pop(0)
-                if running.stream is None:
-                    raise GgufError("a model that keeps no keys forwards whole canvases only; choose another mode")
-                self._copy(Running(running.row, lane, None, scratch=True), running.stream)
+            ready = [lane for lane in running.lane.forks if lane.length <= running.length]
+            if ready and running.stream is None:
+                raise GgufError("a model that keeps no keys forwards whole canvases only; choose another mode")
+            for lane in ready:
+                if self._room() or not any(other.goes_on for other in self._active):
+                    running.lane.forks.remove(lane)
+                    self._copy(Running(running.row, lane, None, scratch=True), cast(int, running.stream))
 
     def _round(self) -> list[tuple[Step, Rows]]:
         groups: dict[Hashable, list[tuple[Running, Step]]] = {}
         for running in self._active:
-            if running.done < len(running.lane.steps):
+            if running.goes_on:
                 step = running.lane.steps[running.done]
                 alone = len(step.tokens) == 1 or running.stream is None
                 groups.setdefault(id(running) if alone else self._key(step), []).append((running, step))
         found: list[tuple[Step, Rows]] = []
-        for group in groups.values():
+        # Clean steps together, then open ones: llama.cpp may have to be switched between them.
+        for group in sorted(groups.values(), key=lambda group: group[0][1].noisy):
             share = max(CHUNK // len(group[0][1].tokens), 1) if len(group) > 1 and self._shares() else 1
             for begin in range(0, len(group), share):
                 part = group[begin : begin + share]
                 found += zip((step for _, step in part), self._decode(part), strict=True)
         for running in self._active:
-            running.done += 1
+            running.done += running.goes_on
         return found
 
     def _end(self) -> None:
         """Lanes without a step left make room; one that others still start from stays."""
-        ended = [running for running in self._active if running.done >= len(running.lane.steps)]
+        ended = [running for running in self._active if not running.goes_on]
         for running in ended:
             if not running.lane.forks:
                 self._give_back(running)

@@ -1,16 +1,16 @@
 """The tri-mode default on llama.cpp: the base for clean rows, the adapter switched on for open ones.
 
-A call of llama.cpp has one causal flag and one set of adapters, so a pass is up to two calls:
-clean rows, then open rows on top of their keys, which are dropped again. Switching the adapter
-leaves the clean rows' logits and keys as they are, bit for bit. Mask rows are fed as embeddings;
-rotary positions are told apart from places in the cache (:mod:`~dllm_plugins.llama_cpp.placed`).
+A call of llama.cpp has one causal flag and one set of adapters, so clean rows are decoded first, then
+open ones on top of their keys. Switching the adapter leaves the clean rows' logits and keys as they are, bit
+for bit. Mask rows are fed as embeddings; rotary positions are told apart from places in the cache
+(:mod:`~dllm_plugins.llama_cpp.placed`).
 
 llama.cpp multiplies a single row differently from two or more, whose results do not depend on
 how many they are. So no call computes or returns a single clean row: a second one keeps it
 company. Whether that makes clean rows invariant on this machine is measured when the model is loaded.
 """
 
-from collections import Counter
+from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dllm_plugins.denoisers.attention import ROWS
@@ -28,12 +29,17 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.torch import refined
 from dllm_plugins.errors import OptionError
 from dllm_plugins.gguf.adapter import read_adapter
+from dllm_plugins.gguf.tensors import read_rows
 from dllm_plugins.gguf.tensors import read_tensor
+from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.calls import Planning
+from dllm_plugins.llama_cpp.calls import Step
+from dllm_plugins.llama_cpp.context import Rows
+from dllm_plugins.llama_cpp.passes import Passes
 from dllm_plugins.llama_cpp.placed import PlacedContext
 from dllm_plugins.llama_cpp.placed import PlacedModel
-from dllm_plugins.llama_cpp.rows import LlamaRows
-from dllm_plugins.llama_cpp.tri_calls import Calls
-from dllm_plugins.llama_cpp.tri_parts import parts_of
+from dllm_plugins.llama_cpp.placed import PlacedRun
+from dllm_plugins.llama_cpp.sharing import fewest_of_equal_bits
 from dllm_plugins.messages import said
 
 #: Why a mode that promises another one's text is not served where rows are not invariant.
@@ -45,11 +51,9 @@ LOSSY = {
 }
 #: By the kind of a pass: what its calls with clean rows are, and those with open ones.
 _KINDS = {"verify": ("verify", "draft"), "prefill": ("prefill", "predict"), "fused": ("freeze", "predict")}
-#: How many tokens a call has while it is measured whether that changes them.
-_MEASURED = (2, 3, 8)
 
 
-class LlamaTriModeDenoiser(LlamaRows):
+class LlamaTriModeDenoiser(Passes):
     """See :class:`~dllm_plugins.denoisers.base.Denoiser`. Hidden states of clean rows are their logits.
 
     :param model: the base, closed together with this.
@@ -60,59 +64,61 @@ class LlamaTriModeDenoiser(LlamaRows):
     :raises GgufError: if llama.cpp does not take it.
     """
 
+    planning = Planning(placed=True, pads=True)
+
     def __init__(self, model: PlacedModel, adapter: Path, spec: ModelSpec, cache: str = "F16") -> None:
-        context = PlacedContext(model, cache)
-        super().__init__(model, context)
+        super().__init__(model, PlacedContext(model, cache))
         self.extras = read_adapter(adapter, model.width)
-        mask = self.extras.mask_embedding.float().numpy()
-        self._calls = Calls(context, self._shelf, model.adapter(adapter), mask)
+        self._adapters = ((model.adapter(adapter), 1.0),)
+        self._mask = self.extras.mask_embedding.float().numpy()
         self._embedding = read_tensor(model.header, model.header.tensors["token_embd.weight"])
         self._down, self._up = (part.to(self._embedding) for part in (self.extras.chain_down, self.extras.chain_up))
         drafts = self.extras.draft_tokens
         self._shortlist_head = None if drafts is None else self._embedding[drafts].contiguous()
-        self._counts: dict[int, tuple[int, int]] = {}
         self.spec = replace(spec, mixes=False, numerics="row-invariant")
-        if not self._invariant():
+        if fewest_of_equal_bits(self.context, self._shelf) is None:
             kept = tuple(mode for mode in spec.modes if mode not in LOSSY)
             self.spec = replace(self.spec, numerics="approximate", modes=kept, refused=LOSSY)
 
-    def _invariant(self) -> bool:
-        """Whether clean rows get the same bits in calls of different lengths."""
-        count = sum(_MEASURED)
-        tokens = [7 * index % self.spec.vocabulary for index in range(count)]
-        row = self.open_row()
-        found = []
-        for sizes in ((count,), _MEASURED, _MEASURED[::-1]):
-            self._rows[row].frozen, rows = 0, []
-            for size in sizes:
-                begin = self._rows[row].frozen
-                part = Segment(row, tokens[begin : begin + size], range(begin, begin + size), wanted=range(size))
-                rows += self.forward([part])
-                self.freeze(row, size)
-            found.append(torch.cat(rows))
-        self.close_row(row)
-        return all(torch.equal(found[0], other) for other in found[1:])
+    def key(self, step: Step) -> Hashable:
+        """Steps for which this is equal may share a call."""
+        return step.causal, len(step.tokens), step.noisy, step.rotary is None
 
-    def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
-        """One pass: logits [wanted, V] of clean segments, hidden states [wanted, width] of open ones; float32.
+    def counted(self, step: Step) -> bool:
+        """Calls with open rows are counted apart."""
+        return step.noisy
 
-        :raises GgufError: for segments that llama.cpp cannot compute.
-        """
-        parts = parts_of(segments, self._rows)
-        self._calls.run(parts)
-        self._counts = {part.handle: (part.calls[0], part.calls[1]) for part in parts}
-        found = {number: rows for part in parts for number, rows in part.results(self.model.vocabulary)}
-        return [torch.from_numpy(np.ascontiguousarray(found[number])) for number in range(len(segments))]
+    def width(self, segment: Segment) -> int:
+        """Open rows have hidden states, clean ones logits."""
+        return self.model.width if segment.noisy else self.model.vocabulary
+
+    def decode(self, part: Sequence[tuple[int, Step]]) -> list[Rows]:
+        """Rows of steps that share a call: logits of clean ones, final hidden states of open ones."""
+        noisy, causal = part[0][1].noisy, part[0][1].causal
+        self.context.use(self._adapters if noisy else ())
+        return self.context.decode([self._run(*one) for one in part], causal=causal, hidden=noisy)
+
+    def _run(self, stream: int, step: Step) -> Run:
+        if step.rotary is None and not step.noisy:
+            return Run(stream, step.begin, step.tokens, wanted=step.wanted)
+        rotary = step.rotary or range(step.begin, step.begin + len(step.tokens))
+        return PlacedRun(stream, step.begin, (), self.embedded(step.tokens), step.wanted, rotary)
+
+    def embedded(self, tokens: Sequence[int]) -> "NDArray[np.float32]":
+        """Embeddings [tokens, width], the mask's too: its id is the vocabulary's size."""
+        info = self.model.header.tensors["token_embd.weight"]
+        size = info.shape[0]
+        found = read_rows(self.model.header, info, [min(token, size - 1) for token in tokens])
+        found[[token >= size for token in tokens]] = self._mask
+        return found
 
     def rounds(self, row: int, kind: str) -> Mapping[str, int]:
         """How many calls the row took part in in the last pass, by kind.
 
         :param kind: what the pass was planned as; calls have kinds of their own where it names both.
         """
-        first, second = _KINDS.get(kind, (kind, kind))
-        found = Counter({first: self._counts[row][0]})
-        found[second] += self._counts[row][1]
-        return {name: count for name, count in found.items() if count}
+        clean, noisy = _KINDS.get(kind, (kind, kind))
+        return self._rounds(row, {False: clean, True: noisy})
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Refused: the cache of this model is exact.

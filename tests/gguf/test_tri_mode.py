@@ -89,6 +89,23 @@ def test_groups_behind_a_part_of_the_clean_rows(pair: tuple[Model, Model]) -> No
         torch.testing.assert_close(own, other, atol=1e-4, rtol=1e-4)
 
 
+def test_clean_rows_behind_a_part_and_beside_open_ones(pair: tuple[Model, Model]) -> None:
+    """What stands beside a run of text, on a copy of its beginning, leaves that and its keys as they are."""
+    found = []
+    for model in pair:
+        denoiser, row = model.denoiser, tri_mode.prefixed(model.denoiser, 20)
+        run = tri_mode.clean(row, [7, 8], 20)
+        beside = tri_mode.opened(row, denoiser.spec.mask_id, [22], ((0, 2),))
+        part = Segment(row, [9], [22], behind=((0, 1),), wanted=(0,))
+        whole = Segment(row, [9, 10], [22, 23], behind=((0, 2),), wanted=(1, 0))
+        hidden = denoiser.forward([run, beside, part, whole])
+        denoiser.freeze(row, 2)
+        again = denoiser.forward([tri_mode.clean(row, [44, 45], 22)])
+        found.append([*(denoiser.logits(rows) for rows in (hidden[0], *hidden[2:], again[0])), hidden[1]])
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, atol=1e-4, rtol=1e-4)
+
+
 def test_switching_changes_no_clean_bit(denoiser: LlamaTriModeDenoiser) -> None:
     """Logits, keys and values of clean rows: adapter never used, and used in every pass between."""
 

@@ -12,7 +12,6 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
-from dllm_plugins.llama_cpp.tri_mode import LlamaTriModeDenoiser
 
 from . import tri_mode
 
@@ -67,7 +66,7 @@ def logits_of(denoiser: Denoiser, tokens: list[int], at_once: int, company: int 
 def test_where_rows_are_not_invariant_no_lossless_mode_is_served(
     files: tri_mode.Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LlamaTriModeDenoiser, "_invariant", lambda _self: False)
+    monkeypatch.setattr("dllm_plugins.llama_cpp.tri_mode.fewest_of_equal_bits", lambda *_: None)
     model = files.load("llama_cpp")
     assert model.denoiser.spec.numerics == "approximate"
     assert model.denoiser.spec.modes == ("ar", "diffusion")
@@ -77,15 +76,8 @@ def test_where_rows_are_not_invariant_no_lossless_mode_is_served(
 
 def test_the_measurement_sees_a_difference(files: tri_mode.Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without company, single rows differ from several, which is what it is for."""
-    monkeypatch.setattr("dllm_plugins.llama_cpp.tri_mode._MEASURED", (1, 2, 10))
-    monkeypatch.setattr("dllm_plugins.llama_cpp.tri_parts._accompanied", _unaccompanied)
+    monkeypatch.setattr("dllm_plugins.llama_cpp.sharing._CUTS", {2: (1, 2, 10)})
     assert files.llama(dtype="bfloat16").spec.numerics == "approximate"
-
-
-def _unaccompanied(part: Any, begin: int, tokens: list[int], rotary: Any, wanted: list[int]) -> Any:
-    from dllm_plugins.llama_cpp.tri_parts import Piece
-
-    return Piece(part, begin, tokens, rotary, tuple(wanted))
 
 
 @pytest.mark.parametrize("length", [1, 3, 8])

@@ -60,11 +60,10 @@ def test_what_cannot_be_computed_is_refused(denoiser: LlamaTriModeDenoiser) -> N
     row, mask = tri_mode.prefixed(denoiser, 20), denoiser.spec.mask_id
     run = tri_mode.clean(row, [7, 8], 20)
     for segments in (
-        [run, Segment(row, [9], [22], behind=((0, 1),))],
-        [run, tri_mode.opened(row, mask, [22]), Segment(row, [9], [22], behind=((0, 2),))],
         [run, tri_mode.opened(row, mask, [22], ((0, 3),))],
-        [Segment(row, [7, 8], [20, 21], causal=False)],
-        [Segment(row, [7, 8], [20, 21], groups=[0, 1])],
+        [run, run, tri_mode.opened(row, mask, [22], ((0, 1), (1, 2)))],
+        [Segment(row, [7, 8], [20, 21], groups=[1, 0])],
+        [Segment(row, [7, 8], [20, 21], apart=[-1, -1])],
     ):
         with pytest.raises(GgufError, match="backend='torch'"):
             denoiser.forward(segments)

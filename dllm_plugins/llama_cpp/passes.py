@@ -1,0 +1,110 @@
+"""A pass of either llama.cpp denoiser: planned, run in rounds, and its rows handed out by segment."""
+
+from collections import Counter
+from collections.abc import Hashable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.visibility import linked
+from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.calls import Planning
+from dllm_plugins.llama_cpp.calls import Step
+from dllm_plugins.llama_cpp.calls import lane_of
+from dllm_plugins.llama_cpp.context import Rows
+from dllm_plugins.llama_cpp.rows import LlamaRows
+from dllm_plugins.llama_cpp.running import Rounds
+from dllm_plugins.llama_cpp.running import Running
+from dllm_plugins.llama_cpp.sharing import company_changes_nothing
+
+
+class Passes(LlamaRows):
+    """Part of both llama.cpp denoisers: :meth:`forward`, and the calls that each row took part in."""
+
+    planning = Planning()
+    #: By row and :meth:`counted`: how many calls the last pass had.
+    _counts: Counter[tuple[int, bool]]
+
+    def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
+        """One pass; see :meth:`~dllm_plugins.denoisers.base.Denoiser.forward`. Float32 [len(wanted), width].
+
+        :raises GgufError: for segments that llama.cpp cannot compute.
+        """
+        rounds, number, last = Rounds(self._shelf, self._call, self.key, lambda: self.shares), 0, None
+        self._counts = Counter()
+        for call in linked(segments):
+            handle = call[0].row
+            row = self._rows[handle]
+            lane = lane_of(list(enumerate(call, number)), row.length, self.planning)
+            number += len(call)
+            if handle == last:
+                rounds.wait(handle, lane, row.stream)
+                continue
+            last = handle
+            row.begin(len(call[0].tokens))
+            if row.stream is not None:
+                self.context.cut(row.stream, row.base)
+            rounds.start(handle, lane, row.stream)
+        return self._handed_out(segments, rounds.run())
+
+    def key(self, step: Step) -> Hashable:
+        """Steps for which this is equal may share a call."""
+        return step.causal, len(step.tokens)
+
+    @cached_property
+    def shares(self) -> bool:
+        """Whether rows may share calls; measured when they first could."""
+        return company_changes_nothing(self.context, self._shelf)
+
+    def _call(self, part: Sequence[tuple[Running, Step]]) -> list[Rows]:
+        self._counts.update({(running.row, self.counted(step)) for running, step in part})
+        streams = [running.stream or 0 for running, _ in part]
+        found = self.decode([(stream, step) for stream, (_, step) in zip(streams, part, strict=True)])
+        for stream, (_, step) in zip(streams, part, strict=True):
+            if step.company:
+                self.context.cut(stream, step.end)
+        return found
+
+    def counted(self, step: Step) -> bool:
+        """Which of the two kinds of calls of a pass a step is; see :meth:`rounds`."""
+        return step.context
+
+    def decode(self, part: Sequence[tuple[int, Step]]) -> list[Rows]:
+        """Rows [len(wanted), V] of steps that share a call; each with its stream."""
+        runs = [Run(stream, step.begin, step.tokens, wanted=step.wanted) for stream, step in part]
+        return self.context.decode(runs, causal=part[0][1].causal)
+
+    def _handed_out(self, segments: Sequence[Segment], found: Sequence[tuple[Step, Rows]]) -> list[Tensor]:
+        """By segment, the rows that it wanted, in its order."""
+        where: dict[tuple[int, int] | None, tuple[int, int]] = {
+            source: (call, row) for call, (step, _) in enumerate(found) for row, source in enumerate(step.sources)
+        }
+        handed = []
+        for number, segment in enumerate(segments):
+            spots = [where[number, index] for index in segment.wanted]
+            calls = {call for call, _ in spots}
+            if len(calls) == 1:
+                rows, order = found[calls.pop()][1], [row for _, row in spots]
+                rows = rows if order == list(range(len(rows))) else rows[order]
+            elif calls:
+                rows = np.stack([found[call][1][row] for call, row in spots])
+            else:
+                rows = np.empty((0, self.width(segment)), np.float32)
+            handed.append(torch.from_numpy(rows[:, : self.width(segment)]))
+        return handed
+
+    def width(self, segment: Segment) -> int:
+        """How many numbers a row of the segment has."""
+        return self.model.vocabulary
+
+    def _rounds(self, row: int, kinds: Mapping[bool, str]) -> Mapping[str, int]:
+        """How many calls the row took part in in the last pass, by kind; `kinds` are those of :meth:`counted`."""
+        found: Counter[str] = Counter()
+        for which, kind in kinds.items():
+            found[kind] += self._counts[row, which]
+        return {kind: count for kind, count in found.items() if count}
