@@ -3,7 +3,7 @@
 Random files of the Dream, LLaDA and SDAR architectures, tiny and of about 135 million
 weights, the same prompt, algorithm and number of passes on both sides, in turns; rows hold
 medians. Baselines and row names: `llama_diffusion_cli` (`--diffusion-cli PATH`; both sides
-settle greedily, block after block, from left to right), `llama_cpp_ar`, `torch`. With
+commit greedily, block after block, from left to right), `llama_cpp_ar`, `torch`. With
 `--default-model` the shipped model on every backend instead. The work is in `gguf_bench`. The
 file is called neither `gguf` nor `llama_cpp`, which would hide the packages of those names.
 """

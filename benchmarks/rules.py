@@ -2,7 +2,7 @@
 
 Two models: the default one, where quality is agreement with slow decoding, and the small
 block-diffusion model of `dllm_plugins.training.blocks`, whose answers a checker accepts or
-not. Slow decoding settles one token a pass. Greedy, seeds fixed. Quality is measured over
+not. Slow decoding commits one token a pass. Greedy, seeds fixed. Quality is measured over
 all prompts decoded together (a row's answer does not depend on its company), time over the
 first few of them, one at a time and in turns.
 """

@@ -46,7 +46,7 @@ OWN: dict[tuple[str, str], tuple[Any, ...]] = {
 TEMPERATURES: dict[str, tuple[float, ...]] = {"slow": (0.0, 1.0), "mode flow": (1.0,), "mode remdm": (1.0,)}
 #: The setting of a contestant that is told nothing.
 DEFAULTS = "defaults"
-#: The rule that settles one token a pass, beside which all are judged.
+#: The rule that commits one token a pass, beside which all are judged.
 SLOW = "quota"
 #: Thresholds of the commit rule that revocation rules are tried with: hasty enough to have something to undo.
 HASTY = (0.5, 0.7)

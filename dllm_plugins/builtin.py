@@ -64,7 +64,7 @@ def register_rules() -> list[CommitRule]:
 
 @hookimpl
 def register_revocations() -> list[RevocationRule]:
-    """Rules that reopen settled tokens, or overwrite them."""
+    """Rules that reopen committed tokens, or overwrite them."""
     return [DoubtRule(), EditRule()]
 
 

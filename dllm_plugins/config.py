@@ -55,10 +55,10 @@ class SamplingConfig(Checked):
         default=None,
         gt=0.0,
         le=1.0,
-        description="diffusion: settle tokens at least this probable (rule threshold and others)",
+        description="diffusion: commit tokens at least this probable (rule threshold and others)",
     )
     factor: float | None = Field(
-        default=None, gt=0.0, le=64.0, description="diffusion: larger settles more tokens a pass (rule factor)"
+        default=None, gt=0.0, le=64.0, description="diffusion: larger commits more tokens a pass (rule factor)"
     )
     guidance: float | None = Field(
         default=None, gt=0.0, le=64.0, description="diffusion: classifier-free guidance; doubles the rows"
@@ -80,7 +80,7 @@ class SamplingConfig(Checked):
     rule_options: dict[str, Any] | None = Field(
         default=None, description="diffusion: parameters of the commit rule by their names; see `llm dllm rules`"
     )
-    revoke: str | None = Field(default=None, description="diffusion: revocation rule, which reopens settled tokens")
+    revoke: str | None = Field(default=None, description="diffusion: revocation rule, which reopens committed tokens")
     revoke_options: dict[str, Any] | None = Field(
         default=None, description="diffusion: parameters of the revocation rule by their names"
     )

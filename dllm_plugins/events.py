@@ -26,7 +26,7 @@ class Usage:
     `cached_tokens` of the prompt came from an earlier row's prefix and were not forwarded.
     `useful_tokens` are the tokens of the answer: end-of-text tokens, tokens behind a
     stop string and thrown-away canvas tokens are not counted. `canvas_tokens` are all
-    the tokens that were settled. `passes` counts every forward in which the row took
+    the tokens that were committed. `passes` counts every forward in which the row took
     part, by kind; `rows` are all the positions forwarded in them. `parts`, with `stats`, are
     seconds of those passes by part (:data:`dllm_plugins.engine.profile.PARTS`), each pass's in full
     however many rows shared it; what lies between passes belongs to no part.
@@ -87,8 +87,8 @@ class Usage:
 class Draft:
     """The whole canvas behind the committed tokens, as a pass left it.
 
-    `tokens` are settled but may change; None where open. `guesses` are the same with what
-    the pass said at open positions but did not settle, where the mode tells; `text` reads so.
+    `tokens` are committed but may change; None where open. `guesses` are the same with what
+    the pass said at open positions but did not commit, where the mode tells; `text` reads so.
     `rest` is what the canvas holds behind the answer's room: the end of its last block, a suffix.
     """
 

@@ -42,7 +42,7 @@ def register_rules() -> Iterable[CommitRule]:
 
 @hookspec
 def register_revocations() -> Iterable[RevocationRule]:
-    """Rules that reopen settled tokens, beside a commit rule."""
+    """Rules that reopen committed tokens, beside a commit rule."""
     return ()
 
 

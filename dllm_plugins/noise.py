@@ -34,21 +34,21 @@ class Purpose(IntEnum):
     CANVAS = 2
     """The token at an open position of a pass."""
     RULE_ORDER = 3
-    """Which positions rule `random` settles."""
+    """Which positions rule `random` commits."""
     REVEAL = 4
     """Which positions DiffuLLaMA reveals."""
     CONFIDENCE = 5
-    """Which positions `alg_temp` settles."""
+    """Which positions `alg_temp` commits."""
     ORIGIN = 6
-    """Which positions Dream's `origin` settles."""
+    """Which positions Dream's `origin` commits."""
     TRANSFER_ORDER = 7
-    """Which positions dllm's `remasking=random` settles."""
+    """Which positions dllm's `remasking=random` commits."""
     TRANSFER_COUNT = 8
-    """How many `stochastic_transfer` settles."""
+    """How many `stochastic_transfer` commits."""
     FLOW_MOVES = 9
     """Which positions jump in flow matching."""
     REMDM_MOVES = 10
-    """Which positions ReMDM settles and takes back."""
+    """Which positions ReMDM commits and takes back."""
     GEMMA_INITIAL = 11
     """What DiffusionGemma's canvas begins as."""
     GEMMA_DENOISED = 12

@@ -52,7 +52,7 @@ def option_table() -> str:
 
 def rule_table() -> str:
     """Every commit rule with its options, its own parameters and its source."""
-    lines = ["| rule | options | `rule_options` | settles |", "|---|---|---|---|"]
+    lines = ["| rule | options | `rule_options` | commits |", "|---|---|---|---|"]
     for name, rule in sorted(plugins.rules().items()):
         options = ", ".join(f"`{option}`" for option in sorted(rule.options))
         lines.append(f"| `{name}` | {options or 'none'} | {parameters_of(rule)} | {rule.summary} |")

@@ -20,7 +20,7 @@ from dllm_plugins import load_model
 
 PLACE = Path(__file__).parent / "img" / "denoising.svg"
 QUESTION = "Why is the sky blue?"
-#: A threshold below the cautious default, so that several tokens a pass are settled.
+#: A threshold below the cautious default, so that several tokens a pass are committed.
 CONFIG = SamplingConfig(mode="diffusion", threshold=0.6, max_new_tokens=20)
 #: What a position says of which nothing is known yet.
 OPEN = "·"
@@ -33,7 +33,7 @@ text { font: 14px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; whit
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The answer behind one pass: final before it, final by it, and what it said of the rest, not settled."""
+    """The answer behind one pass: final before it, final by it, and what it said of the rest, not committed."""
 
     final: str
     new: str

@@ -23,7 +23,7 @@ class DiffusionOutput(ModelOutput):
 
     :param sequences: int64 [batch, length + longest answer], padded on the right.
     :param scores: with `output_scores`, per answer position float [batch, vocabulary] after
-        temperature and truncation; in mode `diffusion`, of the pass that settled the token.
+        temperature and truncation; in mode `diffusion`, of the pass that committed the token.
         A token that was never drawn is certain: one that the prompt gave, or the sampler put there, and
         the pad token behind a row's end.
     :param logits: with `output_logits`, the same before temperature and truncation.

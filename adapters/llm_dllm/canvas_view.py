@@ -37,8 +37,8 @@ class CanvasView:
         *lines, self._rest = (self._rest + text.translate(_CONTROL)).split("\n")
         self._print(lines)
         # The last word may yet grow and move to the next line.
-        settled, self._rest = self._without_last(self._rest)
-        self._print(settled)
+        committed, self._rest = self._without_last(self._rest)
+        self._print(committed)
 
     def show(self, draft: str) -> None:
         """Draw the end of the answer, with a draft behind it."""

@@ -10,7 +10,7 @@ from dllm_plugins.commands.terminal import clean_errors
 from dllm_plugins.config import SamplingConfig
 
 _KINDS = {
-    "rules": "Commit rules, which say what a pass settles: -o rule NAME",
+    "rules": "Commit rules, which say what a pass commits: -o rule NAME",
     "revocations": "Revocation rules, which take tokens back: -o revoke NAME",
     "samplers": "Samplers of checkpoints: -o mode NAME, of those that a checkpoint has",
 }

@@ -5,7 +5,7 @@ Read in `examples/diffusion` of llama.cpp 0c1e57098, the source inside llama-cpp
 - The sequence is as long as the physical batch (`-ub`); every pass forwards and scores all of it.
 - `--temp 0` alone does not mean greedy: it leaves the temperature out, and tokens are drawn at
   temperature 1 from the 40 likeliest. With `--top-k 1` they are the likeliest ones, but every
-  confidence is then 1, and ties are settled from left to right.
+  confidence is then 1, and ties are committed from left to right.
 - In the block schedule it counts the prompt's length as blocks too. Those behind the end cost one
   pass each, and the steps asked for are spread over them.
 - A prompt is always formatted as a chat, by the file's own template.
@@ -56,7 +56,7 @@ class Task:
 
     @property
     def passes(self) -> int:
-        """Passes that settle tokens."""
+        """Passes that commit tokens."""
         return self.new // self.block * self.steps
 
     @property
@@ -83,7 +83,7 @@ class Said:
     """What the program gave.
 
     :param tokens: the new ids.
-    :param passes: forwards, with those that settle nothing.
+    :param passes: forwards, with those that commit nothing.
     :param seconds: of generation, as it measures them: without loading.
     :param sampling: seconds of them outside the model.
     """

@@ -14,14 +14,14 @@ from gguf_bench.turns import Decode
 from gguf_bench.turns import Decoded
 from llama_cpp_pass import LlamaCpp
 
-#: So large that positions settle from left to right whatever their probabilities are, as ties do in the example.
+#: So large that positions commit from left to right whatever their probabilities are, as ties do in the example.
 DECAY = 1000.0
 #: Nothing ends a text: both sides fill the whole canvas.
 NEVER: frozenset[int] = frozenset()
 
 
 def whole_canvas(task: Task, cache: str | None) -> SamplingConfig:
-    """Blocks of a bidirectional model, in the order in which llama-diffusion-cli settles them when it is greedy.
+    """Blocks of a bidirectional model, in the order in which llama-diffusion-cli commits them when it is greedy.
 
     :param cache: "prefix" or None, see :class:`~dllm_plugins.config.SamplingConfig`.
     """

@@ -129,7 +129,7 @@ def compare(
     """One row.
 
     :param decoding: the options of both sides, in words.
-    :param spare: passes of the baseline that settle nothing, which `ratio` leaves out.
+    :param spare: passes of the baseline that commit nothing, which `ratio` leaves out.
     """
     useful = (baseline.answer.passes - spare) / baseline.answer.passes
     as_run = baseline.ms_per_token / ours.ms_per_token

@@ -40,7 +40,7 @@ from peers.peer import weights_of
 STEPS, THRESHOLD = 32, 0.95
 NOTE = (
     "the pipeline has no cache: every pass forwards prompt and answer up to the block's end, with logits of all of it; "
-    "it makes one more pass behind a block that is settled before its steps are used up"
+    "it makes one more pass behind a block that is committed before its steps are used up"
 )
 
 

@@ -94,5 +94,5 @@ def find_cases(folders: Sequence[Path]) -> list[Case]:
         inside = [folder] if (folder / "case.json").exists() else sorted(p.parent for p in folder.glob("*/case.json"))
         if not inside:
             raise CheckpointError(f"{folder} has no case.json, nor has a folder in it; give a folder of golden cases")
-        found += [Case(place) for place in inside]
+        found += [Case(position) for position in inside]
     return found

@@ -44,10 +44,10 @@ class Models:
         options["family"] = next((name for word, name in NAMED.items() if word in about["family"]), None)
         key = repr(sorted(options.items()))
         if key not in self._loaded:
-            place = self.case.folder / "checkpoint"
+            position = self.case.folder / "checkpoint"
             if self._converted is not None:
-                place = self._converted.file(options["family"], options["mask_id"])
-            self._loaded[key] = _load(str(place), options)
+                position = self._converted.file(options["family"], options["mask_id"])
+            self._loaded[key] = _load(str(position), options)
         return self._loaded[key]
 
     def cannot(self, error: DllmError) -> bool:
@@ -55,10 +55,10 @@ class Models:
         return self._converted is not None and isinstance(error, CannotError | OptionError)
 
 
-def _load(place: str, options: dict[str, Any]) -> Model:
+def _load(position: str, options: dict[str, Any]) -> Model:
     """What llama.cpp does not load, it cannot compute; what fails later is a miss."""
     try:
-        return load_model(place, **options)
+        return load_model(position, **options)
     except GgufError as error:
         raise CannotError(str(error)) from error
 

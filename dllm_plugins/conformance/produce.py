@@ -28,18 +28,18 @@ def write(case: Case, out: Path, backend: str = "torch") -> Path:
 
     :returns: the folder.
     """
-    place = out / case.name
-    place.mkdir(parents=True, exist_ok=True)
+    position = out / case.name
+    position.mkdir(parents=True, exist_ok=True)
     models = Models(case, backend)
     model = models.get(**first_load(case))
     found: dict[str, Tensor] = {}
     for key in recorded(case):
         found[f"{key}.logits"] = pad_sequence(produce(case, model, key), batch_first=True).contiguous()
-    save_file(found, place / "logits.safetensors")
+    save_file(found, position / "logits.safetensors")
     settings = [_setting(case, setting, models) for setting in case.settings]
     text = json.dumps({"case": case.name, "settings": settings}, indent=1)
-    (place / "case.json").write_text(text + "\n", encoding="utf-8")
-    return place
+    (position / "case.json").write_text(text + "\n", encoding="utf-8")
+    return position
 
 
 def _setting(case: Case, setting: Setting, models: Models) -> dict[str, Any]:

@@ -70,18 +70,18 @@ def answer_all(denoiser: Denoiser, questions: Sequence[Question]) -> list[Answer
     """Answers in the order of the questions."""
     found: dict[int, Answer] = {}
     for group in _groups(denoiser, questions):
-        for place, answer in zip(group, _together(denoiser, [questions[place] for place in group]), strict=True):
-            found[place] = answer
-    return [found[place] for place in range(len(questions))]
+        for index, answer in zip(group, _together(denoiser, [questions[index] for index in group]), strict=True):
+            found[index] = answer
+    return [found[index] for index in range(len(questions))]
 
 
 def _groups(denoiser: Denoiser, questions: Sequence[Question]) -> list[list[int]]:
     """Which questions are answered together, by their places."""
     if not denoiser.spec.numerics.startswith("row-invariant"):
-        return [[place] for place in range(len(questions))]
+        return [[position] for position in range(len(questions))]
     groups: dict[tuple[bool, ...], list[int]] = {}
-    for place, one in enumerate(questions):
-        groups.setdefault(one.kind, []).append(place)
+    for position, one in enumerate(questions):
+        groups.setdefault(one.kind, []).append(position)
     return list(groups.values())
 
 

@@ -32,9 +32,9 @@ class Canvas:
         self.shown: int | None = None
         self.guesses: dict[int, int] = {}
 
-    def open(self, places: Iterable[int]) -> list[int]:
-        """Those of `places` that are open."""
-        return [place for place in places if self.tokens[place] == self.mask]
+    def open(self, positions: Iterable[int]) -> list[int]:
+        """Those of `positions` that are open."""
+        return [position for position in positions if self.tokens[position] == self.mask]
 
     def wanting(self, block: range) -> bool:
         """Whether the answer still has open positions in this block."""
@@ -44,12 +44,12 @@ class Canvas:
         """Logits [N, V] that never yield the mask id: a position that takes it would stay open for ever."""
         return without(logits, [self.mask])
 
-    def write(self, place: int, token: int, logits: Tensor | None = None) -> None:
-        """Settle a position, or write over a settled one; `logits` [V] is what the token was drawn from."""
-        assert place >= self.prompt, "the prompt never changes"
-        self.tokens[place] = token
+    def write(self, position: int, token: int, logits: Tensor | None = None) -> None:
+        """Commit a position, or write over a committed one; `logits` [V] is what the token was drawn from."""
+        assert position >= self.prompt, "the prompt never changes"
+        self.tokens[position] = token
         if logits is not None:
-            self.row.note(place, logits)
+            self.row.note(position, logits)
 
     def cut(self, end: int) -> None:
         """Nothing stands from `end` on, not even an open position."""
@@ -64,10 +64,10 @@ class Canvas:
                 self.row.note(begin + index, answer.logits[index])
         self.release(begin + count)
 
-    def reopen(self, place: int) -> None:
-        """Take a settled token back."""
-        assert len(self.row.tokens) <= place < self.end, "what is final never changes"
-        self.tokens[place] = self.mask
+    def reopen(self, position: int) -> None:
+        """Take a committed token back."""
+        assert len(self.row.tokens) <= position < self.end, "what is final never changes"
+        self.tokens[position] = self.mask
 
     def release(self, end: int) -> None:
         """Everything before `end` is final, up to the answer's own end."""
@@ -75,7 +75,7 @@ class Canvas:
         assert self.mask not in final[self.prompt :], "a final position is open"
         self.row.tokens[:] = final
 
-    def release_settled(self) -> None:
+    def release_committed(self) -> None:
         """Everything before the first open position is final."""
         end = len(self.row.tokens)
         while end < self.end and self.tokens[end] != self.mask:
@@ -92,7 +92,7 @@ class Canvas:
 
     def part(
         self,
-        places: Sequence[int],
+        positions: Sequence[int],
         wanted: Sequence[int] = (),
         *,
         causal: bool = False,
@@ -103,15 +103,15 @@ class Canvas:
 
         :param wanted: positions, not indices, whose logits the pass returns.
         """
-        index = {place: number for number, place in enumerate(places)}
+        index = {position: number for number, position in enumerate(positions)}
         return Segment(
             self.row.handle,
-            [self.tokens[place] for place in places],
-            list(places),
+            [self.tokens[position] for position in positions],
+            list(positions),
             noisy=True,
             causal=causal,
             behind=behind,
-            wanted=[index[place] for place in wanted],
+            wanted=[index[position] for position in wanted],
             groups=groups,
         )
 

@@ -23,7 +23,7 @@ class Row:
 
     :param number: the engine's name for the row, used in events.
     :param handle: the denoiser's name for it.
-    :param asked: how many new tokens were asked for; `max_new_tokens` of the config is what there is room for.
+    :param requested: how many new tokens were asked for; `max_new_tokens` of the config is what there is room for.
     :param prompt: number of prompt tokens, the first ones of `tokens`.
     :param stop_ids: token ids that end the answer.
     :param cached: prompt tokens whose prefix was taken over from an earlier row.
@@ -44,7 +44,7 @@ class Row:
     noise: RowNoise
     vocabulary: int
     stop_ids: frozenset[int]
-    asked: int
+    requested: int
     frozen: int = 0
     step: int = 0
     cached: int = 0

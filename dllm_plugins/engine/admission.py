@@ -53,11 +53,13 @@ def check_prompt(request: Request, sampler: Sampler, spec: ModelSpec) -> list[in
             f"the prompt has {len(tokens) + len(request.suffix)} tokens, but {spec.name} holds {spec.context} "
             f"with its answer; shorten it"
         )
-    for place, token in enumerate([*tokens, *request.suffix]):
-        if token == spec.mask_id and not (sampler.holes and place < len(tokens)):
-            raise RequestError(f"the prompt holds the mask id {token} at position {place}; remove it")
+    for position, token in enumerate([*tokens, *request.suffix]):
+        if token == spec.mask_id and not (sampler.holes and position < len(tokens)):
+            raise RequestError(f"the prompt holds the mask id {token} at position {position}; remove it")
         if not 0 <= token < spec.vocabulary and token != spec.mask_id:
-            raise RequestError(f"the prompt holds id {token} at position {place}, outside 0 to {spec.vocabulary - 1}")
+            raise RequestError(
+                f"the prompt holds id {token} at position {position}, outside 0 to {spec.vocabulary - 1}"
+            )
     return tokens
 
 
@@ -66,7 +68,7 @@ def row_of(request: Request, config: SamplingConfig, tokens: list[int], spec: Mo
     prompt = tokens.index(spec.mask_id) if spec.mask_id in tokens else len(tokens)
     tokens, given = tokens[:prompt], tokens[prompt:]
     room = spec.context - len(tokens) - len(given) - len(request.suffix)
-    asked, length = config.max_new_tokens, min(config.max_new_tokens, room) + len(given)
+    requested, length = config.max_new_tokens, min(config.max_new_tokens, room) + len(given)
     if length != config.max_new_tokens:
         config = config.model_copy(update={"max_new_tokens": length})
     seed = config.seed if config.seed is not None else secrets.randbelow(LARGEST_SEED)
@@ -82,5 +84,5 @@ def row_of(request: Request, config: SamplingConfig, tokens: list[int], spec: Mo
         given=tuple(given),
         logits={} if request.logits else None,
         suffix=tuple(request.suffix),
-        asked=asked,
+        requested=requested,
     )

@@ -175,9 +175,9 @@ class Engine:
         a Failure. After an interrupt, the next step makes no pass: it tells the rows of the one
         that was broken off that they have failed.
         """
-        told: list[Event | Failure] = []
-        self.advance(told.append)
-        return told
+        events: list[Event | Failure] = []
+        self.advance(events.append)
+        return events
 
     def advance(self, tell: Callable[[Event | Failure], None]) -> None:
         """As :meth:`step`; the pass counts as broken off until `tell` has had all of its events."""

@@ -32,8 +32,8 @@ class Job:
     """One row under way.
 
     :param filled: the context leaves less room than `max_new_tokens` asks for.
-    :param told: tokens that a Commit has named.
-    :param looked: tokens of the answer among which there is no stop id.
+    :param announced: tokens that a Commit has named.
+    :param scanned: tokens of the answer among which there is no stop id.
     :param closed: the denoiser's row is gone.
     """
 
@@ -43,8 +43,8 @@ class Job:
     kept: KeptPrefixes | None
     began: float
     filled: bool = False
-    told: int = 0
-    looked: int = 0
+    announced: int = 0
+    scanned: int = 0
     forwarded: int = 0
     prefill: float = 0.0
     passes: dict[str, int] = field(default_factory=dict)
@@ -70,8 +70,8 @@ class Job:
             if self.text.stopped:
                 answer, reason = answer[: self.text.tokens_used(answer)], "stop"
             sure = answer[: self.text.tokens_within(answer)] if reason is None else answer
-        new = tuple(sure[self.told :])
-        self.told += len(new)
+        new = tuple(sure[self.announced :])
+        self.announced += len(new)
         return answer, reason, Commit(row.number, row.step, new, new_text) if new or new_text else None
 
     def draft(self, answer: Sequence[int], clock: Clock) -> Draft:
@@ -79,13 +79,13 @@ class Job:
 
         A block may reach beyond the answer's end, and a suffix always does.
         """
-        row, held = self.row, tuple(answer[self.told :])
+        row, held = self.row, tuple(answer[self.announced :])
         tentative = self.running.canvas.tentative()
         room = min(len(tentative) - len(row.suffix), row.remaining)
         tentative, rest = tentative[:room], tentative[room:]
         known = self.running.canvas.guesses
         guesses = tuple(
-            known.get(place) if token is None else token for place, token in enumerate(tentative, len(row.tokens))
+            known.get(position) if token is None else token for position, token in enumerate(tentative, len(row.tokens))
         )
         with clock.part(TEXT):
             shown = self.text.draft(answer, guesses)
@@ -95,10 +95,10 @@ class Job:
         """The answer without what lies behind its end, and why it ended, if it did."""
         row = self.row
         answer = row.generated[: row.config.max_new_tokens]
-        for place in range(self.looked, len(answer)):
-            if answer[place] in row.stop_ids:
-                return answer[:place], "eos"
-        self.looked = len(answer)
+        for index in range(self.scanned, len(answer)):
+            if answer[index] in row.stop_ids:
+                return answer[:index], "eos"
+        self.scanned = len(answer)
         if len(answer) == row.config.max_new_tokens:
             return answer, "context" if self.filled else "length"
         return answer, "eos" if row.done else None
@@ -108,12 +108,12 @@ class Job:
         row = self.row
         tentative = self.running.canvas.tentative()
         # Of the canvas behind the answer; the suffix was given.
-        settled = tentative[: len(tentative) - len(row.suffix)]
+        committed = tentative[: len(tentative) - len(row.suffix)]
         usage = Usage(
             prompt_tokens=row.prompt,
             cached_tokens=row.cached,
             useful_tokens=len(answer),
-            canvas_tokens=len(row.generated) + sum(token is not None for token in settled),
+            canvas_tokens=len(row.generated) + sum(token is not None for token in committed),
             passes=self.passes,
             rows=self.forwarded,
             seconds=time.perf_counter() - self.began,
@@ -128,6 +128,6 @@ class Job:
         logits = None
         if row.logits is not None:
             length = len(answer) + (stop_token is not None)
-            logits = tuple(row.logits.get(row.prompt + place) for place in range(length))
+            logits = tuple(row.logits.get(row.prompt + index) for index in range(length))
         rest = (*row.generated[len(answer) :], *tentative)
         return Finish(row.number, row.step, reason, tuple(answer), self.text.text, usage, stop_token, logits, rest)

@@ -1,6 +1,6 @@
 """Tokens whose rotary position is not their place in the cache: what open rows of the default model need.
 
-An open row for position p sits at rotary position p - 1, where a settled token may sit, too, and
+An open row for position p sits at rotary position p - 1, where a committed token may sit, too, and
 places between two open rows may be missing. llama.cpp refuses that of ordinary graphs: positions
 of a stream are consecutive. Graphs for images have four positions a token, of which the first
 orders the cache and each of the others turns a share of every head. With all of the head's pairs

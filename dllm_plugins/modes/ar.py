@@ -29,7 +29,7 @@ def frontier(canvas: Canvas, also: int = 0) -> Ask:
     """
     row = canvas.row
     return Ask(
-        draws=lambda: [row.draw(len(row.tokens) + place) for place in range(1 + also)], logits=row.logits is not None
+        draws=lambda: row.draws(range(len(row.tokens), len(row.tokens) + 1 + also)), logits=row.logits is not None
     )
 
 

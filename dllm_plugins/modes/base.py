@@ -141,8 +141,8 @@ class Sampler:
         """
         row = canvas.row
         settings = self.read(row.config, spec.sampling)
-        asked = row.config.model_copy(update={"max_new_tokens": row.asked})
-        steps = passes_of_a_block(self.counts, asked, _length(settings, spec))
+        config = row.config.model_copy(update={"max_new_tokens": row.requested})
+        steps = passes_of_a_block(self.counts, config, _length(settings, spec))
         if steps != row.config.steps:
             row.config = row.config.model_copy(update={"steps": steps})
             settings = self.read(row.config, spec.sampling)

@@ -24,12 +24,12 @@ from dllm_plugins.modes.blocks import Blocks
 from dllm_plugins.modes.mdlm import TransferSettings
 from dllm_plugins.modes.mdlm import ask_for
 from dllm_plugins.modes.mdlm import blind
-from dllm_plugins.modes.mdlm import settle
+from dllm_plugins.modes.mdlm import commit
 from dllm_plugins.modes.mdlm import transfers
 from dllm_plugins.modes.steps import Counts
 
 
-class _Look:
+class _Forwarding:
     """Looks at the newest block: as it is, shifted by one, or with guidance."""
 
     def __init__(self, blocks: Blocks, spec: ModelSpec, settings: TransferSettings) -> None:
@@ -39,27 +39,27 @@ class _Look:
         self.settings = settings
         self._last = torch.empty(0)
 
-    def look(self, block: range, places: list[int]) -> Dialogue[Answer]:
+    def forward(self, block: range, positions: list[int]) -> Dialogue[Answer]:
         """What is said at positions of `block`; logits where two segments of a shifted model are wanted."""
         if self.settings.guidance is not None:
-            return (yield from self._guided(block, places, self.settings.guidance))
+            return (yield from self._guided(block, positions, self.settings.guidance))
         if self.shift:
-            return (yield from self._shifted(block, places))
-        return (yield from self.blocks.look(block, places, ask=ask_for(self.canvas, places, self.settings)))
+            return (yield from self._shifted(block, positions))
+        return (yield from self.blocks.forward(block, positions, ask=ask_for(self.canvas, positions, self.settings)))
 
-    def _part(self, places: range, wanted: Sequence[int]) -> Segment:
+    def _part(self, positions: range, wanted: Sequence[int]) -> Segment:
         """Finished text, each token of which sees its own and earlier blocks."""
-        return self.canvas.part(places, wanted, groups=[self.blocks.number(place) for place in places])
+        return self.canvas.part(positions, wanted, groups=[self.blocks.number(position) for position in positions])
 
-    def _guided(self, block: range, places: Sequence[int], guidance: float) -> Dialogue[Answer]:
+    def _guided(self, block: range, positions: Sequence[int], guidance: float) -> Dialogue[Answer]:
         """Both ways from the beginning: a row has one prefix, and here they differ."""
-        whole = self._part(range(block.stop), [place - self.shift for place in places])
+        whole = self._part(range(block.stop), [position - self.shift for position in positions])
         conditional, free = yield Pass((whole, blind(self.canvas, whole, self.settings.cfg_keep_tokens)))
         return of_logits(free.logits + (guidance + 1) * (conditional.logits - free.logits))
 
-    def _shifted(self, block: range, places: Sequence[int]) -> Dialogue[Answer]:
+    def _shifted(self, block: range, positions: Sequence[int]) -> Dialogue[Answer]:
         """A block's first position is predicted by the last one before it, which does not see the block."""
-        inside = [place - 1 for place in places if place > block.start]
+        inside = [position - 1 for position in positions if position > block.start]
         count = block.start - self.blocks.frozen
         if count:
             context = self._part(range(self.blocks.frozen, block.start), [block.start - 1])
@@ -70,18 +70,18 @@ class _Look:
             self._last = before.logits
         else:
             [answer] = yield Pass((self.canvas.part(block, inside),))
-        return answer if len(inside) == len(places) else of_logits(torch.cat([self._last, answer.logits]))
+        return answer if len(inside) == len(positions) else of_logits(torch.cat([self._last, answer.logits]))
 
 
 def start(canvas: Canvas, settings: TransferSettings, spec: ModelSpec) -> Program:
     """Block after block; the engine ends the row behind one that holds an end of text."""
     blocks = Blocks(canvas, settings.block_length or spec.block_length, anchor=canvas.prompt)
-    look = _Look(blocks, spec, settings)
+    forwarding = _Forwarding(blocks, spec, settings)
     for block in blocks.answer(whole=False):
         for count in transfers(canvas, block, settings.steps or blocks.length, settings):
-            places = canvas.open(block)
-            answer = yield from look.look(block, places)
-            settle(canvas, places, block, answer, count, settings)
+            positions = canvas.open(block)
+            answer = yield from forwarding.forward(block, positions)
+            commit(canvas, positions, block, answer, count, settings)
         canvas.release(block.stop)
 
 

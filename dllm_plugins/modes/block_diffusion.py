@@ -2,7 +2,7 @@
 
 The frontier, the position right behind the final text, is always predicted by a clean
 row; open rows cover the `block_length` positions behind it, and a commit rule decides
-which of them to settle. Contiguous settled tokens are final: they are forwarded once
+which of them to commit. Contiguous committed tokens are final: they are forwarded once
 more as clean rows together with the next canvas (freeze fused with predict).
 """
 
@@ -40,7 +40,7 @@ from dllm_plugins.rules.base import CommitRule
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The hidden state [width] and the step a token was settled by, and its left neighbour then (-1: open).
+    """The hidden state [width] and the step a token was committed by, and its left neighbour then (-1: open).
 
     :param logits: whether it was drawn from logits that were wanted, too.
     """
@@ -58,7 +58,7 @@ Talk = Dialogue[Any]
 class BlockDiffusion:
     """One row.
 
-    :param evidence: by position, what tokens behind a gap were settled by.
+    :param evidence: by position, what tokens behind a gap were committed by.
     """
 
     def __init__(self, canvas: Canvas, length: int, rules: RulesAtWork, process: NoiseProcess, spec: ModelSpec) -> None:
@@ -72,29 +72,29 @@ class BlockDiffusion:
         self.evidence: dict[int, Evidence] = {}
 
     def window(self) -> range:
-        """Positions behind the frontier that belong to the canvas: up to a block, the answer's end, a settled stop."""
+        """Positions behind the frontier that belong to the canvas: a block, up to the answer's end or a stop token."""
         begin = len(self.row.tokens) + 1
         end = min(begin + self.length, self.row.end)
         tokens, stops = self.canvas.tokens, self.row.stop_ids
-        return range(begin, next((place for place in range(begin, end) if tokens[place] in stops), end))
+        return range(begin, next((position for position in range(begin, end) if tokens[position] in stops), end))
 
     def plan(self, kind: str, window: range) -> Pass:
-        """Clean rows not cached yet, settled rows of the canvas, open rows."""
+        """Clean rows not cached yet, committed rows of the canvas, open rows."""
         row, tokens, opened = self.row, self.canvas.tokens, self.canvas.open(window)
         new = row.tokens[row.frozen :]
         segments = [Segment(row.handle, new, range(row.frozen, len(row.tokens)), wanted=(len(new) - 1,))]
         behind: tuple[tuple[int, int], ...] = ((0, len(new)),)
-        settled = [place for place in window if tokens[place] != self.canvas.mask]
-        if settled:
-            segments.append(Segment(row.handle, [tokens[place] for place in settled], settled, behind=behind))
-            behind += ((1, len(settled)),)
+        committed = [position for position in window if tokens[position] != self.canvas.mask]
+        if committed:
+            segments.append(Segment(row.handle, [tokens[position] for position in committed], committed, behind=behind))
+            behind += ((1, len(committed)),)
         asks: Asks = (frontier(self.canvas),)
         if opened:
             segments.append(
                 Segment(
                     row.handle,
                     self.process.noised(len(opened), self.spec),
-                    [place - 1 for place in opened],
+                    [position - 1 for position in opened],
                     noisy=True,
                     causal=False,
                     behind=behind,
@@ -104,36 +104,38 @@ class BlockDiffusion:
             asks = (*asks, Ask(len(segments) - 1))
         return Pass(tuple(segments), kind, freeze=len(new), asks=asks)
 
-    def settle(self, place: int, token: int, logits: Tensor | None) -> None:
+    def commit(self, position: int, token: int, logits: Tensor | None) -> None:
         """Write a token; what became contiguous is final. Logits [V]."""
-        self.canvas.write(place, token, logits)
-        self.canvas.release_settled()
-        self.evidence = {place: found for place, found in self.evidence.items() if place >= len(self.row.tokens)}
+        self.canvas.write(position, token, logits)
+        self.canvas.release_committed()
+        self.evidence = {
+            position: found for position, found in self.evidence.items() if position >= len(self.row.tokens)
+        }
 
-    def reopen(self, place: int, token: int, left: int) -> Talk:
-        """Reopen the right neighbour of `place` if it does not follow from `token`, which is about to be settled there.
+    def reopen(self, position: int, token: int, left: int) -> Talk:
+        """Reopen the right neighbour of `position` if it does not follow from `token`, which is about to stand there.
 
-        It was settled while that place was open or held another token, and often is the
+        It was committed while that place was open or held another token, and often is the
         very word that the place now gets. So it is drawn again, with the same noise and
         its left neighbour known; the same token twice is reopened in any case and left to
         a clean row.
         """
-        past = self.evidence.get(place + 1)
+        past = self.evidence.get(position + 1)
         if not self.spec.chain or past is None or past.left == token:
             return
-        del self.evidence[place + 1]
-        draws = partial(self.row.canvas_draws, [place + 1], past.step)
+        del self.evidence[position + 1]
+        draws = partial(self.row.canvas_draws, [position + 1], past.step)
         [answer] = yield (Ask(past.hidden[None], draws, torch.tensor([[token, left]]), past.logits),)
-        if answer.tokens[0] == token or answer.tokens[0] != self.canvas.tokens[place + 1]:
-            self.canvas.reopen(place + 1)
+        if answer.tokens[0] == token or answer.tokens[0] != self.canvas.tokens[position + 1]:
+            self.canvas.reopen(position + 1)
 
-    def commit(self, opened: Opened) -> Talk:
-        """Ask the rule until it settles nothing more.
+    def commit_all(self, opened: Opened) -> Talk:
+        """Ask the rule until it commits nothing more.
 
         When it wants two neighbours at once, the right one waits and is predicted again
         knowing the left one: without that, parallel decoding doubles words.
         """
-        pending = list(range(len(opened.places)))
+        pending = list(range(len(opened.positions)))
         while pending:
             lefts = opened.known_before(1)
             answer = yield from self._predict(opened, pending, lefts)
@@ -141,10 +143,10 @@ class BlockDiffusion:
             pending = yield from self._decide(opened)
 
     def _predict(self, opened: Opened, indices: list[int], lefts: list[int]) -> Talk:
-        farther, places = opened.known_before(2), [opened.places[index] for index in indices]
+        farther, positions = opened.known_before(2), [opened.positions[index] for index in indices]
         ask = Ask(
-            opened.hidden if len(indices) == len(opened.places) else opened.hidden[indices],
-            partial(self.row.canvas_draws, places),
+            opened.hidden if len(indices) == len(opened.positions) else opened.hidden[indices],
+            partial(self.row.canvas_draws, positions),
             torch.tensor([[lefts[index], farther[index]] for index in indices]),
             self.keeps,
         )
@@ -152,42 +154,46 @@ class BlockDiffusion:
             [answer] = yield (ask,)
             return answer
         [answer] = yield (replace(ask, draws=None, logits=True),)
-        offsets = [place - self.row.prompt for place in places]
+        offsets = [position - self.row.prompt for position in positions]
         changed = self.rules.rescore(answer.logits, offsets, self.row.step)
-        return Answer(answer.hidden, predict(changed, self.row.canvas_draws(places)))
+        return Answer(answer.hidden, predict(changed, self.row.canvas_draws(positions)))
 
     def _decide(self, opened: Opened) -> Talk:
-        """Settle what the rule accepts; returns the indices to predict again."""
+        """Commit what the rule accepts; returns the indices to predict again."""
         chosen = self.rules.commit(opened.view(self.rules, self.length, self.row.step))
-        taken = {opened.places[index] for index in chosen}
-        waits = {index for index in chosen if self.spec.chain and opened.places[index] - 1 in taken}
-        settled = [index for index in chosen if index not in waits]
-        for index in settled:
-            place, token, left = opened.places[index], opened.token[index], opened.known(opened.places[index] - 1)
-            yield from self.reopen(place, token, left)
-            if self.spec.chain and place > len(self.row.tokens):
-                self.evidence[place] = Evidence(opened.hidden[index], self.row.step, left, self.keeps)
-            self.settle(place, token, opened.logits.get(index))
-            opened.settled_now += 1
+        taken = {opened.positions[index] for index in chosen}
+        waits = {index for index in chosen if self.spec.chain and opened.positions[index] - 1 in taken}
+        committed = [index for index in chosen if index not in waits]
+        for index in committed:
+            position, token, left = (
+                opened.positions[index],
+                opened.token[index],
+                opened.known(opened.positions[index] - 1),
+            )
+            yield from self.reopen(position, token, left)
+            if self.spec.chain and position > len(self.row.tokens):
+                self.evidence[position] = Evidence(opened.hidden[index], self.row.step, left, self.keeps)
+            self.commit(position, token, opened.logits.get(index))
+            opened.committed_now += 1
         if not self.spec.chain:
             return []
-        just = {opened.places[index] for index in settled}
+        just = {opened.positions[index] for index in committed}
         return [
             index
-            for index, place in enumerate(opened.places)
-            if opened.known(place) < 0 and (index in waits or place - 1 in just)
+            for index, position in enumerate(opened.positions)
+            if opened.known(position) < 0 and (index in waits or position - 1 in just)
         ]
 
-    def read(self, answer: Answer, hidden: Tensor | None, places: Sequence[int]) -> Talk:
-        """Settle the frontier, then what the rule accepts; hidden [len(places), width] of the open rows."""
+    def read(self, answer: Answer, hidden: Tensor | None, positions: Sequence[int]) -> Talk:
+        """Commit the frontier, then what the rule accepts; hidden [len(places), width] of the open rows."""
         row, token = self.row, answer.tokens[0]
         yield from self.reopen(len(row.tokens), token, row.tokens[-1])
-        self.settle(len(row.tokens), token, answer.logits[0] if answer.has_logits else None)
+        self.commit(len(row.tokens), token, answer.logits[0] if answer.has_logits else None)
         self.canvas.guesses = {}
         if hidden is not None and token not in row.stop_ids:
-            opened = Opened(self.canvas, hidden, list(places))
-            yield from self.commit(opened)
-            self.canvas.guesses = dict(zip(places, opened.token, strict=True))
+            opened = Opened(self.canvas, hidden, list(positions))
+            yield from self.commit_all(opened)
+            self.canvas.guesses = dict(zip(positions, opened.token, strict=True))
 
 
 def start(
@@ -203,9 +209,9 @@ def start(
     this = BlockDiffusion(canvas, settings.block_length or spec.block_length, at_work, process, spec)
     while True:
         window = this.window()
-        canvas.shown, places = window.stop, canvas.open(window)
+        canvas.shown, positions = window.stop, canvas.open(window)
         answer, *opened = yield this.plan(kind, window)
-        yield from this.read(answer, opened[0].hidden if opened else None, places)
+        yield from this.read(answer, opened[0].hidden if opened else None, positions)
         kind = "fused"
 
 

@@ -48,9 +48,9 @@ class Blocks:
         self.frozen = 0
         self._last = torch.empty(0)
 
-    def number(self, place: int) -> int:
+    def number(self, position: int) -> int:
         """The block of a position."""
-        return (place - self.anchor) // self.length
+        return (position - self.anchor) // self.length
 
     def answer(self, *, whole: bool = True) -> list[range]:
         """The blocks that hold the answer; the first may begin in the prompt, the last is filled up if `whole`."""
@@ -60,16 +60,18 @@ class Blocks:
             self.canvas.tokens += [self.canvas.mask] * (begins[-1] + self.length - len(self.canvas.tokens))
         return [range(max(begin, 0), min(begin + self.length, len(self.canvas.tokens))) for begin in begins]
 
-    def look(self, block: range, places: Sequence[int], kind: str = "predict", ask: Ask = LOGITS) -> Dialogue[Answer]:
+    def forward(
+        self, block: range, positions: Sequence[int], kind: str = "predict", ask: Ask = LOGITS
+    ) -> Dialogue[Answer]:
         """What is said at ascending positions of `block`; everything before it is frozen by the way.
 
-        :param ask: what is wanted of all `places`; logits only for shifted models, two segments of which are wanted.
+        :param ask: what is wanted of all `positions`; logits only for shifted models, two segments of which are wanted.
         """
         count = block.start - self.frozen
-        wanted = [place - self.shift for place in places if place - self.shift >= block.start]
+        wanted = [position - self.shift for position in positions if position - self.shift >= block.start]
         if count:
             before = range(self.frozen, block.start)
-            groups = None if self.context == "causal" else [self.number(place) for place in before]
+            groups = None if self.context == "causal" else [self.number(position) for position in before]
             last = [block.start - 1] if self.shift else []
             context = self.canvas.part(before, last, causal=True, groups=groups)
             newest = self.canvas.part(block, wanted, behind=((0, count),))
@@ -80,16 +82,16 @@ class Blocks:
             self._last = last_before[0].logits if last_before else self._last
         else:
             [answer] = yield Pass((self.canvas.part(block, wanted),), kind, asks=(ask,))
-        return answer if len(wanted) == len(places) else of_logits(torch.cat([self._last, answer.logits]))
+        return answer if len(wanted) == len(positions) else of_logits(torch.cat([self._last, answer.logits]))
 
 
-def spread(sure: Tensor, places: Sequence[int], span: range) -> Tensor:
+def spread(sure: Tensor, positions: Sequence[int], span: range) -> Tensor:
     """Confidences [N] of open places among all of `span`, -inf elsewhere: so ties fall as they do in the references."""
-    index = torch.tensor(places, device=sure.device) - span.start
+    index = torch.tensor(positions, device=sure.device) - span.start
     return sure.new_full((len(span),), -torch.inf).index_copy(0, index, sure)
 
 
 def quotas(length: int, steps: int) -> list[int]:
-    """How many positions each of `steps` passes settles, the remainder first (LLaDA's schedule)."""
+    """How many positions each of `steps` passes commits, the remainder first (LLaDA's schedule)."""
     share, rest = divmod(length, steps)
     return [share + (step < rest) for step in range(steps)]

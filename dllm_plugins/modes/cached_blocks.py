@@ -46,9 +46,9 @@ def start(
     blocks = Blocks(canvas, settings.block_length or spec.block_length, shift=int(spec.shifted))
     for block in blocks.answer():
         while canvas.wanting(block):
-            places = ruled.places(block)
-            answer = yield from blocks.look(block, places, ask=LOGITS if spec.shifted else ruled.ask(places))
-            ruled.settle(block, places, answer)
+            positions = ruled.positions(block)
+            answer = yield from blocks.forward(block, positions, ask=LOGITS if spec.shifted else ruled.ask(positions))
+            ruled.commit(block, positions, answer)
         canvas.release(block.stop)
 
 

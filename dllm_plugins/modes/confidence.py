@@ -4,7 +4,7 @@ Source: ZHZisZZ/dllm ca176752 `dream/models/generation_utils.py` and, for the se
 measure, pengzhangzhi/Open-dLLM 8b38787 `qwen2/generation_utils.py`. Temperature, top_p
 and then top_k reshape the distribution before it is measured. At temperature 0 top_p and
 top_k leave the likeliest token as it is but change how sure it looks, and with that the
-order in which positions are settled.
+order in which positions are committed.
 """
 
 from collections.abc import Callable
@@ -65,12 +65,12 @@ def truncated(logits: Tensor, top_p: float | None, top_k: int | None) -> Tensor:
     return logits
 
 
-def draw(canvas: Canvas, logits: Tensor, places: Sequence[int], *, sampled: bool) -> Tensor:
+def draw(canvas: Canvas, logits: Tensor, positions: Sequence[int], *, sampled: bool) -> Tensor:
     """The likeliest token of each place, or one drawn with the row's noise of this pass; int64 [N], logits [N, V]."""
     if not sampled:
         return likeliest(logits)
     # Tempered and cut before, in a way of its own.
-    draws = [Draw(1.0, uniform=draw.uniform) for draw in canvas.row.canvas_draws(places)]
+    draws = [Draw(1.0, uniform=draw.uniform) for draw in canvas.row.canvas_draws(positions)]
     return predict(logits, draws).token
 
 
@@ -79,7 +79,7 @@ def without_mask(canvas: Canvas, logits: Tensor) -> Tensor:
     return logits.index_fill(-1, torch.tensor([canvas.mask], device=logits.device), torch.finfo(logits.dtype).min)
 
 
-def measure(logits: Tensor, canvas: Canvas, places: Sequence[int], alg: str, way: Measure) -> Found:
+def measure(logits: Tensor, canvas: Canvas, positions: Sequence[int], alg: str, way: Measure) -> Found:
     """Draw a token at each place and measure it by `alg`; logits [N, V], N above 0.
 
     The mask id counts when a place is measured, as in the references, but is never drawn.
@@ -91,7 +91,7 @@ def measure(logits: Tensor, canvas: Canvas, places: Sequence[int], alg: str, way
     kept = truncated(logits, config.top_p, config.top_k)
     probability = torch.softmax(kept.float() if way.single else kept, dim=-1)
     drawable = truncated(without_mask(canvas, logits), config.top_p, config.top_k)
-    token = draw(canvas, drawable, places, sampled=sampled)
+    token = draw(canvas, drawable, positions, sampled=sampled)
     return Found(token.cpu(), _confidence(probability, token, alg, way).cpu())
 
 
@@ -117,14 +117,14 @@ def surest(confidence: Tensor, count: int, row: Row, alg_temp: float | None) -> 
     return torch.topk(confidence, count).indices.tolist()
 
 
-def spread(values: Tensor, places: Sequence[int], length: int, elsewhere: float) -> Tensor:
+def spread(values: Tensor, positions: Sequence[int], length: int, elsewhere: float) -> Tensor:
     """Values [N] of some places as one of all `length` places, so that ties fall as they do in the references."""
-    return values.new_full((length,), elsewhere).index_copy(0, torch.tensor(places), values)
+    return values.new_full((length,), elsewhere).index_copy(0, torch.tensor(positions), values)
 
 
-def settle(canvas: Canvas, places: Sequence[int], token: Tensor, logits: Tensor, chosen: Sequence[int]) -> None:
+def commit(canvas: Canvas, positions: Sequence[int], token: Tensor, logits: Tensor, chosen: Sequence[int]) -> None:
     """Write the drawn tokens [N] of those places that were chosen; logits [N, V]."""
     picked = set(chosen)
-    for index, place in enumerate(places):
-        if place in picked:
-            canvas.write(place, int(token[index]), logits[index])
+    for index, position in enumerate(positions):
+        if position in picked:
+            canvas.write(position, int(token[index]), logits[index])

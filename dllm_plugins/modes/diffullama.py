@@ -29,16 +29,16 @@ def start(canvas: Canvas, settings: DiffuLlamaSettings, spec: ModelSpec) -> Prog
     """`steps` passes, fewer if nothing is open any more."""
     row, view, block = canvas.row, View(canvas, spec, settings), range(canvas.prompt, canvas.end)
     for left in range(settings.steps, 0, -1):
-        places = canvas.open(block)
-        if not places:
+        positions = canvas.open(block)
+        if not positions:
             return
-        logits = (yield from view.look(places, block)).logits
-        tokens = draw_open(canvas, logits, places)
+        logits = (yield from view.forward(positions, block)).logits
+        tokens = draw_open(canvas, logits, positions)
         luck = row.noise.uniform(Key(Purpose.REVEAL, step=row.step), len(canvas.tokens))
-        for index, place in enumerate(places):
-            if float(luck[place]) * left < 1:
-                canvas.write(place, int(tokens[index]), logits[index])
-        canvas.release_settled()
+        for index, position in enumerate(positions):
+            if float(luck[position]) * left < 1:
+                canvas.write(position, int(tokens[index]), logits[index])
+        canvas.release_committed()
 
 
 SAMPLER = Sampler(

@@ -106,8 +106,8 @@ class Denoising:
         """Take in what a pass said, raw logits [length, V]; whether the canvas is stable and sure."""
         logits = raw / temperature(step, settings).to(raw.device)
         best, entropy = logits.argmax(dim=-1), entropies(logits)
-        for place, token, source in zip(range(self.begin, self.canvas.end), best.tolist(), raw, strict=False):
-            self.canvas.write(place, token, source)
+        for position, token, source in zip(range(self.begin, self.canvas.end), best.tolist(), raw, strict=False):
+            self.canvas.write(position, token, source)
         self._renoise(logits, within_bound(entropy, settings.entropy_bound), step)
         self._conditioning = logits
         stable = len(self._past) >= settings.stability_threshold and all(torch.equal(past, best) for past in self._past)

@@ -12,9 +12,9 @@ from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import predict
 
 
-def drawn(canvas: Canvas, logits: Tensor, places: Sequence[int]) -> Answer:
+def drawn(canvas: Canvas, logits: Tensor, positions: Sequence[int]) -> Answer:
     """Tokens of open positions, with their noise of this pass, from logits [N, V]; none of them the mask id."""
-    return Answer(logits, predict(logits, canvas.row.canvas_draws(places), never=canvas.mask))
+    return Answer(logits, predict(logits, canvas.row.canvas_draws(positions), never=canvas.mask))
 
 
 def draw_tokens(canvas: Canvas, logits: Tensor, draws: Sequence[Draw]) -> Tensor:
@@ -22,17 +22,17 @@ def draw_tokens(canvas: Canvas, logits: Tensor, draws: Sequence[Draw]) -> Tensor
     return predict(logits, draws, never=canvas.mask).token
 
 
-def draw_open(canvas: Canvas, logits: Tensor, places: Sequence[int]) -> Tensor:
+def draw_open(canvas: Canvas, logits: Tensor, positions: Sequence[int]) -> Tensor:
     """The same for open positions, with their noise of this pass."""
-    return draw_tokens(canvas, logits, canvas.row.canvas_draws(places))
+    return draw_tokens(canvas, logits, canvas.row.canvas_draws(positions))
 
 
-def ask(canvas: Canvas, places: Sequence[int], *, logits: bool = False) -> Ask:
+def ask(canvas: Canvas, positions: Sequence[int], *, logits: bool = False) -> Ask:
     """To be told a token at each of these open positions, drawn with its noise of the pass that answers.
 
     :param logits: whether the logits are wanted, too, as they are where the request asks for them.
     """
-    return Ask(draws=partial(canvas.row.canvas_draws, places), logits=logits or canvas.row.logits is not None)
+    return Ask(draws=partial(canvas.row.canvas_draws, positions), logits=logits or canvas.row.logits is not None)
 
 
 def extend(canvas: Canvas, end: int) -> None:
@@ -42,8 +42,8 @@ def extend(canvas: Canvas, end: int) -> None:
 
 def end_of_text(canvas: Canvas, end: int) -> int | None:
     """Behind the first stop id of the answer before `end`, or the answer's own end; None if it goes on."""
-    settled = canvas.tokens[canvas.prompt : min(end, canvas.end)]
-    found = (place + 1 for place, token in enumerate(settled, canvas.prompt) if token in canvas.row.stop_ids)
+    committed = canvas.tokens[canvas.prompt : min(end, canvas.end)]
+    found = (position + 1 for position, token in enumerate(committed, canvas.prompt) if token in canvas.row.stop_ids)
     return next(found, canvas.end if end >= canvas.end else None)
 
 

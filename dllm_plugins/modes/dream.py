@@ -1,9 +1,9 @@
 """Dream's sampler (arXiv 2508.15487), also of Dream-Coder and DiffuCoder.
 
 Source: ZHZisZZ/dllm ca176752 `dllm/pipelines/dream/models/generation_utils.py`, a copy of
-the checkpoints' own. Time runs from 1 to `eps` in equal steps; going from t to s settles
-the share 1 - s/t of what is open, rounded down, so a pass may settle nothing; the last one
-settles all. The reference takes the mean number of open positions in the batch and writes
+the checkpoints' own. Time runs from 1 to `eps` in equal steps; going from t to s commits
+the share 1 - s/t of what is open, rounded down, so a pass may commit nothing; the last one
+commits all. The reference takes the mean number of open positions in the batch and writes
 masks over real tokens of rows that have fewer than the others; here every row counts its
 own. It reads the first position of a row that is padded on the left from the padding, too,
 which matters if that position is open; here it uses its own output, as in a row alone.
@@ -24,8 +24,8 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.confidence import DREAM
 from dllm_plugins.modes.confidence import Measure
+from dllm_plugins.modes.confidence import commit
 from dllm_plugins.modes.confidence import measure
-from dllm_plugins.modes.confidence import settle
 from dllm_plugins.modes.confidence import spread
 from dllm_plugins.modes.confidence import surest
 from dllm_plugins.modes.view import View
@@ -35,7 +35,7 @@ from dllm_plugins.noise import Purpose
 
 
 class ScheduleSettings(ViewSettings):
-    """Options of every sampler that settles a share of what is open."""
+    """Options of every sampler that commits a share of what is open."""
 
     steps: int | None = Field(
         None, ge=1, description="passes over the whole canvas; one per open position if not given"
@@ -50,13 +50,13 @@ class DreamSettings(ScheduleSettings):
 
     alg: Literal["origin", "maskgit_plus", "topk_margin", "entropy"] = Field(
         "entropy",
-        description="what is settled first: anything (origin), the largest probability (maskgit_plus), the largest "
+        description="what is committed first: anything (origin), the largest probability (maskgit_plus), the largest "
         "lead over the second (topk_margin), or the smallest entropy",
     )
 
 
 def shares(steps: int, eps: float) -> Tensor:
-    """Which part of what is open each pass settles; float32 [steps], as rounding down depends on it."""
+    """Which part of what is open each pass commits; float32 [steps], as rounding down depends on it."""
     times = torch.linspace(1, eps, steps + 1)
     found = 1 - times[1:] / times[:-1]
     found[-1] = 1
@@ -68,19 +68,19 @@ def start(way: Measure, canvas: Canvas, settings: ScheduleSettings, spec: ModelS
     row, view, hole = canvas.row, View(canvas, spec, settings), range(canvas.prompt, canvas.end)
     length = len(canvas.tokens)
     for share in shares(settings.steps or len(canvas.open(hole)), settings.eps):
-        places = canvas.open(hole)
-        if not places:
+        positions = canvas.open(hole)
+        if not positions:
             return
-        logits = (yield from view.look(places, hole)).logits
-        found = measure(logits, canvas, places, settings.alg, way)
+        logits = (yield from view.forward(positions, hole)).logits
+        found = measure(logits, canvas, positions, settings.alg, way)
         if settings.alg == "origin":
             luck = row.noise.uniform(Key(Purpose.ORIGIN, step=row.step), length)
-            chosen = [place for place in places if luck[place] < share]
+            chosen = [position for position in positions if luck[position] < share]
         else:
-            sure = spread(found.confidence.to(logits.dtype), places, length, -torch.inf)
-            chosen = surest(sure, int(torch.tensor(float(len(places))) * share), row, settings.alg_temp)
-        settle(canvas, places, found.token, logits, chosen)
-        canvas.release_settled()
+            sure = spread(found.confidence.to(logits.dtype), positions, length, -torch.inf)
+            chosen = surest(sure, int(torch.tensor(float(len(positions))) * share), row, settings.alg_temp)
+        commit(canvas, positions, found.token, logits, chosen)
+        canvas.release_committed()
 
 
 def fit(settings: ScheduleSettings, config: SamplingConfig, _spec: ModelSpec) -> None:

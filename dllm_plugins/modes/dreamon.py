@@ -1,6 +1,6 @@
 """DreamOn's sampler: a hole that grows and shrinks while it is filled.
 
-Source: DreamLM/DreamOn 8a0a549 `eval/generator.py`. One position is settled a pass. An
+Source: DreamLM/DreamOn 8a0a549 `eval/generator.py`. One position is committed a pass. An
 expand token becomes two open positions; an end of text inside the hole goes, and takes
 what is open behind it along. Only the window that is in use is forwarded.
 """
@@ -56,24 +56,24 @@ class Hole:
         self.sources: list[Tensor | None] = [None] * length
 
     @property
-    def places(self) -> range:
+    def positions(self) -> range:
         """Its positions."""
         return range(self.canvas.prompt, self.canvas.end)
 
     @property
     def full(self) -> bool:
         """Whether it may not grow any more."""
-        return len(self.places) == self.most or self.budget == 0
+        return len(self.positions) == self.most or self.budget == 0
 
-    def put(self, place: int, token: int, logits: Tensor) -> None:
-        """Settle a position."""
-        self.canvas.write(place, token)
-        self.sources[place - self.canvas.prompt] = logits
+    def put(self, position: int, token: int, logits: Tensor) -> None:
+        """Commit a position."""
+        self.canvas.write(position, token)
+        self.sources[position - self.canvas.prompt] = logits
 
-    def replace(self, place: int, count: int) -> None:
+    def replace(self, position: int, count: int) -> None:
         """Open positions in place of one."""
-        index = place - self.canvas.prompt
-        self.canvas.tokens[place : place + 1] = [self.canvas.mask] * count
+        index = position - self.canvas.prompt
+        self.canvas.tokens[position : position + 1] = [self.canvas.mask] * count
         self.sources[index : index + 1] = [None] * count
         self.canvas.end += count - 1
 
@@ -81,11 +81,11 @@ class Hole:
         """Everything before the first open position is final: nothing in front of it moves again."""
         row = self.canvas.row
         before = len(row.tokens)
-        self.canvas.release_settled()
-        for place in range(before, len(row.tokens)):
-            source = self.sources[place - self.canvas.prompt]
+        self.canvas.release_committed()
+        for position in range(before, len(row.tokens)):
+            source = self.sources[position - self.canvas.prompt]
             if source is not None:
-                row.note(place, source)
+                row.note(position, source)
 
 
 def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program:
@@ -93,39 +93,39 @@ def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program
     hole, view, left = Hole(canvas, settings), View(canvas, spec, ViewSettings.model_validate({})), settings.steps
     end_of_text = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     assert end_of_text is not None
-    while (places := canvas.open(hole.places)) and left != 0:
-        logits = (yield from view.look(places, hole.places)).logits
+    while (positions := canvas.open(hole.positions)) and left != 0:
+        logits = (yield from view.forward(positions, hole.positions)).logits
         if hole.full:
             logits = logits.clone()
             logits[:, settings.expand_token_id] -= _BLOCKED
-        found = measure(logits, canvas, places, settings.alg, DREAM)
+        found = measure(logits, canvas, positions, settings.alg, DREAM)
         index = surest(found.confidence, 1, canvas.row, settings.alg_temp)[0]
-        hole.put(places[index], int(found.token[index]), logits[index])
+        hole.put(positions[index], int(found.token[index]), logits[index])
         if settings.pad_eos_to_right:
-            _pad(hole, places, end_of_text, logits)
+            _pad(hole, positions, end_of_text, logits)
         _expand(hole, settings.expand_token_id)
         if settings.delete_eos_token:
             # Places of before the expansion, as in the reference.
-            for place in reversed(places):
-                if canvas.tokens[place] == end_of_text:
-                    hole.replace(place, 0)
+            for position in reversed(positions):
+                if canvas.tokens[position] == end_of_text:
+                    hole.replace(position, 0)
         hole.release()
         left = None if left is None else left - 1
 
 
-def _pad(hole: Hole, places: list[int], end_of_text: int, logits: Tensor) -> None:
+def _pad(hole: Hole, positions: list[int], end_of_text: int, logits: Tensor) -> None:
     """The first end of text of the whole canvas closes what was open behind it."""
     tokens = hole.canvas.tokens
     first = tokens.index(end_of_text) if end_of_text in tokens else len(tokens)
-    for place, source in zip(places, logits, strict=True):
-        if place >= first:
-            hole.put(place, end_of_text, source)
+    for position, source in zip(positions, logits, strict=True):
+        if position >= first:
+            hole.put(position, end_of_text, source)
 
 
 def _expand(hole: Hole, token: int) -> None:
-    for place in reversed(hole.places):
-        if hole.canvas.tokens[place] == token:
-            hole.replace(place, 2)
+    for position in reversed(hole.positions):
+        if hole.canvas.tokens[position] == token:
+            hole.replace(position, 2)
             hole.budget -= 1
 
 

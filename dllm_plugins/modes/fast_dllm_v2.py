@@ -44,7 +44,7 @@ class FastDllmV2Settings(Settings):
     small_block_size: int | None = Field(
         None, ge=1, description=f"positions of a block that are filled before the next ones (at most {SUB_BLOCK})"
     )
-    threshold: float = Field(1.0, description="settle all that are more probable; the best one always")
+    threshold: float = Field(1.0, description="commit all that are more probable; the best one always")
     use_block_cache: bool = Field(
         default=False, description="approximate: forward the sub-block alone against stale keys of the block"
     )
@@ -53,7 +53,7 @@ class FastDllmV2Settings(Settings):
     )
 
 
-class _Look:
+class _Forwarding:
     """Passes over one canvas: commits, whole blocks, and sub-blocks against held keys."""
 
     def __init__(self, canvas: Canvas, length: int, *, holds: bool) -> None:
@@ -66,53 +66,55 @@ class _Look:
 
     def commit(self, end: int) -> Dialogue[Tensor]:
         """Logits [V] of the token at `end`; everything before it is cached afterwards."""
-        places = range(self.frozen, end)
-        segment = self.canvas.part(places, [end - 1], groups=[place // self.length for place in places])
+        positions = range(self.frozen, end)
+        segment = self.canvas.part(positions, [end - 1], groups=[position // self.length for position in positions])
         kind = "commit" if self.frozen else "prefill"
         self.frozen, self.kind, self.held = end, "predict", False
-        return (yield Pass((segment,), kind, release=True, freeze=len(places)))[0].logits[0]
+        return (yield Pass((segment,), kind, release=True, freeze=len(positions)))[0].logits[0]
 
     def block(self, block: range, part: range, wanted: list[int]) -> Dialogue[Tensor]:
         """Logits [len(wanted), V] at rows of `part` of a block; what stands before the block is cached by the way."""
         if self.held and self.canvas.tokens[part.start] != self.canvas.mask:
             return (yield Pass((self.canvas.part(part, wanted),)))[0].logits
-        places = range(self.frozen, block.stop)
-        segment = self.canvas.part(places, wanted, groups=[place // self.length for place in places])
+        positions = range(self.frozen, block.stop)
+        segment = self.canvas.part(positions, wanted, groups=[position // self.length for position in positions])
         before, kind, self.kind = block.start - self.frozen, self.kind, "predict"
-        hold = [index for index, place in enumerate(places) if place in block and place not in part]
+        hold = [index for index, position in enumerate(positions) if position in block and position not in part]
         self.frozen, self.held = block.start, self.holds
         return (yield Pass((segment,), kind, release=True, freeze=before, hold=hold if self.holds else None))[0].logits
 
 
-def _draws(canvas: Canvas, places: list[int]) -> list[Draw]:
+def _draws(canvas: Canvas, positions: list[int]) -> list[Draw]:
     """How open positions are drawn."""
     row = canvas.row
     top_p = row.config.top_p or TOP_P
-    return [replace(row.canvas_draw(place), top_p=top_p) if row.config.temperature else GREEDY for place in places]
+    return [
+        replace(row.canvas_draw(position), top_p=top_p) if row.config.temperature else GREEDY for position in positions
+    ]
 
 
-def _settle(canvas: Canvas, places: list[int], logits: Tensor, threshold: float) -> None:
+def _commit(canvas: Canvas, positions: list[int], logits: Tensor, threshold: float) -> None:
     """Write all that are more probable than `threshold`, or the best one; logits [N, V]."""
-    draws = _draws(canvas, places)
+    draws = _draws(canvas, positions)
     tokens = draw_tokens(canvas, logits, draws)
     sure = distribution(logits, draws).gather(1, tokens[:, None])[:, 0]
-    settled = sure > threshold
-    settled[sure.argmax()] = True
-    for index in settled.nonzero()[:, 0].tolist():
-        canvas.write(places[index], int(tokens[index]), logits[index])
+    committed = sure > threshold
+    committed[sure.argmax()] = True
+    for index in committed.nonzero()[:, 0].tolist():
+        canvas.write(positions[index], int(tokens[index]), logits[index])
 
 
-def _fill(canvas: Canvas, block: range, settings: FastDllmV2Settings, look: _Look) -> Dialogue[bool]:
+def _fill(canvas: Canvas, block: range, settings: FastDllmV2Settings, forwarding: _Forwarding) -> Dialogue[bool]:
     """Passes until the block is full or the text ends; whether it does."""
     size, opened = settings.small_block_size or min(SUB_BLOCK, len(block)), canvas.open(block)
     for begin in range(block.start, block.stop, size):
         part = range(begin, min(begin + size, block.stop))
-        while places := canvas.open(part):
-            logits = yield from look.block(block, part, [place - 1 for place in places])
-            _settle(canvas, places, logits, settings.threshold)
+        while positions := canvas.open(part):
+            logits = yield from forwarding.block(block, part, [position - 1 for position in positions])
+            _commit(canvas, positions, logits, settings.threshold)
             if not settings.batch_stop_ids and release(canvas, next(iter(canvas.open(block)), block.stop)):
                 return True
-    stops = [place for place in opened if canvas.tokens[place] in settings.batch_stop_ids]
+    stops = [position for position in opened if canvas.tokens[position] in settings.batch_stop_ids]
     if stops:
         del canvas.tokens[stops[0] + 1 :]
     return release(canvas, len(canvas.tokens)) or bool(stops)
@@ -121,18 +123,18 @@ def _fill(canvas: Canvas, block: range, settings: FastDllmV2Settings, look: _Loo
 def start(canvas: Canvas, settings: FastDllmV2Settings, spec: ModelSpec) -> Program:
     """Block after block, each begun by the commit of the one before."""
     length = settings.block_length or spec.block_length
-    look = _Look(canvas, length, holds=settings.use_block_cache)
+    forwarding = _Forwarding(canvas, length, holds=settings.use_block_cache)
     begin = canvas.prompt // length * length
     del canvas.tokens[canvas.prompt :]
     while begin < canvas.end:
         if len(canvas.tokens) == begin:
-            logits = yield from look.commit(begin)
+            logits = yield from forwarding.commit(begin)
             extend(canvas, begin + 1)
             canvas.write(begin, int(draw_tokens(canvas, logits[None], [GREEDY])[0]), logits)
             if release(canvas, begin + 1):
                 return
         extend(canvas, begin + length)
-        if (yield from _fill(canvas, range(begin, begin + length), settings, look)):
+        if (yield from _fill(canvas, range(begin, begin + length), settings, forwarding)):
             return
         begin += length
 

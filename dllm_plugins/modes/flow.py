@@ -1,12 +1,12 @@
 """Discrete flow matching from masks, on any masked checkpoint (arXiv 2407.15595).
 
-A step settles each open position, and reopens each settled one, by itself and with the
+A step commits each open position, and reopens each committed one, by itself and with the
 probabilities of :mod:`~dllm_plugins.processes.flow`. Which ones does not depend on what the
-model says, so a step that settles nothing needs no pass. Without a corrector settled
+model says, so a step that commits nothing needs no pass. Without a corrector committed
 positions are final; with one nothing of a part is, until its last step. With the integrated
 solver and no corrector this is ancestral sampling of masked diffusion (arXiv 2406.07524).
 
-Temperature 1 follows the model; 0 still draws when a position is settled, but not as what.
+Temperature 1 follows the model; 0 still draws when a position is committed, but not as what.
 """
 
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ from dllm_plugins.processes.flow import chosen
 
 
 class SchedulerSettings(Settings):
-    """How much is settled at a time."""
+    """How much is committed at a time."""
 
     scheduler: Literal["linear", "polynomial", "cosine"] = Field(
-        "linear", description="the share settled at time t: t, t^exponent, or 1 - cos(pi t / 2)"
+        "linear", description="the share committed at time t: t, t^exponent, or 1 - cos(pi t / 2)"
     )
     exponent: float | None = Field(None, gt=0.0, le=16.0, description=f"of the polynomial; {CUBIC:g} if not given")
 
@@ -86,15 +86,17 @@ class FlowSettings(FlowOptions, SpanSettings):
 
 
 def moving(
-    places: list[int], luck: list[float], span: range, probability: Sequence[float], *, evenly: bool
+    positions: list[int], luck: list[float], span: range, probability: Sequence[float], *, evenly: bool
 ) -> list[int]:
-    """Those of `places` that jump.
+    """Those of `positions` that jump.
 
     :param luck: a uniform number for each position of `span`, and one more.
-    :param probability: of each of `places`.
+    :param probability: of each of `positions`.
     """
-    own = [*(luck[place - span.start] for place in places), luck[-1]]
-    return [place for place, jumps in zip(places, chosen(own, probability, evenly=evenly), strict=True) if jumps]
+    own = [*(luck[position - span.start] for position in positions), luck[-1]]
+    return [
+        position for position, jumps in zip(positions, chosen(own, probability, evenly=evenly), strict=True) if jumps
+    ]
 
 
 def start(canvas: Canvas, settings: FlowSettings, spec: ModelSpec) -> Program:
@@ -104,13 +106,13 @@ def start(canvas: Canvas, settings: FlowSettings, spec: ModelSpec) -> Program:
         for number, step in enumerate(flow.steps(settings.steps or len(canvas.open(span)))):
             luck = canvas.row.noise.uniform(Key(Purpose.FLOW_MOVES, span.start, number), len(span) + 1).tolist()
             opened = canvas.open(span)
-            settled = [place for place in span if canvas.tokens[place] != canvas.mask]
-            settling = moving(opened, luck, span, [step.settle] * len(opened), evenly=settings.few_steps)
-            reopening = moving(settled, luck, span, [step.reopen] * len(settled), evenly=settings.few_steps)
-            yield from spans.settle(span, settling, number)
+            committed = [position for position in span if canvas.tokens[position] != canvas.mask]
+            committing = moving(opened, luck, span, [step.commit] * len(opened), evenly=settings.few_steps)
+            reopening = moving(committed, luck, span, [step.reopen] * len(committed), evenly=settings.few_steps)
+            yield from spans.commit(span, committing, number)
             spans.reopen(reopening)
             if not settings.corrector:
-                canvas.release_settled()
+                canvas.release_committed()
         canvas.release(span.stop)
 
 

@@ -28,23 +28,23 @@ class Forwarding:
         self._frozen = 0
         self._keep = 0
 
-    def look(self, states: Sequence[State]) -> Dialogue[dict[State, Said]]:
+    def forward(self, states: Sequence[State]) -> Dialogue[dict[State, Said]]:
         """What the model says of each state's open positions. The first state is certain."""
-        places = {state: self.slow.open(state) for state in states}
+        positions = {state: self.slow.open(state) for state in states}
         if not self.slow.cached:
-            segments = [self._whole(state, places[state]) for state in states]
+            segments = [self._whole(state, positions[state]) for state in states]
             answers = yield Pass(tuple(segments), "verify" if len(states) > 1 else "predict")
         else:
-            states, answers = yield from self._blocks(states, places)
+            states, answers = yield from self._blocks(states, positions)
         answered = zip(states, answers, strict=True)
-        return {state: dict(zip(places[state], answer.logits, strict=True)) for state, answer in answered}
+        return {state: dict(zip(positions[state], answer.logits, strict=True)) for state, answer in answered}
 
-    def _whole(self, state: State, places: Sequence[int]) -> Segment:
-        wanted = [max(place - self._shift, 0) for place in places]
+    def _whole(self, state: State, positions: Sequence[int]) -> Segment:
+        wanted = [max(position - self._shift, 0) for position in positions]
         return self._segment(state, range(len(state.tokens)), wanted)
 
     def _blocks(
-        self, states: Sequence[State], places: dict[State, list[int]]
+        self, states: Sequence[State], positions: dict[State, list[int]]
     ) -> Dialogue[tuple[list[State], list[Answer]]]:
         """One state that goes on to the next block comes first: only a pass's first segment can join the prefix."""
         crossing = [state for state in states if self._begin(state) > self._frozen][:1]
@@ -54,9 +54,11 @@ class Forwarding:
             block, before = self.slow.blocks[state.block], range(self._frozen, self._begin(state))
             if before:
                 count = len(before)
-                segments.append(self._segment(state, before, groups=[place // self.slow.length for place in before]))
+                segments.append(
+                    self._segment(state, before, groups=[position // self.slow.length for position in before])
+                )
             behind = ((0, count),) if before else ()
-            segments.append(self._segment(state, block, places[state], behind=behind))
+            segments.append(self._segment(state, block, positions[state], behind=behind))
         # A context that only a certain state has may join at once; another waits for the verdict.
         frozen = count if crossing and crossing[0] == states[0] else 0
         if frozen and not self._frozen:
@@ -66,7 +68,7 @@ class Forwarding:
         self._frozen, self._keep = self._frozen + frozen, count - frozen
         return ordered, answers[1:] if crossing else answers
 
-    def settle(self, state: State) -> None:
+    def commit(self, state: State) -> None:
         """Say that a state is verified: the keys of the blocks before its own may join the prefix in the next pass."""
         if self._keep and self._begin(state) > self._frozen:
             self._frozen += self._keep
@@ -79,7 +81,7 @@ class Forwarding:
     def _segment(
         self,
         state: State,
-        places: range,
+        positions: range,
         wanted: Sequence[int] = (),
         *,
         groups: Sequence[int] | None = None,
@@ -87,11 +89,11 @@ class Forwarding:
     ) -> Segment:
         return Segment(
             self.canvas.row.handle,
-            [state.tokens[place] for place in places],
-            places,
+            [state.tokens[position] for position in positions],
+            positions,
             noisy=True,
             causal=False,
             behind=behind,
-            wanted=[place - places.start for place in wanted],
+            wanted=[position - positions.start for position in wanted],
             groups=groups,
         )

@@ -74,14 +74,14 @@ def start(canvas: Canvas, settings: FreeDaveSettings, spec: ModelSpec) -> Progra
     forwarding = Forwarding(canvas, spec, slow)
     width = settings.width if isinstance(settings, SsdSettings) else 1
     state = slow.first()
-    known = yield from forwarding.look([state])
+    known = yield from forwarding.forward([state])
     while True:
         last, state = follow(slow, state, known)
-        canvas.release_settled()
+        canvas.release_committed()
         if slow.done(state):
             return
-        forwarding.settle(last)
-        known = yield from forwarding.look(drafts(slow, state, known[last], settings.draft_steps, width))
+        forwarding.commit(last)
+        known = yield from forwarding.forward(drafts(slow, state, known[last], settings.draft_steps, width))
 
 
 def follow(slow: StaticDecoding, state: State, known: Mapping[State, Said]) -> tuple[State, State]:
@@ -94,7 +94,7 @@ def follow(slow: StaticDecoding, state: State, known: Mapping[State, Said]) -> t
         assert made is not None, "a state's own positions were asked for"
         last, (state, writes) = state, made
         for write in writes:
-            slow.canvas.write(write.place, write.token, write.source)
+            slow.canvas.write(write.position, write.token, write.source)
         if state not in known:
             return last, state
 

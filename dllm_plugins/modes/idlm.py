@@ -22,12 +22,12 @@ class IdlmSettings(Settings):
     """Options of I-DLM's sampler."""
 
     block_length: int | None = Field(None, description="positions denoised together (the stride)")
-    threshold: float = Field(0.9, description="settle all that are as probable, the most probable one always")
+    threshold: float = Field(0.9, description="commit all that are as probable, the most probable one always")
 
 
-def next_pass(canvas: Canvas, frozen: int, block: range, places: list[int]) -> Pass:
+def next_pass(canvas: Canvas, frozen: int, block: range, positions: list[int]) -> Pass:
     """The block and the token before it, which predicts its first; what lies between that and the prefix freezes."""
-    newest, wanted = range(block.start - 1, block.stop), [place - 1 for place in places]
+    newest, wanted = range(block.start - 1, block.stop), [position - 1 for position in positions]
     count = newest.start - frozen
     if not count:
         return Pass((canvas.part(newest, wanted, causal=True),))
@@ -41,16 +41,16 @@ def start(canvas: Canvas, settings: IdlmSettings, spec: ModelSpec) -> Program:
     length, frozen = settings.block_length or spec.block_length, 0
     for begin in range(canvas.prompt, canvas.end, length):
         block = range(begin, min(begin + length, canvas.end))
-        while places := canvas.open(block):
-            logits = (yield next_pass(canvas, frozen, block, places))[-1].logits
+        while positions := canvas.open(block):
+            logits = (yield next_pass(canvas, frozen, block, positions))[-1].logits
             frozen = begin - 1
-            tokens = draw_open(canvas, logits, places)
+            tokens = draw_open(canvas, logits, positions)
             sure = probability_of(logits, tokens)
             accepted = sure >= settings.threshold
             accepted[sure.argmax()] = True
             for index in accepted.nonzero()[:, 0].tolist():
-                canvas.write(places[index], int(tokens[index]), logits[index])
-            canvas.release_settled()
+                canvas.write(positions[index], int(tokens[index]), logits[index])
+            canvas.release_committed()
 
 
 SAMPLER = Sampler(

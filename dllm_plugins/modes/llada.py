@@ -2,7 +2,7 @@
 
 Source: ML-GSAI/LLaDA b7e6c35 `generate.py`; NVlabs/Fast-dLLM 24cc59e `llada/generate.py`.
 Blocks are denoised left to right, each until nothing of it is open; a commit rule decides
-what a pass settles. LLaDA's confidence is a softmax in the logits' own dtype, Fast-dLLM's
+what a pass commits. LLaDA's confidence is a softmax in the logits' own dtype, Fast-dLLM's
 one in float64.
 """
 
@@ -43,10 +43,10 @@ class LladaSettings(ViewSettings, RuledSettings):
     )
     suppress_tokens: TokenIds = Field((), description="ids never drawn (`logits_eos_inf` lists the end of text)")
     late_tokens: TokenIds = Field(
-        (), description="ids settled last: they have no confidence (`confidence_eos_eot_inf`)"
+        (), description="ids committed last: they have no confidence (`confidence_eos_eot_inf`)"
     )
     last_candidate: bool = Field(
-        default=False, description="rule factor: settle the last open position along with all others, as the reference"
+        default=False, description="rule factor: commit the last open position along with all others, as the reference"
     )
 
 
@@ -80,11 +80,11 @@ def start(
     direct = not (settings.guidance or settings.suppress_tokens or settings.late_tokens)
     for block in blocks_of(canvas, settings.block_length or spec.block_length):
         while canvas.open(block):
-            places = ruled.places(block)
-            answer = yield from view.look(places, block, ruled.ask(places) if direct else LOGITS)
+            positions = ruled.positions(block)
+            answer = yield from view.forward(positions, block, ruled.ask(positions) if direct else LOGITS)
             if not direct:
                 answer = of_logits(without(answer.logits, settings.suppress_tokens))
-            ruled.settle(block, places, answer, hasty=settings.last_candidate)
+            ruled.commit(block, positions, answer, hasty=settings.last_candidate)
         canvas.release(block.stop)
 
 

@@ -42,36 +42,36 @@ class Llada2Settings(Settings):
     steps: int | None = Field(
         None, description=f"passes a block is spread over at most; its length if not given, {MOST_STEPS} at most"
     )
-    threshold: float = Field(0.95, description="settle all that are more probable")
+    threshold: float = Field(0.95, description="commit all that are more probable")
     minimal_topk: int = Field(1, ge=1, description="no more passes a block than the answer's length divided by this")
     eos_early_stop: bool = Field(default=True, description=EARLY)
 
 
-def draw(canvas: Canvas, places: Sequence[int], logits: Tensor, *, rounded: bool = False) -> tuple[Tensor, Tensor]:
+def draw(canvas: Canvas, positions: Sequence[int], logits: Tensor, *, rounded: bool = False) -> tuple[Tensor, Tensor]:
     """Tokens [N] and the probability [N] each was drawn with; never the mask. Logits [N, V].
 
     :param rounded: greedy tokens have the largest probability: two logits may round to one.
     """
-    draws = [canvas.row.canvas_draw(place) for place in places]
+    draws = [canvas.row.canvas_draw(position) for position in positions]
     odds = distribution(logits, draws)
     source = odds if rounded and canvas.row.config.temperature == 0 else logits
     token = draw_tokens(canvas, source, draws)
     return token, odds.gather(1, token[:, None])[:, 0]
 
 
-def chosen(sure: Tensor, places: Sequence[int], block: range, quota: int, threshold: float) -> list[int]:
+def chosen(sure: Tensor, positions: Sequence[int], block: range, quota: int, threshold: float) -> list[int]:
     """Those of the open places that are above the threshold, or else the `quota` most probable; sure [len(places)]."""
-    among = spread(sure, places, block)
+    among = spread(sure, positions, block)
     found = (among > threshold).nonzero()[:, 0]
     if len(found) < quota:
-        found = torch.topk(among, min(quota, len(places))).indices
+        found = torch.topk(among, min(quota, len(positions))).indices
     return [block.start + index for index in found.tolist()]
 
 
 def first_stop(canvas: Canvas) -> int | None:
     """Where the answer holds its first end of text, whatever is open before it."""
     answer = enumerate(canvas.tokens[canvas.prompt :], canvas.prompt)
-    return next((place for place, token in answer if token in canvas.row.stop_ids), None)
+    return next((position for position, token in answer if token in canvas.row.stop_ids), None)
 
 
 def most_steps(answer: int, length: int, settings: Llada2Settings) -> int:
@@ -102,20 +102,20 @@ def fit(settings: Llada2Settings, config: SamplingConfig, spec: ModelSpec) -> No
 def start(canvas: Canvas, settings: Llada2Settings, spec: ModelSpec) -> Program:
     """Block after block; the engine ends the row behind one that holds an end of text."""
     blocks = Blocks(canvas, settings.block_length or spec.block_length)
-    fitting = most_steps(canvas.row.asked, blocks.length, settings)
+    fitting = most_steps(canvas.row.requested, blocks.length, settings)
     schedule = quotas(blocks.length, settings.steps or min(MOST_STEPS, fitting))
     for block in blocks.answer():
         for quota in schedule:
-            places = canvas.open(block)
-            if not places:
+            positions = canvas.open(block)
+            if not positions:
                 break
-            logits = (yield from blocks.look(block, places)).logits
-            token, sure = draw(canvas, places, logits, rounded=True)
-            written = chosen(sure, places, block, quota, settings.threshold)
-            for place in written:
-                index = places.index(place)
-                canvas.write(place, int(token[index]), logits[index])
-            ended = any(canvas.tokens[place] in canvas.row.stop_ids for place in written)
+            logits = (yield from blocks.forward(block, positions)).logits
+            token, sure = draw(canvas, positions, logits, rounded=True)
+            written = chosen(sure, positions, block, quota, settings.threshold)
+            for position in written:
+                index = positions.index(position)
+                canvas.write(position, int(token[index]), logits[index])
+            ended = any(canvas.tokens[position] in canvas.row.stop_ids for position in written)
             stop = first_stop(canvas) if ended and settings.eos_early_stop else None
             if stop is not None and not canvas.open(range(canvas.prompt, stop)):
                 canvas.release(stop + 1)

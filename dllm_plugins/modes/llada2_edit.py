@@ -1,7 +1,7 @@
-"""LLaDA2.1's sampler: settled tokens of the newest block are edited until they agree (arXiv 2512.15745).
+"""LLaDA2.1's sampler: committed tokens of the newest block are edited until they agree (arXiv 2512.15745).
 
 Source: `LLaDA2MoeModelLM.generate` of the 2.1 checkpoints (copy in ZHZisZZ/dllm ca176752).
-A pass settles open positions and overwrites settled ones of its block at once; the prompt
+A pass commits open positions and overwrites committed ones of its block at once; the prompt
 never changes. A finished block is final, so a cached prefix is exact here too.
 """
 
@@ -24,10 +24,10 @@ class EditSettings(Settings):
     """Options of LLaDA2.1's sampler."""
 
     block_length: int | None = Field(None, description="positions denoised together")
-    threshold: float = Field(0.95, description="settle all open positions that are more probable")
-    num_to_transfer: int = Field(1, ge=1, description="settle at least so many a pass")
+    threshold: float = Field(0.95, description="commit all open positions that are more probable")
+    num_to_transfer: int = Field(1, ge=1, description="commit at least so many a pass")
     editing_threshold: float = Field(
-        0.9, ge=0.0, le=1.0, description="overwrite settled positions by another token that is more probable"
+        0.9, ge=0.0, le=1.0, description="overwrite committed positions by another token that is more probable"
     )
     max_post_steps: int = Field(16, ge=0, description="passes over a block that has nothing open any more")
     eos_early_stop: bool = Field(
@@ -35,32 +35,32 @@ class EditSettings(Settings):
     )
 
 
-def edits(canvas: Canvas, places: range, token: Tensor, sure: Tensor, threshold: float) -> list[int]:
-    """Settled places whose token is another one now and more probable than the threshold."""
-    old = torch.tensor([canvas.tokens[place] for place in places], device=token.device)
+def edits(canvas: Canvas, positions: range, token: Tensor, sure: Tensor, threshold: float) -> list[int]:
+    """Committed places whose token is another one now and more probable than the threshold."""
+    old = torch.tensor([canvas.tokens[position] for position in positions], device=token.device)
     changed = (old != canvas.mask) & (old != token) & (sure > threshold)
-    return [places[index] for index in changed.nonzero()[:, 0].tolist()]
+    return [positions[index] for index in changed.nonzero()[:, 0].tolist()]
 
 
 def start(canvas: Canvas, settings: EditSettings, spec: ModelSpec) -> Program:
     """Block after block, each until it stays as it is or has been edited long enough."""
     blocks = Blocks(canvas, settings.block_length or spec.block_length)
     for block in blocks.answer():
-        places, left = range(max(block.start, canvas.prompt), block.stop), settings.max_post_steps
+        positions, left = range(max(block.start, canvas.prompt), block.stop), settings.max_post_steps
         while True:
-            unfilled = canvas.open(places)
+            unfilled = canvas.open(positions)
             left -= not unfilled
             if left < 0:
                 break
-            logits = (yield from blocks.look(block, places)).logits
-            token, sure = draw(canvas, places, logits)
-            written = changed = edits(canvas, places, token, sure, settings.editing_threshold)
+            logits = (yield from blocks.forward(block, positions)).logits
+            token, sure = draw(canvas, positions, logits)
+            written = changed = edits(canvas, positions, token, sure, settings.editing_threshold)
             if unfilled:
-                new = sure[[place - places.start for place in unfilled]]
+                new = sure[[position - positions.start for position in unfilled]]
                 written = changed + chosen(new, unfilled, block, settings.num_to_transfer, settings.threshold)
-            for place in written:
-                index = place - places.start
-                canvas.write(place, int(token[index]), logits[index])
+            for position in written:
+                index = position - positions.start
+                canvas.write(position, int(token[index]), logits[index])
             if not unfilled and not changed:
                 break
         stop = None if settings.eos_early_stop else first_stop(canvas)
@@ -70,7 +70,7 @@ def start(canvas: Canvas, settings: EditSettings, spec: ModelSpec) -> Program:
 
 SAMPLER = Sampler(
     name="llada2.1",
-    summary="blocks aligned to position 0, settled tokens are edited until they agree",
+    summary="blocks aligned to position 0, committed tokens are edited until they agree",
     source="LLaDA2MoeModelLM.generate of the 2.1 checkpoints, in ZHZisZZ/dllm ca176752 (arXiv 2512.15745)",
     settings=EditSettings,
     start=start,

@@ -4,7 +4,7 @@ Source: sgl-project/sglang pull request 31773 `joint_threshold_indel.py`, for on
 Drawing the delete id removes a position; drawing the split id puts an open one in front
 of the token that stood there. The block is cut or filled up to its length with new open
 positions. Those of the beginning are told from the ones that edits made: each pass
-settles more than were made, so a block ends. The reference forwards a block once more
+commits more than were made, so a block ends. The reference forwards a block once more
 behind its final pass to store it; here the next block's first pass does that.
 """
 
@@ -37,9 +37,9 @@ class IndelSettings(Settings):
     """Options of LLaDA2.2's sampler."""
 
     block_length: int | None = Field(None, description="positions denoised together")
-    threshold: float = Field(0.5, description="settle all open positions that are more probable")
+    threshold: float = Field(0.5, description="commit all open positions that are more probable")
     edit_threshold: float = Field(
-        0.0, ge=0.0, le=1.0, description="overwrite settled positions by another token that is more probable"
+        0.0, ge=0.0, le=1.0, description="overwrite committed positions by another token that is more probable"
     )
     max_post_edit_steps: int = Field(
         16, ge=0, description="passes without open positions of the beginning before the final one"
@@ -49,21 +49,21 @@ class IndelSettings(Settings):
 class Editing:
     """One block under way.
 
-    :param span: all of it; `places` are those behind the prompt.
+    :param span: all of it; `positions` are those behind the prompt.
     """
 
     def __init__(self, canvas: Canvas, span: range, settings: IndelSettings, spec: ModelSpec) -> None:
         self.canvas = canvas
         self.span = span
-        self.places = places = range(max(span.start, canvas.prompt), span.stop)
+        self.positions = positions = range(max(span.start, canvas.prompt), span.stop)
         self.settings = settings
         self.delete, self.split = (spec.ids[key] for key in NEEDS)
-        self.block: list[Place] = [(canvas.mask, True, None)] * len(places)
+        self.block: list[Place] = [(canvas.mask, True, None)] * len(positions)
         self.final = self.done = False
         self._left = settings.max_post_edit_steps
         self._passes = len(span) + settings.max_post_edit_steps
         self._seen: set[tuple[int, ...]] = set()
-        self._drawn: list[set[int]] = [set() for _ in places]
+        self._drawn: list[set[int]] = [set() for _ in positions]
 
     def begin(self) -> str:
         """Count a pass; the kind it counts as."""
@@ -74,7 +74,7 @@ class Editing:
 
     def read(self, logits: Tensor) -> None:
         """Edit the block; logits [len(places), V]."""
-        draws = [self.canvas.row.canvas_draw(place) for place in self.places]
+        draws = [self.canvas.row.canvas_draw(position) for position in self.positions]
         odds, token = distribution(logits, draws), predict(logits, draws).token
         old = torch.tensor([item[0] for item in self.block], device=logits.device)
         unfilled = old == self.canvas.mask
@@ -82,8 +82,8 @@ class Editing:
         if not self.final:
             token = torch.where(first, predict(without(logits, [self.canvas.mask]), draws).token, token)
         sure = odds.gather(1, token[:, None])[:, 0]
-        settled = self._settled(unfilled, first, sure)
-        write = settled | (~unfilled & (token != old) & (sure > self.settings.edit_threshold))
+        committed = self._committed(unfilled, first, sure)
+        write = committed | (~unfilled & (token != old) & (sure > self.settings.edit_threshold))
         if not write.any():
             self.done = True
             return
@@ -95,16 +95,16 @@ class Editing:
         self._write(token.tolist(), write.tolist(), logits)
         self.done = self.final
 
-    def _settled(self, unfilled: Tensor, first: Tensor, sure: Tensor) -> Tensor:
-        """Which open positions this pass settles; bool [N]."""
+    def _committed(self, unfilled: Tensor, first: Tensor, sure: Tensor) -> Tensor:
+        """Which open positions this pass commits; bool [N]."""
         if self.final or not first.any():
             return unfilled
         need = 1 + int(unfilled.sum()) - int(first.sum())
         high = unfilled & (sure > self.settings.threshold)
         if int(high.sum()) >= need:
             return high
-        among = spread(sure.masked_fill(~unfilled, -torch.inf), self.places, self.span)
-        best = torch.topk(among, need).indices - (self.places.start - self.span.start)
+        among = spread(sure.masked_fill(~unfilled, -torch.inf), self.positions, self.span)
+        best = torch.topk(among, need).indices - (self.positions.start - self.span.start)
         return torch.zeros_like(unfilled).index_fill(0, best, True)
 
     def _varied(
@@ -122,18 +122,18 @@ class Editing:
         """Replace, delete and insert; new open positions are not those of the beginning."""
         edited: list[Place] = []
         new: Place = (self.canvas.mask, False, None)
-        for index, place in enumerate(self.block):
+        for index, position in enumerate(self.block):
             if not write[index]:
-                edited.append(place)
+                edited.append(position)
                 continue
             self._drawn[index].add(token[index])
             if token[index] == self.split:
-                edited += [new, place]
+                edited += [new, position]
             elif token[index] != self.delete:
-                edited.append((token[index], place[1], logits[index]))
+                edited.append((token[index], position[1], logits[index]))
         edited += [new] * (len(self.block) - len(edited))
         self.block = edited[: len(self.block)]
-        for where, (item, _, source) in zip(self.places, self.block, strict=True):
+        for where, (item, _, source) in zip(self.positions, self.block, strict=True):
             self.canvas.write(where, item, source)
 
 
@@ -157,7 +157,7 @@ def start(canvas: Canvas, settings: IndelSettings, spec: ModelSpec) -> Program:
         editing = Editing(canvas, block, settings, spec)
         while not editing.done:
             kind = editing.begin()
-            logits = (yield from blocks.look(block, editing.places, kind)).logits
+            logits = (yield from blocks.forward(block, editing.positions, kind)).logits
             editing.read(logits)
         canvas.release(block.stop)
 

@@ -1,10 +1,10 @@
 """dllm's sampler for masked diffusion models (MDLM): Tiny-A2D and BERT-chat.
 
 Source: ZHZisZZ/dllm ca176752 `dllm/core/samplers/mdlm.py` and `core/schedulers/alpha.py`.
-Like LLaDA's, but how many positions a pass settles follows a noise schedule alpha: at
+Like LLaDA's, but how many positions a pass commits follows a noise schedule alpha: at
 time t a token is open with probability 1 - alpha(t), so of those open at t a share of
-1 - (1 - alpha(s)) / (1 - alpha(t)) is settled on the way to s < t. Passes that would
-settle nothing are left out.
+1 - (1 - alpha(s)) / (1 - alpha(t)) is committed on the way to s < t. Passes that would
+commit nothing are left out.
 """
 
 import math
@@ -56,7 +56,7 @@ class TransferSettings(Settings):
     guidance: float | None = Field(None, gt=0.0, description="classifier-free guidance; doubles the rows")
     cfg_keep_tokens: TokenIds = Field((), description="prompt ids that guidance does not hide")
     remasking: Literal["low_confidence", "random"] = Field(
-        "low_confidence", description="which open positions a pass settles"
+        "low_confidence", description="which open positions a pass commits"
     )
     scheduler: Literal["linear", "cosine"] = Field("linear", description="noise schedule, which says how many")
     stochastic_transfer: bool = Field(default=False, description="draw how many from a binomial distribution")
@@ -73,7 +73,7 @@ class MdlmSettings(TransferSettings, ViewSettings):
     """Options of the MDLM sampler."""
 
     suppress_tokens: TokenIds = Field((), description="ids never drawn")
-    begin_suppress_tokens: TokenIds = Field((), description="ids settled last: they have no confidence")
+    begin_suppress_tokens: TokenIds = Field((), description="ids committed last: they have no confidence")
 
     @model_validator(mode="after")
     def _confidence_is_used(self) -> "MdlmSettings":
@@ -85,14 +85,14 @@ class MdlmSettings(TransferSettings, ViewSettings):
 
 
 def share(scheduler: str, step: int, steps: int) -> float:
-    """The share of what is open that a step settles; the schedule is float32, the rest float64."""
+    """The share of what is open that a step commits; the schedule is float32, the rest float64."""
     alpha = _ALPHA[scheduler]
     before, after = (torch.tensor((steps - done) / steps, dtype=torch.float32) for done in (step, step + 1))
     return 1 - float((1 - alpha(after)) / (1 - alpha(before)))
 
 
 def transfers(canvas: Canvas, block: range, steps: int, settings: TransferSettings) -> list[int]:
-    """How many open positions of the block each pass settles, rounded half to even, at least one."""
+    """How many open positions of the block each pass commits, rounded half to even, at least one."""
     left, found = len(canvas.open(block)), []
     for step in range(steps):
         part = share(settings.scheduler, step, steps)
@@ -106,15 +106,15 @@ def transfers(canvas: Canvas, block: range, steps: int, settings: TransferSettin
     return [count for count in found if count]
 
 
-def ask_for(canvas: Canvas, places: list[int], settings: TransferSettings) -> Ask:
-    """What :func:`settle` needs: tokens, or logits where they are changed first."""
+def ask_for(canvas: Canvas, positions: list[int], settings: TransferSettings) -> Ask:
+    """What :func:`commit` needs: tokens, or logits where they are changed first."""
     own = isinstance(settings, MdlmSettings) and (settings.suppress_tokens or settings.begin_suppress_tokens)
-    return LOGITS if own or settings.guidance is not None else ask(canvas, places)
+    return LOGITS if own or settings.guidance is not None else ask(canvas, positions)
 
 
-def settle(
+def commit(
     canvas: Canvas,
-    places: list[int],
+    positions: list[int],
     span: range,
     answer: Answer,
     count: int,
@@ -123,23 +123,25 @@ def settle(
     """Draw at each open place of `span`, never the mask, unless that is done, and write the `count` best."""
     row, late = canvas.row, getattr(settings, "begin_suppress_tokens", ())
     if not answer.drawn:
-        answer = drawn(canvas, answer.logits, places)
+        answer = drawn(canvas, answer.logits, positions)
     if settings.remasking == "random":
-        sure = torch.cat([row.noise.uniform(Key(Purpose.TRANSFER_ORDER, place, row.step), 1) for place in places])
+        sure = torch.cat(
+            [row.noise.uniform(Key(Purpose.TRANSFER_ORDER, position, row.step), 1) for position in positions]
+        )
     elif late:
         sure = confidence(answer.logits, answer.token, late, answer.logits.dtype)
     else:
         sure = answer.probability_in()
-    for number in torch.topk(spread(sure, places, span), count).indices.tolist():
-        index = places.index(span[number])
-        canvas.write(places[index], answer.tokens[index], answer.source(index))
+    for number in torch.topk(spread(sure, positions, span), count).indices.tolist():
+        index = positions.index(span[number])
+        canvas.write(positions[index], answer.tokens[index], answer.source(index))
 
 
 def blind(canvas: Canvas, segment: Segment, keep: tuple[int, ...]) -> Segment:
     """The same without what was given: the prompt and what lies behind the gap."""
     hidden = [
-        canvas.mask if not canvas.prompt <= place < canvas.end and token not in keep else token
-        for place, token in zip(segment.positions, segment.tokens, strict=True)
+        canvas.mask if not canvas.prompt <= position < canvas.end and token not in keep else token
+        for position, token in zip(segment.positions, segment.tokens, strict=True)
     ]
     return replace(segment, tokens=hidden)
 
@@ -159,12 +161,12 @@ def start(canvas: Canvas, settings: MdlmSettings, spec: ModelSpec) -> Program:
     view, length = _MdlmView(canvas, spec, settings), settings.block_length or spec.block_length
     for block in blocks_of(canvas, length):
         for count in transfers(canvas, block, settings.steps or length, settings):
-            places = canvas.open(block)
-            answer = yield from view.look(places, block, ask_for(canvas, places, settings))
+            positions = canvas.open(block)
+            answer = yield from view.forward(positions, block, ask_for(canvas, positions, settings))
             if settings.suppress_tokens:
                 answer = of_logits(without(answer.logits, settings.suppress_tokens))
-            settle(canvas, places, range(len(canvas.tokens)), answer, count, settings)
-            canvas.release_settled()
+            commit(canvas, positions, range(len(canvas.tokens)), answer, count, settings)
+            canvas.release_committed()
 
 
 SAMPLER = Sampler(

@@ -2,7 +2,7 @@
 
 Source: the checkpoints' modelling file, `generate` and `ar_generate`. Prompt and finished
 blocks are causal, the block being denoised sees them and all of itself. A causal pass
-over what is finished gives each block its first token; the others are settled one a
+over what is finished gives each block its first token; the others are committed one a
 pass, or all that reach a threshold. With `causal_context=False` the prompt and every
 block see themselves both ways, and no token is given beforehand.
 """
@@ -56,7 +56,7 @@ class NemotronSettings(NemotronArSettings):
     """Options of the block diffusion."""
 
     block_length: int | None = Field(None, description="positions denoised together")
-    threshold: float | None = Field(None, description="settle all at least this probable; one a pass if not given")
+    threshold: float | None = Field(None, description="commit all at least this probable; one a pass if not given")
     causal_context: bool = Field(default=True, description="encode finished text causally, and seed each block from it")
 
 
@@ -73,7 +73,7 @@ def fit(settings: NemotronArSettings, _config: SamplingConfig, spec: ModelSpec) 
         )
 
 
-def settled(confidence: Tensor, threshold: float | None) -> list[int]:
+def committed(confidence: Tensor, threshold: float | None) -> list[int]:
     """Indices into the open positions, at least one; confidence [N]."""
     sure = torch.zeros_like(confidence, dtype=torch.bool) if threshold is None else confidence >= threshold
     sure[confidence.argmax()] = True
@@ -89,49 +89,49 @@ def next_token(canvas: Canvas, begin: int, end: int, kind: str) -> Dialogue[tupl
 
 def _denoise(canvas: Canvas, block: range, begin: int, groups: list[int], threshold: float | None) -> Dialogue[int]:
     """Passes until the block is full; returns where the cache ends."""
-    while places := canvas.open(block):
-        segment = canvas.part(range(begin, block.stop), places, groups=groups[begin : block.stop])
+    while positions := canvas.open(block):
+        segment = canvas.part(range(begin, block.stop), positions, groups=groups[begin : block.stop])
         logits = (yield Pass((segment,), "predict" if begin else "prefill", freeze=block.start - begin))[0].logits
         begin = block.start
-        tokens = draw_open(canvas, logits, places)
-        for index in settled(probability_of(logits, tokens), threshold):
-            canvas.write(places[index], int(tokens[index]), logits[index])
-        canvas.release_settled()
-    canvas.release_settled()
+        tokens = draw_open(canvas, logits, positions)
+        for index in committed(probability_of(logits, tokens), threshold):
+            canvas.write(positions[index], int(tokens[index]), logits[index])
+        canvas.release_committed()
+    canvas.release_committed()
     return begin
 
 
 def start(canvas: Canvas, settings: NemotronSettings, spec: ModelSpec) -> Program:
     """Block after block from the end of the prompt."""
     length, begin, groups = settings.block_length or spec.block_length, 0, [0] * canvas.prompt
-    for place in range(canvas.prompt, canvas.end, length):
+    for position in range(canvas.prompt, canvas.end, length):
         groups += [len(groups)] * length
         if settings.causal_context:
-            token, logits = yield from next_token(canvas, begin, place, "commit")
-            begin = place
-            canvas.write(place, token, logits)
-        extend(canvas, place + length)
-        answered = place - canvas.prompt
-        overdue = settings.overdue(canvas.tokens[canvas.prompt : place], answered + length)
+            token, logits = yield from next_token(canvas, begin, position, "commit")
+            begin = position
+            canvas.write(position, token, logits)
+        extend(canvas, position + length)
+        answered = position - canvas.prompt
+        overdue = settings.overdue(canvas.tokens[canvas.prompt : position], answered + length)
         if overdue is not None:
-            if place > begin:
+            if position > begin:
                 # What ends the thinking stands there before any other word of its block.
-                finished = canvas.part(range(begin, place), groups=groups[begin:place])
-                yield Pass((finished,), "commit" if begin else "prefill", freeze=place - begin, asks=())
-                begin = place
-            canvas.write(place + max(0, (settings.max_thinking_tokens or 0) - answered), overdue)
-        begin = yield from _denoise(canvas, range(place, place + length), begin, groups, settings.threshold)
+                finished = canvas.part(range(begin, position), groups=groups[begin:position])
+                yield Pass((finished,), "commit" if begin else "prefill", freeze=position - begin, asks=())
+                begin = position
+            canvas.write(position + max(0, (settings.max_thinking_tokens or 0) - answered), overdue)
+        begin = yield from _denoise(canvas, range(position, position + length), begin, groups, settings.threshold)
 
 
 def start_ar(canvas: Canvas, settings: NemotronArSettings, _spec: ModelSpec) -> Program:
     """One token a pass."""
     begin = 0
-    for place in range(canvas.prompt, canvas.end):
-        token, logits = yield from next_token(canvas, begin, place, "ar")
-        begin, answer = place, canvas.tokens[canvas.prompt : place]
+    for position in range(canvas.prompt, canvas.end):
+        token, logits = yield from next_token(canvas, begin, position, "ar")
+        begin, answer = position, canvas.tokens[canvas.prompt : position]
         overdue = settings.overdue(answer, len(answer) + 1)
-        canvas.write(place, token if overdue is None else overdue, logits)
-        canvas.release(place + 1)
+        canvas.write(position, token if overdue is None else overdue, logits)
+        canvas.release(position + 1)
 
 
 SAMPLER = Sampler(

@@ -25,9 +25,9 @@ from dllm_plugins.modes.drawing import draw_tokens
 from dllm_plugins.modes.drawing import extend
 from dllm_plugins.modes.nemotron import SOURCE
 from dllm_plugins.modes.nemotron import NemotronArSettings
+from dllm_plugins.modes.nemotron import committed
 from dllm_plugins.modes.nemotron import fit
 from dllm_plugins.modes.nemotron import next_token
-from dllm_plugins.modes.nemotron import settled
 from dllm_plugins.prediction import distribution
 
 
@@ -36,7 +36,7 @@ class NemotronLinearSettings(NemotronArSettings):
 
     block_length: int | None = Field(None, description="positions drafted and verified together")
     threshold: float | None = Field(
-        None, description="draft in several passes, each settling all at least this probable; in one if not given"
+        None, description="draft in several passes, each committing all at least this probable; in one if not given"
     )
     show_replaced: bool = Field(
         default=False, description="show the token that the end of thinking replaced, as the reference"
@@ -57,9 +57,9 @@ class _Round:
         self.block = range(first, first + length)
         self.keep = keep
 
-    def look(self, places: list[int], *, causal: bool) -> Dialogue[Tensor]:
+    def forward(self, positions: list[int], *, causal: bool) -> Dialogue[Tensor]:
         """Logits [len(places), V]; the round's first pass keeps what the last one accepted."""
-        segment = self.canvas.part(self.block, places, causal=causal)
+        segment = self.canvas.part(self.block, positions, causal=causal)
         keep, self.keep = self.keep, 0
         return (yield Pass((segment,), "verify" if causal else "draft", keep=keep))[0].logits
 
@@ -67,19 +67,19 @@ class _Round:
         """Fill the block."""
         canvas = self.canvas
         extend(canvas, self.block.stop)
-        while places := canvas.open(self.block):
-            logits = yield from self.look(places, causal=False)
-            draws = [canvas.row.draw(place) for place in places]
+        while positions := canvas.open(self.block):
+            logits = yield from self.forward(positions, causal=False)
+            draws = [canvas.row.draw(position) for position in positions]
             tokens = draw_tokens(canvas, logits, draws)
             sure = distribution(logits, draws).gather(1, tokens[:, None])[:, 0]
-            for index in range(len(places)) if threshold is None else settled(sure, threshold):
-                canvas.write(places[index], int(tokens[index]))
+            for index in range(len(positions)) if threshold is None else committed(sure, threshold):
+                canvas.write(positions[index], int(tokens[index]))
 
     def verify(self) -> Dialogue[tuple[list[int], Tensor]]:
         """The drafts that autoregression would have drawn, and one token more; logits [length, V]."""
         canvas, block = self.canvas, self.block
-        logits = yield from self.look(list(block), causal=True)
-        drawn = draw_tokens(canvas, logits, [canvas.row.draw(place + 1) for place in block]).tolist()
+        logits = yield from self.forward(list(block), causal=True)
+        drawn = draw_tokens(canvas, logits, [canvas.row.draw(position + 1) for position in block]).tolist()
         count = 1
         while count < len(block) and drawn[count - 1] == canvas.tokens[block.start + count]:
             count += 1

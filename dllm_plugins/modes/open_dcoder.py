@@ -20,8 +20,8 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.modes import dream
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.confidence import OPEN_DLLM
+from dllm_plugins.modes.confidence import commit
 from dllm_plugins.modes.confidence import measure
-from dllm_plugins.modes.confidence import settle
 from dllm_plugins.modes.confidence import spread
 from dllm_plugins.modes.view import View
 
@@ -47,17 +47,17 @@ def plan(canvas: Canvas, settings: OpenDcoderSettings, spec: ModelSpec) -> Progr
     variable = canvas.open(hole)
     steps = settings.steps or len(variable)
     for step in range(1, steps + 1):
-        places = canvas.open(variable)
-        if not places:
+        positions = canvas.open(variable)
+        if not positions:
             break
-        logits = (yield from view.look(variable, hole)).logits
+        logits = (yield from view.forward(variable, hole)).logits
         found = measure(logits, canvas, variable, settings.alg, OPEN_DLLM)
         count = int(torch.tensor(float(len(variable))) * (1.0 - step / steps))
         doubt = torch.argsort(spread(found.confidence, variable, len(canvas.tokens), torch.inf))
         doubtful = doubt[:count].tolist()
-        settle(canvas, variable, found.token, logits, list(set(places).difference(doubtful)))
-        for place in doubtful:
-            canvas.write(place, canvas.mask)
+        commit(canvas, variable, found.token, logits, list(set(positions).difference(doubtful)))
+        for position in doubtful:
+            canvas.write(position, canvas.mask)
     canvas.release(canvas.end)
 
 

@@ -1,4 +1,4 @@
-"""The open positions of one pass, while they are being settled."""
+"""The open positions of one pass, while they are being committed."""
 
 from dataclasses import dataclass
 from dataclasses import field
@@ -25,35 +25,35 @@ class Opened:
     :param said: probability, entropy and margin, float32 [N] on the CPU, once something was said and where the
         rule reads them.
     :param logits: [V] by index, where they are wanted.
-    :param settled_now: tokens that this pass has settled already; the frontier counts.
+    :param committed_now: tokens that this pass has committed already; the frontier counts.
     """
 
     canvas: Canvas
     hidden: Tensor
-    places: list[int]
+    positions: list[int]
     token: list[int] = field(default_factory=list)
     said: dict[str, Tensor] = field(default_factory=dict)
     logits: dict[int, Tensor] = field(default_factory=dict)
-    settled_now: int = 1
+    committed_now: int = 1
 
-    def known(self, place: int) -> int:
-        """The token at `place`, -1 if it is open."""
-        token = self.canvas.tokens[place]
+    def known(self, position: int) -> int:
+        """The token at `position`, -1 if it is open."""
+        token = self.canvas.tokens[position]
         return -1 if token == self.canvas.mask else token
 
     def known_before(self, distance: int) -> list[int]:
         """The tokens that far left of each position, -1 where open."""
-        return [self.known(place - distance) for place in self.places]
+        return [self.known(position - distance) for position in self.positions]
 
     def take(self, indices: list[int], answer: Answer, left: list[int] | None, needs: frozenset[str]) -> None:
         """Take in what was said at some of the positions.
 
         :param left: tokens left of all positions; one that repeats its own counts as impossible, to be drawn again.
         """
-        where = None if len(indices) == len(self.places) else torch.tensor(indices)
+        where = None if len(indices) == len(self.positions) else torch.tensor(indices)
         for name in ("probability", *(name for name in ("entropy", "margin") if name in needs)):
             self.said[name] = _with(self.said.get(name, _NONE), where, getattr(answer, name))
-        self.token = self.token or [0] * len(self.places)
+        self.token = self.token or [0] * len(self.positions)
         for number, index in enumerate(indices):
             token = self.token[index] = answer.tokens[number]
             if answer.has_logits:
@@ -63,7 +63,7 @@ class Opened:
 
     def view(self, rules: RulesAtWork, width: int, step: int) -> CanvasView:
         """What the rules see: the open positions, filled up to the block's length `width`."""
-        count, prompt = len(self.places), self.canvas.prompt
+        count, prompt = len(self.positions), self.canvas.prompt
         padding = width - count
         logits = torch.stack([self.logits[index] for index in range(count)]) if self.logits else _NONE
         token = torch.tensor(self.token) if rules.needs & {"token", "drawn"} else _NONE
@@ -71,11 +71,11 @@ class Opened:
         positions = Positions(
             tokens=known + [-1] * padding,
             open=[token < 0 for token in known] + [False] * padding,
-            settled=[False] * width,
-            place=[place - prompt for place in self.places] + [-1] * padding,
+            committed=[False] * width,
+            position=[position - prompt for position in self.positions] + [-1] * padding,
         )
         seen = Seen(None, token, self.said["probability"], logits, self.said.get("entropy"), self.said.get("margin"))
-        return rules.view(positions, seen, settled_now=self.settled_now, step=step)
+        return rules.view(positions, seen, committed_now=self.committed_now, step=step)
 
 
 def _with(values: Tensor, where: Tensor | None, new: Tensor) -> Tensor:

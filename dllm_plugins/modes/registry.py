@@ -44,7 +44,7 @@ def samplers(
     revocations: Mapping[str, RevocationRule],
     processes: Mapping[str, NoiseProcess],
 ) -> list[Sampler]:
-    """Every mode of this package; some ask rules what to settle and reopen, or a process what is open."""
+    """Every mode of this package; some ask rules what to commit and reopen, or a process what is open."""
     masked = processes["masked"]
     return [
         speculative.sampler(masked),

@@ -1,20 +1,20 @@
 """ReMDM: masked diffusion that takes tokens back, on any masked checkpoint (arXiv 2503.00307).
 
 Source: kuleshov-group/remdm f830d65 `diffusion.py`, `_ddpm_caching_update`. With the share
-alpha(t) settled now and alpha(s) after the step, a settled position is masked again with
-probability sigma <= (1 - alpha(s)) / alpha(t), and an open one settled with probability
+alpha(t) committed now and alpha(s) after the step, a committed position is masked again with
+probability sigma <= (1 - alpha(s)) / alpha(t), and an open one committed with probability
 (alpha(s) - (1 - sigma) alpha(t)) / (1 - alpha(t)), which keeps the share at alpha(s):
 
 - cap: sigma = min(eta, its bound); rescale: sigma = eta times its bound;
 - loop: alpha rises to alpha_on at t_on, waits there with sigma = eta until t_off, then rises to 1;
 - conf: sigma is the bound times a softmax over minus the probability each token was drawn
-  with. Open positions are settled as if nothing went back, as in the source, so less than
-  alpha is settled until the last step.
+  with. Open positions are committed as if nothing went back, as in the source, so less than
+  alpha is committed until the last step.
 
 Time runs from 1 to 0. The reference stops at 1e-5 and takes the argmax of what is still
 open; ours takes its last step to 0. Its loop steps over t_on and t_off without looking, so
-more or less than alpha_on is settled; ours takes alpha where a step really begins and ends.
-Steps that settle nothing need no pass.
+more or less than alpha_on is committed; ours takes alpha where a step really begins and ends.
+Steps that commit nothing need no pass.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ from dllm_plugins.processes.flow import Scheduler
 
 #: Eta of the reference's scripts.
 ETA = {"cap": 0.008, "rescale": 0.015, "loop": 0.02}
-#: When the reference's script loops, and how much is settled then.
+#: When the reference's script loops, and how much is committed then.
 LOOP = {"t_on": 0.55, "t_off": 0.05, "alpha_on": 0.9}
 
 
@@ -54,7 +54,7 @@ class Loop:
     alpha_on: float
 
     def alpha(self, time: float) -> float:
-        """The share settled at a time, which runs from 1 to 0."""
+        """The share committed at a time, which runs from 1 to 0."""
         if time > self.t_on:
             return (1 - time) / (1 - self.t_on) * self.alpha_on
         return self.alpha_on if time > self.t_off else 1 - time / self.t_off * (1 - self.alpha_on)
@@ -69,7 +69,7 @@ class RemdmSettings(SchedulerSettings, SpanSettings):
     )
     t_on: float | None = Field(None, gt=0.0, lt=1.0, description=f"loop: when it begins ({LOOP['t_on']})")
     t_off: float | None = Field(None, gt=0.0, lt=1.0, description=f"loop: when it ends ({LOOP['t_off']})")
-    alpha_on: float | None = Field(None, gt=0.0, lt=1.0, description=f"loop: the share settled ({LOOP['alpha_on']})")
+    alpha_on: float | None = Field(None, gt=0.0, lt=1.0, description=f"loop: the share committed ({LOOP['alpha_on']})")
 
     @model_validator(mode="after")
     def _fit(self) -> "RemdmSettings":
@@ -104,12 +104,12 @@ class RemdmSettings(SchedulerSettings, SpanSettings):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: the probability that an open position is settled, and that a settled one is reopened.
+    """One step: the probability that an open position is committed, and that a committed one is reopened.
 
     :param reopen: with conf, what the softmax is multiplied with.
     """
 
-    settle: float
+    commit: float
     reopen: float
 
 
@@ -128,8 +128,8 @@ def step_between(settings: RemdmSettings, begin: float, end: float) -> Step:
         "conf": 0.0,
         "loop": min(settings.strength(), bound) if loops else 0.0,
     }[settings.variant]
-    settle = 1.0 if end <= 0 else (after - (1 - sigma) * now) / (1 - now)
-    return Step(settle, bound if settings.variant == "conf" else sigma)
+    commit = 1.0 if end <= 0 else (after - (1 - sigma) * now) / (1 - now)
+    return Step(commit, bound if settings.variant == "conf" else sigma)
 
 
 def steps(settings: RemdmSettings, count: int) -> list[Step]:
@@ -138,14 +138,14 @@ def steps(settings: RemdmSettings, count: int) -> list[Step]:
     return [step_between(settings, begin, end) for begin, end in pairwise(times)]
 
 
-def shares(reopen: float, settled: list[int], sure: dict[int, float], settings: RemdmSettings) -> list[float]:
-    """The probability that each settled position is reopened.
+def shares(reopen: float, committed: list[int], sure: dict[int, float], settings: RemdmSettings) -> list[float]:
+    """The probability that each committed position is reopened.
 
     :param sure: the probability each token was drawn with.
     """
     if settings.variant != "conf":
-        return [reopen] * len(settled)
-    unsure = torch.tensor([-sure[place] for place in settled], dtype=torch.float64)
+        return [reopen] * len(committed)
+    unsure = torch.tensor([-sure[position] for position in committed], dtype=torch.float64)
     found: list[float] = (reopen * torch.softmax(unsure, 0)).tolist()
     return found
 
@@ -158,14 +158,14 @@ def start(canvas: Canvas, settings: RemdmSettings, spec: ModelSpec) -> Program:
         for number, step in enumerate(steps(settings, settings.steps or len(canvas.open(span)))):
             luck = canvas.row.noise.uniform(Key(Purpose.REMDM_MOVES, span.start, number), len(span) + 1).tolist()
             opened = canvas.open(span)
-            settled = [place for place in span if canvas.tokens[place] != canvas.mask]
-            settling = moving(opened, luck, span, [step.settle] * len(opened), evenly=False)
-            reopening = moving(settled, luck, span, shares(step.reopen, settled, sure, settings), evenly=False)
-            drawn = yield from spans.settle(span, settling, number)
-            sure |= dict(zip(settling, drawn.tolist(), strict=True))
+            committed = [position for position in span if canvas.tokens[position] != canvas.mask]
+            committing = moving(opened, luck, span, [step.commit] * len(opened), evenly=False)
+            reopening = moving(committed, luck, span, shares(step.reopen, committed, sure, settings), evenly=False)
+            drawn = yield from spans.commit(span, committing, number)
+            sure |= dict(zip(committing, drawn.tolist(), strict=True))
             spans.reopen(reopening)
             if final:
-                canvas.release_settled()
+                canvas.release_committed()
         canvas.release(span.stop)
 
 

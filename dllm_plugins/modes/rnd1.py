@@ -1,7 +1,7 @@
 """RND1's sampler: the positions of highest entropy stay open the longest.
 
 Source: RadicalNumerics/RND1 87d5f46 `rnd/sampling.py`. Pass i of N leaves the share
-(N - i)/N of the answer open, or, with `eb_gamma`, settles as many of the surest positions
+(N - i)/N of the answer open, or, with `eb_gamma`, commits as many of the surest positions
 as bounds their joint error (entropy bound, arXiv 2505.24857). Behind the sequence the
 reference keeps one position for the end of text, which stays padding unless it is asked
 for; the model sees it either way.
@@ -21,8 +21,8 @@ from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.confidence import commit
 from dllm_plugins.modes.confidence import draw
-from dllm_plugins.modes.confidence import settle
 from dllm_plugins.modes.confidence import spread
 from dllm_plugins.modes.confidence import without_mask
 from dllm_plugins.modes.ids import TokenId
@@ -37,7 +37,7 @@ class Rnd1Settings(ViewSettings):
     greedy: bool = Field(
         default=False, description="the likeliest tokens although temperature is above 0, which then acts on order only"
     )
-    eb_gamma: float | None = Field(None, ge=0.0, description="entropy bound: larger settles more a pass")
+    eb_gamma: float | None = Field(None, ge=0.0, description="entropy bound: larger commits more a pass")
     padding: int = Field(1, ge=0, description="positions behind the sequence, padding but for the last")
     add_eos_at_end: bool = Field(default=False, description="the last of them holds the end of text")
     pad_token_id: TokenId = Field(None, description="padding; the checkpoint's if not given, else 0")
@@ -83,31 +83,33 @@ def start(canvas: Canvas, settings: Rnd1Settings, spec: ModelSpec) -> Program:
     length, total = len(canvas.tokens), len(hole)
     steps = settings.steps or total
     for left in range(steps - 1, -1, -1):
-        places = canvas.open(hole)
-        if not places:
+        positions = canvas.open(hole)
+        if not positions:
             return
-        logits = (yield from view.look(places, hole)).logits
-        token, sure, entropy = measure(logits, canvas, settings, places)
+        logits = (yield from view.forward(positions, hole)).logits
+        token, sure, entropy = measure(logits, canvas, settings, positions)
         if left == 0:
-            chosen = places
+            chosen = positions
         elif settings.eb_gamma is not None:
-            order = torch.argsort(spread(-sure, places, length, torch.inf))[: len(places)]
-            chosen = bounded(order, spread(entropy, places, length, 0.0), settings.eb_gamma)
+            order = torch.argsort(spread(-sure, positions, length, torch.inf))[: len(positions)]
+            chosen = bounded(order, spread(entropy, positions, length, 0.0), settings.eb_gamma)
         else:
             kept = int(torch.tensor(total) * (left / steps))
-            doubt = spread(entropy, places, length, -torch.finfo(entropy.dtype).max)
-            chosen = list(set(places).difference(torch.topk(doubt, kept).indices.tolist()))
-        settle(canvas, places, token, logits, chosen)
-        canvas.release_settled()
+            doubt = spread(entropy, positions, length, -torch.finfo(entropy.dtype).max)
+            chosen = list(set(positions).difference(torch.topk(doubt, kept).indices.tolist()))
+        commit(canvas, positions, token, logits, chosen)
+        canvas.release_committed()
 
 
-def measure(logits: Tensor, canvas: Canvas, settings: Rnd1Settings, places: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+def measure(
+    logits: Tensor, canvas: Canvas, settings: Rnd1Settings, positions: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens drawn at the places, their log-probabilities, and entropies; each [N]."""
     config = canvas.row.config
     scaled = logits / (config.temperature or 1.0)
     logarithm = torch.log_softmax(truncated(scaled, config.top_k, config.top_p), dim=-1)
     drawable = truncated(without_mask(canvas, scaled), config.top_k, config.top_p)
-    token = draw(canvas, drawable, places, sampled=config.temperature > 0 and not settings.greedy)
+    token = draw(canvas, drawable, positions, sampled=config.temperature > 0 and not settings.greedy)
     entropy = -(logarithm.exp() * logarithm.masked_fill(logarithm == -torch.inf, 0.0)).sum(-1)
     sure = logarithm.gather(-1, token[:, None])[:, 0].clamp(min=torch.finfo(logarithm.dtype).min)
     return token.cpu(), sure.cpu(), entropy.cpu()

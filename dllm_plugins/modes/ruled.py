@@ -30,15 +30,15 @@ Confidence = Callable[[Tensor, Tensor], Tensor]
 
 
 class CommitSettings(Settings):
-    """Options of every sampler that asks a rule what to settle; defaults are the rule's own."""
+    """Options of every sampler that asks a rule what to commit; defaults are the rule's own."""
 
     block_length: int | None = Field(None, description="positions denoised together")
     rule: str | None = Field(None, description="commit rule")
     steps: int | None = Field(
         None, description="passes a block is spread over (rules quota, random, margin, position_aware)"
     )
-    threshold: float | None = Field(None, description="probability that settles (rule threshold)")
-    factor: float | None = Field(None, description="larger settles more a pass (rule factor)")
+    threshold: float | None = Field(None, description="probability that commits (rule threshold)")
+    factor: float | None = Field(None, description="larger commits more a pass (rule factor)")
     rule_options: dict[str, Any] | None = Field(None, description="parameters of the commit rule")
 
 
@@ -50,7 +50,7 @@ class RuledSettings(CommitSettings):
 
 
 class Ruled:
-    """Settles and reopens positions of one canvas as its rules say.
+    """Commits and reopens positions of one canvas as its rules say.
 
     :param confidence: how sure the model is of each drawn token.
     :param coarse: whether that has the logits' dtype.
@@ -72,44 +72,44 @@ class Ruled:
         self._block = range(0)
         self._step = 0
 
-    def places(self, block: range) -> list[int]:
+    def positions(self, block: range) -> list[int]:
         """Positions of the answer that are asked about: open ones, all if some may be reopened."""
         inside = range(max(block.start, self.canvas.prompt), block.stop)
         return self.canvas.open(inside) if self.rules.revocation is None else list(inside)
 
-    def ask(self, places: Sequence[int]) -> Ask:
+    def ask(self, positions: Sequence[int]) -> Ask:
         """What the rules and the request need to know of some positions."""
-        return LOGITS if self.rules.rescores else ask(self.canvas, places, logits=self.rules.wants_logits)
+        return LOGITS if self.rules.rescores else ask(self.canvas, positions, logits=self.rules.wants_logits)
 
-    def settle(self, block: range, places: Sequence[int], answer: Answer, *, hasty: bool = False) -> None:
+    def commit(self, block: range, positions: Sequence[int], answer: Answer, *, hasty: bool = False) -> None:
         """Write what the rules decide about a block.
 
         :param answer: to what was asked of the places; tokens are drawn from its logits if they are not there yet.
-        :param hasty: settle the last open position along with all others.
+        :param hasty: commit the last open position along with all others.
         """
         if block != self._block:
             self._block, self._step = block, 0
         canvas, rules = self.canvas, self.rules
-        opened = set(canvas.open(places))
+        opened = set(canvas.open(positions))
         if not answer.drawn:
-            offsets = [place - canvas.prompt for place in places]
-            answer = drawn(canvas, rules.rescore(answer.logits, offsets, self._step), places)
-        seen = seen_of(answer, torch.tensor(places) - block.start, self._sure(answer), rules.needs)
-        view = rules.view(self._positions(block, opened), seen, settled_now=0, step=self._step)
+            offsets = [position - canvas.prompt for position in positions]
+            answer = drawn(canvas, rules.rescore(answer.logits, offsets, self._step), positions)
+        seen = seen_of(answer, torch.tensor(positions) - block.start, self._sure(answer), rules.needs)
+        view = rules.view(self._positions(block, opened), seen, committed_now=0, step=self._step)
         chosen = {block.start + item for item in rules.commit(view)}
         if hasty and len(chosen) == len(opened) - 1:
             chosen = opened
         reopened = {block.start + item for item in rules.revoke(view)}
         if self._step >= PATIENCE * len(block):
             reopened = set()
-        for number, place in enumerate(places):
-            if place in chosen or (place in reopened and rules.revocation and rules.revocation.replaces):
-                canvas.write(place, answer.tokens[number], answer.source(number))
-            elif place in reopened:
-                canvas.reopen(place)
+        for number, position in enumerate(positions):
+            if position in chosen or (position in reopened and rules.revocation and rules.revocation.replaces):
+                canvas.write(position, answer.tokens[number], answer.source(number))
+            elif position in reopened:
+                canvas.reopen(position)
         self._step += 1
         if rules.revocation is None:
-            canvas.release_settled()
+            canvas.release_committed()
 
     def _sure(self, answer: Answer) -> Tensor:
         """How sure the model is of each token: as this sampler measures it where there are logits."""
@@ -118,13 +118,15 @@ class Ruled:
         return answer.probability_in() if self.coarse else answer.probability
 
     def _positions(self, block: range, opened: set[int]) -> Positions:
-        answer = [self.canvas.prompt <= place for place in block]
+        answer = [self.canvas.prompt <= position for position in block]
         return Positions(
-            tokens=[self.canvas.tokens[place] for place in block],
-            open=[place in opened for place in block],
-            settled=[
-                inside and place < self.canvas.end and place not in opened
-                for place, inside in zip(block, answer, strict=True)
+            tokens=[self.canvas.tokens[position] for position in block],
+            open=[position in opened for position in block],
+            committed=[
+                inside and position < self.canvas.end and position not in opened
+                for position, inside in zip(block, answer, strict=True)
             ],
-            place=[place - self.canvas.prompt if inside else -1 for place, inside in zip(block, answer, strict=True)],
+            position=[
+                position - self.canvas.prompt if inside else -1 for position, inside in zip(block, answer, strict=True)
+            ],
         )

@@ -6,7 +6,7 @@ those of the text open again whose confidence fell most since the pass before, f
 revealed. A position's confidence is the probability of what the model would draw there now.
 Earlier blocks may open again, too, so nothing is final before the end.
 
-Where fewer than `n` positions are open, the reference's top-k goes on to settled positions
+Where fewer than `n` positions are open, the reference's top-k goes on to committed positions
 and to later blocks, which have no confidence at all; ours takes what is open.
 """
 
@@ -50,7 +50,7 @@ def revealed(confidence: Tensor, history: Sequence[float], least: int) -> list[i
 
 
 def taken_back(change: Tensor, count: int, least: int) -> list[int]:
-    """Which settled positions open again: an eighth of the `count` just revealed, those that lost most; change [N]."""
+    """Which positions open again: an eighth of the `count` just revealed, those that lost most; change [N]."""
     share = min(max(least // 2, (count + 7) // 8), count - 1)
     chosen: list[int] = torch.topk(change, share, largest=False).indices.tolist()
     return chosen
@@ -69,12 +69,12 @@ class Memory:
 
     def history(self) -> list[float]:
         """The confidence of every revealed token, left to right."""
-        return [self.at_reveal[place] for place in sorted(self.at_reveal)]
+        return [self.at_reveal[position] for position in sorted(self.at_reveal)]
 
-    def change(self, places: Sequence[int], sure: Tensor) -> Tensor:
+    def change(self, positions: Sequence[int], sure: Tensor) -> Tensor:
         """By how much each confidence [N] differs from the one before; and remember it."""
-        earlier = torch.tensor([self.before.get(place, 0.0) for place in places], dtype=sure.dtype)
-        self.before |= dict(zip(places, sure.tolist(), strict=True))
+        earlier = torch.tensor([self.before.get(position, 0.0) for position in positions], dtype=sure.dtype)
+        self.before |= dict(zip(positions, sure.tolist(), strict=True))
         return sure - earlier
 
 
@@ -88,8 +88,8 @@ def start(canvas: Canvas, settings: SaberSettings, spec: ModelSpec) -> Program:
             # Earlier passes had no confidence here, so nothing of this block can have lost any.
             memory.before |= dict.fromkeys(block, float("-inf"))
         while canvas.open(known):
-            logits = (yield from view.look(known, block)).logits
-            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(place) for place in known])
+            logits = (yield from view.forward(known, block)).logits
+            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(position) for position in known])
             sure = probability_of(logits, drawn.token).cpu()
             change = memory.change(known, sure)
             count = reveal(canvas, settings, memory, drawn, sure)

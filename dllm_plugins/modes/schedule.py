@@ -48,7 +48,7 @@ def mean_gap(logits: Tensor) -> float:
 def commits_early(gap: float, progress: float, thresholds: Thresholds) -> bool:
     """Whether the answer is clear enough to be written at once.
 
-    :param progress: the share of the answer that is settled.
+    :param progress: the share of the answer that is committed.
     :param thresholds: the gap that is enough in the first, the second and the last third.
     """
     return gap >= thresholds[sum(progress >= end for end in PHASES)]

@@ -5,7 +5,7 @@ modes/schedule.py for what they do and where they are from. They may be combined
 
 `early_commit` watches the open positions of the answer, or the part of it that `answer_region`
 names, as Prophet does where the place of the answer is known. Progress is the share of the answer
-that is settled, which under rule quota is the reference's share of passes. `suffix_window`
+that is committed, which under rule quota is the reference's share of passes. `suffix_window`
 is DPad's window without its random dropout inside the window.
 """
 
@@ -53,21 +53,21 @@ def start(
     while block.start < schedule.limit:
         searched = schedule.searched(block.start)
         while schedule.open(block):
-            places, watched = schedule.within(ruled.places(block)), schedule.watched()
-            wanted = [*places, *schedule.more(places, searched, watched)]
-            logits = yield from schedule.look(block, wanted)
+            positions, watched = schedule.within(ruled.positions(block)), schedule.watched()
+            wanted = [*positions, *schedule.more(positions, searched, watched)]
+            logits = yield from schedule.forward(block, wanted)
             answers = dict(zip(wanted, logits, strict=True))
             if searched:
                 block, searched = schedule.ending(block, searched, answers), range(0)
-                places = schedule.within(ruled.places(block))
-            if wanted != places:
-                logits = torch.stack([answers[place] for place in places])
-            places, logits = schedule.end_early(places, logits)
-            if places:
-                ruled.settle(block, places, of_logits(logits), hasty=settings.last_candidate)
+                positions = schedule.within(ruled.positions(block))
+            if wanted != positions:
+                logits = torch.stack([answers[position] for position in positions])
+            positions, logits = schedule.end_early(positions, logits)
+            if positions:
+                ruled.commit(block, positions, of_logits(logits), hasty=settings.last_candidate)
             schedule.commit_early(watched, answers)
             if settings.revoke is None:
-                canvas.release_settled()
+                canvas.release_committed()
         canvas.release(min(block.stop, schedule.limit))
         block = schedule.block(block.stop)
 

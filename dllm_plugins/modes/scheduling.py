@@ -86,7 +86,7 @@ class Schedule:
         return range(begin, min(begin + self.length, self.canvas.end))
 
     def open(self, block: range) -> bool:
-        """Whether something of a block is still to be settled."""
+        """Whether something of a block is still to be committed."""
         return bool(self.canvas.open(range(block.start, min(block.stop, self.limit))))
 
     def searched(self, begin: int) -> range:
@@ -102,62 +102,62 @@ class Schedule:
             return []
         return self.canvas.open(range(prompt, end)) if region is None else list(range(prompt, end))[slice(*region)]
 
-    def within(self, places: Sequence[int]) -> list[int]:
+    def within(self, positions: Sequence[int]) -> list[int]:
         """Those before the answer's end."""
-        return [place for place in places if place < self.limit]
+        return [position for position in positions if position < self.limit]
 
-    def more(self, places: Sequence[int], searched: range, watched: Sequence[int]) -> list[int]:
-        """What a pass is asked for beside `places`: an early commit writes all that is open."""
+    def more(self, positions: Sequence[int], searched: range, watched: Sequence[int]) -> list[int]:
+        """What a pass is asked for beside `positions`: an early commit writes all that is open."""
         every = self.canvas.open(range(self.canvas.prompt, self.limit)) if watched else []
-        return sorted({*searched, *watched, *every}.difference(places))
+        return sorted({*searched, *watched, *every}.difference(positions))
 
-    def look(self, block: range, wanted: Sequence[int]) -> Dialogue[Tensor]:
+    def forward(self, block: range, wanted: Sequence[int]) -> Dialogue[Tensor]:
         """Logits [len(wanted), V] at positions of a block, and of what lies behind it."""
         settings = self.settings
         if settings.suffix_window is None:
-            logits = (yield from self._view.look(wanted, block)).logits
+            logits = (yield from self._view.forward(wanted, block)).logits
         else:
-            stop = max([block.stop, *(place + 1 for place in wanted)])
+            stop = max([block.stop, *(position + 1 for position in wanted)])
             seen = suffix_window(stop, settings.suffix_window, self.canvas.end, len(self.canvas.tokens))
-            shifted = [max(place - self._shift, 0) for place in wanted]
+            shifted = [max(position - self._shift, 0) for position in wanted]
             logits = (yield Pass((self.canvas.part(seen, shifted),)))[0].logits
         return without(logits, settings.suppress_tokens)
 
-    def drawn(self, places: Sequence[int], logits: Tensor) -> tuple[list[int], Tensor]:
+    def drawn(self, positions: Sequence[int], logits: Tensor) -> tuple[list[int], Tensor]:
         """The tokens that this pass draws, and the probability [N] of each."""
-        token = draw_open(self.canvas, logits, places)
+        token = draw_open(self.canvas, logits, positions)
         return token.tolist(), confidence(logits, token, self.settings.late_tokens, logits.dtype)
 
     def ending(self, block: range, searched: range, said: Mapping[int, Tensor]) -> range:
         """A block of which the first pass has just been made, as long as its delimiter says."""
         if not searched:
             return block
-        logits = torch.stack([said[place] for place in searched])
+        logits = torch.stack([said[position] for position in searched])
         tokens, sure = self.drawn(searched, logits)
         length = adaptive_length(tokens, sure, self.settings.delimiter_ids, self.settings.delimiter_threshold)
         return block if length is None else range(block.start, block.start + length)
 
-    def end_early(self, places: list[int], logits: Tensor) -> tuple[list[int], Tensor]:
+    def end_early(self, positions: list[int], logits: Tensor) -> tuple[list[int], Tensor]:
         """Write a confident end of text, and ask for nothing behind it; what is left of the places and their logits."""
         if self.settings.eos_confidence is None:
-            return places, logits
-        tokens, sure = self.drawn(places, logits)
+            return positions, logits
+        tokens, sure = self.drawn(positions, logits)
         found = confident_end(tokens, sure, self.canvas.row.stop_ids, self.settings.eos_confidence)
         if found is None:
-            return places, logits
-        self.limit = places[found] + 1
-        self.canvas.write(places[found], tokens[found], logits[found])
-        return places[:found], logits[:found]
+            return positions, logits
+        self.limit = positions[found] + 1
+        self.canvas.write(positions[found], tokens[found], logits[found])
+        return positions[:found], logits[:found]
 
     def commit_early(self, watched: Sequence[int], said: Mapping[int, Tensor]) -> None:
         """Write all that is open if the answer is clear."""
         canvas, thresholds = self.canvas, self.settings.early_commit
-        places = [place for place in canvas.open(range(canvas.prompt, self.limit)) if place in said]
-        if thresholds is None or not watched or not places:
+        positions = [position for position in canvas.open(range(canvas.prompt, self.limit)) if position in said]
+        if thresholds is None or not watched or not positions:
             return
-        gap = mean_gap(canvas.drawable(torch.stack([said[place] for place in watched])))
+        gap = mean_gap(canvas.drawable(torch.stack([said[position] for position in watched])))
         size = canvas.end - canvas.prompt
         if commits_early(gap, 1 - len(canvas.open(range(canvas.prompt, canvas.end))) / size, thresholds):
-            logits = torch.stack([said[place] for place in places])
-            for place, token, source in zip(places, self.drawn(places, logits)[0], logits, strict=True):
-                canvas.write(place, token, source)
+            logits = torch.stack([said[position] for position in positions])
+            for position, token, source in zip(positions, self.drawn(positions, logits)[0], logits, strict=True):
+                canvas.write(position, token, source)

@@ -3,9 +3,9 @@
 Source: JetAstra/SDAR c2041a8 `generate.py`. The quota of a pass comes from the block
 length, not from what is open, so a block that begins in the prompt ends early. The
 reference has no temperature 0: greedy here is the argmax with its own probability as
-confidence. Where the quota exceeds what is open, as after a pass that settled more than its
-share, the reference's top-k writes over settled positions, the prompt's among them; ours
-takes what is open, or, with `rewrite`, draws settled positions of the answer anew as well.
+confidence. Where the quota exceeds what is open, as after a pass that committed more than its
+share, the reference's top-k writes over committed positions, the prompt's among them; ours
+takes what is open, or, with `rewrite`, draws committed positions of the answer anew as well.
 """
 
 from typing import Literal
@@ -31,13 +31,13 @@ class SdarSettings(Settings):
 
     block_length: int | None = Field(None, description="positions denoised together")
     steps: int | None = Field(None, description="passes a block is spread over; its length if not given")
-    threshold: float = Field(0.85, description="low_confidence_dynamic: settle all that are more probable")
+    threshold: float = Field(0.85, description="low_confidence_dynamic: commit all that are more probable")
     remasking: Literal["low_confidence_dynamic", "low_confidence_static", "sequential"] = Field(
-        "low_confidence_dynamic", description="which open positions a pass settles"
+        "low_confidence_dynamic", description="which open positions a pass commits"
     )
     rewrite: bool = Field(
         default=False,
-        description="where a quota exceeds what is open, fill it with settled positions of the block, as the reference",
+        description="where a quota exceeds what is open, fill it with committed positions of the block, as published",
     )
 
     @model_validator(mode="after")
@@ -60,10 +60,10 @@ def chosen(confidence: Tensor, quota: int, settings: SdarSettings) -> list[int]:
 
 
 def surplus(canvas: Canvas, block: range, quota: int) -> list[int]:
-    """Settled positions of the answer that a top-k over the block takes along when its quota exceeds what is open."""
-    settled = torch.tensor([canvas.tokens[place] != canvas.mask for place in block])
-    best = torch.topk(torch.where(settled, -torch.inf, 1.0), quota).indices.tolist()
-    return [block[index] for index in sorted(best) if settled[index] and block[index] >= canvas.prompt]
+    """Committed positions of the answer that a top-k over the block takes along when its quota exceeds what is open."""
+    committed = torch.tensor([canvas.tokens[position] != canvas.mask for position in block])
+    best = torch.topk(torch.where(committed, -torch.inf, 1.0), quota).indices.tolist()
+    return [block[index] for index in sorted(best) if committed[index] and block[index] >= canvas.prompt]
 
 
 def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
@@ -74,12 +74,12 @@ def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
         for quota in schedule:
             if not canvas.wanting(block):
                 break
-            places = canvas.open(block)
-            looked = [*places, *(surplus(canvas, block, quota) if settings.rewrite else ())]
-            answer = yield from blocks.look(block, looked, ask=ask(canvas, looked))
-            sure = answer.probability_in()[: len(places)]
-            for index in [*chosen(sure, quota, settings), *range(len(places), len(looked))]:
-                canvas.write(looked[index], answer.tokens[index], answer.source(index))
+            positions = canvas.open(block)
+            wanted = [*positions, *(surplus(canvas, block, quota) if settings.rewrite else ())]
+            answer = yield from blocks.forward(block, wanted, ask=ask(canvas, wanted))
+            sure = answer.probability_in()[: len(positions)]
+            for index in [*chosen(sure, quota, settings), *range(len(positions), len(wanted))]:
+                canvas.write(wanted[index], answer.tokens[index], answer.source(index))
         canvas.release(block.stop)
 
 

@@ -92,28 +92,28 @@ class Spans:
         for span in self._spans:
             yield range(max(span.start, self.canvas.prompt), span.stop)
 
-    def look(self, span: range, places: Sequence[int]) -> Dialogue[Tensor]:
+    def forward(self, span: range, positions: Sequence[int]) -> Dialogue[Tensor]:
         """Logits [len(places), V] at positions of a part."""
         if self._blocks is None:
-            return (yield from self._view.look(places, span)).logits
+            return (yield from self._view.forward(positions, span)).logits
         block = next(block for block in self._spans if block.stop == span.stop)
-        return (yield from self._blocks.look(block, places)).logits
+        return (yield from self._blocks.forward(block, positions)).logits
 
-    def settle(self, span: range, places: Sequence[int], step: int) -> Dialogue[Tensor]:
+    def commit(self, span: range, positions: Sequence[int], step: int) -> Dialogue[Tensor]:
         """Draw and write a token at each of these positions; the probability [len(places)] each was drawn with.
 
         :param step: what the draws are keyed on: passes do not count steps, of which some need none.
         """
-        if not places:
+        if not positions:
             return torch.empty(0, dtype=torch.float64)
-        logits = self.canvas.drawable((yield from self.look(span, places)))
-        draws = [self.canvas.row.canvas_draw(place, step) for place in places]
+        logits = self.canvas.drawable((yield from self.forward(span, positions)))
+        draws = [self.canvas.row.canvas_draw(position, step) for position in positions]
         token = predict(logits, draws).token
-        for place, drawn, source in zip(places, token.tolist(), logits, strict=True):
-            self.canvas.write(place, drawn, source)
+        for position, drawn, source in zip(positions, token.tolist(), logits, strict=True):
+            self.canvas.write(position, drawn, source)
         return distribution(logits, draws).gather(1, token[:, None])[:, 0].double().cpu()
 
-    def reopen(self, places: Sequence[int]) -> None:
-        """Settled positions are masks again."""
-        for place in places:
-            self.canvas.write(place, self.canvas.mask)
+    def reopen(self, positions: Sequence[int]) -> None:
+        """Committed positions are masks again."""
+        for position in positions:
+            self.canvas.write(position, self.canvas.mask)

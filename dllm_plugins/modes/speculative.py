@@ -49,12 +49,12 @@ class _Speculation:
         """How many drafts are worth making once `accepted` drafts and one more token are final."""
         return max(0, min(self.length, self.row.remaining - accepted - 1))
 
-    def group(self, place: int, size: int, behind: tuple[tuple[int, int], ...] = ()) -> Segment:
-        """Open rows that draft what follows the token at `place`, whose own row is not needed."""
+    def group(self, position: int, size: int, behind: tuple[tuple[int, int], ...] = ()) -> Segment:
+        """Open rows that draft what follows the token at `position`, whose own row is not needed."""
         return Segment(
             self.row.handle,
             self.process.noised(size, self.spec),
-            range(place, place + size),
+            range(position, position + size),
             noisy=True,
             causal=False,
             behind=behind,
@@ -66,8 +66,8 @@ class _Speculation:
         row, clean = self.row, self.canvas.tokens[self.frozen :]
         drafts = len(self.canvas.tokens) - len(row.tokens)
         first = len(clean) - drafts - 1
-        places = range(self.frozen, len(self.canvas.tokens))
-        segments = [Segment(row.handle, clean, places, wanted=range(first, len(clean)))]
+        positions = range(self.frozen, len(self.canvas.tokens))
+        segments = [Segment(row.handle, clean, positions, wanted=range(first, len(clean)))]
         for accepted in range(drafts + 1 if self.spec.mixes else 0):
             size = self.worth(accepted)
             if size:
@@ -86,10 +86,10 @@ class _Speculation:
     def draft(self, hidden: Tensor) -> Dialogue[None]:
         """Draw drafts left to right, each knowing the two tokens before it; hidden [n, width]."""
         tokens = self.canvas.tokens
-        for place in range(len(hidden)):
+        for position in range(len(hidden)):
             left = torch.tensor([(*tokens[-1:-3:-1], -1)[:2]])
             draws = partial(self.canvas.row.draws, [len(tokens)])
-            [answer] = yield (Ask(hidden[place : place + 1], draws, left, shortlist=True),)
+            [answer] = yield (Ask(hidden[position : position + 1], draws, left, shortlist=True),)
             tokens.append(answer.tokens[0])
 
 

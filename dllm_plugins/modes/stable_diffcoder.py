@@ -29,7 +29,7 @@ class StableDiffCoderSettings(Settings):
     """Options of Stable-DiffCoder's sampler."""
 
     block_length: int | None = Field(None, description="positions denoised together")
-    threshold: float | None = Field(None, description=f"settle all that are as probable ({DEFAULT_THRESHOLD})")
+    threshold: float | None = Field(None, description=f"commit all that are as probable ({DEFAULT_THRESHOLD})")
     steps: int | None = Field(
         None, description="passes of the whole answer, as many for each block, in place of a threshold"
     )
@@ -56,12 +56,12 @@ def start(canvas: Canvas, settings: StableDiffCoderSettings, spec: ModelSpec) ->
     threshold = DEFAULT_THRESHOLD if settings.steps is None and settings.threshold is None else settings.threshold
     for block in blocks.answer(whole=False):
         schedule = iter(quotas(len(canvas.open(block)), settings.steps or blocks.length))
-        while places := canvas.open(block):
-            logits = (yield from blocks.look(block, places)).logits
-            tokens = draw_open(canvas, logits, places)
+        while positions := canvas.open(block):
+            logits = (yield from blocks.forward(block, positions)).logits
+            tokens = draw_open(canvas, logits, positions)
             sure = probability_of(logits, tokens, torch.float64)
             for index in chosen(sure, next(schedule, 1), threshold):
-                canvas.write(places[index], int(tokens[index]), logits[index])
+                canvas.write(positions[index], int(tokens[index]), logits[index])
         canvas.release(block.stop)
 
 

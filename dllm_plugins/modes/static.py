@@ -42,9 +42,9 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One token a step settles, and the logits [V] it was drawn from."""
+    """One token a step commits, and the logits [V] it was drawn from."""
 
-    place: int
+    position: int
     token: int
     source: Tensor
 
@@ -73,10 +73,10 @@ class StaticDecoding:
 
     def open(self, state: State) -> list[int]:
         """Open positions of the block that is denoised now: what the slow sampler asks for in its next pass."""
-        return [place for place in self.blocks[state.block] if state.tokens[place] == self.canvas.mask]
+        return [position for position in self.blocks[state.block] if state.tokens[position] == self.canvas.mask]
 
     def quota(self, state: State) -> int:
-        """How many positions the next pass settles, if that many are open."""
+        """How many positions the next pass commits, if that many are open."""
         length = self.length if self.cached else len(self.blocks[state.block])
         steps = self._steps or length
         return max(1, quotas(length, steps)[state.inner % steps])
@@ -84,21 +84,21 @@ class StaticDecoding:
     def step(self, state: State, said: Said, skip: int = 0) -> tuple[State, list[Write]] | None:
         """The next state and what it writes; None if the model was not asked about this block, or for want of ranks.
 
-        :param skip: settle another position than the last of the chosen: this many ranks further down.
+        :param skip: commit another position than the last of the chosen: this many ranks further down.
         """
-        places = self.open(state)
-        if any(place not in said for place in places):
+        positions = self.open(state)
+        if any(position not in said for position in positions):
             return None
-        logits = torch.stack([said[place] for place in places])
-        draws = [self.canvas.row.canvas_draw(place, state.step) for place in places]
+        logits = torch.stack([said[position] for position in positions])
+        draws = [self.canvas.row.canvas_draw(position, state.step) for position in positions]
         token = predict(self.canvas.drawable(logits), draws).token
         sure = probability_of(logits, token).cpu()
-        quota = min(self.quota(state), len(places))
-        if quota + skip > len(places):
+        quota = min(self.quota(state), len(positions))
+        if quota + skip > len(positions):
             return None
         ranked = self._ranked(sure, quota + skip)
         chosen = [*ranked[: quota - 1], ranked[-1]]
-        writes = [Write(places[index], int(token[index]), logits[index]) for index in chosen]
+        writes = [Write(positions[index], int(token[index]), logits[index]) for index in chosen]
         return self._after(state, writes), writes
 
     def _ranked(self, sure: Tensor, count: int) -> Sequence[int]:
@@ -112,12 +112,12 @@ class StaticDecoding:
     def _after(self, state: State, writes: Sequence[Write]) -> State:
         tokens = list(state.tokens)
         for write in writes:
-            tokens[write.place] = write.token
+            tokens[write.position] = write.token
         block, inner = state.block, state.inner + 1
         while block < len(self.blocks) and self._finished(tokens, self.blocks[block]):
             block, inner = block + 1, 0
         return State(tuple(tokens), block, inner, state.step + 1)
 
     def _finished(self, tokens: Sequence[int], block: range) -> bool:
-        """Whether the answer's part of a block is settled; what lies behind the answer may stay open."""
+        """Whether the answer's part of a block is committed; what lies behind the answer may stay open."""
         return self.canvas.mask not in tokens[block.start : min(block.stop, self.canvas.end)]

@@ -20,7 +20,7 @@ class Counts(Enum):
     BLOCK = "block"
     #: Of the whole answer; all of its blocks get as many, which each of them must be able to use.
     ANSWER = "answer"
-    #: Likewise, but a block that has fewer open positions than the others leaves out what would settle nothing.
+    #: Likewise, but a block that has fewer open positions than the others leaves out what would commit nothing.
     ANSWER_AT_MOST = "answer, at most"
 
 
@@ -59,7 +59,7 @@ def _of_one(steps: int, length: int) -> int:
         raise OptionError(
             said(
                 "{steps}={} cannot be met: they are the passes of one block, which has {} positions, and each pass "
-                "settles one of them at least; give from 1 to {}, or a larger {block_length}",
+                "commits one of them at least; give from 1 to {}, or a larger {block_length}",
                 steps,
                 length,
                 length,

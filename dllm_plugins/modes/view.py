@@ -59,12 +59,12 @@ class View:
         self._block = range(0)
         self._cached = 0
 
-    def look(self, places: Sequence[int], block: range, ask: Ask = LOGITS) -> Dialogue[Answer]:
+    def forward(self, positions: Sequence[int], block: range, ask: Ask = LOGITS) -> Dialogue[Answer]:
         """What is said at these positions of the block that is denoised now.
 
-        :param ask: what is wanted of all `places`; guidance gives logits only.
+        :param ask: what is wanted of all `positions`; guidance gives logits only.
         """
-        wanted = [max(place - self.shift, 0) for place in places]
+        wanted = [max(position - self.shift, 0) for position in positions]
         if self.settings.approximate_cache is None:
             whole = self.canvas.whole(wanted)
             if self.settings.guidance is None:

@@ -3,7 +3,7 @@
 Source: Tencent/WeDLM 0216110 `wedlm/engine/{wedlm_decoder,sampler}.py`. A window of open
 positions slides over the text: known tokens at its front are forwarded once more, which
 makes their keys final, and leave it after that pass. A mask sees every known token, also
-those to its right. What a pass settles goes by the entropy of the raw logits; top_k and
+those to its right. What a pass commits goes by the entropy of the raw logits; top_k and
 top_p cut them before the temperature does its work.
 """
 
@@ -30,7 +30,7 @@ class WedlmSettings(Settings):
 
     block_length: int | None = Field(None, description="open positions in the window (`window_size`)")
     entropy_threshold: float | None = Field(
-        0.4, ge=0.0, description="settle all with less entropy; None: only the position with the least"
+        0.4, ge=0.0, description="commit all with less entropy; None: only the position with the least"
     )
     pos_penalty_factor: float = Field(0.02, ge=0.0, description="entropy added per position behind the first open one")
 
@@ -40,16 +40,16 @@ def known_first(canvas: Canvas, begin: int, end: int) -> Pass:
 
     The pass returns the logits of the open positions.
     """
-    places = canvas.open(range(begin, end))
-    known = [place for place in range(begin, end) if canvas.tokens[place] != canvas.mask]
-    segment = canvas.part([*known, *places], places, causal=True)
-    return Pass((segment,), "predict" if begin else "prefill", freeze=places[0] - begin)
+    positions = canvas.open(range(begin, end))
+    known = [position for position in range(begin, end) if canvas.tokens[position] != canvas.mask]
+    segment = canvas.part([*known, *positions], positions, causal=True)
+    return Pass((segment,), "predict" if begin else "prefill", freeze=positions[0] - begin)
 
 
-def chosen(logits: Tensor, places: list[int], settings: WedlmSettings) -> list[int]:
+def chosen(logits: Tensor, positions: list[int], settings: WedlmSettings) -> list[int]:
     """Indices into the open positions; logits [N, V]."""
     entropy = torch.special.entr(torch.softmax(logits.float(), dim=-1)).sum(-1).cpu()
-    entropy += (torch.tensor(places) - places[0]) * settings.pos_penalty_factor
+    entropy += (torch.tensor(positions) - positions[0]) * settings.pos_penalty_factor
     if settings.entropy_threshold is not None:
         sure: list[int] = (entropy < settings.entropy_threshold).nonzero()[:, 0].tolist()
         if sure:
@@ -57,9 +57,9 @@ def chosen(logits: Tensor, places: list[int], settings: WedlmSettings) -> list[i
     return [int(entropy.argmin())]
 
 
-def drawn(canvas: Canvas, logits: Tensor, places: list[int]) -> Tensor:
+def drawn(canvas: Canvas, logits: Tensor, positions: list[int]) -> Tensor:
     """Tokens [N]; the cuts act on the raw logits, the temperature on what they leave."""
-    draws = [canvas.row.canvas_draw(place) for place in places]
+    draws = [canvas.row.canvas_draw(position) for position in positions]
     if canvas.row.config.temperature > 0:
         logits = distribution(canvas.drawable(logits), [replace(draw, temperature=1.0) for draw in draws]).log()
         draws = [replace(draw, top_k=None, top_p=None) for draw in draws]
@@ -72,13 +72,13 @@ def start(canvas: Canvas, settings: WedlmSettings, spec: ModelSpec) -> Program:
     del canvas.tokens[first:]
     while True:
         extend(canvas, first + size)
-        places = canvas.open(range(first, first + size))
+        positions = canvas.open(range(first, first + size))
         logits = (yield known_first(canvas, begin, first + size))[0].logits
         if release(canvas, first):
             return
-        tokens = drawn(canvas, logits, places)
-        for index in chosen(logits, places, settings):
-            canvas.write(places[index], int(tokens[index]), logits[index])
+        tokens = drawn(canvas, logits, positions)
+        for index in chosen(logits, positions, settings):
+            canvas.write(positions[index], int(tokens[index]), logits[index])
         begin, first = first, next(iter(canvas.open(range(first, first + size))), first + size)
 
 

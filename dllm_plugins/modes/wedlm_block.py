@@ -3,7 +3,7 @@
 Source: Tencent/WeDLM 0216110 `hf_compat/modeling_wedlm.py` `generate_wedlm`, which
 forwards everything in every pass; here the text before the first open position is
 cached, exactly, since under the causal mask nothing behind it is seen. The reference
-settles the likeliest token at any `temperature`, which sharpens its confidence only; that
+commits the likeliest token at any `temperature`, which sharpens its confidence only; that
 one is `confidence_temperature` here, and the common option samples.
 """
 
@@ -25,7 +25,7 @@ class WedlmBlockSettings(Settings):
 
     block_length: int | None = Field(None, description="masks appended together (`block_size`)")
     threshold: float | None = Field(
-        None, description="settle all at least this probable (`confidence_threshold`); only the best if not given"
+        None, description="commit all at least this probable (`confidence_threshold`); only the best if not given"
     )
     confidence_temperature: float = Field(1.0, gt=0.0, description="of the probabilities the threshold is compared to")
 
@@ -42,16 +42,16 @@ def chosen(confidence: Tensor, threshold: float | None) -> list[int]:
 def start(canvas: Canvas, settings: WedlmBlockSettings, spec: ModelSpec) -> Program:
     """Block after block; the last may be short."""
     length, begin = settings.block_length or spec.block_length, 0
-    for place in range(canvas.prompt, canvas.end, length):
-        block = range(place, min(place + length, canvas.end))
-        while places := canvas.open(block):
+    for position in range(canvas.prompt, canvas.end, length):
+        block = range(position, min(position + length, canvas.end))
+        while positions := canvas.open(block):
             logits = (yield known_first(canvas, begin, block.stop))[0].logits
-            begin = places[0]
-            tokens = draw_open(canvas, logits, places)
+            begin = positions[0]
+            tokens = draw_open(canvas, logits, positions)
             probabilities = torch.softmax(logits / settings.confidence_temperature, dim=-1)
             for index in chosen(probabilities.gather(1, tokens[:, None])[:, 0], settings.threshold):
-                canvas.write(places[index], int(tokens[index]), logits[index])
-            canvas.release_settled()
+                canvas.write(positions[index], int(tokens[index]), logits[index])
+            canvas.release_committed()
 
 
 SAMPLER = Sampler(

@@ -87,14 +87,14 @@ class Shadowed:
         self._view = View(canvas, spec, settings)
         self.blocks = blocks_of(canvas, length) if self._blocks is None else self._blocks.answer()
 
-    def look(
-        self, block: range, places: Sequence[int], revealed: Sequence[int]
+    def forward(
+        self, block: range, positions: Sequence[int], revealed: Sequence[int]
     ) -> Dialogue[tuple[Tensor, Tensor | None]]:
-        """Logits [N, V] of open `places`, and those [M, V] of the shadows of `revealed` ones, None without any."""
-        asked = self._view if self._blocks is None else self._blocks
-        looking = asked.look(places, block) if isinstance(asked, View) else asked.look(block, places)
-        wanted = next(looking)
-        assert isinstance(wanted, Pass), "a look begins with its pass"
+        """Logits [N, V] of open `positions`, and those [M, V] of the shadows of `revealed` ones, None without any."""
+        way = self._view if self._blocks is None else self._blocks
+        forwarding = way.forward(positions, block) if isinstance(way, View) else way.forward(block, positions)
+        wanted = next(forwarding)
+        assert isinstance(wanted, Pass), "a forward begins with its pass"
         if revealed:
             shadows = self._shadows(block, revealed, wanted.segments)
             asks = (*(wanted.asks or ()), replace(LOGITS, of=len(wanted.segments)))
@@ -102,26 +102,26 @@ class Shadowed:
         answers = yield wanted
         doubts = answers.pop().logits if revealed else None
         try:
-            looking.send(answers)
+            forwarding.send(answers)
         except StopIteration as ended:
             found: Answer = ended.value
             return found.logits, doubts
-        raise AssertionError("one pass per look")
+        raise AssertionError("one pass per forward")
 
     def _shadows(self, block: range, revealed: Sequence[int], segments: Sequence[Segment]) -> Segment:
         """One mask per position of the block that is not the prompt's."""
         newest, last = segments[-1], len(segments) - 1
-        places = range(max(block.start, self.canvas.prompt), block.stop)
-        index = {place: number for number, place in enumerate(newest.positions)}
+        positions = range(max(block.start, self.canvas.prompt), block.stop)
+        index = {position: number for number, position in enumerate(newest.positions)}
         return Segment(
             newest.row,
-            [self.canvas.mask] * len(places),
-            places,
+            [self.canvas.mask] * len(positions),
+            positions,
             noisy=True,
             causal=False,
             behind=(*newest.behind, (last, len(newest.tokens))),
-            wanted=[place - places.start for place in revealed],
-            apart=[index[place] for place in places],
+            wanted=[position - positions.start for position in revealed],
+            apart=[index[position] for position in positions],
         )
 
 
@@ -132,24 +132,24 @@ def start(canvas: Canvas, settings: WinoSettings, spec: ModelSpec) -> Program:
         before = FIRST_ACCEPTED
         own = range(max(block.start, canvas.prompt), block.stop)
         while canvas.wanting(block):
-            places = canvas.open(block)
-            revealed = [place for place in own if canvas.tokens[place] != canvas.mask]
-            logits, doubts = yield from shadowed.look(block, places, revealed)
-            chosen = reveal(canvas, settings, places, logits)
+            positions = canvas.open(block)
+            revealed = [position for position in own if canvas.tokens[position] != canvas.mask]
+            logits, doubts = yield from shadowed.forward(block, positions, revealed)
+            chosen = reveal(canvas, settings, positions, logits)
             if doubts is not None and chosen > 1:
-                tokens = torch.tensor([canvas.tokens[place] for place in revealed], device=doubts.device)
+                tokens = torch.tensor([canvas.tokens[position] for position in revealed], device=doubts.device)
                 for index in doubted(probability(doubts, tokens), settings.threshold_back, before):
                     canvas.write(revealed[index], canvas.mask)
             before = chosen
         canvas.release(block.stop)
 
 
-def reveal(canvas: Canvas, settings: WinoSettings, places: Sequence[int], logits: Tensor) -> int:
+def reveal(canvas: Canvas, settings: WinoSettings, positions: Sequence[int], logits: Tensor) -> int:
     """Write what a pass accepts, and say how much that was; logits [N, V]."""
-    tokens = draw_open(canvas, logits, places)
+    tokens = draw_open(canvas, logits, positions)
     chosen = accepted(probability(logits, tokens), settings.threshold, settings.max_accept)
     for index in chosen:
-        canvas.write(places[index], int(tokens[index]), logits[index])
+        canvas.write(positions[index], int(tokens[index]), logits[index])
     return len(chosen)
 
 

@@ -23,7 +23,7 @@ RENAMED: Mapping[str, str] = {
 }
 _TOOLS = "no model here calls tools; put what the tools return into the prompt"
 _FORMAT = "there is no structured output; ask for JSON in the prompt and parse the answer"
-_LOGITS = "it changes the logits of one next token at a time, which tokens that are settled together do not have"
+_LOGITS = "it changes the logits of one next token at a time, which tokens that are committed together do not have"
 _ONE = "a prompt has one answer; ask several times, with a temperature and another seed each"
 _SERVER = "it is for a service far away, and this model runs on this machine; leave it out"
 _PROBABILITIES = "no probabilities of tokens are handed out here; generate() of transformers has output_scores"

@@ -3,7 +3,7 @@
 Time runs from 0 (noise) to 1 (data). At time t a position holds its clean token with
 probability kappa(t), else noise, each position by itself. A token that is not clean jumps
 to the clean one at the rate a k'/(1 - k), and back to noise at the rate b k'/k. Any a and b
-with a - b = 1 keep that distribution; b > 0 corrects tokens that were settled too early.
+with a - b = 1 keep that distribution; b > 0 corrects tokens that were committed too early.
 The schedule a = 1 + c t^p (1 - t)^p is that of the paper's appendix D (c = 10, p = 0.25).
 
 Over a step the rates are either frozen (`euler`), as in the paper, or integrated with a
@@ -70,7 +70,7 @@ class Step:
     """One step along the path.
 
     :param begin: its time, and `end` the next one.
-    :param settle: probability that a position that holds a mask jumps to its clean token.
+    :param commit: probability that a position that holds a mask jumps to its clean token.
     :param reopen: probability that one that holds a token jumps back to the mask.
     :param jump: probability that a position jumps at all, if noise and data cannot be told apart.
     :param forward: and then to the clean token, not to noise.
@@ -78,7 +78,7 @@ class Step:
 
     begin: float
     end: float
-    settle: float
+    commit: float
     reopen: float
     jump: float
     forward: float
@@ -115,13 +115,13 @@ class Flow:
 
         Two steps have rules of their own. At time 0 nothing is clean, so nothing can go back,
         and the rate of going back has no limit: the first step is the plain integrated one.
-        The last one settles all that is open and takes nothing back.
+        The last one commits all that is open and takes nothing back.
         """
         if end >= 1:
-            return Step(begin, 1.0, settle=1.0, reopen=0.0, jump=1.0, forward=1.0)
+            return Step(begin, 1.0, commit=1.0, reopen=0.0, jump=1.0, forward=1.0)
         kappa, after = self.scheduler.at(begin), self.scheduler.at(end)
         if kappa <= 0:
-            return Step(begin, end, settle=after, reopen=0.0, jump=after, forward=1.0)
+            return Step(begin, end, commit=after, reopen=0.0, jump=after, forward=1.0)
         if self.solver == "euler":
             ahead, back = (rate * (end - begin) for rate in self.rates(begin))
             return Step(begin, end, ahead, back, ahead + back, ahead / (ahead + back))

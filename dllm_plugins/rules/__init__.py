@@ -1,4 +1,4 @@
-"""Commit rules, which say what to settle, and revocation rules, which reopen. One rule a file."""
+"""Commit rules, which say what to commit, and revocation rules, which reopen. One rule a file."""
 
 from dllm_plugins.rules.base import CanvasView
 from dllm_plugins.rules.base import CommitRule

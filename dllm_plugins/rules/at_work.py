@@ -62,12 +62,12 @@ class RulesAtWork:
         changed, self._state = rule.rescore(logits, torch.tensor(offsets), step, self._config, self._state)
         return changed
 
-    def view(self, positions: Positions, seen: Seen, *, settled_now: int, step: int) -> CanvasView:
+    def view(self, positions: Positions, seen: Seen, *, committed_now: int, step: int) -> CanvasView:
         """What the rules see of a pass."""
-        return make_view(positions, seen, self.needs, settled_now=settled_now, step=step, noise=self._noise)
+        return make_view(positions, seen, self.needs, committed_now=committed_now, step=step, noise=self._noise)
 
     def commit(self, view: CanvasView) -> list[int]:
-        """Indices of the positions to settle."""
+        """Indices of the positions to commit."""
         decision, self._state = self._rule.decide(view, (self._config,), self._state)
         chosen: list[int] = decision[0].nonzero()[:, 0].tolist()
         return chosen

@@ -34,29 +34,29 @@ class CanvasView:
     The first five are always there; of the rest, what a rule names in `needs`, else empty.
 
     :param probability: of the drawn token, float [R, B]; anything where not open.
-    :param open: bool [R, B], the positions that may be settled now.
-    :param settled_now: int64 [R], tokens this pass has settled already (the frontier counts).
+    :param open: bool [R, B], the positions that may be committed now.
+    :param committed_now: int64 [R], tokens this pass has committed already (the frontier counts).
     :param step: int64 [R], passes of the row before this one, not counting the prefill.
     :param noise: one random stream per row.
-    :param place: int64 [R, B], how far each position is from where the answer begins; -1 where
+    :param position: int64 [R, B], how far each position is from where the answer begins; -1 where
         there is no position. It names a position from pass to pass. Always given by the engine.
-    :param settled: bool [R, B], positions of the answer that hold a token which may still be
+    :param committed: bool [R, B], positions of the answer that hold a token which may still be
         reopened. Always given by the engine.
-    :param token: int64 [R, B], drawn at open positions, held by settled ones.
-    :param drawn: int64 [R, B], drawn where a prediction was made, at settled positions too.
+    :param token: int64 [R, B], drawn at open positions, held by committed ones.
+    :param drawn: int64 [R, B], drawn where a prediction was made, at committed positions too.
     :param entropy: float [R, B], of the model's distribution in nats, where a prediction was made.
     :param margin: float [R, B], the first probability's lead over the second, likewise.
-    :param held: float [R, B], probability now of the token a settled position holds.
+    :param held: float [R, B], probability now of the token a committed position holds.
     :param probabilities: float [R, B, V], likewise; 0 where no prediction was made.
     """
 
     probability: Tensor
     open: Tensor
-    settled_now: Tensor
+    committed_now: Tensor
     step: Tensor
     noise: tuple[RowNoise, ...]
-    place: Tensor = _EMPTY
-    settled: Tensor = _EMPTY
+    position: Tensor = _EMPTY
+    committed: Tensor = _EMPTY
     token: Tensor = _EMPTY
     drawn: Tensor = _EMPTY
     entropy: Tensor = _EMPTY
@@ -72,7 +72,7 @@ class RuleSettings(Numbers):
 
 
 class CommitRule(Protocol):
-    """Decides which open positions to settle. No model, no I/O, no memory but the state it is handed.
+    """Decides which open positions to commit. No model, no I/O, no memory but the state it is handed.
 
     `name` is what users type; `options` are the SamplingConfig fields the rule honours;
     `summary` is one line with its source. Optional, by :class:`RuleDefaults`: `needs`, the
@@ -85,7 +85,7 @@ class CommitRule(Protocol):
     summary: str
 
     def decide(self, view: CanvasView, configs: tuple[SamplingConfig, ...], state: Any) -> tuple[Tensor, Any]:
-        """Bool [R, B] of positions to settle, a subset of `view.open`, and the next state.
+        """Bool [R, B] of positions to commit, a subset of `view.open`, and the next state.
 
         The state is None at a row's first pass; it is the row's, for all its blocks.
         """
@@ -98,7 +98,7 @@ class RuleDefaults:
     settings: type[RuleSettings] = RuleSettings
 
     def rescore(
-        self, logits: Tensor, place: Tensor, step: int, config: SamplingConfig, state: Any
+        self, logits: Tensor, position: Tensor, step: int, config: SamplingConfig, state: Any
     ) -> tuple[Tensor, Any]:
         """Logits [N, V] of one row to draw from at places [N], and the next state; before `decide`.
 
@@ -108,9 +108,9 @@ class RuleDefaults:
 
 
 class RevocationRule(Protocol):
-    """Decides which settled positions to reopen, after the commit rule. As pure as a commit rule.
+    """Decides which committed positions to reopen, after the commit rule. As pure as a commit rule.
 
-    A pass that reopens must not undo for ever what others settle: the rule sees to that.
+    A pass that reopens must not undo for ever what others commit: the rule sees to that.
     `replaces`: a reopened position takes the drawn token at once (token editing).
     """
 
@@ -121,7 +121,7 @@ class RevocationRule(Protocol):
     replaces: bool
 
     def revoke(self, view: CanvasView, configs: tuple[SamplingConfig, ...], state: Any) -> tuple[Tensor, Any]:
-        """Bool [R, B] of positions to reopen, a subset of `view.settled`, and the next state."""
+        """Bool [R, B] of positions to reopen, a subset of `view.committed`, and the next state."""
 
 
 Parameters = TypeVar("Parameters", bound=RuleSettings)

@@ -31,13 +31,13 @@ class CreditSettings(RuleSettings):
 class _Credit:
     """What tokens have earned.
 
-    :param place: int64 [R, B].
+    :param position: int64 [R, B].
     :param step: int64 [R, B], the pass that paid last.
     :param earned: float32 [R, B, V], with that pass.
     :param before: float32 [R, B, V], without it, but with what time took by then.
     """
 
-    place: Tensor
+    position: Tensor
     step: Tensor
     earned: Tensor
     before: Tensor
@@ -58,12 +58,12 @@ class CreditRule(RuleDefaults):
     )
 
     def rescore(
-        self, logits: Tensor, place: Tensor, step: int, config: SamplingConfig, state: Any
+        self, logits: Tensor, position: Tensor, step: int, config: SamplingConfig, state: Any
     ) -> tuple[Tensor, Any]:
         """See :class:`~dllm_plugins.rules.base.RuleDefaults`."""
         own = parameters(self.settings, config, self.name)
-        credit = _with_slots(state, place, logits)
-        index = (place[:, None] == credit.place[0][None]).int().argmax(-1)
+        credit = _with_slots(state, position, logits)
+        index = (position[:, None] == credit.position[0][None]).int().argmax(-1)
         last = credit.step[0, index]
         elapsed = torch.where(last >= 0, step - last, 0).to(logits.device)
         past, earned = credit.before[0, index.to(logits.device)], credit.earned[0, index.to(logits.device)]
@@ -73,7 +73,7 @@ class CreditRule(RuleDefaults):
         fused = logits + (own.alpha * torch.log1p(paid)).to(logits.dtype)
         where = index.to(logits.device)
         return fused, _Credit(
-            credit.place,
+            credit.position,
             credit.step.index_copy(1, index, torch.full((1, len(index)), step)),
             credit.earned.index_copy(1, where, paid[None]),
             credit.before.index_copy(1, where, faded[None]),
@@ -85,14 +85,14 @@ class CreditRule(RuleDefaults):
         return decision, state
 
 
-def _with_slots(state: _Credit | None, place: Tensor, logits: Tensor) -> _Credit:
+def _with_slots(state: _Credit | None, position: Tensor, logits: Tensor) -> _Credit:
     """The credit of one row with a slot for every one of its places [N]; forgotten ones make room."""
-    if state is not None and bool(torch.isin(place, state.place).all()):
+    if state is not None and bool(torch.isin(position, state.position).all()):
         return state
-    new = place[None]
-    empty = logits.new_zeros(1, len(place), logits.shape[-1], dtype=torch.float32)
+    new = position[None]
+    empty = logits.new_zeros(1, len(position), logits.shape[-1], dtype=torch.float32)
     if state is None:
         return _Credit(new, torch.full_like(new, -1), empty, empty)
-    known, step, earned, before = recalled(state.place, new, state.step, state.earned, state.before)
+    known, step, earned, before = recalled(state.position, new, state.step, state.earned, state.before)
     there = known[..., None].to(logits.device)
     return _Credit(new, step.where(known, -1), earned.where(there, empty), before.where(there, empty))

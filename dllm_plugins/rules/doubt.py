@@ -31,16 +31,16 @@ class DoubtSettings(RuleSettings):
 class _Reopened:
     """How often: place int64 [R, B], times int64 [R, B]."""
 
-    place: Tensor
+    position: Tensor
     times: Tensor
 
 
 class DoubtRule:
-    """The least probable settled tokens below the threshold, each position a few times only."""
+    """The least probable committed tokens below the threshold, each position a few times only."""
 
     name = "doubt"
     summary = (
-        "settled tokens less probable by now than `threshold`, at most `most` a pass and each position `times` times; "
+        "committed tokens less probable by now than `threshold`, at most `most` a pass and a position `times` times; "
         "the measure is P2 self-planning's (arXiv 2502.03540), the limits are ours"
     )
     needs = frozenset({"held"})
@@ -50,12 +50,12 @@ class DoubtRule:
     def revoke(self, view: CanvasView, configs: tuple[SamplingConfig, ...], state: Any) -> tuple[Tensor, Any]:
         """See :class:`~dllm_plugins.rules.base.RevocationRule`."""
         own = [revocation_parameters(DoubtSettings, config, self.name) for config in configs]
-        times = torch.zeros_like(view.place)
+        times = torch.zeros_like(view.position)
         if state is not None:
-            known, before = recalled(state.place, view.place, state.times)
+            known, before = recalled(state.position, view.position, state.times)
             times = before.where(known, 0)
         allowed = times < torch.tensor([item.times for item in own])[:, None]
         level = torch.tensor([item.threshold for item in own], dtype=view.held.dtype)[:, None]
-        doubtful = view.settled & allowed & (view.held < level)
+        doubtful = view.committed & allowed & (view.held < level)
         chosen = most_probable(-view.held, doubtful, torch.tensor([item.most for item in own]))
-        return chosen, _Reopened(view.place, times + chosen)
+        return chosen, _Reopened(view.position, times + chosen)

@@ -1,4 +1,4 @@
-"""Overwrite settled tokens: LLaDA2.1's token-to-token rule (arXiv 2602.08676).
+"""Overwrite committed tokens: LLaDA2.1's token-to-token rule (arXiv 2602.08676).
 
 Source: `LLaDA2MoeModelLM.generate` of the 2.1 checkpoints, beside which the sampler
 `llada2.1` also edits a block that has nothing open any more. This rule does not.
@@ -23,11 +23,11 @@ class EditSettings(RuleSettings):
 
 
 class EditRule:
-    """A settled position takes the drawn token if that is another one and probable enough."""
+    """A committed position takes the drawn token if that is another one and probable enough."""
 
     name = "edit"
     summary = (
-        "settled tokens are overwritten by another one more probable than `edit_threshold` "
+        "committed tokens are overwritten by another one more probable than `edit_threshold` "
         "(token editing of LLaDA2.1, arXiv 2602.08676)"
     )
     needs = frozenset({"token", "drawn"})
@@ -38,4 +38,4 @@ class EditRule:
         """See :class:`~dllm_plugins.rules.base.RevocationRule`."""
         own = [revocation_parameters(EditSettings, config, self.name) for config in configs]
         level = torch.tensor([item.edit_threshold for item in own], dtype=view.probability.dtype)[:, None]
-        return view.settled & (view.drawn != view.token) & (view.probability > level), state
+        return view.committed & (view.drawn != view.token) & (view.probability > level), state

@@ -1,4 +1,4 @@
-"""Settle as many positions as a bound on their joint entropy allows (arXiv 2505.24857)."""
+"""Commit as many positions as a bound on their joint entropy allows (arXiv 2505.24857)."""
 
 from typing import Any
 from typing import Literal
@@ -12,7 +12,7 @@ from dllm_plugins.rules.base import CanvasView
 from dllm_plugins.rules.base import RuleDefaults
 from dllm_plugins.rules.base import RuleSettings
 from dllm_plugins.rules.base import parameters
-from dllm_plugins.rules.history import settled_meanwhile
+from dllm_plugins.rules.history import committed_meanwhile
 
 _LAST = 1e30
 
@@ -20,14 +20,14 @@ _LAST = 1e30
 class EntropyBoundSettings(RuleSettings):
     """Parameters of the rule."""
 
-    gamma: float = Field(0.1, ge=0.0, allow_inf_nan=False, description="nats; 0 settles one uncertain token a pass")
+    gamma: float = Field(0.1, ge=0.0, allow_inf_nan=False, description="nats; 0 commits one uncertain token a pass")
     order: Literal["entropy", "probability"] = Field(
-        "entropy", description="what is settled first: what has the least entropy, or the most probable token"
+        "entropy", description="what is committed first: what has the least entropy, or the most probable token"
     )
 
 
 class EntropyBoundRule(RuleDefaults):
-    """Settle the first k positions in order, k the largest with sum H - max H <= gamma.
+    """Commit the first k positions in order, k the largest with sum H - max H <= gamma.
 
     That difference bounds the divergence of tokens drawn independently from tokens drawn one
     after the other. It counts all tokens of a pass: of one whose entropy is not known (the
@@ -52,12 +52,12 @@ class EntropyBoundRule(RuleDefaults):
         key = key.masked_fill(hopeless, _LAST).masked_fill(~view.open, torch.inf)
         order = key.argsort(dim=-1, stable=True)
         ranked = entropy.masked_fill(hopeless, torch.inf).gather(1, order)
-        spent = settled_meanwhile(view)
+        spent = committed_meanwhile(view)
         before = entropy.where(spent, 0.0)
-        unknown = (view.settled_now - spent.sum(-1) > 0)[:, None]
+        unknown = (view.committed_now - spent.sum(-1) > 0)[:, None]
         largest = torch.maximum(before.amax(-1, keepdim=True), ranked.cummax(-1).values)
         total = before.sum(-1, keepdim=True) + ranked.cumsum(-1)
         fits = torch.where(unknown, total, total - largest) <= gamma
-        alone = (view.settled_now == 0) & ~fits.any(-1)
+        alone = (view.committed_now == 0) & ~fits.any(-1)
         fits[:, 0] |= alone
         return view.open & torch.zeros_like(view.open).scatter(1, order, fits), state

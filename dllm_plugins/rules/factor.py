@@ -1,4 +1,4 @@
-"""Settle as many positions as their joint confidence allows (Fast-dLLM, arXiv 2505.22618)."""
+"""Commit as many positions as their joint confidence allows (Fast-dLLM, arXiv 2505.22618)."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ DEFAULT_FACTOR = 1.0
 
 
 class FactorRule:
-    """Settle the largest n for which the n-th most probable position has c_n >= 1 - factor / (n + 1)."""
+    """Commit the largest n for which the n-th most probable position has c_n >= 1 - factor / (n + 1)."""
 
     name = "factor"
     options = frozenset({"factor"})
@@ -23,10 +23,10 @@ class FactorRule:
         """See :class:`~dllm_plugins.rules.base.CommitRule`."""
         factors = [DEFAULT_FACTOR if c.factor is None else c.factor for c in configs]
         ranked = view.probability.masked_fill(~view.open, -1.0).sort(dim=-1, descending=True, stable=True).values
-        place = torch.arange(1, ranked.shape[-1] + 1) + view.settled_now[:, None]
-        needed = 1 - torch.tensor(factors, dtype=ranked.dtype)[:, None] / (place + 1)
+        position = torch.arange(1, ranked.shape[-1] + 1) + view.committed_now[:, None]
+        needed = 1 - torch.tensor(factors, dtype=ranked.dtype)[:, None] / (position + 1)
         fits = (ranked >= needed) & (ranked >= 0)
         numbers = torch.arange(1, ranked.shape[-1] + 1).expand_as(fits)
         count = (numbers * fits).amax(dim=-1)
-        count = torch.where((view.settled_now == 0) & (count == 0), 1, count)
+        count = torch.where((view.committed_now == 0) & (count == 0), 1, count)
         return most_probable(view.probability, view.open, count), state

@@ -15,24 +15,24 @@ from dllm_plugins.rules.base import RuleDefaults
 from dllm_plugins.rules.base import RuleSettings
 from dllm_plugins.rules.base import most_probable
 from dllm_plugins.rules.base import parameters
+from dllm_plugins.rules.history import committed_meanwhile
 from dllm_plugins.rules.history import is_run_start
-from dllm_plugins.rules.history import settled_meanwhile
 
 
 class HierarchicalSettings(RuleSettings):
     """Parameters of the rule."""
 
     low_threshold: float = Field(
-        0.4, ge=0.0, le=1.0, description="the best position of a run settles if it is more probable than this"
+        0.4, ge=0.0, le=1.0, description="the best position of a run commits if it is more probable than this"
     )
 
 
 class HierarchicalRule(RuleDefaults):
-    """Settle the best position of each run of open ones, and what is above the threshold, if one is given.
+    """Commit the best position of each run of open ones, and what is above the threshold, if one is given.
 
     Neighbours, which depend on each other most, wait for each other, and runs halve: a block
     takes about log2 of its length passes. If no run has a position above the low threshold,
-    the best of all settles. Of equally probable ones the leftmost is the best.
+    the best of all commits. Of equally probable ones the leftmost is the best.
     """
 
     name = "hierarchical"
@@ -52,15 +52,15 @@ class HierarchicalRule(RuleDefaults):
         high = torch.tensor(levels, dtype=dtype)[:, None]
         sure = view.probability.masked_fill(~view.open, -1.0)
         chosen = (_best_of_runs(view, sure) & (sure > low)) | (view.open & (sure > high))
-        none_yet = (view.settled_now == 0) & ~chosen.any(-1)
+        none_yet = (view.committed_now == 0) & ~chosen.any(-1)
         return chosen | most_probable(view.probability, view.open, none_yet.long()), state
 
 
 def _best_of_runs(view: CanvasView, sure: Tensor) -> Tensor:
     """The best open position of each run, bool [R, B]; runs as they were when the pass began."""
-    meanwhile = settled_meanwhile(view)
+    meanwhile = committed_meanwhile(view)
     inside = view.open | meanwhile
-    number = is_run_start(inside, view.place).long().cumsum(1) * inside
+    number = is_run_start(inside, view.position).long().cumsum(1) * inside
     # Slot 0 is for what belongs to no run. A run that had its turn in this pass has no other.
     runs, width = sure.new_full((len(sure), sure.shape[1] + 1), -1.0), torch.arange(sure.shape[1])
     best = runs.scatter_reduce(1, number, sure, "amax")

@@ -1,4 +1,4 @@
-"""Settle what is probable and has stopped changing (KLASS, arXiv 2511.05664; shkim0116/KLASS ad87ecb)."""
+"""Commit what is probable and has stopped changing (KLASS, arXiv 2511.05664; shkim0116/KLASS ad87ecb)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,14 +34,14 @@ class KlassSettings(RuleSettings):
 class _Past:
     """What was predicted.
 
-    :param place: int64 [R, B].
+    :param position: int64 [R, B].
     :param step: int64 [R, B], the pass in which the place was last open.
     :param now: float [R, B, V], predicted in that pass.
     :param before: float [R, B, V], in the pass before it; sums to 0 if the place was not open then.
     :param moves: float64 [R, B, H], by how much each of the last passes moved it, the newest last.
     """
 
-    place: Tensor
+    position: Tensor
     step: Tensor
     now: Tensor
     before: Tensor
@@ -49,7 +49,7 @@ class _Past:
 
 
 class KlassRule(RuleDefaults):
-    """Settle where p > threshold and KL(p_t || p_(t-1)) < divergence for the last `history` passes.
+    """Commit where p > threshold and KL(p_t || p_(t-1)) < divergence for the last `history` passes.
 
     Without any, the most probable one. A position has no divergence in the first pass that
     sees it, so with the default history it can be stable from its third pass on. The
@@ -75,18 +75,18 @@ class KlassRule(RuleDefaults):
         )
         level = torch.tensor(levels, dtype=view.probability.dtype)[:, None]
         ready = view.open & stable & (view.probability > level)
-        none_yet = (view.settled_now == 0) & ~ready.any(-1)
+        none_yet = (view.committed_now == 0) & ~ready.any(-1)
         return ready | most_probable(view.probability, view.open, none_yet.long()), past
 
 
 def _remembered(view: CanvasView, state: _Past | None, history: int) -> _Past:
     """The past with this pass added; a second call in one pass replaces what the first one added."""
-    now, step = view.probabilities, view.step[:, None].expand_as(view.place)
+    now, step = view.probabilities, view.step[:, None].expand_as(view.position)
     if state is None:
-        moves = torch.full((*view.place.shape, history), torch.inf, dtype=torch.float64)
-        return _Past(view.place, step.where(view.open, _NEVER), now, torch.zeros_like(now), moves)
+        moves = torch.full((*view.position.shape, history), torch.inf, dtype=torch.float64)
+        return _Past(view.position, step.where(view.open, _NEVER), now, torch.zeros_like(now), moves)
     known, last, latest, before, moves = recalled(
-        state.place, view.place, state.step, state.now, state.before, state.moves
+        state.position, view.position, state.step, state.now, state.before, state.moves
     )
     again, next_pass = known & (last == step), known & (last == step - 1)
     before = torch.where(next_pass[..., None], latest, before * again[..., None])
@@ -95,7 +95,7 @@ def _remembered(view: CanvasView, state: _Past | None, history: int) -> _Past:
     kept = torch.where(next_pass[..., None], moves.roll(-1, dims=-1), moves)
     kept = kept.masked_fill(~(again | next_pass)[..., None], torch.inf)
     kept = torch.cat([kept[..., :-1], moved[..., None]], dim=-1)
-    return _Past(view.place, step.where(view.open, torch.where(known, last, _NEVER)), now, before, kept)
+    return _Past(view.position, step.where(view.open, torch.where(known, last, _NEVER)), now, before, kept)
 
 
 def _divergence(now: Tensor, before: Tensor) -> Tensor:

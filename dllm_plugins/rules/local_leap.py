@@ -16,7 +16,7 @@ from dllm_plugins.rules.base import RuleDefaults
 from dllm_plugins.rules.base import RuleSettings
 from dllm_plugins.rules.base import most_probable
 from dllm_plugins.rules.base import parameters
-from dllm_plugins.rules.history import settled_meanwhile
+from dllm_plugins.rules.history import committed_meanwhile
 from dllm_plugins.rules.threshold import DEFAULT_THRESHOLD
 
 
@@ -28,7 +28,7 @@ class LocalLeapSettings(RuleSettings):
 
 
 class LocalLeapRule(RuleDefaults):
-    """Settle all anchors, p >= threshold, and near an anchor of this pass whatever has p >= relaxed."""
+    """Commit all anchors, p >= threshold, and near an anchor of this pass whatever has p >= relaxed."""
 
     name = "local_leap"
     options = frozenset({"threshold"})
@@ -43,13 +43,13 @@ class LocalLeapRule(RuleDefaults):
         own = [parameters(self.settings, config, self.name) for config in configs]
         dtype = view.probability.dtype
         levels = [DEFAULT_THRESHOLD if config.threshold is None else config.threshold for config in configs]
-        anchors = (view.open | settled_meanwhile(view)) & (
+        anchors = (view.open | committed_meanwhile(view)) & (
             view.probability >= torch.tensor(levels, dtype=dtype)[:, None]
         )
         radius = torch.tensor([item.radius for item in own])[:, None, None]
-        distance = (view.place[:, :, None] - view.place[:, None, :]).abs()
+        distance = (view.position[:, :, None] - view.position[:, None, :]).abs()
         near = ((distance <= radius) & anchors[:, None, :]).any(-1)
         relaxed = torch.tensor([item.relaxed for item in own], dtype=dtype)[:, None]
         chosen = view.open & (anchors | (near & (view.probability >= relaxed)))
-        none_yet = (view.settled_now == 0) & ~chosen.any(-1)
+        none_yet = (view.committed_now == 0) & ~chosen.any(-1)
         return chosen | most_probable(view.probability, view.open, none_yet.long()), state

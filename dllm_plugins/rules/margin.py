@@ -13,7 +13,7 @@ from dllm_plugins.rules.quota import row_quotas
 
 
 class MarginRule(RuleDefaults):
-    """The quota of the pass goes to the largest leads; every lead above the threshold settles, too."""
+    """The quota of the pass goes to the largest leads; every lead above the threshold commits, too."""
 
     name = "margin"
     options = frozenset({"steps", "threshold"})

@@ -65,7 +65,7 @@ class PositionAwareRule(RuleDefaults):
         worth = torch.stack([_worth(view, row, item) for row, item in enumerate(own)])
         decay = torch.tensor([item.decay for item in own], dtype=torch.float64)[:, None]
         # In logarithms: far from the prompt the product would be 0 everywhere.
-        score = worth.clamp(min=_SMALLEST).log() - decay * view.place
+        score = worth.clamp(min=_SMALLEST).log() - decay * view.position
         return most_probable(score, view.open, row_quotas(view, configs)), state
 
 

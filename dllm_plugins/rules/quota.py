@@ -11,7 +11,7 @@ from dllm_plugins.rules.base import most_probable
 
 
 def pass_quota(block_length: int, steps: int, step: int) -> int:
-    """Tokens to settle in pass `step`: block_length / steps, the remainder in the first passes.
+    """Tokens to commit in pass `step`: block_length / steps, the remainder in the first passes.
 
     LLaDA's schedule, repeated for every block. At least one, so that a block always ends.
     """
@@ -20,13 +20,13 @@ def pass_quota(block_length: int, steps: int, step: int) -> int:
 
 
 def row_quotas(view: CanvasView, configs: tuple[SamplingConfig, ...]) -> Tensor:
-    """How many more positions each row settles in this pass, int64 [R]."""
+    """How many more positions each row commits in this pass, int64 [R]."""
     width = view.open.shape[-1]
     quotas = [
         pass_quota(width, c.steps if c.steps is not None else width, int(step))
         for c, step in zip(configs, view.step, strict=True)
     ]
-    return (torch.tensor(quotas) - view.settled_now).clamp(min=0)
+    return (torch.tensor(quotas) - view.committed_now).clamp(min=0)
 
 
 class QuotaRule:

@@ -26,7 +26,7 @@ class RandomRule:
         order = torch.stack(
             [
                 noise.uniform(Key(Purpose.RULE_ORDER, step=int(step), extra=int(done)), width)
-                for noise, step, done in zip(view.noise, view.step, view.settled_now, strict=True)
+                for noise, step, done in zip(view.noise, view.step, view.committed_now, strict=True)
             ]
         )
         return most_probable(order, view.open, row_quotas(view, configs)), state

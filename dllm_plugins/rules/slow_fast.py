@@ -1,4 +1,4 @@
-"""Explore until the end of the confident span stands still, then settle that span fast (arXiv 2506.10848).
+"""Explore until the end of the confident span stands still, then commit that span fast (arXiv 2506.10848).
 
 The values are those of the paper, section 4.2; LiangrunFlora/Slow-Fast-Sampling dd9958f has
 others (span 0.3, threshold 0.9, 6 passes, none of them saved when the end is found early).
@@ -30,7 +30,7 @@ class SlowFastSettings(RuleSettings):
     exploration: int = Field(8, ge=1, le=64, description="most slow passes of a cycle")
     window: int = Field(2, ge=1, le=64, description="slow passes whose ends must agree")
     variance: float = Field(1.0, gt=0.0, allow_inf_nan=False, description="they agree if their variance is below this")
-    slow: int = Field(1, ge=1, le=1024, description="positions a slow pass settles")
+    slow: int = Field(1, ge=1, le=1024, description="positions a slow pass commits")
 
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
@@ -53,7 +53,7 @@ class _Cycle:
 
 
 class SlowFastRule(RuleDefaults):
-    """Slow passes settle the most probable positions; fast ones all sure ones before the end of the span."""
+    """Slow passes commit the most probable positions; fast ones all sure ones before the end of the span."""
 
     name = "slow_fast"
     options = frozenset({"threshold"})
@@ -71,11 +71,11 @@ class SlowFastRule(RuleDefaults):
         rows = [_advanced(view, row, before, item) for row, item in enumerate(own)]
         cycle = _Cycle(torch.stack([now for now, _ in rows]), torch.stack([ends for _, ends in rows]))
         fast = cycle.now[:, 3:4] == 1
-        scope = view.open & (~fast | (view.place < cycle.now[:, :1]))
+        scope = view.open & (~fast | (view.position < cycle.now[:, :1]))
         level = torch.tensor(levels, dtype=view.probability.dtype)[:, None]
         sure = scope & fast & (view.probability > level)
-        slow = torch.tensor([item.slow for item in own]) - view.settled_now
-        least = torch.where(fast[:, 0], ((view.settled_now == 0) & ~sure.any(-1)).long(), slow.clamp(min=0))
+        slow = torch.tensor([item.slow for item in own]) - view.committed_now
+        least = torch.where(fast[:, 0], ((view.committed_now == 0) & ~sure.any(-1)).long(), slow.clamp(min=0))
         return sure | most_probable(view.probability, scope, least), cycle
 
 
@@ -86,20 +86,20 @@ def _fresh(rows: int, exploration: int) -> _Cycle:
 def _advanced(view: CanvasView, row: int, cycle: _Cycle, own: SlowFastSettings) -> tuple[Tensor, Tensor]:
     """One row's cycle in this pass, int64 [5] and [E]; the same again for a second call in one pass."""
     is_open, step = view.open[row], int(view.step[row])
-    places = view.place[row][is_open]
+    positions = view.position[row][is_open]
     end, last, past, _, count = cycle.now[row].tolist()
-    new_canvas = bool((places > last).all())
-    if not len(places) or (past == step and not new_canvas):
+    new_canvas = bool((positions > last).all())
+    if not len(positions) or (past == step and not new_canvas):
         return cycle.now[row], cycle.ends[row]
-    if new_canvas or not bool((places < end).any()):
+    if new_canvas or not bool((positions < end).any()):
         end, count = -1, (0 if new_canvas or end >= 0 else count)
     fast, ends = end >= 0, cycle.ends[row].tolist()
     if not fast:
-        ahead = places[view.probability[row][is_open] > own.span]
-        ends[count] = int(ahead.max() if len(ahead) else places.min()) + 1
+        ahead = positions[view.probability[row][is_open] > own.span]
+        ends[count] = int(ahead.max() if len(ahead) else positions.min()) + 1
         count += 1
         end = _end(ends[:count], own)
-    now = [end, int(view.place[row].max()), step, int(fast), count]
+    now = [end, int(view.position[row].max()), step, int(fast), count]
     return torch.tensor(now), torch.tensor(ends)
 
 

@@ -1,4 +1,4 @@
-"""Settle every position that is probable enough (Fast-dLLM, arXiv 2505.22618)."""
+"""Commit every position that is probable enough (Fast-dLLM, arXiv 2505.22618)."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ DEFAULT_THRESHOLD = 0.9
 
 
 class ThresholdRule:
-    """Settle where probability > threshold; if nothing was settled yet, the most probable one."""
+    """Commit where probability > threshold; if nothing was committed yet, the most probable one."""
 
     name = "threshold"
     options = frozenset({"threshold"})
@@ -24,7 +24,7 @@ class ThresholdRule:
         levels = [DEFAULT_THRESHOLD if c.threshold is None else c.threshold for c in configs]
         level = torch.tensor(levels, dtype=view.probability.dtype)
         sure = view.open & (view.probability > level[:, None])
-        first = view.settled_now == 0
+        first = view.committed_now == 0
         if not bool(first.any()):
             return sure, state
         none_yet = first & ~sure.any(dim=-1)

@@ -54,24 +54,24 @@ class Positions:
     """One row's canvas of B positions.
 
     :param tokens: held ones; anything where open.
-    :param open: which may be settled.
-    :param settled: which may be reopened.
-    :param place: how far each is from where the answer begins; -1 where there is none.
+    :param open: which may be committed.
+    :param committed: which may be reopened.
+    :param position: how far each is from where the answer begins; -1 where there is none.
     """
 
     tokens: Sequence[int]
     open: Sequence[bool]
-    settled: Sequence[bool]
-    place: Sequence[int]
+    committed: Sequence[bool]
+    position: Sequence[int]
 
 
 def make_view(
-    positions: Positions, seen: Seen, needs: frozenset[str], *, settled_now: int, step: int, noise: RowNoise
+    positions: Positions, seen: Seen, needs: frozenset[str], *, committed_now: int, step: int, noise: RowNoise
 ) -> CanvasView:
     """What a rule sees of one row: a view with R = 1 that holds what it needs."""
     # Every tensor that is made costs a few microseconds in every pass.
-    flags = torch.tensor([positions.open, positions.settled])
-    counts = torch.tensor([settled_now, step])
+    flags = torch.tensor([positions.open, positions.committed])
+    counts = torch.tensor([committed_now, step])
     is_open = flags[:1]
     width, index = is_open.shape[1], seen.index
 
@@ -100,10 +100,10 @@ def make_view(
     return CanvasView(
         probability=spread(seen.probability.cpu()),
         open=is_open,
-        settled_now=counts[:1],
+        committed_now=counts[:1],
         step=counts[1:],
         noise=(noise,),
-        place=torch.tensor([positions.place]),
-        settled=flags[1:],
+        position=torch.tensor([positions.position]),
+        committed=flags[1:],
         **found,
     )

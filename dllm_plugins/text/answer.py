@@ -128,14 +128,14 @@ class AnswerText:
         """
         while self._used < len(tokens) and not self._running.text_of(tokens, self._used).startswith(self.text):
             self._used += 1
-            self._running.settle(tokens, self._used)
+            self._running.commit(tokens, self._used)
         return self._used
 
     def tokens_within(self, tokens: Sequence[int]) -> int:
         """How many tokens belong to the answer whatever comes: all, unless a stop string may cut it."""
         if self._stops:
             return self.tokens_used(tokens)
-        self._running.settle(tokens, len(tokens))
+        self._running.commit(tokens, len(tokens))
         return len(tokens)
 
     def draft(self, tokens: Sequence[int], tentative: Sequence[int | None], hole: str = "·") -> str:

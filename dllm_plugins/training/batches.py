@@ -2,8 +2,8 @@
 
 Geometry (see docs/default-model.md): with the last clean token at s, open rows cover
 s+2, s+3, ...; the row for position p sits at rope position p-1. Open rows see the
-clean prefix up to s and every row of their own block. Settled rows, and the rows of a
-clean suffix, run the base at their true position and see the prefix and the settled
+clean prefix up to s and every row of their own block. Committed rows, and the rows of a
+clean suffix, run the base at their true position and see the prefix and the committed
 rows of their block to their left.
 """
 
@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its position, the last clean position it sees, its block, open or settled."""
+    """One row: its position, the last clean position it sees, its block, open or committed."""
 
     position: int
     sees: int
@@ -82,7 +82,7 @@ def group_rows(answer: Answer, rng: random.Random) -> list[Row]:
 
 
 def block_rows(answer: Answer, rng: random.Random) -> list[Row]:
-    """Blocks of BLOCK rows; in half of them a random part is settled."""
+    """Blocks of BLOCK rows; in half of them a random part is committed."""
     rows = []
     first = answer.prompt - 1 + rng.randrange(BLOCK)
     for block, s in enumerate(range(first, len(answer.tokens) - 2, BLOCK)):
@@ -109,7 +109,7 @@ def suffix_rows(answer: Answer, rng: random.Random) -> list[Row]:
 
 
 def collate(answers: list[Answer], rows: list[list[Row]]) -> Batch:
-    """Pad answers and their rows to one width; padding rows are settled and see position 0."""
+    """Pad answers and their rows to one width; padding rows are committed and see position 0."""
     count, width = len(answers), max(len(answer.tokens) for answer in answers)
     height = max(len(part) for part in rows)
     tokens = torch.zeros(count, width, dtype=torch.int64)

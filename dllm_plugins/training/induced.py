@@ -71,19 +71,21 @@ class Trial:
         first, group = alike(rows)
         said, states = logits[first], []
         for number, row in enumerate(first.tolist()):
-            places = (rows.canvas[row] == self.chain.vocabulary).nonzero()[:, 0]
+            positions = (rows.canvas[row] == self.chain.vocabulary).nonzero()[:, 0]
             state = mapped(lambda leaf, row=row: leaf[row : row + 1], rows.state)
-            said[number, places], state = self.rule.rescore(said[number, places], places, step, self.config, state)
+            said[number, positions], state = self.rule.rescore(
+                said[number, positions], positions, step, self.config, state
+            )
             states.append(state)
         state = mapped(lambda *leaves: torch.cat(leaves)[group], *states)
         return said[group], replace(rows, state=state)
 
-    def settle(self, rows: Rows, logits: Tensor, token: Tensor, step: int, noise: tuple[RowNoise, ...]) -> Rows:
+    def commit(self, rows: Rows, logits: Tensor, token: Tensor, step: int, noise: tuple[RowNoise, ...]) -> Rows:
         """The canvases after one pass that drew `token` [R, B] from `logits`."""
         is_open = rows.canvas == self.chain.vocabulary
         view = self._view(rows.canvas, logits, token, is_open, step, noise)
         decision, state = self.rule.decide(view, (self.config,) * len(token), rows.state)
-        assert bool((decision <= is_open).all()), f"rule {self.rule.name!r} settles what is not open"
+        assert bool((decision <= is_open).all()), f"rule {self.rule.name!r} commits what is not open"
         return Rows(torch.where(decision, token, rows.canvas), rows.weight, state)
 
     def _view(
@@ -109,11 +111,11 @@ class Trial:
         return CanvasView(
             probability=sure,
             open=is_open,
-            settled_now=torch.zeros(rows, dtype=torch.int64),
+            committed_now=torch.zeros(rows, dtype=torch.int64),
             step=torch.full((rows,), step),
             noise=noise,
-            place=torch.arange(width).expand(rows, -1),
-            settled=~is_open,
+            position=torch.arange(width).expand(rows, -1),
+            committed=~is_open,
             **more,
         )
 
@@ -154,7 +156,7 @@ def induced(trial: Trial, *, averaged: int = 50_000, seed: int = 0) -> Induced:
         for cases in _cases(trial, rows, logits, averaged if noisy else 1):
             seed += 1
             crowd = Crowd(seed, cases.stream.tolist(), int(cases.stream.max()) + 1)
-            parts.append(trial.settle(cases.rows, cases.logits, cases.token, step, crowd.rows))
+            parts.append(trial.commit(cases.rows, cases.logits, cases.token, step, crowd.rows))
         rows = joined(parts)
         done = (rows.canvas != vocabulary).all(1)
         found.index_add_(0, sequence_number(rows.canvas[done], vocabulary), rows.weight[done])
@@ -167,7 +169,7 @@ def _draws_noise(trial: Trial) -> bool:
     """Whether the rule asks for random numbers in its first pass."""
     logits, rows = trial.rescored(trial.start(1), 0)
     crowd = Crowd(0, [0], 1)
-    trial.settle(rows, logits, logits.argmax(-1), 0, crowd.rows)
+    trial.commit(rows, logits, logits.argmax(-1), 0, crowd.rows)
     return crowd.drawn
 
 
@@ -215,7 +217,7 @@ def sampled(trial: Trial, samples: int, *, seed: int = 0) -> tuple[Tensor, float
             logits, rows = trial.rescored(rows, step)
             numbers = RowNoise(seed).uniform(Key(Purpose.CANVAS, step=step), rows.canvas.numel())
             token = inverse(logits, draw, numbers.reshape(rows.canvas.shape))
-            rows = trial.settle(rows, logits, token, step, Crowd(seed, range(len(token)), len(token)).rows)
+            rows = trial.commit(rows, logits, token, step, Crowd(seed, range(len(token)), len(token)).rows)
             done = (rows.canvas != vocabulary).all(1)
             counts += torch.bincount(sequence_number(rows.canvas[done], vocabulary), minlength=len(counts))
             rows, step = rows.take((~done).nonzero()[:, 0]), step + 1

@@ -25,10 +25,10 @@ def clean_keys(trunk: Trunk, batch: Batch) -> KeyValues:
 def open_hidden(trunk: Trunk, denoiser: LowRankDenoiser, batch: Batch, past: KeyValues) -> Tensor:
     """Final hidden states of the open rows, [N, hidden], in row order."""
     embedding = trunk.base.embedding
-    settled = embedding[batch.tokens.gather(1, batch.position)]
+    committed = embedding[batch.tokens.gather(1, batch.position)]
     mask_row = denoiser.weights["mask_embedding"].to(embedding.dtype)
     is_open = batch.open.unsqueeze(-1)
-    x = torch.where(is_open, mask_row, settled)
+    x = torch.where(is_open, mask_row, committed)
     rope = (batch.position - batch.open.long()).clamp(min=0)
     gate = is_open.to(embedding.dtype) * SCALE
     hidden, _ = trunk.forward(x, rope, batch.mask, past, denoiser, gate)

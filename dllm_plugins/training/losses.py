@@ -44,7 +44,7 @@ def uniform_noise(clean: Tensor, time: Tensor, luck: Tensor, other: Tensor, sche
 
 
 def substituted(logits: Tensor, noisy: Tensor, mask_id: int) -> Tensor:
-    """Logits of a masked model as probabilities want them: never the mask, and settled tokens as they are (SUBS)."""
+    """Logits of a masked model as probabilities want them: never the mask, and committed tokens as they are (SUBS)."""
     never = torch.tensor([mask_id], device=logits.device)
     copied = torch.full_like(logits, -torch.inf).scatter(-1, noisy[..., None], 0.0)
     return torch.where((noisy == mask_id)[..., None], logits.index_fill(-1, never, -torch.inf), copied)

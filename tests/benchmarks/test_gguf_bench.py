@@ -195,7 +195,7 @@ def test_the_message_alone_is_the_prompt(tmp_path: Path) -> None:
 
 
 def test_greedy_from_left_to_right(tmp_path: Path) -> None:
-    """As a loop over whole canvases that settles one position after the other."""
+    """As a loop over whole canvases that commits one position after the other."""
     model = load_model(str(checkpoint("llada", SHAPES["tiny"], tmp_path)), dtype="float32", device="cpu")
     denoiser, canvas = model.denoiser, [*TASK.prompt, *[TINY.mask_id] * 8]
     row = denoiser.open_row()

@@ -28,11 +28,11 @@ def case(tmp_path: Path) -> Path:
 
 def spoil(case: Path, change: Any) -> None:
     """Apply `change` to the first setting."""
-    place = case / "case.json"
-    about = json.loads(place.read_text())
+    position = case / "case.json"
+    about = json.loads(position.read_text())
     about["settings"] = about["settings"][:1]
     change(about["settings"][0])
-    place.write_text(json.dumps(about))
+    position.write_text(json.dumps(about))
 
 
 def test_all_reproduce() -> None:

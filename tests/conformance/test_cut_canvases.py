@@ -39,11 +39,11 @@ def test_a_beginning_of_a_prompt_is_no_canvas() -> None:
     assert "row 1: canvas 0" in judged(CANVASES, cuts=False)
 
 
-@pytest.mark.parametrize(("step", "row", "place"), [(0, 1, 2), (1, 0, 3), (3, 1, 5), (2, 1, 4), (3, 0, 4)])
-def test_what_can_be_compared_is(step: int, row: int, place: int) -> None:
+@pytest.mark.parametrize(("step", "row", "position"), [(0, 1, 2), (1, 0, 3), (3, 1, 5), (2, 1, 4), (3, 0, 4)])
+def test_what_can_be_compared_is(step: int, row: int, position: int) -> None:
     """Another token in any canvas, in a cut one too, is a miss of its row."""
     other = [[list(own) for own in canvas] for canvas in CANVASES]
-    other[step][row][place] = 50
+    other[step][row][position] = 50
     assert judged(other).startswith(f"row {row}: canvas")
 
 

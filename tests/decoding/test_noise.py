@@ -89,9 +89,9 @@ def test_what_a_row_remembers_is_bounded() -> None:
     """In bytes, whatever the vocabulary, and a draft's position is still there when it is verified."""
     for vocabulary in (1000, 49_152, 600_000):
         noise = RowNoise(1)
-        for place in range(12):
-            found = noise.gumbel(Key(Purpose.NEXT, place), vocabulary)
-            assert noise.gumbel(Key(Purpose.NEXT, place), vocabulary) is found
+        for position in range(12):
+            found = noise.gumbel(Key(Purpose.NEXT, position), vocabulary)
+            assert noise.gumbel(Key(Purpose.NEXT, position), vocabulary) is found
         assert 0 < noise.kept_bytes <= max(KEPT_BYTES, 8 * vocabulary)
 
 
@@ -105,10 +105,10 @@ def test_noise_is_float64_and_finite() -> None:
     assert abs(float(noise.var()) - math.pi**2 / 6) < 0.03
 
 
-def _draw(noise: RowNoise, kind: str, place: int, size: int, **options: Any) -> Draw:
+def _draw(noise: RowNoise, kind: str, position: int, size: int, **options: Any) -> Draw:
     if kind == "gumbel":
-        return Draw(gumbel=noise.gumbel(Key(Purpose.NEXT, place), size), **options)
-    return Draw(uniform=float(noise.uniform(Key(Purpose.CANVAS, place), 1)), **options)
+        return Draw(gumbel=noise.gumbel(Key(Purpose.NEXT, position), size), **options)
+    return Draw(uniform=float(noise.uniform(Key(Purpose.CANVAS, position), 1)), **options)
 
 
 @pytest.mark.parametrize("kind", ["gumbel", "uniform"])
@@ -186,6 +186,6 @@ def test_a_shortlist_draws_with_the_noise_of_its_ids() -> None:
     ids = torch.tensor([2, 30, 77, 150])
     full = torch.full((200,), -50.0)
     full[ids] = torch.tensor([0.1, 0.4, 0.2, 0.3])
-    for place in range(50):
-        draw = Draw(temperature=1.0, gumbel=RowNoise(3).gumbel(Key(Purpose.NEXT, place), 200))
+    for position in range(50):
+        draw = Draw(temperature=1.0, gumbel=RowNoise(3).gumbel(Key(Purpose.NEXT, position), 200))
         assert predict(full[None], [draw]).token == predict(full[None, ids], [draw], ids).token

@@ -56,7 +56,7 @@ class Plain:
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         generator = torch.Generator().manual_seed(0)
         self.spec = SPEC
-        self.embedding, self.places, self.weight = (
+        self.embedding, self.positions, self.weight = (
             torch.randn(size, WIDTH, generator=generator).to(dtype) for size in (VOCABULARY + 1, 512, VOCABULARY)
         )
         self.built = self.wanted = self.masks = 0
@@ -71,7 +71,7 @@ class Plain:
 
     def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
         return [
-            (self.embedding[list(segment.tokens)] + self.places[list(segment.positions)])[list(segment.wanted)]
+            (self.embedding[list(segment.tokens)] + self.positions[list(segment.positions)])[list(segment.wanted)]
             for segment in segments
         ]
 
@@ -105,10 +105,10 @@ class Straight(Plain):
 def draws_of(count: int, **options: Any) -> list[Draw]:
     noise = RowNoise(7)
     return [
-        Draw(gumbel=noise.gumbel(Key(Purpose.NEXT, place), VOCABULARY), **options)
-        if place % 2 or "top_k" in options
-        else Draw(uniform=float(noise.uniform(Key(Purpose.CANVAS, place), 1)), **options)
-        for place in range(count)
+        Draw(gumbel=noise.gumbel(Key(Purpose.NEXT, position), VOCABULARY), **options)
+        if position % 2 or "top_k" in options
+        else Draw(uniform=float(noise.uniform(Key(Purpose.CANVAS, position), 1)), **options)
+        for position in range(count)
     ]
 
 

@@ -74,7 +74,7 @@ def test_the_whole_canvas_after_every_pass(name: str, tmp_path: Path, tiny_folde
 
 
 def test_tokens_behind_a_gap(llada: Path) -> None:
-    """LLaDA settles whatever is surest: tokens behind open positions are shown where they stand."""
+    """LLaDA commits whatever is surest: tokens behind open positions are shown where they stand."""
     model, listener = DiffusionModelForCausalLM.from_pretrained(llada), Listener()
     ids = model.generate(PROMPTS[:1], streamer=listener, block_length=LENGTH, **GREEDY)[0, 3:].tolist()
     mask, gaps = model.spec.mask_id, 0

@@ -8,21 +8,21 @@ from typing import Any
 
 
 class Injector:
-    """Raises once, right before the `place`-th line (or instruction) that runs in some modules; a context manager.
+    """Raises once, right before the `position`-th line (or instruction) that runs in some modules; a context manager.
 
-    :param place: counted from 1.
+    :param position: counted from 1.
     :param opcodes: count instructions, not lines.
     :param raised: whether it came so far.
     """
 
     def __init__(
         self,
-        place: int,
+        position: int,
         *modules: ModuleType,
         opcodes: bool = False,
         error: Callable[[], BaseException] = KeyboardInterrupt,
     ) -> None:
-        self.place = place
+        self.position = position
         self.raised = False
         self.where = ""
         self._files = {module.__file__ for module in modules}
@@ -45,7 +45,7 @@ class Injector:
         frame.f_trace_opcodes = self._event == "opcode"
         if event == self._event:
             self._seen += 1
-            if self._seen == self.place:
+            if self._seen == self.position:
                 self.raised, self.where = True, f"{frame.f_code.co_qualname}:{frame.f_lineno}"
                 raise self._error()
         return self._trace

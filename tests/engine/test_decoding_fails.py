@@ -51,7 +51,7 @@ def requests(mode: str) -> list[Request]:
 def test_the_row_pays(tiny: Model, mode: str, error: BaseException) -> None:
     """Only the row with the token ends, the others as alone; no row is left."""
     alone = [tiny.engine().generate([request])[0] for request in requests(mode)]
-    others = {token for place in (0, 2) for token in alone[place].tokens}
+    others = {token for position in (0, 2) for token in alone[position].tokens}
     bad = next(token for token in alone[1].tokens if token not in others)
     engine = tiny.engine()
     engine.tokenizer = Failing(tiny.tokenizer, bad, error)

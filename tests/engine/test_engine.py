@@ -110,7 +110,7 @@ def test_final_text_never_changes_and_holds_no_mask(tiny: Model, mode: str) -> N
 
 
 def test_drafts_show_what_is_guessed(tiny: Model) -> None:
-    """A pass that settles the frontier alone still said something of every open position of its canvas."""
+    """A pass that commits the frontier alone still said something of every open position of its canvas."""
     config, answer = SamplingConfig(mode="diffusion", max_new_tokens=24, threshold=1.0, block_length=6), 0
     for event in tiny.engine().stream(Request([9, 8, 7], config)):
         if isinstance(event, Commit):

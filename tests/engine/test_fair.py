@@ -80,16 +80,16 @@ def use(lock: FairLock) -> None:
 @pytest.mark.parametrize("opcodes", [False, True])
 def test_an_interrupt_at_any_step_leaves_the_lock_free(opcodes: bool) -> None:
     """Between any two lines, and any two instructions, of all its methods; the next one gets it."""
-    for place in itertools.count(1):
+    for position in itertools.count(1):
         lock = FairLock()
-        injector = Injector(place, fair, opcodes=opcodes)
+        injector = Injector(position, fair, opcodes=opcodes)
         with injector, suppress(KeyboardInterrupt):
             use(lock)
         assert not lock._queue
         use(lock)
         if not injector.raised:
             break
-    assert place > 10
+    assert position > 10
 
 
 @pytest.mark.parametrize("handed_over", [False, True])

@@ -110,9 +110,9 @@ def interrupted_once(model: Model, mode: str, injector: Injector) -> list[Any]:
 @pytest.mark.parametrize("mode", MODES)
 def test_an_interrupt_before_any_line(mode: str, model: Model, alone: dict[str, list[tuple[int, ...]]]) -> None:
     """Of the engine, the sharing, the mode and the row's cache, one after the other, in steps of twenty-three."""
-    expected, told, place = alone[mode], 0, 1
-    for place in itertools.count(1, 23):
-        injector = Injector(place, *BOOKKEEPING, *MODES[mode])
+    expected, told, position = alone[mode], 0, 1
+    for position in itertools.count(1, 23):
+        injector = Injector(position, *BOOKKEEPING, *MODES[mode])
         found = interrupted_once(model, mode, injector)
         for answer, right in zip(found, expected, strict=True):
             assert isinstance(answer, PassError) or answer == right, injector.where
@@ -120,7 +120,7 @@ def test_an_interrupt_before_any_line(mode: str, model: Model, alone: dict[str, 
         if not injector.raised:
             break
     assert told
-    assert place > 100
+    assert position > 100
     assert not injector.raised
 
 
@@ -160,7 +160,7 @@ def test_what_one_row_raises_ends_that_row(
     first = next(batch)[1].row
     faulty = Faulty(owner, name, error, lambda this: this.row.number == first + 1)
     monkeypatch.setattr(owner, name, partialmethod(faulty))
-    found = {place: event for place, event in batch if isinstance(event, Finish | Failure)}
+    found = {position: event for position, event in batch if isinstance(event, Finish | Failure)}
     failed = found[1]
     assert isinstance(failed, Failure)
     assert isinstance(failed.error, PassError)
@@ -261,9 +261,9 @@ def test_rows_that_are_gone_are_an_error_at_once(model: Model) -> None:
 def test_a_batch_knows_no_place_that_has_ended(model: Model) -> None:
     """`stop` raises KeyError, as it promises, for places that never were, or have no events to come."""
     batch = SharedModel(model).stream_batch(requests("ar")[:1])
-    for place in (0, 1, -1):
+    for position in (0, 1, -1):
         with pytest.raises(KeyError):
-            batch.stop(place, 0)
+            batch.stop(position, 0)
     list(batch)
     with pytest.raises(KeyError):
         batch.stop(0, 0)

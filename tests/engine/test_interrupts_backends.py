@@ -99,7 +99,7 @@ def streamed(tmp_path: Path) -> Iterator[Backend]:
         made.pop().close()
 
 
-def interrupted(backend: Backend, mode: str, right: list[tuple[int, ...]], place: int) -> Injector:
+def interrupted(backend: Backend, mode: str, right: list[tuple[int, ...]], position: int) -> Injector:
     """Two callers have begun, a third is interrupted at this place; afterwards all of them ask once more."""
     make, modules, held = backend
     shared = SharedModel(make())
@@ -107,7 +107,7 @@ def interrupted(backend: Backend, mode: str, right: list[tuple[int, ...]], place
     others = [shared.stream(request) for request in requests(mode)[:2]]
     for stream in others:
         next(stream)
-    injector = Injector(place, *modules, *ALWAYS)
+    injector = Injector(position, *modules, *ALWAYS)
     with suppress(KeyboardInterrupt), injector, closing(shared.stream(requests(mode)[2])) as late:
         list(itertools.islice(late, 3))
     for answer, expected in zip([outcome(stream) for stream in others], right, strict=False):
@@ -123,24 +123,24 @@ def interrupted(backend: Backend, mode: str, right: list[tuple[int, ...]], place
     return injector
 
 
-def places(backend: Backend, mode: str) -> int:
+def positions(backend: Backend, mode: str) -> int:
     """How many interrupts came, each some lines later than the one before; all of them were survived."""
-    step = 13 if os.environ.get("DLLM_FUZZ_SECONDS") else 401
+    step = 13 if os.environ.get("DLLM_FUZZ_SECONDS") else 251
     model = backend[0]()
     right = [model.engine().generate([request])[0].tokens for request in requests(mode)]
     return next(
         number
-        for number, place in enumerate(itertools.count(1, step))
-        if not interrupted(backend, mode, right, place).raised
+        for number, position in enumerate(itertools.count(1, step))
+        if not interrupted(backend, mode, right, position).raised
     )
 
 
 @pytest.mark.parametrize("mode", ["ar", "diffusion"])
 def test_pages(paged: Backend, mode: str) -> None:
-    assert places(paged, mode) > 2
+    assert positions(paged, mode) > 2
 
 
 @needs_llama_cpp
 @pytest.mark.parametrize("mode", ["ar", "diffusion"])
 def test_streams(streamed: Backend, mode: str) -> None:
-    assert places(streamed, mode) > 2
+    assert positions(streamed, mode) > 2

@@ -159,15 +159,15 @@ def test_a_row_stopped_by_its_caller(tiny: Model, alone: list[tuple[int, ...]]) 
     batch = shared.stream_batch(requests(3))
     stopped: Finish | None = None
     found: dict[int, Finish] = {}
-    for place, event in batch:
-        if place == 1 and isinstance(event, Commit) and stopped is None:
+    for position, event in batch:
+        if position == 1 and isinstance(event, Commit) and stopped is None:
             stopped = batch.stop(1, 1)
         elif isinstance(event, Finish):
-            found[place] = event
+            found[position] = event
     assert stopped is not None
     assert (stopped.tokens, stopped.reason) == (alone[1][:1], "stop")
     assert stopped.usage.useful_tokens == 1
-    assert {place: finish.tokens for place, finish in found.items()} == {0: alone[0], 2: alone[2]}
+    assert {position: finish.tokens for position, finish in found.items()} == {0: alone[0], 2: alone[2]}
     batch = shared.stream_batch(requests(1))
     last_commit = [event for event in shared.stream(requests(1)[0]) if isinstance(event, Commit)][-1]
     for _, event in batch:

@@ -37,7 +37,7 @@ print(json.dumps({"peak": peak[0] - before, "kept": anonymous() - before, "size"
 def loading_memory(load: str, small: Path, large: Path) -> dict[str, int]:
     """Bytes: the peak while `large` is loaded, what is kept afterwards, and the size of its weights.
 
-    :param load: source of a function `load(place)` that returns a torch module.
+    :param load: source of a function `load(position)` that returns a torch module.
     :param small: loaded first, for all that is paid once.
     """
     command = [sys.executable, "-c", load + SCRIPT, str(small), str(large)]

@@ -47,8 +47,8 @@ def watched() -> Iterator[None]:
 
 
 def _with(folder: Path, **values: Any) -> str:
-    place = folder / "config.json"
-    place.write_text(json.dumps({**json.loads(place.read_text()), **values}))
+    position = folder / "config.json"
+    position.write_text(json.dumps({**json.loads(position.read_text()), **values}))
     return str(folder)
 
 
@@ -60,24 +60,24 @@ def test_no_number_is_believed(tmp_path: Path, kind: str, key: str) -> None:
     """By any loader; what is refused is a matter of the checkpoint."""
     folder = make(tmp_path / kind, kind)
     for value in (SIZES | EXPERTS)[key]:
-        place = _with(folder, **{key: value})
+        position = _with(folder, **{key: value})
         with pytest.raises(CheckpointError):
-            load_model(place, mask_id=MASK, dtype="float32", device="cpu")
+            load_model(position, mask_id=MASK, dtype="float32", device="cpu")
         with pytest.raises(CheckpointError):
-            DiffusionModelForCausalLM.from_pretrained(place, mask_id=MASK)
+            DiffusionModelForCausalLM.from_pretrained(position, mask_id=MASK)
         if value == 10**12:
             with pytest.raises(CheckpointError, match=key):
-                auto_backend(place, mask_id=MASK)
+                auto_backend(position, mask_id=MASK)
             with pytest.raises(CheckpointError, match=key):
-                AutoConfig.from_pretrained(place)
+                AutoConfig.from_pretrained(position)
 
 
 @pytest.mark.parametrize("key", ["n_layers", "d_model", "n_heads", "mlp_hidden_size", "embedding_size"])
 def test_under_other_names(tmp_path: Path, key: str) -> None:
     """Families have their own."""
-    place = _with(make(tmp_path / "llada", "llada"), **{key: 10**12})
+    position = _with(make(tmp_path / "llada", "llada"), **{key: 10**12})
     with pytest.raises(CheckpointError, match=key):
-        load_model(place, mask_id=MASK, dtype="float32", device="cpu")
+        load_model(position, mask_id=MASK, dtype="float32", device="cpu")
 
 
 @pytest.mark.parametrize("key", ["num_hidden_layers", "num_labels"])
@@ -119,10 +119,10 @@ def test_a_copy_with_sound_numbers_loads(tmp_path: Path) -> None:
 )
 def test_experts_that_no_router_can_choose(tmp_path: Path, kind: str, values: dict[str, int]) -> None:
     """When loaded, not by the first pass."""
-    place = _with(make(tmp_path / kind, kind), **values)
+    position = _with(make(tmp_path / kind, kind), **values)
     options: dict[str, Any] = {"preset": "llada2.0"} if kind == "llada2" else {}
     with pytest.raises(CheckpointError, match=next(iter(values))):
-        load_model(place, mask_id=MASK, dtype="float32", device="cpu", **options)
+        load_model(position, mask_id=MASK, dtype="float32", device="cpu", **options)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_experts_that_no_router_can_choose(tmp_path: Path, kind: str, values: di
 )
 def test_true_is_no_number(tmp_path: Path, key: str, value: Any) -> None:
     """Python would take it for 1, and a mask of that id for meant."""
-    place = _with(make(tmp_path / "sdar", "sdar"), **{key: value})
+    position = _with(make(tmp_path / "sdar", "sdar"), **{key: value})
     with pytest.raises(CheckpointError, match=f"{key}.*number"):
-        auto_backend(place)
+        auto_backend(position)
     with pytest.raises(OptionError, match="mask_id=True"):
-        auto_backend(place, mask_id=True)
+        auto_backend(position, mask_id=True)

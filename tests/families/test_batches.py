@@ -48,7 +48,7 @@ def requests_of(model: Model, mode: dict[str, Any], kind: str | None, first: int
         }
         if kind is not None:
             options["approximate_cache"] = kind
-        prompt = [ids[(7 * number + 3 * place) % len(ids)] for place in range(length)]
+        prompt = [ids[(7 * number + 3 * position) % len(ids)] for position in range(length)]
         found.append(Request(prompt, SamplingConfig(**options), stop_ids=frozenset()))
     return found
 

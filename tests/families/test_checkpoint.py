@@ -35,8 +35,8 @@ def llada(tmp_path: Path) -> Path:
 
 def change(folder: Path, **values: Any) -> None:
     """Set keys of a folder's config.json."""
-    place = folder / "config.json"
-    place.write_text(json.dumps({**json.loads(place.read_text()), **values}))
+    position = folder / "config.json"
+    position.write_text(json.dumps({**json.loads(position.read_text()), **values}))
 
 
 def rewrite(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -75,9 +75,9 @@ def test_split_over_cpu_and_disk(llada: Path, tmp_path: Path) -> None:
     """accelerate keeps some layers on disk; the logits are the same."""
     ids = torch.arange(5, 15)[None]
     whole = load_checkpoint(open_checkpoint(llada))
-    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu"}
-    places |= {"lm_head": "cpu", "model.rotary_emb": "cpu"}
-    spread = load_checkpoint(open_checkpoint(llada), device_map=places, offload_folder=tmp_path / "offload")
+    positions = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu"}
+    positions |= {"lm_head": "cpu", "model.rotary_emb": "cpu"}
+    spread = load_checkpoint(open_checkpoint(llada), device_map=positions, offload_folder=tmp_path / "offload")
     assert any(weight.is_meta for weight in spread.parameters())
     with torch.inference_mode():
         assert torch.equal(whole(ids).logits, spread(ids).logits)
@@ -87,11 +87,11 @@ def test_split_over_cpu_and_disk(llada: Path, tmp_path: Path) -> None:
 def test_decoding_from_cpu_and_disk(llada: Path, tmp_path: Path, on_disk: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever part is on disk, `load_model` decodes the same, and leaves no file behind."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    places = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm"), "cpu")
-    places |= {"lm_head": "cpu", "model.rotary_emb": "cpu", on_disk: "disk"}
+    positions = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm"), "cpu")
+    positions |= {"lm_head": "cpu", "model.rotary_emb": "cpu", on_disk: "disk"}
     request = Request([5, 6, 7], SamplingConfig(max_new_tokens=8, block_length=4, steps=4), stop_ids=frozenset())
     whole = load_model(str(llada), mask_id=236, dtype="float32", device="cpu")
-    spread = load_model(str(llada), mask_id=236, dtype="float32", device_map=places)
+    spread = load_model(str(llada), mask_id=236, dtype="float32", device_map=positions)
     network: Any = spread.denoiser.model  # type: ignore[attr-defined]
     assert any(weight.is_meta for weight in network.parameters())
     assert spread.engine().generate([request])[0].tokens == whole.engine().generate([request])[0].tokens
@@ -130,11 +130,11 @@ def test_what_does_not_fit_is_refused(llada: Path, damage: Callable[[Path], Any]
 
 def test_a_truncated_file(llada: Path) -> None:
     """Cut anywhere: in the header, behind it, in the data."""
-    place = llada / "model.safetensors"
-    data = place.read_bytes()
+    position = llada / "model.safetensors"
+    data = position.read_bytes()
     header = struct.unpack("<Q", data[:8])[0]
     for length in (4, 8 + header // 2, 8 + header, len(data) - 1):
-        place.write_bytes(data[:length])
+        position.write_bytes(data[:length])
         with pytest.raises(CheckpointError, match="damaged"):
             load_checkpoint(open_checkpoint(llada))
 
@@ -208,7 +208,7 @@ def test_no_second_copy_of_the_weights(llada: Path, tmp_path: Path, stored: torc
 
 
 @pytest.mark.parametrize(
-    ("place", "name"),
+    ("position", "name"),
     [
         ("/models/dreamon/Dream-v0-Base-7B/", "dream-v0-base-7b"),
         ("inclusionAI/LLaDA2.0-mini", "llada2.0-mini"),
@@ -216,9 +216,9 @@ def test_no_second_copy_of_the_weights(llada: Path, tmp_path: Path, stored: torc
         ("", ""),
     ],
 )
-def test_a_checkpoints_own_name(place: str, name: str) -> None:
+def test_a_checkpoints_own_name(position: str, name: str) -> None:
     """Folders above it say nothing about it."""
-    assert name_of(place) == name
+    assert name_of(position) == name
 
 
 @pytest.mark.parametrize("mask_id", [-1, 100_000])

@@ -137,8 +137,8 @@ def each(pair: tuple[Any, Any], act: Callable[[Any], Any]) -> None:
 
 
 def whole(row: int, tokens: list[int], begin: int = 0, **fields: Any) -> Segment:
-    places = range(begin, begin + len(tokens))
-    return Segment(row, tokens, places, **{"causal": False, "wanted": range(len(tokens)), **fields})
+    positions = range(begin, begin + len(tokens))
+    return Segment(row, tokens, positions, **{"causal": False, "wanted": range(len(tokens)), **fields})
 
 
 def test_every_kind_of_segment(pair: tuple[NativeDenoiser, KernelDenoiser]) -> None:
@@ -201,8 +201,8 @@ def test_a_kept_prefix(pair: tuple[NativeDenoiser, KernelDenoiser]) -> None:
 
 def test_a_batch_equals_its_rows_bit_for_bit(tmp_path: Path) -> None:
     """Promised in its spec and told in the statistics: rows of a pass do not touch one another, in bfloat16 either."""
-    place = str(CASES["sdar"].folder / "checkpoint")
-    model = load_model(place, backend="kernels", dtype="bfloat16", device="cpu")
+    position = str(CASES["sdar"].folder / "checkpoint")
+    model = load_model(position, backend="kernels", dtype="bfloat16", device="cpu")
     denoiser: Any = model.denoiser
     assert denoiser.spec.numerics == "row-invariant"
     rows = [denoiser.open_row() for _ in range(3)]

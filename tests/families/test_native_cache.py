@@ -32,13 +32,13 @@ def denoiser_of(case: Case) -> NativeDenoiser:
 def tokens_of(denoiser: NativeDenoiser) -> list[int]:
     """A text with some open positions."""
     drawn = torch.randint(0, denoiser.spec.vocabulary, (LENGTH,), generator=torch.Generator().manual_seed(1)).tolist()
-    return [denoiser.spec.mask_id if place % 7 == 3 else token for place, token in enumerate(drawn)]
+    return [denoiser.spec.mask_id if position % 7 == 3 else token for position, token in enumerate(drawn)]
 
 
 def segment(
     row: int,
     tokens: Sequence[int],
-    places: Sequence[int],
+    positions: Sequence[int],
     groups: bool,
     behind: tuple[tuple[int, int], ...] = (),
     causal: bool = False,
@@ -46,12 +46,12 @@ def segment(
     """Some positions of a text, all of them wanted."""
     return Segment(
         row,
-        [tokens[place] for place in places],
-        list(places),
+        [tokens[position] for position in positions],
+        list(positions),
         causal=causal,
         behind=behind,
-        wanted=range(len(places)),
-        groups=[place // BLOCK for place in places] if groups else None,
+        wanted=range(len(positions)),
+        groups=[position // BLOCK for position in positions] if groups else None,
     )
 
 
@@ -94,7 +94,7 @@ def test_held_keys_are_those_of_the_pass(case: Case) -> None:
     denoiser = denoiser_of(case)
     tokens, row, block = tokens_of(denoiser), denoiser.open_row(), range(8, 13)
     (whole,) = logits(denoiser, [segment(row, tokens, range(LENGTH), False)])
-    denoiser.hold(row, [place for place in range(LENGTH) if place not in block])
+    denoiser.hold(row, [position for position in range(LENGTH) if position not in block])
     (part,) = logits(denoiser, [segment(row, tokens, block, False)])
     assert torch.allclose(part, whole[block.start : block.stop], atol=1e-4)
     denoiser.release(row)

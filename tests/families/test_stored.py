@@ -158,21 +158,21 @@ HEADED = [folder for folder in case_folders() if folder.name not in ("bert_chat"
 def test_a_tied_checkpoint_with_a_head(folder: Path, tmp_path: Path) -> None:
     """An identical one loads, and so does one in place of the embedding; another one is refused."""
     family = NAMED.get(folder.name)
-    place = Path(shutil.copytree(folder / "checkpoint", tmp_path / "tied"))
-    names = _names(place, family)
+    position = Path(shutil.copytree(folder / "checkpoint", tmp_path / "tied"))
+    names = _names(position, family)
     body = names["model.embed_tokens.weight"]
     # What is tied already is written with the name of the class, which every family leaves as it is.
     head = names.get("lm_head.weight", "lm_head.weight")
-    change(place, **_ties(json.loads((place / "config.json").read_text())))
-    rewrite(place, lambda tensors: tensors.pop(head, None))
-    without = state(place, family)
-    rewrite(place, lambda tensors: tensors.update({head: tensors[body].clone()}))
-    assert same(state(place, family), without)
-    rewrite(place, lambda tensors: tensors.pop(body))
-    assert same(state(place, family), without)
-    rewrite(place, lambda tensors: tensors.update({body: tensors[head] + 1}))
+    change(position, **_ties(json.loads((position / "config.json").read_text())))
+    rewrite(position, lambda tensors: tensors.pop(head, None))
+    without = state(position, family)
+    rewrite(position, lambda tensors: tensors.update({head: tensors[body].clone()}))
+    assert same(state(position, family), without)
+    rewrite(position, lambda tensors: tensors.pop(body))
+    assert same(state(position, family), without)
+    rewrite(position, lambda tensors: tensors.update({body: tensors[head] + 1}))
     with pytest.raises(CheckpointError, match=r"lm_head.weight differs from model.embed_tokens.weight"):
-        state(place, family)
+        state(position, family)
 
 
 def test_tensors_that_repeat_the_config(llada: Path) -> None:
@@ -210,9 +210,9 @@ def test_an_implementation_that_computes_the_same(name: str, says: dict[str, str
     folder = {case.name: case for case in case_folders()}.get(name)
     if folder is None:
         pytest.skip("this case lies beside a developer's clone")
-    place = Path(shutil.copytree(folder / "checkpoint", tmp_path / "model"))
-    change(place, **says)
-    assert load_checkpoint(open_checkpoint(place)).config._attn_implementation == "sdpa"
+    position = Path(shutil.copytree(folder / "checkpoint", tmp_path / "model"))
+    change(position, **says)
+    assert load_checkpoint(open_checkpoint(position)).config._attn_implementation == "sdpa"
 
 
 def test_an_implementation_that_is_honoured_or_unknown(llada: Path) -> None:
@@ -248,14 +248,14 @@ def test_the_default_models_base(tiny_folder: Path, tmp_path: Path) -> None:
 )
 def test_rotary_scaling_that_means_nothing(says: Any, tmp_path: Path) -> None:
     """It loads; what would change positions is refused."""
-    place = Path(shutil.copytree(PART / "sdar" / "checkpoint", tmp_path / "sdar"))
-    without = state(place)
-    change(place, rope_scaling=says)
-    assert same(state(place), without)
+    position = Path(shutil.copytree(PART / "sdar" / "checkpoint", tmp_path / "sdar"))
+    without = state(position)
+    change(position, rope_scaling=says)
+    assert same(state(position), without)
     for more in ({"rope_type": "yarn", "factor": 4.0}, {"rope_type": "default", "rope_theta": 1.0}, {"type": "linear"}):
-        change(place, rope_scaling=more)
+        change(position, rope_scaling=more)
         with pytest.raises(CheckpointError, match="rope_scaling="):
-            state(place)
+            state(position)
 
 
 @pytest.mark.parametrize("key", ["eos_token_id", "pad_token_id", "bos_token_id"])
@@ -274,8 +274,8 @@ def test_a_mask_that_is_not_the_tokenizers(llada: Path, tiny_folder: Path) -> No
     change(llada, mask_token_id=236)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tiny_folder / file, llada)
-    place = llada / "tokenizer_config.json"
-    place.write_text(json.dumps({**json.loads(place.read_text()), "mask_token": "<unk>"}))
+    position = llada / "tokenizer_config.json"
+    position.write_text(json.dumps({**json.loads(position.read_text()), "mask_token": "<unk>"}))
     with pytest.raises(CheckpointError, match="mask_token_id=236, and the tokenizer's mask token is 0"):
         load_model(str(llada), dtype="float32", device="cpu")
     assert load_model(str(llada), mask_id=236, dtype="float32", device="cpu").denoiser.spec.mask_id == 236

@@ -36,11 +36,11 @@ def denoiser(files: tri_mode.Files) -> Iterator[LlamaTriModeDenoiser]:
 
 
 def canvas(denoiser: Denoiser, row: int, begin: int) -> list[Segment]:
-    """Two clean tokens, three settled ones with gaps, and open rows between, at and behind them."""
+    """Two clean tokens, three committed ones with gaps, and open rows between, at and behind them."""
     run = tri_mode.clean(row, [7, 8], begin)
-    settled = Segment(row, [90, 91, 92], [begin + 4, begin + 5, begin + 8], behind=((0, 2),), wanted=(2, 0, 1))
+    committed = Segment(row, [90, 91, 92], [begin + 4, begin + 5, begin + 8], behind=((0, 2),), wanted=(2, 0, 1))
     places = [begin + place for place in (2, 5, 6, 8, 9)]
-    return [run, settled, tri_mode.opened(row, denoiser.spec.mask_id, places, ((0, 2), (1, 3)))]
+    return [run, committed, tri_mode.opened(row, denoiser.spec.mask_id, places, ((0, 2), (1, 3)))]
 
 
 def said(denoiser: Denoiser, hidden: Tensor, *, noisy: bool) -> list[Tensor]:

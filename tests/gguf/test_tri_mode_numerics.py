@@ -98,7 +98,7 @@ def test_taking_turns_is_lossless_on_any_backend(files: tri_mode.Files, length: 
 
 
 def test_embedded_clean_tokens_are_the_same_bits(files: tri_mode.Files) -> None:
-    """Settled tokens come as rows that we look up in the file; llama.cpp looks others up itself."""
+    """Committed tokens come as rows that we look up in the file; llama.cpp looks others up itself."""
     for options in TYPES:
         denoiser = files.llama(**options)
         row = tri_mode.prefixed(denoiser, 20)

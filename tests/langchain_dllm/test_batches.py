@@ -36,7 +36,7 @@ def active(model: ChatDLLM) -> tuple[int, ...]:
     return model._shared("dllm")._engine.active
 
 
-async def settle(model: ChatDLLM) -> None:
+async def commit(model: ChatDLLM) -> None:
     """Wait until nothing is decoded any more."""
     async with asyncio.timeout(10):
         while active(model):
@@ -199,7 +199,7 @@ async def test_cancelling_a_chain_of_eight_half_way(
     with pytest.raises(asyncio.CancelledError):
         await leaving
     assert (await staying).content == expected[0]
-    await settle(model)
+    await commit(model)
 
 
 async def test_closing_a_stream_frees_its_row(chat: Chat) -> None:
@@ -215,7 +215,7 @@ async def test_closing_a_stream_frees_its_row(chat: Chat) -> None:
     assert active(model) == ()
     async for _ in model.astream("why?"):
         break
-    await settle(model)
+    await commit(model)
 
 
 def test_ten_threads_on_one_model(chat: Chat, engine: Engine) -> None:

@@ -33,7 +33,7 @@ def test_everything_is_listed(run: Run) -> None:
         "      edit_threshold=0.9: ",
         "    options: steps, threshold\n",
         "      corpus: how frequent",
-        "      late_tokens: ids settled last",
+        "      late_tokens: ids committed last",
     ):
         assert words in shown
     assert "Undefined" not in shown

@@ -32,9 +32,9 @@ def run(
 
 def logits_of(model: Model, tokens: Sequence[int], causal: bool) -> Tensor:
     """Logits [N, V] of one whole forward; the mask is the last id."""
-    denoiser, places = model.denoiser, range(len(tokens))
+    denoiser, positions = model.denoiser, range(len(tokens))
     row = denoiser.open_row()
-    segment = Segment(row, tokens, places, causal=causal, wanted=places)
+    segment = Segment(row, tokens, positions, causal=causal, wanted=positions)
     found = denoiser.logits(denoiser.forward([segment])[0])
     denoiser.close_row(row)
     return found

@@ -61,7 +61,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def write(kind: str, place: Path) -> None:
+def write(kind: str, position: Path) -> None:
     """Random weights in the family's own layout."""
     torch.manual_seed(1)
     network: Any = (
@@ -69,12 +69,12 @@ def write(kind: str, place: Path) -> None:
         if kind == "rnd1"
         else Qwen2ForCausalLM(Qwen2Config(**SIZES))
     )
-    network.save_pretrained(place)
+    network.save_pretrained(position)
     architecture, model_type = KINDS[kind]
     config = SIZES | {"architectures": [architecture], "model_type": model_type, "hidden_act": "silu"}
     config |= {"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "mask_token_id": MASK} | (MOE if kind == "rnd1" else {})
-    (place / "config.json").write_text(json.dumps(config))
-    (place / "generation_config.json").unlink(missing_ok=True)
+    (position / "config.json").write_text(json.dumps(config))
+    (position / "generation_config.json").unlink(missing_ok=True)
 
 
 @cache
@@ -82,10 +82,10 @@ def load(sampler: str) -> Model:
     """The model behind a sampler; DreamOn's is Dream's."""
     if sampler == "dreamon":
         return load("dream")
-    with TemporaryDirectory() as place:
-        write(sampler, Path(place))
+    with TemporaryDirectory() as position:
+        write(sampler, Path(position))
         family = sampler if sampler == "open_dcoder" else None
-        return load_model(place, dtype="float32", device="cpu", family=family)
+        return load_model(position, dtype="float32", device="cpu", family=family)
 
 
 def request(name: str, tokens: list[int], suffix: tuple[int, ...] = (), **options: Any) -> Request:

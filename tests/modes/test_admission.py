@@ -80,7 +80,7 @@ def test_the_end_of_the_context_is_a_reason_of_its_own() -> None:
         ]
 
 
-def test_a_suffix_is_no_part_of_what_was_settled() -> None:
+def test_a_suffix_is_no_part_of_what_was_committed() -> None:
     """It is given: neither open nor an answer."""
     engine = random_model("llada").engine()
     for suffix in ((), (7, 8, 9)):

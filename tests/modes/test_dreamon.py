@@ -67,8 +67,8 @@ def test_dreamon_logits_follow_their_tokens() -> None:
 def test_what_tells_the_sampler(tmp_path: Path) -> None:
     """A hub id, config.json or a token of its own; never what a folder here is called."""
     hub = tmp_path / "models--Dream-org--DreamOn-v0-7B" / "snapshots" / "0a1b2c"
-    places = {"DreamOn-v0-7B": "dream", "checkpoint": "dream"}
-    for name, sampler in places.items():
+    positions = {"DreamOn-v0-7B": "dream", "checkpoint": "dream"}
+    for name, sampler in positions.items():
         write("dream", tmp_path / name)
         assert chosen(tmp_path / name) == sampler
     hub.parent.mkdir(parents=True)
@@ -85,6 +85,6 @@ def test_what_tells_the_sampler(tmp_path: Path) -> None:
         chosen(tmp_path / "DreamOn-v0-7B")
 
 
-def chosen(place: Path) -> str:
+def chosen(position: Path) -> str:
     """The sampler behind mode `diffusion`."""
-    return load_model(str(place), dtype="float32", device="cpu").denoiser.spec.samplers["diffusion"]
+    return load_model(str(position), dtype="float32", device="cpu").denoiser.spec.samplers["diffusion"]

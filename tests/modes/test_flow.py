@@ -54,9 +54,9 @@ def one(model: Model, prompt: list[int], stop_ids: frozenset[int] = NEVER, **opt
 
 def logits_of(model: Model, tokens: list[int], groups: list[int] | None) -> Tensor:
     """Logits [N, V] of one whole forward, none of the mask."""
-    denoiser, places = model.denoiser, range(len(tokens))
+    denoiser, positions = model.denoiser, range(len(tokens))
     row = denoiser.open_row()
-    segment = Segment(row, tokens, places, causal=False, wanted=places, groups=groups)
+    segment = Segment(row, tokens, positions, causal=False, wanted=positions, groups=groups)
     found = denoiser.logits(denoiser.forward([segment])[0])
     denoiser.close_row(row)
     return found.index_fill(-1, torch.tensor([MASK]), -torch.inf)
@@ -78,18 +78,18 @@ def ancestral(model: Model, prompt: list[int], length: int, steps: int, seed: in
     begins = range(len(prompt) - (len(prompt) - anchor) % 4, last, 4)
     bounds = [(max(begin, len(prompt)), min(begin + 4, last)) for begin in begins] if own else [(len(prompt), end)]
     for begin, stop in bounds:
-        numbers = [(place - anchor) // 4 for place in range(stop)]
+        numbers = [(position - anchor) // 4 for position in range(stop)]
         if own == "nemotron":
             numbers = [*range(begin), *[begin] * (stop - begin)]
         for step in range(steps):
             luck = noise.uniform(Key(Purpose.FLOW_MOVES, begin, step), stop - begin + 1)
             stays = (1 - (step + 1) / steps) / (1 - step / steps)
             logits = logits_of(model, text[:stop] if own else text, numbers if own else None)
-            for place in range(begin, stop):
-                if text[place] == MASK and 1 - luck[place - begin] > stays:
-                    reached = logits[place - shift].double().softmax(-1).cumsum(-1)
-                    number = float(noise.uniform(Key(Purpose.CANVAS, place, step), 1))
-                    text[place] = int((reached >= number).int().argmax())
+            for position in range(begin, stop):
+                if text[position] == MASK and 1 - luck[position - begin] > stays:
+                    reached = logits[position - shift].double().softmax(-1).cumsum(-1)
+                    number = float(noise.uniform(Key(Purpose.CANVAS, position, step), 1))
+                    text[position] = int((reached >= number).int().argmax())
     return text[len(prompt) : end]
 
 
@@ -112,7 +112,7 @@ def test_blocks_may_be_asked_for() -> None:
     assert finish.usage.total_passes <= 6
 
 
-def test_a_step_that_settles_nothing_needs_no_pass() -> None:
+def test_a_step_that_commits_nothing_needs_no_pass() -> None:
     """No more passes than positions, however many steps; even steps never idle."""
     for model in (whole(), cached()):
         assert one(model, [3, 4, 5], steps=300).usage.total_passes <= 9 + 2
@@ -122,7 +122,7 @@ def test_a_step_that_settles_nothing_needs_no_pass() -> None:
 
 
 def test_more_passes_than_positions_with_a_corrector() -> None:
-    """Reopened positions are settled again."""
+    """Reopened positions are committed again."""
     assert one(whole(), [3, 4, 5], steps=64, preset_options={"corrector": 20.0}).usage.total_passes > 9
 
 
@@ -151,11 +151,13 @@ def test_drafts_are_tentative(make: Callable[[], Model]) -> None:
         elif isinstance(event, Finish):
             assert list(event.tokens[: len(committed)]) == committed
             assert len(event.tokens) == 8
-    assert any(one[place] is not None and other[place] is None for one, other in pairwise(shown) for place in range(8))
+    assert any(
+        one[position] is not None and other[position] is None for one, other in pairwise(shown) for position in range(8)
+    )
 
 
 def test_without_a_corrector_text_streams() -> None:
-    """What is settled from the left is final at once; with one nothing is before the last step."""
+    """What is committed from the left is final at once; with one nothing is before the last step."""
     for options, early in (({}, True), (CORRECTED, False)):
         config = SamplingConfig(mode="flow", max_new_tokens=12, temperature=1.0, seed=1, preset_options=options)
         events = list(whole().engine().stream(Request([3, 4], config, stop_ids=NEVER)))
@@ -166,8 +168,8 @@ def test_without_a_corrector_text_streams() -> None:
 @pytest.mark.parametrize("mode", ["flow", "remdm"])
 @pytest.mark.parametrize("fields", [{"cache": "none"}, {}])
 def test_a_model_that_predicts_the_mask(mode: str, fields: dict[str, Any]) -> None:
-    """The next best token is settled; at temperature 0 it is the same each time it is reopened."""
-    model = scripted_model(lambda _seen, place: says(MASK, 9.0, **{f"t{place}": 4.0}), mode, **fields)
+    """The next best token is committed; at temperature 0 it is the same each time it is reopened."""
+    model = scripted_model(lambda _seen, position: says(MASK, 9.0, **{f"t{position}": 4.0}), mode, **fields)
     options = CORRECTED if mode == "flow" else {"eta": 0.5}
     finish = one(model, [1, 2], mode=mode, max_new_tokens=6, temperature=0.0, preset_options=options)
     assert finish.tokens == (2, 3, 4, 5, 6, 7)
@@ -176,7 +178,7 @@ def test_a_model_that_predicts_the_mask(mode: str, fields: dict[str, Any]) -> No
 @pytest.mark.parametrize("options", [{}, CORRECTED])
 def test_the_end_of_text_ends_the_answer(options: dict[str, Any]) -> None:
     """Blocks behind it are never denoised."""
-    model = scripted_model(lambda _seen, place: says(EOS if place == 6 else place, 9.0), "flow")
+    model = scripted_model(lambda _seen, position: says(EOS if position == 6 else position, 9.0), "flow")
     finish = one(model, [3], frozenset({EOS}), temperature=0.0, max_new_tokens=20, preset_options=options, steps=4)
     assert finish.tokens == (1, 2, 3, 4, 5)
     assert finish.reason == "eos"
@@ -184,7 +186,7 @@ def test_the_end_of_text_ends_the_answer(options: dict[str, Any]) -> None:
 
 
 def test_greedy_depends_on_the_seed_of_the_order() -> None:
-    """When a position is settled is drawn at temperature 0, too; the statistics name the seed."""
+    """When a position is committed is drawn at temperature 0, too; the statistics name the seed."""
     found = {one(whole(), [3, 4], temperature=0.0, seed=seed, steps=6).tokens for seed in range(6)}
     assert len(found) > 1
     assert one(whole(), [3], temperature=0.0, seed=8).usage.seed == 8
@@ -250,9 +252,9 @@ def test_every_step_has_probabilities(name: SchedulerName, corrector: float, cou
         for steps in (flow.steps(count), euler):
             assert [step.begin for step in steps[1:]] == [step.end for step in steps[:-1]]
             for step in steps:
-                for chance in (step.settle, step.reopen, step.jump, step.forward):
+                for chance in (step.commit, step.reopen, step.jump, step.forward):
                     assert 0 <= chance <= 1 + 1e-9
-            assert (steps[-1].settle, steps[-1].reopen, steps[-1].end) == (1, 0, 1)
+            assert (steps[-1].commit, steps[-1].reopen, steps[-1].end) == (1, 0, 1)
 
 
 def test_integrated_rates_as_written() -> None:
@@ -260,12 +262,12 @@ def test_integrated_rates_as_written() -> None:
     flow = Flow(Scheduler("polynomial", 2.0), 3.0, 0.5)
     step = flow.steps(4)[1]
     back = 3.0 * (0.25 * 0.75) ** 0.5
-    assert step.settle == pytest.approx(1 - ((1 - 0.25) / (1 - 0.0625)) ** (1 + back))
+    assert step.commit == pytest.approx(1 - ((1 - 0.25) / (1 - 0.0625)) ** (1 + back))
     assert step.reopen == pytest.approx(1 - (0.0625 / 0.25) ** back)
     euler = Flow(Scheduler("polynomial", 2.0), 3.0, 0.5, "euler").steps(64)[16]
     back = 3.0 * (euler.begin * (1 - euler.begin)) ** 0.5
     length, kappa, slope = euler.end - euler.begin, euler.begin**2, 2 * euler.begin
-    assert euler.settle == pytest.approx(length * (1 + back) * slope / (1 - kappa))
+    assert euler.commit == pytest.approx(length * (1 + back) * slope / (1 - kappa))
     assert euler.reopen == pytest.approx(length * back * slope / kappa)
 
 

@@ -45,7 +45,9 @@ class Watched(Scripted):
 
 def watched() -> tuple[Model, Watched]:
     """It says its position, whatever it sees."""
-    denoiser = Watched(lambda _seen, place: says(place, 30.0), spec("flow_uniform", mask_id=32, block_length=LENGTH))
+    denoiser = Watched(
+        lambda _seen, position: says(position, 30.0), spec("flow_uniform", mask_id=32, block_length=LENGTH)
+    )
     return Model("watched", denoiser, Letters()), denoiser
 
 
@@ -77,7 +79,7 @@ def test_it_starts_from_random_tokens_and_ends_in_the_models() -> None:
     model, denoiser = watched()
     finish = one(model, [0], steps=6, max_new_tokens=LENGTH)
     assert finish.tokens == (1, 2, 3, 4, 5, 6)
-    right = [[token == place for place, token in enumerate(tokens, 1)] for tokens in denoiser.given]
+    right = [[token == position for position, token in enumerate(tokens, 1)] for tokens in denoiser.given]
     assert len(denoiser.given) == 6
     assert sum(right[0]) < 3
     assert all(now <= after for one_, other in pairwise(right) for now, after in zip(one_, other, strict=True))
@@ -88,7 +90,7 @@ def test_a_corrector_makes_noise() -> None:
     model, denoiser = watched()
     finish = one(model, [0], steps=40, max_new_tokens=LENGTH, preset_options={"corrector": 20.0})
     assert finish.tokens == (1, 2, 3, 4, 5, 6)
-    right = [[token == place for place, token in enumerate(tokens, 1)] for tokens in denoiser.given]
+    right = [[token == position for position, token in enumerate(tokens, 1)] for tokens in denoiser.given]
     assert any(now > after for one_, other in pairwise(right) for now, after in zip(one_, other, strict=True))
 
 

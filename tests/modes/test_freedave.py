@@ -176,8 +176,8 @@ def test_one_draft_is_slow_decoding(model: Model, kind: str) -> None:
 def test_a_model_that_never_changes_its_mind() -> None:
     """Every draft is right: a quarter of the passes, and not one row more than slow decoding."""
 
-    def script(_seen: dict[int, int], place: int) -> Tensor:
-        return says(place % 20, 5.0 - place / 32)
+    def script(_seen: dict[int, int], position: int) -> Tensor:
+        return says(position % 20, 5.0 - position / 32)
 
     made = scripted_model(script, "llada", "freedave", cache="none")
     slow = decode(made, [[1, 2]], max_new_tokens=16, block_length=16, **SLOW["whole"])[0]

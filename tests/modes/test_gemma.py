@@ -135,8 +135,8 @@ def test_the_encoder_cache_is_exact(gemma: Model) -> None:
 
     def decoded(row: int, begin: int) -> torch.Tensor:
         known = Segment(row, tokens[begin:], range(begin, 20))
-        places = range(20, 20 + LENGTH)
-        open_ = Segment(row, canvas, places, causal=False, behind=((0, 20 - begin),), wanted=range(LENGTH))
+        positions = range(20, 20 + LENGTH)
+        open_ = Segment(row, canvas, positions, causal=False, behind=((0, 20 - begin),), wanted=range(LENGTH))
         return denoiser.logits(denoiser.forward([known, open_])[1])
 
     whole = decoded(denoiser.open_row(), 0)

@@ -29,15 +29,15 @@ def uncached(model: Model, prompt: list[int], length: int, block: int, threshold
     mask, network = model.denoiser.spec.mask_id, model.denoiser.model  # type: ignore[attr-defined]
     text, passes = [*prompt, *[mask] * length], 0
     for begin in range(len(prompt), len(text), block):
-        places = range(begin, min(begin + block, len(text)))
-        while any(text[place] == mask for place in places):
+        positions = range(begin, min(begin + block, len(text)))
+        while any(text[position] == mask for position in positions):
             logits = network(torch.tensor([text]), use_cache=False).logits[0]
             sure, best = logits.softmax(-1).max(-1)
-            opened = [place for place in places if text[place] == mask]
-            top = max(opened, key=lambda place: float(sure[place - 1]))
-            for place in opened:
-                if place == top or sure[place - 1] >= threshold:
-                    text[place] = int(best[place - 1])
+            opened = [position for position in positions if text[position] == mask]
+            top = max(opened, key=lambda position: float(sure[position - 1]))
+            for position in opened:
+                if position == top or sure[position - 1] >= threshold:
+                    text[position] = int(best[position - 1])
             passes += 1
     return text[len(prompt) :], passes
 

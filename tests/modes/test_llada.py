@@ -39,7 +39,7 @@ def decode(model: Model, prompt: list[int], suffix: tuple[int, ...] = (), **opti
 
 @pytest.mark.parametrize("setting", DEFECTS, ids=lambda setting: setting.name)
 def test_the_last_candidate_both_ways(setting: Setting) -> None:
-    """The reference settles it below its limit; ours does so only when told to."""
+    """The reference commits it below its limit; ours does so only when told to."""
     case = Case(FACTOR)
     play = translate(case, setting)
     model = Models(case).get()

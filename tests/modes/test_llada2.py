@@ -73,7 +73,7 @@ def test_a_seed_draws(model: Model, mode: str) -> None:
 @pytest.mark.parametrize(("mode", "early", "late"), [("llada2.0", 5, 7), ("llada2.1", 9, 19)])
 def test_early_stop_changes_passes_only(mode: str, early: int, late: int) -> None:
     """The answer is the same; 2.1 without it decodes all blocks, as its reference does."""
-    model = scripted_model(lambda _seen, place: says(EOS if place == 5 else place, 3.0 - place / 10), mode)
+    model = scripted_model(lambda _seen, position: says(EOS if position == 5 else position, 3.0 - position / 10), mode)
     for option, passes in ((True, early), (False, late)):
         config = SamplingConfig(mode=mode, max_new_tokens=15, preset_options={"eos_early_stop": option})
         finish = one(model, Request([3], config))
@@ -85,7 +85,7 @@ def test_early_stop_changes_passes_only(mode: str, early: int, late: int) -> Non
 def test_a_prompt_that_holds_the_end_of_text() -> None:
     """The reference looks for it from position 0 on and answers nothing; ours looks at the answer."""
     prompt = [3, EOS, 4]
-    model = scripted_model(lambda _seen, place: says(EOS if place == 6 else place, 9.0), "llada2.0")
+    model = scripted_model(lambda _seen, position: says(EOS if position == 6 else position, 9.0), "llada2.0")
     finish = one(model, Request(prompt, SamplingConfig(mode="llada2.0", max_new_tokens=9)))
     text = [*prompt, *finish.tokens, EOS]
     assert text[len(prompt) : text.index(EOS) + 1] == []
@@ -103,17 +103,17 @@ def test_more_positions_a_pass_than_the_answer_has(model: Model) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_model_that_predicts_the_mask(mode: str) -> None:
-    """The next best token is settled: the mask is no token, and the run ends."""
-    model = scripted_model(lambda _seen, place: says(MASK, 9.0, **{f"t{place}": 4.0}), mode)
+    """The next best token is committed: the mask is no token, and the run ends."""
+    model = scripted_model(lambda _seen, position: says(MASK, 9.0, **{f"t{position}": 4.0}), mode)
     finish = one(model, Request([1, 2], SamplingConfig(mode=mode, max_new_tokens=6), stop_ids=NEVER))
     assert finish.tokens == (2, 3, 4, 5, 6, 7)
 
 
 def test_edits_stay_out_of_the_prompt() -> None:
-    """2.1 overwrites what it settled itself, and stops editing after max_post_steps passes."""
+    """2.1 overwrites what it committed itself, and stops editing after max_post_steps passes."""
 
-    def fickle(seen: dict[int, int], place: int) -> Tensor:
-        return says((seen[place] + 1) % 20 if seen[place] != MASK else 0, 9.0)
+    def fickle(seen: dict[int, int], position: int) -> Tensor:
+        return says((seen[position] + 1) % 20 if seen[position] != MASK else 0, 9.0)
 
     for most in (0, 1, 5):
         options = {"max_post_steps": most, "editing_threshold": 0.5}
@@ -135,11 +135,11 @@ def test_delete_and_split() -> None:
     }
     seen_blocks = []
 
-    def script(seen: dict[int, int], place: int) -> Tensor:
+    def script(seen: dict[int, int], position: int) -> Tensor:
         block = tuple(seen[other] for other in range(4, 8))
-        if place == 4:
+        if position == 4:
             seen_blocks.append(block)
-        return says(plan[block][place - 4], 9.0)
+        return says(plan[block][position - 4], 9.0)
 
     config = SamplingConfig(mode="llada2.2", max_new_tokens=4)
     finish = one(scripted_model(script, "llada2.2"), Request([1, 2, 3, 4], config, logits=True))
@@ -151,7 +151,9 @@ def test_delete_and_split() -> None:
 
 def test_the_final_pass_writes_text_only() -> None:
     """A model that only ever deletes is stopped, and its next best tokens are taken."""
-    model = scripted_model(lambda _seen, place: says(DELETE, 9.0, t30=9.0, t29=8.0, **{f"t{place}": 4.0}), "llada2.2")
+    model = scripted_model(
+        lambda _seen, position: says(DELETE, 9.0, t30=9.0, t29=8.0, **{f"t{position}": 4.0}), "llada2.2"
+    )
     config = SamplingConfig(mode="llada2.2", max_new_tokens=4, preset_options={"max_post_edit_steps": 3})
     finish = one(model, Request([1, 2, 3, 4], config))
     assert finish.tokens == (4, 5, 6, 7)
@@ -161,8 +163,8 @@ def test_the_final_pass_writes_text_only() -> None:
 def test_a_loop_is_broken() -> None:
     """Two states that lead to each other: the second time another token is tried."""
 
-    def flip(seen: dict[int, int], place: int) -> Tensor:
-        token = seen[place]
+    def flip(seen: dict[int, int], position: int) -> Tensor:
+        token = seen[position]
         return says({5: 6, 6: 5, 7: 7}.get(token, 5), 9.0, t7=4.0)
 
     config = SamplingConfig(mode="llada2.2", max_new_tokens=1)

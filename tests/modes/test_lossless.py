@@ -50,9 +50,9 @@ class KnowingDenoiser:
         pairs = [(self.text[i - 1], self.text[i]) for i in range(1, len(self.text))]
         logits = torch.zeros(len(hidden), self.spec.vocabulary)
         for row, (near, far) in enumerate(left.tolist()):
-            place = pairs.index((far, near)) + 2 if (far, near) in pairs else 0
-            wrong = self.fault and place % self.fault == 0
-            token = self.text[place] if place < len(self.text) else 0
+            position = pairs.index((far, near)) + 2 if (far, near) in pairs else 0
+            wrong = self.fault and position % self.fault == 0
+            token = self.text[position] if position < len(self.text) else 0
             logits[row, (token + 1) % 256 if wrong else token] = 1e3
         return logits, None
 

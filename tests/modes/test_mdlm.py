@@ -57,7 +57,7 @@ def test_the_share_of_a_step() -> None:
 
 
 def passes_of(left: int, steps: int) -> list[int]:
-    """The linear schedule in exact numbers, rounded half to even, without passes that settle nothing."""
+    """The linear schedule in exact numbers, rounded half to even, without passes that commit nothing."""
     found = []
     for step in range(steps):
         found.append(round(Fraction(left, steps - step)))
@@ -67,7 +67,7 @@ def passes_of(left: int, steps: int) -> list[int]:
 
 @pytest.mark.parametrize(("length", "steps"), [(8, 5), (10, 4), (8, 8), (7, 7), (16, 1)])
 @pytest.mark.parametrize("mode", MODES)
-def test_how_many_a_pass_settles(model: Model, mode: str, length: int, steps: int) -> None:
+def test_how_many_a_pass_commits(model: Model, mode: str, length: int, steps: int) -> None:
     config = SamplingConfig(mode=mode, max_new_tokens=length, block_length=length, steps=steps)
     drafts = [[MASK] * length]
     for event in model.engine().stream(Request([3, 4], config, stop_ids=NEVER)):
@@ -156,11 +156,11 @@ def uncached(
             if guidance is not None:
                 free = logits([*[MASK] * len(prompt), *text[len(prompt) :]], numbers)
                 said = free + (guidance + 1) * (said - free)
-            opened = [place for place, token in enumerate(text) if token == MASK]
-            sure = {place: said[place - shift].softmax(-1) for place in opened}
+            opened = [position for position, token in enumerate(text) if token == MASK]
+            sure = {position: said[position - shift].softmax(-1) for position in opened}
             for odds in sure.values():
                 odds[MASK] = 0
-            best = max(opened, key=lambda place: float(sure[place].max()))
+            best = max(opened, key=lambda position: float(sure[position].max()))
             text[best] = int(sure[best].argmax())
     return text[len(prompt) :]
 
@@ -194,8 +194,8 @@ def test_a_token_that_looks_like_padding_is_seen(model: Model) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_model_that_predicts_the_mask(mode: str) -> None:
-    """The next best token is settled."""
-    model = scripted_model(lambda _seen, place: says(MASK, 9.0, **{f"t{place}": 4.0}), mode)
+    """The next best token is committed."""
+    model = scripted_model(lambda _seen, position: says(MASK, 9.0, **{f"t{position}": 4.0}), mode)
     finish = one(model, Request([1, 2], SamplingConfig(mode=mode, max_new_tokens=6), stop_ids=NEVER))
     assert finish.tokens == (2, 3, 4, 5, 6, 7)
 
@@ -203,21 +203,21 @@ def test_a_model_that_predicts_the_mask(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_the_end_of_text_ends_the_answer(mode: str) -> None:
     """The reference's MDLM goes on behind it, which changes nothing before it."""
-    model = scripted_model(lambda _seen, place: says(EOS if place == 6 else place, 9.0 - place / 10), mode)
+    model = scripted_model(lambda _seen, position: says(EOS if position == 6 else position, 9.0 - position / 10), mode)
     finish = one(model, Request([3], SamplingConfig(mode=mode, max_new_tokens=20)))
     assert finish.tokens == (1, 2, 3, 4, 5)
     assert finish.usage.total_passes <= 8
 
 
 def test_suppressed_and_late_tokens(model: Model) -> None:
-    """Suppressed ids are never drawn; late ones are drawn, but settled last of their block."""
+    """Suppressed ids are never drawn; late ones are drawn, but committed last of their block."""
     config = SamplingConfig(mode="mdlm", max_new_tokens=16, block_length=16)
     free = one(model, Request([3, 4], config, stop_ids=NEVER)).tokens
     banned = sorted(set(free))[:3]
     held = config.with_options(preset_options={"suppress_tokens": banned})
     assert not set(banned) & set(one(model, Request([3, 4], held, stop_ids=NEVER)).tokens)
 
-    late = scripted_model(lambda _seen, place: says(place, 9.0 - place / 10), "mdlm")
+    late = scripted_model(lambda _seen, position: says(position, 9.0 - position / 10), "mdlm")
     options = {"begin_suppress_tokens": [1]}
     last = SamplingConfig(mode="mdlm", max_new_tokens=4, preset_options=options)
     drafts = [event for event in late.engine().stream(Request([0], last)) if type(event).__name__ == "Draft"]
@@ -228,9 +228,9 @@ def test_guidance_hides_what_was_given(model: Model) -> None:
     """The tokens in front of and behind the gap, but not those that shall be kept."""
     hidden: list[dict[int, int]] = []
 
-    def script(seen: dict[int, int], place: int) -> Tensor:
+    def script(seen: dict[int, int], position: int) -> Tensor:
         hidden.append(dict(seen))
-        return says(place, 9.0)
+        return says(position, 9.0)
 
     config = SamplingConfig(mode="mdlm", max_new_tokens=1, guidance=1.0, preset_options={"cfg_keep_tokens": [7]})
     one(scripted_model(script, "mdlm"), Request([5, 7, 5], config, suffix=[9, 7]))
@@ -305,7 +305,7 @@ def test_bert_chat_template(tiny_folder: Path) -> None:
 def test_a_family_may_end_answers_by_text() -> None:
     """BERT-chat's `[/Answer]` is no single token; a request with stop ids of its own goes without it."""
     assert BERT_CHAT.stops == ("\n[/Answer]", "[/Answer]")
-    model = scripted_model(lambda _seen, place: says(place, 9.0 - place / 10), "mdlm", stops=("de",))
+    model = scripted_model(lambda _seen, position: says(position, 9.0 - position / 10), "mdlm", stops=("de",))
     config = SamplingConfig(mode="mdlm", max_new_tokens=8)
     finish = one(model, Request([0], config))
     assert (finish.text, finish.reason) == ("bc", "stop")

@@ -41,9 +41,9 @@ def test_speculation_saves_passes() -> None:
     assert done.usage.passes == {"prefill": 1, "draft": 3, "verify": 3}
 
 
-def script_of_next_token(seen: dict[int, int], place: int) -> Tensor:
+def script_of_next_token(seen: dict[int, int], position: int) -> Tensor:
     """A known token is followed by the next number; an open position holds its own."""
-    return says(place + 5 if seen[place] == MASK else seen[place] + 1)
+    return says(position + 5 if seen[position] == MASK else seen[position] + 1)
 
 
 def test_thinking_is_ended_in_time(model: Model) -> None:
@@ -54,8 +54,8 @@ def test_thinking_is_ended_in_time(model: Model) -> None:
         for budget in (0, 3, 6):
             own = {"max_thinking_tokens": budget, "end_think_token_id": word}
             for done in run(model, PROMPTS, mode=mode, preset_options=own):
-                place = done.tokens.index(word)
-                assert place == budget if mode != "nemotron_speculative" else budget <= place <= budget + 4
+                position = done.tokens.index(word)
+                assert position == budget if mode != "nemotron_speculative" else budget <= position <= budget + 4
 
 
 def test_thinking_budget_of_the_reference(model: Model) -> None:
@@ -65,9 +65,9 @@ def test_thinking_budget_of_the_reference(model: Model) -> None:
     theirs = run(model, PROMPTS[:1], mode="nemotron_speculative", preset_options=own | {"show_replaced": True})[
         0
     ].tokens
-    place = ours.index(26)
-    assert ours[:place] == theirs[:place]
-    assert theirs[place] != 26
+    position = ours.index(26)
+    assert ours[:position] == theirs[:position]
+    assert theirs[position] != 26
 
 
 def test_nemotron_contexts(model: Model) -> None:

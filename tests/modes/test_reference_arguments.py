@@ -73,13 +73,13 @@ def test_open_dcoder_fills_a_prompt_without_writing_behind_it() -> None:
 
 
 def sdar(rewrite: bool) -> list[int]:
-    """Two passes of two: the first settles three of four, and after it the model would rather say 9 everywhere."""
+    """Two passes of two: the first commits three of four, and after it the model would rather say 9 everywhere."""
 
-    def script(tokens: dict[int, int], place: int) -> Tensor:
+    def script(tokens: dict[int, int], position: int) -> Tensor:
         known = sum(token != MASK for at, token in tokens.items() if at >= 4)
         if known:
             return says(9)
-        return says(place, 20.0 if place < 7 else 1.0)
+        return says(position, 20.0 if position < 7 else 1.0)
 
     options = {"rewrite": True} if rewrite else {}
     asked = SamplingConfig(
@@ -89,8 +89,8 @@ def sdar(rewrite: bool) -> list[int]:
     return list(found[0].tokens)
 
 
-def test_sdar_writes_over_settled_positions_only_if_asked() -> None:
-    """The reference's top-k of two finds one open position, and takes a settled one along."""
+def test_sdar_writes_over_committed_positions_only_if_asked() -> None:
+    """The reference's top-k of two finds one open position, and takes a committed one along."""
     assert sdar(rewrite=False) == [4, 5, 6, 9]
     found = sdar(rewrite=True)
     taken = torch.topk(torch.tensor([-torch.inf, -torch.inf, -torch.inf, 1.0]), 2).indices.tolist()
@@ -99,7 +99,7 @@ def test_sdar_writes_over_settled_positions_only_if_asked() -> None:
 
 
 def test_sdar_never_writes_over_the_prompt() -> None:
-    """A block of which three positions are prompt has one to settle, whatever the quota."""
+    """A block of which three positions are prompt has one to commit, whatever the quota."""
     asked = SamplingConfig(
         mode="sdar", max_new_tokens=1, block_length=4, steps=1, threshold=1.0, preset_options={"rewrite": True}
     )
@@ -108,7 +108,7 @@ def test_sdar_never_writes_over_the_prompt() -> None:
 
 
 def test_rewrite_needs_a_top_k() -> None:
-    """In sequential order nothing open stands before anything settled."""
+    """In sequential order nothing open stands before anything committed."""
     asked = SamplingConfig(mode="sdar", preset_options={"remasking": "sequential", "rewrite": True})
     with pytest.raises(OptionError, match="rewrite=True"):
         scripted_model(lambda _tokens, _place: says(9), "sdar").engine().admit(Request([1], asked))

@@ -55,7 +55,7 @@ def test_cap_and_rescale_as_in_the_source() -> None:
     ):
         step = steps(made(**options), 10)[3]
         assert step.reopen == pytest.approx(sigma)
-        assert step.settle == pytest.approx((after - (1 - sigma) * now) / (1 - now))
+        assert step.commit == pytest.approx((after - (1 - sigma) * now) / (1 - now))
     late = steps(made(variant="cap", eta=0.7), 10)[8]
     assert late.reopen == pytest.approx(0.1 / 0.8)
 
@@ -64,15 +64,15 @@ def test_loop_as_in_the_source() -> None:
     """It rises as plain masked diffusion does, waits at alpha_on, and rises again."""
     found = steps(made(variant="loop", t_on=0.5, t_off=0.25, alpha_on=0.8, eta=0.1), 8)
     assert [step.reopen for step in found] == pytest.approx([0, 0, 0, 0, 0.1, 0.1, 0, 0])
-    assert found[1].settle == pytest.approx(0.2 / (1 - 0.2))
-    assert found[4].settle == pytest.approx(0.1 * 0.8 / (1 - 0.8))
-    assert found[6].settle == pytest.approx(0.5)
+    assert found[1].commit == pytest.approx(0.2 / (1 - 0.2))
+    assert found[4].commit == pytest.approx(0.1 * 0.8 / (1 - 0.8))
+    assert found[6].commit == pytest.approx(0.5)
 
 
 def test_confidence_as_in_the_source() -> None:
     """A softmax over minus the probabilities, times the bound; open positions at the plain rate."""
     step = steps(made(variant="conf"), 4)[2]
-    assert (step.settle, step.reopen) == pytest.approx((0.5, 0.5))
+    assert (step.commit, step.reopen) == pytest.approx((0.5, 0.5))
     first, second = shares(step.reopen, [4, 6], {4: 0.9, 6: 0.2, 8: 0.1}, made(variant="conf"))
     assert first + second == pytest.approx(step.reopen)
     assert second / first == pytest.approx(2.718281828 ** (0.9 - 0.2))
@@ -81,7 +81,7 @@ def test_confidence_as_in_the_source() -> None:
 
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda options: options["variant"])
 def test_tokens_are_taken_back(model: Model, options: dict[str, Any]) -> None:
-    """And end settled: no mask, the right length, the same text from the same seed."""
+    """And end committed: no mask, the right length, the same text from the same seed."""
     found = one(model, [3, 4, 5], steps=24, preset_options=options)
     assert len(found.tokens) == 9
     assert MASK not in found.tokens
@@ -107,7 +107,7 @@ def test_a_batch_equals_its_rows_alone(model: Model, options: dict[str, Any]) ->
     assert [len(found.tokens) for found in together] == [6, 7, 8]
 
 
-def test_one_step_settles_all(model: Model) -> None:
+def test_one_step_commits_all(model: Model) -> None:
     """Whatever the variant: the last step takes nothing back."""
     for options in VARIANTS:
         assert one(model, [3, 4], max_new_tokens=2, steps=1, preset_options=options).usage.total_passes == 1

@@ -6,13 +6,15 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins.decoding.canvas import Canvas
 
 
-def places_of(canvas: Canvas) -> list[int]:
+def positions_of(canvas: Canvas) -> list[int]:
     """Where tokens stand behind the final text."""
-    return [place for place in range(len(canvas.row.tokens), canvas.end) if canvas.tokens[place] != canvas.mask]
+    return [
+        position for position in range(len(canvas.row.tokens), canvas.end) if canvas.tokens[position] != canvas.mask
+    ]
 
 
 def test_only_clean_rows_say_the_same_token_twice(tiny: Model) -> None:
-    """Equal neighbours end at a frontier, and settled tokens were reopened on the way."""
+    """Equal neighbours end at a frontier, and committed tokens were reopened on the way."""
     reopened = doubled_by_base = 0
     for seed in range(12):
         engine = tiny.engine()
@@ -24,11 +26,15 @@ def test_only_clean_rows_say_the_same_token_twice(tiny: Model) -> None:
         row, canvas = running.row, running.canvas
         frontiers = set()
         while engine.active:
-            before, settled = len(row.tokens), places_of(canvas)
+            before, committed = len(row.tokens), positions_of(canvas)
             frontiers.add(before)
             engine.step()
-            reopened += len([place for place in settled if place >= len(row.tokens) and canvas.open([place])])
-        doubled = [place for place in range(4, len(row.tokens)) if row.tokens[place] == row.tokens[place - 1]]
+            reopened += len(
+                [position for position in committed if position >= len(row.tokens) and canvas.open([position])]
+            )
+        doubled = [
+            position for position in range(4, len(row.tokens)) if row.tokens[position] == row.tokens[position - 1]
+        ]
         assert set(doubled) <= frontiers
         doubled_by_base += len(doubled)
     assert reopened > 0

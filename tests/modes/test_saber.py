@@ -95,7 +95,7 @@ def test_equals_a_plain_loop(model: Model, block: int, n: int) -> None:
 
 
 def test_the_overflowing_top_k_both_ways(model: Model) -> None:
-    """The reference settles positions of later blocks, of which it says nothing; ours never does."""
+    """The reference commits positions of later blocks, of which it says nothing; ours never does."""
     plain, reference = PlainSaber(model, 3), PlainSaber(model, 3, overflow=True)
     answers = [
         (plain.decode(prompt, 16, 4), reference.decode(prompt, 16, 4), list(ours.tokens))

@@ -121,28 +121,28 @@ def test_options_that_never_apply(own: dict[str, Any]) -> None:
 def test_a_block_ends_at_its_delimiter() -> None:
     """One token a pass, the rightmost of a block first: the first block is longer, up to the delimiter."""
 
-    def script(_seen: dict[int, int], place: int) -> Tensor:
-        return says(21 if place == 4 + 5 else place % 20, 5.0 + place / 16)
+    def script(_seen: dict[int, int], position: int) -> Tensor:
+        return says(21 if position == 4 + 5 else position % 20, 5.0 + position / 16)
 
     model = scripted(script)
     own = {"delimiter_ids": [21], "delimiter_threshold": 0.5}
-    plain = settled_order(model)
+    plain = committed_order(model)
     assert plain[:8] == [3, 2, 1, 0, 7, 6, 5, 4]
-    assert settled_order(model, preset_options=own)[:10] == [5, 4, 3, 2, 1, 0, 9, 8, 7, 6]
-    assert settled_order(model, preset_options={**own, "delimiter_threshold": 0.95}) == plain
+    assert committed_order(model, preset_options=own)[:10] == [5, 4, 3, 2, 1, 0, 9, 8, 7, 6]
+    assert committed_order(model, preset_options={**own, "delimiter_threshold": 0.95}) == plain
     # The window is a quarter of the answer: that of a shorter one reaches the delimiter from the second block only.
-    assert settled_order(model, preset_options=own, max_new_tokens=20)[:8] == [3, 2, 1, 0, 5, 4, 9, 8]
+    assert committed_order(model, preset_options=own, max_new_tokens=20)[:8] == [3, 2, 1, 0, 5, 4, 9, 8]
 
 
-def settled_order(model: Model, **options: Any) -> list[int]:
-    """Offsets into the answer to four prompt tokens, in the order they are settled."""
+def committed_order(model: Model, **options: Any) -> list[int]:
+    """Offsets into the answer to four prompt tokens, in the order they are committed."""
     config = SamplingConfig(**{"max_new_tokens": 24, "block_length": 4, "rule": "quota", **options})
     order: list[int] = []
     final = 0
     for event in model.engine().stream(Request([1, 2, 3, 4], config, frozenset())):
         begin = 0 if isinstance(event, Finish) else final
-        settled = [begin + index for index, token in enumerate(event.tokens) if token is not None]
-        order += [place for place in settled if place not in order]
+        committed = [begin + index for index, token in enumerate(event.tokens) if token is not None]
+        order += [position for position in committed if position not in order]
         final += len(event.tokens) if isinstance(event, Commit) else 0
     return order
 
@@ -150,16 +150,16 @@ def settled_order(model: Model, **options: Any) -> list[int]:
 def test_early_commit_writes_the_rest() -> None:
     """Clear from the third token on: the gaps are 9 less the place, 5 is enough in the middle third."""
 
-    def script(seen: dict[int, int], place: int) -> Tensor:
-        settled = sum(token != MASK for token in seen.values()) - 1
-        return says(place % 20, 6.0 if settled >= 3 else 4.0)
+    def script(seen: dict[int, int], position: int) -> Tensor:
+        committed = sum(token != MASK for token in seen.values()) - 1
+        return says(position % 20, 6.0 if committed >= 3 else 4.0)
 
     model = scripted(script)
     options: dict[str, Any] = {"max_new_tokens": 12, "rule": "quota", "mode": "scheduled"}
     slow = decode(model, [[1]], **options)[0]
     early = decode(model, [[1]], **options, preset_options={"early_commit": PROPHET})[0]
     assert early.tokens == slow.tokens
-    # Three passes settle one token each; the fourth sees gaps of 6 and settles a third of the answer.
+    # Three passes commit one token each; the fourth sees gaps of 6 and commits a third of the answer.
     assert (slow.usage.total_passes, early.usage.total_passes) == (12, 4)
     watched = {"early_commit": (7.5, 5.0, 2.5), "answer_region": (10, 12)}
     assert decode(model, [[1]], **options, preset_options=watched)[0].usage.total_passes == 4
@@ -170,8 +170,8 @@ def test_early_commit_writes_the_rest() -> None:
 def test_a_confident_end_ends_it() -> None:
     """Nothing behind it is denoised, and what precedes it is; an unsure one does not count."""
 
-    def script(_seen: dict[int, int], place: int) -> Tensor:
-        return says(EOS, 6.0) if place == 7 else says(place, 2.0)
+    def script(_seen: dict[int, int], position: int) -> Tensor:
+        return says(EOS, 6.0) if position == 7 else says(position, 2.0)
 
     model, stops = scripted(script), frozenset({EOS})
     options: dict[str, Any] = {"max_new_tokens": 16, "block_length": 16, "rule": "quota", "mode": "scheduled"}

@@ -96,8 +96,8 @@ def test_fast_dllm_v2_batch_rule(model: Model) -> None:
     """The block that holds the id is filled before the answer ends behind it, and commits do not look."""
     options: dict[str, Any] = {"mode": "fast_dllm_v2", "block_length": 8}
     whole = run(model, PROMPTS[:1], max_new_tokens=21, **options)[0].tokens
-    for place in (1, 2, 7, 9):
-        stop = whole[place]
+    for position in (1, 2, 7, 9):
+        stop = whole[position]
         inside = [index for index, token in enumerate(whole) if token == stop and (index + 3) % 8]
         done = run(model, PROMPTS[:1], max_new_tokens=21, preset_options={"batch_stop_ids": [stop]}, **options)[0]
         assert done.tokens == whole[: inside[0] + 1]
@@ -125,14 +125,14 @@ def test_wedlm_reorders(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
 
 def test_wedlm_cuts_before_the_temperature_acts() -> None:
     """top_p leaves one token of the raw distribution, however hot it is drawn."""
-    sure = scripted_model(lambda _seen, place: says(place % 20, logit=6.0), "wedlm")
+    sure = scripted_model(lambda _seen, position: says(position % 20, logit=6.0), "wedlm")
     done = run(sure, PROMPTS[:1], mode="wedlm", temperature=50.0, top_p=0.5, seed=0)[0]
-    assert list(done.tokens) == [place % 20 for place in range(3, 16)]
+    assert list(done.tokens) == [position % 20 for position in range(3, 16)]
 
 
 def test_wedlm_block_threshold_is_not_strict() -> None:
     """All at once if the confidence reaches it; one a pass without a threshold."""
-    flat = scripted_model(lambda _seen, place: says(place % 20, logit=0.0, t7=40.0), "wedlm_block")
+    flat = scripted_model(lambda _seen, position: says(position % 20, logit=0.0, t7=40.0), "wedlm_block")
     assert run(flat, PROMPTS[:1], mode="wedlm_block", threshold=1.0, block_length=4)[0].usage.total_passes == 4
     assert run(flat, PROMPTS[:1], mode="wedlm_block", block_length=4)[0].usage.total_passes == 13
 

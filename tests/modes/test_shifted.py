@@ -63,7 +63,7 @@ def test_the_mask_is_never_drawn(monkeypatch: pytest.MonkeyPatch, name: str, tem
 
 
 def test_stop_ids_end_the_work_early() -> None:
-    """Where settled tokens stay, the answer ends with its first end of text."""
+    """Where committed tokens stay, the answer ends with its first end of text."""
     model = load("dream")
     whole = generate(model, request("dream", [5, 6, 7], max_new_tokens=20))[0]
     asked = request("dream", [5, 6, 7], max_new_tokens=20)

@@ -69,7 +69,7 @@ def test_rnd1_entropies_stay_numbers() -> None:
     surest = int(torch.special.entr(best).sum(-1).argmin())
 
     first = canvases(model, request("rnd1", [5, 6], max_new_tokens=8, top_k=2))[0]
-    assert [place for place, token in enumerate(first[:8]) if token is not None] == [surest]
+    assert [position for position, token in enumerate(first[:8]) if token is not None] == [surest]
     bound = request("rnd1", [5, 6], max_new_tokens=8, top_k=2, own={"eb_gamma": 1e9})
     assert generate(model, bound)[0].usage.total_passes == 1
 

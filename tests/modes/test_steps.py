@@ -112,7 +112,7 @@ def test_less_room_than_asked_for_keeps_the_pace() -> None:
         decode("llada", [1] * 22, steps=9, spec={"context": 32})
 
 
-def test_a_short_last_block_leaves_out_what_settles_nothing() -> None:
+def test_a_short_last_block_leaves_out_what_commits_nothing() -> None:
     """As in dllm's samplers, which take any length: fourteen tokens, the last block has two."""
     for mode in ("mdlm", "bd3lm"):
         assert decode(mode, [1, 2, 3], max_new_tokens=14, steps=16).usage.total_passes == 14

@@ -28,14 +28,14 @@ def load(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Any:
 
     def made(folder: Path) -> Model:
         if folder.name not in loaded:
-            place = tmp_path_factory.mktemp("hub") / folder.name
-            shutil.copytree(folder / "checkpoint", place)
+            position = tmp_path_factory.mktemp("hub") / folder.name
+            shutil.copytree(folder / "checkpoint", position)
             case = json.loads((folder / "case.json").read_text())
-            config = json.loads((place / "config.json").read_text()) | {"mask_token_id": case["mask_id"]}
-            (place / "config.json").write_text(json.dumps(config))
+            config = json.loads((position / "config.json").read_text()) | {"mask_token_id": case["mask_id"]}
+            (position / "config.json").write_text(json.dumps(config))
             for name in ("tokenizer.json", "tokenizer_config.json"):
-                shutil.copy(tiny_folder / name, place)
-            loaded[folder.name] = load_model(str(place), dtype="float32", device="cpu")
+                shutil.copy(tiny_folder / name, position)
+            loaded[folder.name] = load_model(str(position), dtype="float32", device="cpu")
         return loaded[folder.name]
 
     return made
@@ -80,7 +80,7 @@ def test_other_rules(load: Any, options: dict[str, Any]) -> None:
 
 
 def test_drafts_show_the_canvas(load: Any) -> None:
-    """Settled tokens behind a gap are tentative until it is closed; commits come in order."""
+    """Committed tokens behind a gap are tentative until it is closed; commits come in order."""
     model = load(FOLDER / "llada_dense")
     engine: Engine = model.engine()
     events = list(engine.stream(Request([5, 6, 7], SamplingConfig(max_new_tokens=16, block_length=16, steps=16))))
@@ -125,8 +125,8 @@ def test_chat_templates(load: Any, tiny_folder: Path) -> None:
 
 def test_any_dtype(load: Any, tmp_path: Path) -> None:
     """bfloat16 decodes too."""
-    place = Path(load(FOLDER / "llada_dense").name)
-    model = load_model(str(place), dtype="bfloat16")
+    position = Path(load(FOLDER / "llada_dense").name)
+    model = load_model(str(position), dtype="bfloat16")
     finish = model.engine().generate([Request([5, 6, 7], SamplingConfig(max_new_tokens=8, block_length=8, steps=4))])[0]
     assert model.denoiser.model.dtype == torch.bfloat16  # type: ignore[attr-defined]
     assert finish.usage.total_passes <= 4

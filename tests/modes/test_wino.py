@@ -62,16 +62,16 @@ class PlainWino:
     def ask(self, text: list[int], begin: int, stop: int) -> Tensor:
         """Probabilities [text and shadows, V]."""
         shadows = list(range(begin, stop))
-        places = torch.tensor([*range(len(text)), *shadows])
-        real = torch.arange(len(places)) < len(text)
-        seen = real[None, :].expand(len(places), -1).clone()
+        positions = torch.tensor([*range(len(text)), *shadows])
+        real = torch.arange(len(positions)) < len(text)
+        seen = real[None, :].expand(len(positions), -1).clone()
         if self.blocks:
-            seen &= places[None, :] // self.length <= places[:, None] // self.length
+            seen &= positions[None, :] // self.length <= positions[:, None] // self.length
         seen[len(text) :, len(text) :] = True
         seen[len(text) :, begin:stop] &= ~torch.eye(stop - begin, dtype=torch.bool)
         mask = torch.zeros(1, 1, *seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
         tokens = torch.tensor([text + [MASK] * len(shadows)])
-        logits = self.network(tokens, attention_mask=mask, position_ids=places[None], use_cache=False).logits[0]
+        logits = self.network(tokens, attention_mask=mask, position_ids=positions[None], use_cache=False).logits[0]
         self.passes += 1
         said: Tensor = logits.double().softmax(-1)
         return said
@@ -92,19 +92,21 @@ class PlainWino:
         while MASK in text[begin : min(stop, end)]:
             upto = text[:stop] if self.blocks else text
             said = self.ask(upto, begin, stop)
-            masks = [place for place in range(begin, stop) if text[place] == MASK]
-            old = [place for place in range(begin, stop) if text[place] != MASK]
-            best = {place: int(said[place].index_fill(0, torch.tensor(MASK), 0).argmax()) for place in masks}
-            sure = {place: float(said[place, best[place]]) for place in masks}
-            order = sorted(masks, key=lambda place: -sure[place])
-            take = [place for place in order if sure[place] > self.threshold]
+            masks = [position for position in range(begin, stop) if text[position] == MASK]
+            old = [position for position in range(begin, stop) if text[position] != MASK]
+            best = {position: int(said[position].index_fill(0, torch.tensor(MASK), 0).argmax()) for position in masks}
+            sure = {position: float(said[position, best[position]]) for position in masks}
+            order = sorted(masks, key=lambda position: -sure[position])
+            take = [position for position in order if sure[position] > self.threshold]
             take = take[: min(max(int(0.7 * len(masks)), 5), 20)] or order[:1]
-            doubts = {place: float(said[len(upto) + place - begin, text[place]]) for place in old}
-            for place in take:
-                text[place] = best[place]
-            back = sorted((place for place in old if doubts[place] < self.back), key=lambda place: doubts[place])
-            for place in back[: last - 1] if len(take) > 1 else []:
-                text[place] = MASK
+            doubts = {position: float(said[len(upto) + position - begin, text[position]]) for position in old}
+            for position in take:
+                text[position] = best[position]
+            back = sorted(
+                (position for position in old if doubts[position] < self.back), key=lambda position: doubts[position]
+            )
+            for position in back[: last - 1] if len(take) > 1 else []:
+                text[position] = MASK
                 self.revoked += 1
             last = len(take)
 

@@ -46,7 +46,7 @@ HOOKS = [name for name in vars(hookspecs) if name.startswith("register_")]
 
 
 class LeftmostRule:
-    """Settle the leftmost open position."""
+    """Commit the leftmost open position."""
 
     name = "leftmost"
     options: frozenset[str] = frozenset()
@@ -55,21 +55,21 @@ class LeftmostRule:
     def decide(self, view: CanvasView, configs: tuple[SamplingConfig, ...], state: Any) -> tuple[Tensor, Any]:
         first = view.open.int().argmax(-1)
         one = torch.nn.functional.one_hot(first, view.open.shape[-1]).bool()
-        return one & view.open & (view.settled_now == 1)[:, None], state
+        return one & view.open & (view.committed_now == 1)[:, None], state
 
 
 class NewestRule:
-    """Take back the rightmost settled token, once a row."""
+    """Take back the rightmost committed token, once a row."""
 
     name = "newest"
-    summary = "the rightmost settled token, once"
+    summary = "the rightmost committed token, once"
     needs: frozenset[str] = frozenset()
     settings = RuleSettings
     replaces = False
 
     def revoke(self, view: CanvasView, configs: tuple[SamplingConfig, ...], state: Any) -> tuple[Tensor, Any]:
         done = torch.zeros(len(view.open), 1, dtype=torch.bool) if state is None else state
-        last = view.settled & (view.settled.cumsum(1) == view.settled.sum(1, keepdim=True)) & ~done
+        last = view.committed & (view.committed.cumsum(1) == view.committed.sum(1, keepdim=True)) & ~done
         return last, done | last.any(1, keepdim=True)
 
 
@@ -196,7 +196,7 @@ def page_names() -> dict[str, Any]:
 
 
 def test_the_rule_of_the_docs_decodes(manager: pluggy.PluginManager, tiny: Model) -> None:
-    """A higher entropy settles more a pass; a parameter it does not have is refused."""
+    """A higher entropy commits more a pass; a parameter it does not have is refused."""
 
     class Page:
         register_rules = staticmethod(page_names()["register_rules"])

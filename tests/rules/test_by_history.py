@@ -32,9 +32,9 @@ def test_klass_waits_for_two_stable_passes() -> None:
     assert run(klass_view(rows, step=1, closed=(0,))) == [[1]]
     assert run(klass_view(rows, step=2, closed=(0, 1))) == [[2]]
     run = Run(KlassRule())
-    run(klass_view(rows, step=0, settled_now=1))
-    run(klass_view(rows, step=1, settled_now=1))
-    assert run(klass_view(rows, step=2, settled_now=1)) == [[0, 1, 2]]
+    run(klass_view(rows, step=0, committed_now=1))
+    run(klass_view(rows, step=1, committed_now=1))
+    assert run(klass_view(rows, step=2, committed_now=1)) == [[0, 1, 2]]
 
 
 def test_klass_measures_what_moved() -> None:
@@ -45,26 +45,26 @@ def test_klass_measures_what_moved() -> None:
         run = Run(KlassRule(), own={"history": history, "divergence": divergence})
         found = []
         for step, row in enumerate([SURE, MOVED, MOVED, MOVED, MOVED, MOVED]):
-            found.append(run(klass_view([row, UNSURE], step=step, settled_now=1)))
+            found.append(run(klass_view([row, UNSURE], step=step, committed_now=1)))
         assert found.index([[0]]) == expected, (history, divergence)
 
 
 def test_klass_names_positions_by_place() -> None:
     """The canvas slides by one; what is new starts anew, what was not there for a pass, too."""
     run = Run(KlassRule(), own={"history": 1})
-    run(klass_view([SURE, SURE, SURE], step=4, settled_now=1))
-    assert run(klass_view([SURE, SURE, SURE], step=5, settled_now=1, first=1)) == [[0, 1]]
-    assert run(klass_view([SURE, SURE, SURE], step=7, settled_now=1, first=1)) == [[]]
-    assert run(klass_view([SURE, SURE, SURE], step=0, settled_now=1, first=50)) == [[]]
+    run(klass_view([SURE, SURE, SURE], step=4, committed_now=1))
+    assert run(klass_view([SURE, SURE, SURE], step=5, committed_now=1, first=1)) == [[0, 1]]
+    assert run(klass_view([SURE, SURE, SURE], step=7, committed_now=1, first=1)) == [[]]
+    assert run(klass_view([SURE, SURE, SURE], step=0, committed_now=1, first=50)) == [[]]
 
 
 def test_klass_counts_a_pass_once() -> None:
     """Calls with the same step replace each other."""
     run = Run(KlassRule())
     for step in (0, 1, 1, 1):
-        assert run(klass_view([SURE, SURE], step=step, settled_now=1)) == [[]]
-    assert run(klass_view([UNSURE, SURE], step=2, settled_now=1)) == [[1]]
-    assert run(klass_view([SURE, SURE], step=2, settled_now=1)) == [[0, 1]]
+        assert run(klass_view([SURE, SURE], step=step, committed_now=1)) == [[]]
+    assert run(klass_view([UNSURE, SURE], step=2, committed_now=1)) == [[1]]
+    assert run(klass_view([SURE, SURE], step=2, committed_now=1)) == [[0, 1]]
 
 
 def credit_by_hand(passes: list[list[float]], alpha: float, gamma: float, beta: float) -> list[list[float]]:
@@ -83,45 +83,45 @@ def credit_by_hand(passes: list[list[float]], alpha: float, gamma: float, beta: 
     ("alpha", "gamma", "beta"), [(0.7, 0.2, 0.8), (2.0, 1.0, 0.5), (0.7, 0.0, 1.0), (1.0, 0.2, 0.0)]
 )
 def test_credit_fuses_logits_as_the_paper(alpha: float, gamma: float, beta: float) -> None:
-    """Four passes over three positions of which one is settled on the way."""
+    """Four passes over three positions of which one is committed on the way."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(4, 3, 5, generator=generator)
     asked = config(own={"alpha": alpha, "gamma": gamma, "beta": beta})
     rule, state = CreditRule(), None
-    expected = [credit_by_hand(logits[:, place].tolist(), alpha, gamma, beta) for place in range(3)]
+    expected = [credit_by_hand(logits[:, position].tolist(), alpha, gamma, beta) for position in range(3)]
     for step in range(4):
-        places = torch.tensor([0, 1, 2] if step < 2 else [0, 2])
-        fused, state = rule.rescore(logits[step, places], places, step, asked, state)
-        for number, place in enumerate(places.tolist()):
-            assert fused[number].tolist() == pytest.approx(expected[place][step], abs=1e-5)
+        positions = torch.tensor([0, 1, 2] if step < 2 else [0, 2])
+        fused, state = rule.rescore(logits[step, positions], positions, step, asked, state)
+        for number, position in enumerate(positions.tolist()):
+            assert fused[number].tolist() == pytest.approx(expected[position][step], abs=1e-5)
 
 
 def test_credit_is_paid_once_a_pass() -> None:
     """A second call with the same step replaces the first; the old canvas makes room for the new one."""
     rule, asked = CreditRule(), config()
     first, other = torch.tensor([[2.0, 1.0], [1.0, 2.0]]), torch.tensor([[0.0, 3.0], [1.0, 2.0]])
-    places = torch.tensor([4, 5])
-    once, state = rule.rescore(first, places, 0, asked, None)
-    assert torch.equal(once, rule.rescore(first, places, 0, asked, state)[0])
-    _, state = rule.rescore(other[:1], places[:1], 0, asked, state)
-    again, _ = rule.rescore(first, places, 1, asked, state)
-    _, alone = rule.rescore(other[:1], places[:1], 0, asked, None)
-    assert torch.equal(again[:1], rule.rescore(first[:1], places[:1], 1, asked, alone)[0])
+    positions = torch.tensor([4, 5])
+    once, state = rule.rescore(first, positions, 0, asked, None)
+    assert torch.equal(once, rule.rescore(first, positions, 0, asked, state)[0])
+    _, state = rule.rescore(other[:1], positions[:1], 0, asked, state)
+    again, _ = rule.rescore(first, positions, 1, asked, state)
+    _, alone = rule.rescore(other[:1], positions[:1], 0, asked, None)
+    assert torch.equal(again[:1], rule.rescore(first[:1], positions[:1], 1, asked, alone)[0])
     slid, _ = rule.rescore(first, torch.tensor([5, 6]), 1, asked, state)
     fresh, _ = rule.rescore(first, torch.tensor([6, 7]), 1, asked, state)
     assert torch.equal(slid[1], once[1])
     assert torch.equal(fresh, once)
     assert float(slid[0, 1]) > float(once[0, 1])
-    assert rule.rescore(first.bfloat16(), places, 0, asked, None)[0].dtype == torch.bfloat16
+    assert rule.rescore(first.bfloat16(), positions, 0, asked, None)[0].dtype == torch.bfloat16
 
 
-def test_credit_settles_earlier_than_the_threshold_rule() -> None:
+def test_credit_commits_earlier_than_the_threshold_rule() -> None:
     """A token of 0.87 with the same prediction again and again passes 0.9."""
     rule, asked, state = CreditRule(), config(), None
     logits, passed = torch.log(torch.tensor([[0.87, 0.13]])), []
     for step in range(4):
         fused, state = rule.rescore(logits, torch.tensor([0]), step, asked, state)
-        seen = view([[float(torch.softmax(fused, -1)[0, 0])]], step=step, settled_now=1)
+        seen = view([[float(torch.softmax(fused, -1)[0, 0])]], step=step, committed_now=1)
         decision, state = rule.decide(seen, (asked,), state)
         passed.append(bool(decision[0, 0]))
     assert passed == [True] * 4
@@ -130,7 +130,7 @@ def test_credit_settles_earlier_than_the_threshold_rule() -> None:
     for step in range(4):
         fused, state = rule.rescore(weak, torch.tensor([0]), step, asked, state)
         decision, state = rule.decide(
-            view([[float(torch.softmax(fused, -1)[0, 0])]], step=step, settled_now=1), (asked,), state
+            view([[float(torch.softmax(fused, -1)[0, 0])]], step=step, committed_now=1), (asked,), state
         )
         passed.append(bool(decision[0, 0]))
     assert passed == [False, False, True, True]
@@ -141,7 +141,7 @@ def slow_fast(**own: Any) -> Run:
 
 
 def test_slow_fast_explores_until_the_end_stands_still() -> None:
-    """Slow passes settle one; two equal ends, and the third pass settles what is sure inside the span only."""
+    """Slow passes commit one; two equal ends, and the third pass commits what is sure inside the span only."""
     run = slow_fast()
     numbers = [[0.5, 0.9, 0.85, 0.35, 0.1, 0.2, 0.1, 0.1]]
     assert run(view(numbers, step=0)) == [[1]]
@@ -168,16 +168,16 @@ def test_slow_fast_counts_a_pass_once_and_begins_anew_with_a_block() -> None:
     """Two calls with one step are one slow pass; places behind all it saw are a new canvas."""
     run, numbers = slow_fast(), [[0.9] * 4]
     assert run(view(numbers, step=0)) == [[0]]
-    assert run(view(numbers, step=0, settled_now=1)) == [[]]
+    assert run(view(numbers, step=0, committed_now=1)) == [[]]
     assert run(view(numbers, step=0, first=4)) == [[0]]
     assert run(view(numbers, step=1, first=4, closed=(0,))) == [[1]]
     assert run(view(numbers, step=2, first=4, closed=(0, 1))) == [[2, 3]]
 
 
-def test_slow_fast_settles_several_a_slow_pass() -> None:
-    """`slow` of them, less what the pass settled."""
+def test_slow_fast_commits_several_a_slow_pass() -> None:
+    """`slow` of them, less what the pass committed."""
     assert slow_fast(slow=3)(view([[0.5, 0.6, 0.7, 0.8]])) == [[1, 2, 3]]
-    assert slow_fast(slow=3)(view([[0.5, 0.6, 0.7, 0.8]], settled_now=2)) == [[3]]
+    assert slow_fast(slow=3)(view([[0.5, 0.6, 0.7, 0.8]], committed_now=2)) == [[3]]
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def test_bad_parameters_are_refused(rule: Any, own: dict[str, Any], words: str) 
 
 def test_rules_are_pure() -> None:
     """A state that was handed out is not written to: asked again, a rule says the same."""
-    rule, numbers = KlassRule(), klass_view([SURE, MOVED], step=0, settled_now=1)
+    rule, numbers = KlassRule(), klass_view([SURE, MOVED], step=0, committed_now=1)
     _, first = rule.decide(numbers, (config(),), None)
     before = [getattr(first, name).clone() for name in ("now", "moves", "step", "before")]
-    later = klass_view([MOVED, MOVED], step=1, settled_now=1)
+    later = klass_view([MOVED, MOVED], step=1, committed_now=1)
     one, other = rule.decide(later, (config(),), first), rule.decide(later, (config(),), first)
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1].moves, other[1].moves)

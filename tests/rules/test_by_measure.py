@@ -47,24 +47,24 @@ def test_entropy_bound_against_the_definition(seed: int) -> None:
     seen = view(probability.tolist(), entropy=entropy)
     for order, key in (("entropy", entropy[0]), ("probability", -probability[0])):
         for gamma in (0.0, 0.2, 0.7, 1.5):
-            ranked = sorted(range(8), key=lambda place, key=key: float(key[place]))  # type: ignore[misc]
-            values = [float(entropy[0, place]) for place in ranked]
+            ranked = sorted(range(8), key=lambda position, key=key: float(key[position]))  # type: ignore[misc]
+            values = [float(entropy[0, position]) for position in ranked]
             longest = max(k for k in range(1, 9) if sum(values[:k]) - max(values[:k]) <= gamma + 1e-9)
             own = {"gamma": gamma + 1e-9, "order": order}
             assert chosen(EntropyBoundRule(), seen, own=own) == [sorted(ranked[:longest])]
 
 
-def test_entropy_bound_counts_what_the_pass_settled_before() -> None:
-    """In the same pass: what it settled is part of the sum; a token of unknown entropy may be the largest."""
+def test_entropy_bound_counts_what_the_pass_committed_before() -> None:
+    """In the same pass: what it committed is part of the sum; a token of unknown entropy may be the largest."""
     rule = EntropyBoundRule()
     assert chosen(rule, view(FLAT, meanwhile=(2,), entropy=ENTROPY)) == [[1, 4]]
     assert chosen(rule, view(FLAT, meanwhile=(3,), entropy=ENTROPY)) == [[1, 2]]
-    assert chosen(rule, view(FLAT, settled_now=1, entropy=ENTROPY)) == [[1, 2]]
-    assert chosen(rule, view(FLAT, settled_now=1, entropy=ENTROPY), own={"gamma": 0.0}) == [[]]
+    assert chosen(rule, view(FLAT, committed_now=1, entropy=ENTROPY)) == [[1, 2]]
+    assert chosen(rule, view(FLAT, committed_now=1, entropy=ENTROPY), own={"gamma": 0.0}) == [[]]
 
 
 def test_a_token_to_be_drawn_again_waits() -> None:
-    """Probability 0 is the engine's word for it; one is settled only if the pass has nothing else."""
+    """Probability 0 is the engine's word for it; one is committed only if the pass has nothing else."""
     seen = [[0.5, 0.5, 0.0, 0.5, 0.5]]
     assert chosen(EntropyBoundRule(), view(seen, entropy=ENTROPY)) == [[1, 4]]
     assert chosen(EntropyBoundRule(), view([[0.0] * 5], closed=(0,), entropy=ENTROPY)) == [[1]]
@@ -81,13 +81,13 @@ def test_margin_takes_the_largest_leads() -> None:
     assert chosen(rule, seen, threshold=0.15) == [[0, 1, 3]]
     assert chosen(rule, seen, threshold=0.9) == [[1]]
     assert chosen(rule, seen, threshold=0.4, steps=2) == [[1, 3]]
-    assert chosen(rule, view(probability, margin=margin, settled_now=1)) == [[]]
-    assert chosen(rule, view(probability, margin=margin, settled_now=1), steps=2) == [[1]]
+    assert chosen(rule, view(probability, margin=margin, committed_now=1)) == [[]]
+    assert chosen(rule, view(probability, margin=margin, committed_now=1), steps=2) == [[1]]
 
 
-def pc_score(place: int, probability: float, frequency: float, decay: float, clip: float) -> float:
+def pc_score(position: int, probability: float, frequency: float, decay: float, clip: float) -> float:
     """The paper's equation."""
-    return math.exp(-decay * place) * min(-probability * math.log(frequency), clip)
+    return math.exp(-decay * position) * min(-probability * math.log(frequency), clip)
 
 
 def test_position_aware_scores_as_the_paper(tmp_path: Path) -> None:
@@ -99,10 +99,10 @@ def test_position_aware_scores_as_the_paper(tmp_path: Path) -> None:
         token = torch.randint(4, (1, 6), generator=generator)
         for decay, clip in ((0.0, 10.0), (0.25, 10.0), (1.0, 0.5)):
             scores = [
-                pc_score(place, float(p), frequency[int(t)], decay, clip)
-                for place, (p, t) in enumerate(zip(probability[0], token[0], strict=True))
+                pc_score(position, float(p), frequency[int(t)], decay, clip)
+                for position, (p, t) in enumerate(zip(probability[0], token[0], strict=True))
             ]
-            best = sorted(sorted(range(6), key=lambda place, scores=scores: -scores[place])[:3])  # type: ignore[misc]
+            best = sorted(sorted(range(6), key=lambda position, scores=scores: -scores[position])[:3])  # type: ignore[misc]
             own = {"decay": decay, "clip": clip, "corpus": frequency}
             assert chosen(PositionAwareRule(), view(probability.tolist(), token=token), steps=2, own=own) == [best]
 

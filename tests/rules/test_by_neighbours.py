@@ -8,8 +8,8 @@ from tests.rules.views import chosen
 from tests.rules.views import view
 
 
-def test_hierarchical_settles_the_best_of_each_run() -> None:
-    """Runs are what settled positions separate."""
+def test_hierarchical_commits_the_best_of_each_run() -> None:
+    """Runs are what committed positions separate."""
     rule, probability = HierarchicalRule(), [[0.5, 0.6, 0.1, 0.9, 0.45, 0.7, 0.2, 0.41]]
     assert chosen(rule, view(probability)) == [[3]]
     assert chosen(rule, view(probability, closed=(3,))) == [[1, 5]]
@@ -19,14 +19,14 @@ def test_hierarchical_settles_the_best_of_each_run() -> None:
     assert chosen(rule, view(probability, closed=(3,)), threshold=0.49) == [[0, 1, 5]]
     assert chosen(rule, view([[0.6, 0.6, 0.6]])) == [[0]]
     assert chosen(rule, view([[0.1, 0.2, 0.1]])) == [[1]]
-    assert chosen(rule, view([[0.1, 0.2, 0.1]], settled_now=1)) == [[]]
+    assert chosen(rule, view([[0.1, 0.2, 0.1]], committed_now=1)) == [[]]
 
 
 def test_hierarchical_needs_the_logarithm_of_the_length() -> None:
     """With the middle always the best: 31 positions in 5 passes."""
     closed, passes = set[int](), 0
     while len(closed) < 31:
-        probability = [[0.5 + (place + 1 & -(place + 1)) / 100 for place in range(31)]]
+        probability = [[0.5 + (position + 1 & -(position + 1)) / 100 for position in range(31)]]
         closed |= set(chosen(HierarchicalRule(), view(probability, closed=tuple(closed)))[0])
         passes += 1
     assert passes == 5
@@ -39,8 +39,8 @@ def test_hierarchical_serves_a_run_once_a_pass() -> None:
     assert chosen(rule, view(probability, closed=(3,), meanwhile=(1,))) == [[5]]
     assert chosen(rule, view(probability, meanwhile=(3,)), threshold=0.65) == [[5]]
     apart = [0, 1, 2, 3, 10, 11, 12, 13]
-    assert chosen(rule, view(probability, place=apart)) == [[3, 5]]
-    assert chosen(rule, view(probability, place=apart, meanwhile=(3,))) == [[5]]
+    assert chosen(rule, view(probability, position=apart)) == [[3, 5]]
+    assert chosen(rule, view(probability, position=apart, meanwhile=(3,))) == [[5]]
 
 
 def test_local_leap_relaxes_near_anchors() -> None:
@@ -54,16 +54,16 @@ def test_local_leap_relaxes_near_anchors() -> None:
     assert chosen(rule, view(probability), threshold=0.95) == [[5]]
     assert chosen(rule, view(probability), threshold=0.89, own={"radius": 1}) == [[4, 5, 6, 9, 10]]
     assert chosen(rule, view(probability, closed=(5,))) == [[10]]
-    assert chosen(rule, view(probability, closed=(5,), settled_now=1)) == [[]]
+    assert chosen(rule, view(probability, closed=(5,), committed_now=1)) == [[]]
 
 
-@pytest.mark.parametrize(("place", "expected"), [([0, 4, 5, 6], [0, 1]), ([0, 5, 6, 7], [0])])
-def test_local_leap_counts_places_not_columns(place: list[int], expected: list[int]) -> None:
-    """A canvas leaves out what is settled."""
-    assert chosen(LocalLeapRule(), view([[0.95, 0.8, 0.8, 0.8]], place=place)) == [expected]
+@pytest.mark.parametrize(("position", "expected"), [([0, 4, 5, 6], [0, 1]), ([0, 5, 6, 7], [0])])
+def test_local_leap_counts_places_not_columns(position: list[int], expected: list[int]) -> None:
+    """A canvas leaves out what is committed."""
+    assert chosen(LocalLeapRule(), view([[0.95, 0.8, 0.8, 0.8]], position=position)) == [expected]
 
 
 def test_local_leap_knows_the_anchors_of_its_pass() -> None:
-    """One that an earlier call of the pass settled still vouches for its neighbours; an older one does not."""
+    """One that an earlier call of the pass committed still vouches for its neighbours; an older one does not."""
     assert chosen(LocalLeapRule(), view([[0.95, 0.8, 0.8]], meanwhile=(0,))) == [[1, 2]]
     assert chosen(LocalLeapRule(), view([[0.95, 0.8, 0.79]], closed=(0,))) == [[1]]

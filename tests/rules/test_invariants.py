@@ -32,41 +32,41 @@ class Canvas:
 
     @property
     def opened(self) -> list[int]:
-        return [place for place, token in enumerate(self.tokens) if token < 0]
+        return [position for position, token in enumerate(self.tokens) if token < 0]
 
-    def look(self, rule: Any, config: SamplingConfig, settled_now: int = 0) -> CanvasView:
+    def look(self, rule: Any, config: SamplingConfig, committed_now: int = 0) -> CanvasView:
         """What a pass said, drawn by a generator of this row and pass."""
         generator = torch.Generator().manual_seed(1000 * self.seed + self.passes)
-        places = torch.tensor(self.opened)
-        logits = 3 * torch.randn(WIDTH, VOCABULARY, generator=generator)[places]
+        opened = torch.tensor(self.opened)
+        logits = 3 * torch.randn(WIDTH, VOCABULARY, generator=generator)[opened]
         if hasattr(rule, "rescore"):
-            logits, self.state = rule.rescore(logits, places, self.passes, config, self.state)
+            logits, self.state = rule.rescore(logits, opened, self.passes, config, self.state)
         token = logits.argmax(-1)
         probability = torch.softmax(logits, -1).gather(1, token[:, None])[:, 0]
         positions = Positions(
             tokens=self.tokens,
             open=[token < 0 for token in self.tokens],
-            settled=[token >= 0 for token in self.tokens],
-            place=list(range(WIDTH)),
+            committed=[token >= 0 for token in self.tokens],
+            position=list(range(WIDTH)),
         )
         return make_view(
             positions,
-            Seen(places, token, probability, logits),
+            Seen(opened, token, probability, logits),
             EVERYTHING,
-            settled_now=settled_now,
+            committed_now=committed_now,
             step=self.passes,
             noise=RowNoise(self.seed),
         )
 
-    def settle(self, decision: Tensor, seen: CanvasView) -> None:
-        for place in decision.nonzero()[:, 0].tolist():
-            self.tokens[place] = int(seen.token[0, place])
+    def commit(self, decision: Tensor, seen: CanvasView) -> None:
+        for position in decision.nonzero()[:, 0].tolist():
+            self.tokens[position] = int(seen.token[0, position])
         self.passes += 1
 
 
 @pytest.mark.parametrize(("name", "options"), WAYS, ids=str)
 def test_every_rule_ends(name: str, options: dict[str, Any]) -> None:
-    """A subset of the open positions, one at least a pass, the same if asked again; then all is settled."""
+    """A subset of the open positions, one at least a pass, the same if asked again; then all is committed."""
     rule, config = RULES[name], SamplingConfig(rule=name, **options)
     for seed in range(12):
         canvas = Canvas(seed)
@@ -79,7 +79,7 @@ def test_every_rule_ends(name: str, options: dict[str, Any]) -> None:
             assert decision.any()
             assert torch.equal(decision, again)
             canvas.state = state
-            canvas.settle(decision[0], seen)
+            canvas.commit(decision[0], seen)
         assert canvas.passes <= WIDTH
 
 
@@ -96,12 +96,12 @@ def test_a_batch_equals_its_rows(name: str, options: dict[str, Any]) -> None:
         for row, (canvas, view) in enumerate(zip(canvases, seen, strict=True)):
             own, canvas.state = rule.decide(view, (config,), canvas.state)
             assert torch.equal(own[0], decision[row])
-            canvas.settle(own[0], view)
+            canvas.commit(own[0], view)
 
 
 def joined(views: list[CanvasView]) -> CanvasView:
     """One view of several rows."""
-    names = ("probability", "open", "settled_now", "step", "place", "settled", *sorted(EVERYTHING))
+    names = ("probability", "open", "committed_now", "step", "position", "committed", *sorted(EVERYTHING))
     return CanvasView(
         noise=tuple(noise for view in views for noise in view.noise),
         **{name: torch.cat([getattr(view, name) for view in views]) for name in names},
@@ -109,10 +109,10 @@ def joined(views: list[CanvasView]) -> CanvasView:
 
 
 @pytest.mark.parametrize(("name", "options"), WAYS, ids=str)
-def test_the_frontier_may_be_all_a_pass_settles(name: str, options: dict[str, Any]) -> None:
-    """Where the pass settled a token already, a rule may settle none, and never a closed position."""
+def test_the_frontier_may_be_all_a_pass_commits(name: str, options: dict[str, Any]) -> None:
+    """Where the pass committed a token already, a rule may commit none, and never a closed position."""
     rule, config, canvas = RULES[name], SamplingConfig(rule=name, **options), Canvas(5)
     canvas.tokens[2] = 1
-    seen = canvas.look(rule, config, settled_now=1)
+    seen = canvas.look(rule, config, committed_now=1)
     decision, _ = rule.decide(seen, (config,), canvas.state)
     assert not (decision & ~seen.open).any()

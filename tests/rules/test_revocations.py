@@ -12,7 +12,7 @@ from dllm_plugins.rules import DoubtRule
 from dllm_plugins.rules import EditRule
 from dllm_plugins.rules import RevocationRule
 from dllm_plugins.rules.base import revocation_parameters
-from tests.rules.views import places
+from tests.rules.views import positions
 from tests.rules.views import view
 
 
@@ -26,7 +26,7 @@ class Revoking:
 
     def __call__(self, seen: CanvasView) -> list[list[int]]:
         decision, self.state = self.rule.revoke(seen, (self.config,) * len(seen.open), self.state)
-        return places(decision)
+        return positions(decision)
 
 
 HELD = [[0.05, 0.01, 0.5, 0.02, 0.0]]
@@ -37,7 +37,7 @@ def doubted(**more: Any) -> CanvasView:
 
 
 def test_doubt_reopens_the_least_probable() -> None:
-    """Settled ones below the threshold only, so many a pass."""
+    """Committed ones below the threshold only, so many a pass."""
     assert Revoking(DoubtRule())(doubted()) == [[1]]
     assert Revoking(DoubtRule(), most=2)(doubted()) == [[1, 3]]
     assert Revoking(DoubtRule(), most=9)(doubted()) == [[0, 1, 3]]
@@ -58,7 +58,7 @@ def test_doubt_ends() -> None:
 
 
 def test_edit_overwrites_by_another_sure_token() -> None:
-    """LLaDA2.1: settled, another token, and more probable than the threshold."""
+    """LLaDA2.1: committed, another token, and more probable than the threshold."""
     more: dict[str, Any] = {"token": [[7, 7, 7, 7]], "drawn": [[8, 7, 8, 8]]}
     seen = view([[0.95, 0.99, 0.9, 0.99]], closed=(0, 1, 2), **more)
     assert Revoking(EditRule())(seen) == [[0]]
@@ -84,7 +84,7 @@ def test_bad_parameters_are_refused(rule: RevocationRule, own: dict[str, Any], w
 
 @pytest.mark.parametrize("rule", [DoubtRule(), EditRule()], ids=lambda rule: rule.name)
 def test_rows_do_not_see_each_other(rule: RevocationRule) -> None:
-    """On random canvases, for six passes: a subset of what is settled, and a batch equals its rows."""
+    """On random canvases, for six passes: a subset of what is committed, and a batch equals its rows."""
     generator, configs = torch.Generator().manual_seed(3), (SamplingConfig(),) * 3
     together, alone = None, [None] * 3
     for step in range(6):
@@ -97,7 +97,7 @@ def test_rows_do_not_see_each_other(rule: RevocationRule) -> None:
             drawn=torch.randint(3, (3, 8), generator=generator),
         )
         decision, together = rule.revoke(seen, configs, together)
-        assert not (decision & ~seen.settled).any()
+        assert not (decision & ~seen.committed).any()
         for row in range(3):
             own, alone[row] = rule.revoke(one_row(seen, row), configs[:1], alone[row])
             assert torch.equal(own[0], decision[row])
@@ -105,5 +105,5 @@ def test_rows_do_not_see_each_other(rule: RevocationRule) -> None:
 
 def one_row(seen: CanvasView, row: int) -> CanvasView:
     """A view of one row of it."""
-    names = ("probability", "open", "settled_now", "step", "place", "settled", "token", "drawn", "held")
+    names = ("probability", "open", "committed_now", "step", "position", "committed", "token", "drawn", "held")
     return CanvasView(noise=seen.noise[row : row + 1], **{name: getattr(seen, name)[row : row + 1] for name in names})

@@ -23,7 +23,7 @@ from dllm_plugins.rules.quota import pass_quota
 
 
 def view(
-    probability: list[list[float]], settled_now: int = 0, step: int = 0, closed: tuple[int, ...] = ()
+    probability: list[list[float]], committed_now: int = 0, step: int = 0, closed: tuple[int, ...] = ()
 ) -> CanvasView:
     """A canvas with some positions closed."""
     numbers = torch.tensor(probability)
@@ -33,7 +33,7 @@ def view(
     return CanvasView(
         probability=numbers,
         open=is_open,
-        settled_now=torch.full((rows,), settled_now),
+        committed_now=torch.full((rows,), committed_now),
         step=torch.full((rows,), step),
         noise=tuple(RowNoise(seed) for seed in range(rows)),
     )
@@ -45,30 +45,30 @@ def decide(rule: CommitRule, seen: CanvasView, **options: object) -> Tensor:
     return rule.decide(seen, configs, None)[0]
 
 
-def places(decision: Tensor) -> list[list[int]]:
-    """Settled positions of each row."""
+def positions(decision: Tensor) -> list[list[int]]:
+    """Committed positions of each row."""
     return [row.nonzero()[:, 0].tolist() for row in decision]
 
 
-def test_threshold_settles_what_is_sure() -> None:
+def test_threshold_commits_what_is_sure() -> None:
     """All above the threshold; without any, the most probable one, unless the frontier counts already."""
     rule = ThresholdRule()
     seen = view([[0.95, 0.5, 0.91, 0.9], [0.1, 0.3, 0.3, 0.2]])
-    assert places(decide(rule, seen)) == [[0, 2], [1]]
-    assert places(decide(rule, seen, threshold=0.4)) == [[0, 1, 2, 3], [1]]
-    assert places(decide(rule, view([[0.1, 0.2]], settled_now=1))) == [[]]
-    assert places(decide(rule, view([[0.99, 0.2]], closed=(0,)))) == [[1]]
+    assert positions(decide(rule, seen)) == [[0, 2], [1]]
+    assert positions(decide(rule, seen, threshold=0.4)) == [[0, 1, 2, 3], [1]]
+    assert positions(decide(rule, view([[0.1, 0.2]], committed_now=1))) == [[]]
+    assert positions(decide(rule, view([[0.99, 0.2]], closed=(0,)))) == [[1]]
 
 
-def test_factor_settles_the_largest_group_that_is_sure_together() -> None:
-    """c_n >= 1 - factor / (n + 1), n counted from the tokens this pass settled already."""
+def test_factor_commits_the_largest_group_that_is_sure_together() -> None:
+    """c_n >= 1 - factor / (n + 1), n counted from the tokens this pass committed already."""
     rule = FactorRule()
-    assert places(decide(rule, view([[0.9, 0.8, 0.7, 0.1]]))) == [[0, 1]]
-    assert places(decide(rule, view([[0.9, 0.8, 0.8, 0.8]]))) == [[0, 1, 2, 3]]
-    assert places(decide(rule, view([[0.1, 0.2, 0.3, 0.1]]))) == [[2]]
-    assert places(decide(rule, view([[0.1, 0.2, 0.3, 0.1]], settled_now=1))) == [[]]
-    assert places(decide(rule, view([[0.7, 0.1, 0.1, 0.1]], settled_now=1))) == [[0]]
-    assert places(decide(rule, view([[0.3, 0.3, 0.3, 0.1]]), factor=3.0)) == [[0, 1, 2]]
+    assert positions(decide(rule, view([[0.9, 0.8, 0.7, 0.1]]))) == [[0, 1]]
+    assert positions(decide(rule, view([[0.9, 0.8, 0.8, 0.8]]))) == [[0, 1, 2, 3]]
+    assert positions(decide(rule, view([[0.1, 0.2, 0.3, 0.1]]))) == [[2]]
+    assert positions(decide(rule, view([[0.1, 0.2, 0.3, 0.1]], committed_now=1))) == [[]]
+    assert positions(decide(rule, view([[0.7, 0.1, 0.1, 0.1]], committed_now=1))) == [[0]]
+    assert positions(decide(rule, view([[0.3, 0.3, 0.3, 0.1]]), factor=3.0)) == [[0, 1, 2]]
 
 
 @pytest.mark.parametrize(("length", "steps"), [(8, 8), (8, 4), (8, 3), (10, 4), (5, 1), (32, 7)])
@@ -82,25 +82,25 @@ def test_quota_spreads_a_block_over_its_steps(length: int, steps: int) -> None:
 
 
 def test_quota_takes_the_most_probable() -> None:
-    """The quota less what the pass settled already; ties go left; closed positions are left alone."""
+    """The quota less what the pass committed already; ties go left; closed positions are left alone."""
     rule = QuotaRule()
     seen = view([[0.2, 0.9, 0.9, 0.1, 0.3, 0.3, 0.3, 0.3]])
-    assert places(decide(rule, seen, steps=4)) == [[1, 2]]
-    assert places(decide(rule, view(seen.probability.tolist(), settled_now=1), steps=4)) == [[1]]
-    assert places(decide(rule, view(seen.probability.tolist(), closed=(1,)), steps=4)) == [[2, 4]]
-    assert places(decide(rule, seen)) == [[1]]
-    assert places(decide(rule, seen, steps=1)) == [list(range(8))]
+    assert positions(decide(rule, seen, steps=4)) == [[1, 2]]
+    assert positions(decide(rule, view(seen.probability.tolist(), committed_now=1), steps=4)) == [[1]]
+    assert positions(decide(rule, view(seen.probability.tolist(), closed=(1,)), steps=4)) == [[2, 4]]
+    assert positions(decide(rule, seen)) == [[1]]
+    assert positions(decide(rule, seen, steps=1)) == [list(range(8))]
 
 
 def test_random_depends_on_seed_and_step_only() -> None:
     """Another step or seed gives another order; the batch does not matter; probabilities do not matter."""
     rule = RandomRule()
     flat = [[0.5] * 16]
-    first = places(decide(rule, view(flat * 3), steps=4))
-    assert first[0] == places(decide(rule, view([[0.1 * (i % 7) for i in range(16)]]), steps=4))[0]
+    first = positions(decide(rule, view(flat * 3), steps=4))
+    assert first[0] == positions(decide(rule, view([[0.1 * (i % 7) for i in range(16)]]), steps=4))[0]
     assert all(len(row) == 4 for row in first)
     assert first[0] != first[1]
-    assert first[0] != places(decide(rule, view(flat, step=1), steps=4))[0]
+    assert first[0] != positions(decide(rule, view(flat, step=1), steps=4))[0]
 
 
 def test_random_is_uniform() -> None:
@@ -114,15 +114,15 @@ def test_random_is_uniform() -> None:
 
 
 @pytest.mark.parametrize("rule", [ThresholdRule(), FactorRule(), QuotaRule(), RandomRule()])
-def test_rules_settle_open_positions_only_and_always_move(rule: CommitRule) -> None:
-    """On random canvases: a subset of the open positions, and at least one if nothing was settled."""
+def test_rules_commit_open_positions_only_and_always_move(rule: CommitRule) -> None:
+    """On random canvases: a subset of the open positions, and at least one if nothing was committed."""
     generator = torch.Generator().manual_seed(0)
     for trial in range(200):
         probability = torch.rand(3, 8, generator=generator)
         seen = CanvasView(
             probability=probability,
             open=torch.rand(3, 8, generator=generator) < 0.6,
-            settled_now=torch.zeros(3, dtype=torch.int64),
+            committed_now=torch.zeros(3, dtype=torch.int64),
             step=torch.full((3,), trial),
             noise=tuple(RowNoise(seed) for seed in range(3)),
         )

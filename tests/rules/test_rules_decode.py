@@ -64,7 +64,7 @@ def requests(mode: str, model: Model, temperature: float, **options: Any) -> lis
     ids = [token for token in range(20, spec.vocabulary) if token not in (*spec.stop_ids, spec.mask_id)]
     return [
         Request(
-            [ids[(7 * number + 3 * place) % len(ids)] for place in range(length)],
+            [ids[(7 * number + 3 * position) % len(ids)] for position in range(length)],
             SamplingConfig(
                 mode=mode, temperature=temperature, seed=number, max_new_tokens=13 + number, block_length=8, **options
             ),
@@ -118,7 +118,7 @@ def test_every_revocation_decodes(way: tuple[str, Model], rule: str, revoke: str
 
 
 @pytest.mark.parametrize("revoke", REVOCATIONS)
-def test_a_revocation_changes_what_was_settled(revoke: str) -> None:
+def test_a_revocation_changes_what_was_committed(revoke: str) -> None:
     """Both have an effect on a tiny model, within the passes they allow themselves."""
     model = golden("llada_dense")
     plain = decode("llada", model, 0.0, rule="quota")
@@ -142,13 +142,13 @@ def test_parameters_reach_the_rule(rule: str) -> None:
 
 
 def test_a_pass_may_ask_a_rule_several_times(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mode diffusion does: so a rule with a budget for a pass must count what the pass settled before."""
+    """Mode diffusion does: so a rule with a budget for a pass must count what the pass committed before."""
     rule, calls = plugins.rules()["entropy_bound"], list[tuple[int, float]]()
     decide = type(rule).decide
 
     def counted(self: Any, view: CanvasView, *rest: Any) -> Any:
         decision, state = decide(self, view, *rest)
-        entropy = view.entropy.where(decision | (~view.open & (view.place >= 0)), 0.0).sum()
+        entropy = view.entropy.where(decision | (~view.open & (view.position >= 0)), 0.0).sum()
         calls.append((int(view.step[0]), float(entropy)))
         return decision, state
 

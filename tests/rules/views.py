@@ -16,30 +16,30 @@ def view(
     *,
     closed: tuple[int, ...] = (),
     meanwhile: tuple[int, ...] = (),
-    settled_now: int | None = None,
+    committed_now: int | None = None,
     step: int = 0,
     first: int = 0,
-    place: list[int] | None = None,
+    position: list[int] | None = None,
     **more: Any,
 ) -> CanvasView:
     """A canvas of some rows, all alike but for their numbers.
 
-    :param closed: positions earlier passes settled; `meanwhile`: those of this pass.
-    :param first: the place of the first position, if `place` does not name all of them.
+    :param closed: positions earlier passes committed; `meanwhile`: those of this pass.
+    :param first: the place of the first position, if `position` does not name all of them.
     """
     numbers = torch.tensor(probability)
     rows, width = numbers.shape
-    is_open, settled = torch.ones(rows, width, dtype=torch.bool), torch.zeros(rows, width, dtype=torch.bool)
+    is_open, committed = torch.ones(rows, width, dtype=torch.bool), torch.zeros(rows, width, dtype=torch.bool)
     is_open[:, [*closed, *meanwhile]] = False
-    settled[:, list(closed)] = True
+    committed[:, list(closed)] = True
     return CanvasView(
         probability=numbers,
         open=is_open,
-        settled_now=torch.full((rows,), len(meanwhile) if settled_now is None else settled_now),
+        committed_now=torch.full((rows,), len(meanwhile) if committed_now is None else committed_now),
         step=torch.full((rows,), step),
         noise=tuple(RowNoise(seed) for seed in range(rows)),
-        place=torch.tensor([place or list(range(first, first + width))]).expand(rows, -1),
-        settled=settled,
+        position=torch.tensor([position or list(range(first, first + width))]).expand(rows, -1),
+        committed=committed,
         **{name: torch.as_tensor(values) for name, values in more.items()},
     )
 
@@ -50,14 +50,14 @@ def config(**options: Any) -> SamplingConfig:
     return SamplingConfig(rule_options=own, **options)
 
 
-def places(decision: Tensor) -> list[list[int]]:
+def positions(decision: Tensor) -> list[list[int]]:
     """Chosen positions of each row."""
     return [row.nonzero()[:, 0].tolist() for row in decision]
 
 
 def chosen(rule: CommitRule, seen: CanvasView, **options: Any) -> list[list[int]]:
-    """What a rule without memory settles."""
-    return places(rule.decide(seen, (config(**options),) * len(seen.open), None)[0])
+    """What a rule without memory commits."""
+    return positions(rule.decide(seen, (config(**options),) * len(seen.open), None)[0])
 
 
 class Run:
@@ -70,4 +70,4 @@ class Run:
 
     def __call__(self, seen: CanvasView) -> list[list[int]]:
         decision, self.state = self.rule.decide(seen, (config(**self.options),) * len(seen.open), self.state)
-        return places(decision)
+        return positions(decision)

@@ -48,28 +48,28 @@ def said(chain: Chain, answers: Tensor, level: float | None = None) -> Tensor:
 def together(each: Tensor) -> Tensor:
     """Probability [N, X^L] of every text, if positions [N, L, X] turn out independently."""
     found = each[:, 0]
-    for place in range(1, each.shape[1]):
-        found = (found[:, :, None] * each[:, None, place]).flatten(1)
+    for position in range(1, each.shape[1]):
+        found = (found[:, :, None] * each[:, None, position]).flatten(1)
     return found
 
 
-def masked_step(chain: Chain, length: int, settle: float, reopen: float) -> Tensor:
+def masked_step(chain: Chain, length: int, commit: float, reopen: float) -> Tensor:
     """Transitions [S, S] of all texts with masks in one step."""
     states = texts(chain.vocabulary + 1, length)
     open_ = (states == chain.vocabulary)[..., None]
     stay = torch.nn.functional.one_hot(states, chain.vocabulary + 1).double()
     mask = torch.nn.functional.one_hot(torch.tensor(chain.vocabulary), chain.vocabulary + 1).double()
     drawn = torch.nn.functional.pad(said(chain, states), (0, 1))
-    return together(torch.where(open_, settle * drawn + (1 - settle) * stay, reopen * mask + (1 - reopen) * stay))
+    return together(torch.where(open_, commit * drawn + (1 - commit) * stay, reopen * mask + (1 - reopen) * stay))
 
 
 def masked_chain(chain: Chain, length: int, steps: Iterable[tuple[float, float]]) -> Tensor:
-    """Distribution [V^L] of answers, from masks, with these probabilities of settling and reopening."""
+    """Distribution [V^L] of answers, from masks, with these probabilities of committing and reopening."""
     states = texts(chain.vocabulary + 1, length)
     now = torch.zeros(len(states), dtype=torch.float64)
     now[-1] = 1.0
-    for settle, reopen in steps:
-        now = now @ masked_step(chain, length, settle, reopen)
+    for commit, reopen in steps:
+        now = now @ masked_step(chain, length, commit, reopen)
     return now[(states < chain.vocabulary).all(1)]
 
 
@@ -141,9 +141,9 @@ class Runner:
             assert isinstance(wanted, Pass)
             segment = wanted.segments[-1]
             answer = tuple(segment.tokens[-self.length :])
-            places = torch.tensor([segment.positions[index] - 1 for index in segment.wanted])
+            positions = torch.tensor([segment.positions[index] - 1 for index in segment.wanted])
             try:
-                wanted = program.send([of_logits(self.speaks(answer, passes)[places])])
+                wanted = program.send([of_logits(self.speaks(answer, passes)[positions])])
             except StopIteration:
                 return canvas.row.generated
             passes += 1
@@ -171,6 +171,6 @@ class Runner:
         return found
 
     def shares(self, samples: int, purpose: int, seed: int = 0) -> Tensor:
-        """How many positions are settled before each step, of `samples` answers; int64 [steps]."""
+        """How many positions are committed before each step, of `samples` answers; int64 [steps]."""
         histories = torch.tensor([self.history(own, purpose) for own in range(seed, seed + samples)])
         return (histories != self.size).sum((0, 2))

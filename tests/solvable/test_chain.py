@@ -31,7 +31,7 @@ def joint(chain: Chain) -> Tensor:
 def by_enumeration(chain: Chain, seen: Tensor) -> Tensor:
     """Posteriors [L, V] from evidence [L, V], over all sequences."""
     weighed = joint(chain) * torch.einsum("a,b,c,d->abcd", *seen)
-    rows = [weighed.sum(dim=[other for other in range(LENGTH) if other != place]) for place in range(LENGTH)]
+    rows = [weighed.sum(dim=[other for other in range(LENGTH) if other != position]) for position in range(LENGTH)]
     return torch.stack(rows) / weighed.sum()
 
 
@@ -70,8 +70,8 @@ def denoiser(chain: Chain, **options: Any) -> SolvableDenoiser:
     return found
 
 
-def posterior(chain: Chain, tokens: list[int], place: int) -> Tensor:
-    return chain.posterior(chain.evidence(torch.tensor([tokens])))[0, place]
+def posterior(chain: Chain, tokens: list[int], position: int) -> Tensor:
+    return chain.posterior(chain.evidence(torch.tensor([tokens])))[0, position]
 
 
 def said(model: SolvableDenoiser, *segments: Segment) -> list[Tensor]:
@@ -86,16 +86,16 @@ def test_a_position_is_told_what_it_sees() -> None:
     chain = Chain.random(3, 3, 3)
     model, mask = denoiser(chain), 3
     row = model.open_row()
-    places = range(4)
-    (whole,) = said(model, Segment(row, [0, mask, 2, mask], places, causal=False, wanted=[1, 3]))
+    positions = range(4)
+    (whole,) = said(model, Segment(row, [0, mask, 2, mask], positions, causal=False, wanted=[1, 3]))
     torch.testing.assert_close(whole[0], posterior(chain, [0, OPEN, 2, OPEN], 1))
     torch.testing.assert_close(whole[1], posterior(chain, [0, OPEN, 2, OPEN], 3))
-    (causal,) = said(model, Segment(row, [0, mask, 2, mask], places, wanted=[1, 3]))
+    (causal,) = said(model, Segment(row, [0, mask, 2, mask], positions, wanted=[1, 3]))
     torch.testing.assert_close(causal[0], posterior(chain, [0, OPEN, OPEN, OPEN], 1))
-    (grouped,) = said(model, Segment(row, [0, mask, 2, 1], places, groups=[0, 0, 1, 1], wanted=[1]))
+    (grouped,) = said(model, Segment(row, [0, mask, 2, 1], positions, groups=[0, 0, 1, 1], wanted=[1]))
     torch.testing.assert_close(grouped[0], posterior(chain, [0, OPEN, OPEN, OPEN], 1))
-    shadows = Segment(row, [mask] * 4, places, causal=False, behind=((0, 4),), wanted=range(4), apart=range(4))
-    found = said(model, Segment(row, [0, 1, 2, mask], places, causal=False), shadows)[1]
+    shadows = Segment(row, [mask] * 4, positions, causal=False, behind=((0, 4),), wanted=range(4), apart=range(4))
+    found = said(model, Segment(row, [0, 1, 2, mask], positions, causal=False), shadows)[1]
     torch.testing.assert_close(found[1], posterior(chain, [0, OPEN, 2, OPEN], 1))
     torch.testing.assert_close(found[3], posterior(chain, [0, 1, 2, OPEN], 3))
     model.forward([Segment(row, [0, 1], [0, 1], causal=True)])

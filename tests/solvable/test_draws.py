@@ -68,18 +68,18 @@ def test_our_draws_of_a_rare_token_are_right() -> None:
     assert abs(float(rounded.sum()) - expected) > 20 * math.sqrt(expected)
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_one_number_draws_a_rare_token_as_often_as_it_should_be(place: int) -> None:
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_one_number_draws_a_rare_token_as_often_as_it_should_be(position: int) -> None:
     """The same, wherever the rare token stands among the likely ones: the numbers that draw it span its probability."""
-    logits = torch.zeros(3, dtype=torch.float64).index_fill_(0, torch.tensor(place), math.log(2) - GAP)
-    border = torch.softmax(logits, -1)[:place].sum()
+    logits = torch.zeros(3, dtype=torch.float64).index_fill_(0, torch.tensor(position), math.log(2) - GAP)
+    border = torch.softmax(logits, -1)[:position].sum()
     numbers = border + RARE * torch.linspace(-1, 2, 3001, dtype=torch.float64)
     numbers = numbers[(numbers > 0) & (numbers < 1)]
     drawn = inverse(logits.expand(len(numbers), -1), Draw(temperature=1.0), numbers)
     inside = (numbers > border) & (numbers < border + RARE)
     assert int(inside.sum()) >= 998
     near = ((numbers - border).abs() < 1e-15) | ((numbers - border - RARE).abs() < 1e-15)
-    assert torch.equal((drawn == place)[~near], inside[~near])
+    assert torch.equal((drawn == position)[~near], inside[~near])
 
 
 def test_uniform_numbers_have_53_bits() -> None:
@@ -104,20 +104,20 @@ def stream(*keys: Key, seed: int = 0) -> Tensor:
 
 def test_draws_of_different_positions_steps_purposes_and_seeds_are_independent() -> None:
     """Pairs of neighbours, 3,000 of each kind."""
-    pairs = [(place, step) for place in range(100) for step in range(30)]
+    pairs = [(position, step) for position in range(100) for step in range(30)]
 
     def keyed(purpose: Purpose, change: Callable[[int, int], tuple[int, ...]] = lambda p, s: (p, s)) -> list[Key]:
-        return [Key(purpose, *change(place, step)) for place, step in pairs]
+        return [Key(purpose, *change(position, step)) for position, step in pairs]
 
     mine = stream(*keyed(Purpose.CANVAS))
     assert independent(mine, mine.roll(7 * 30))
     for change in (
-        lambda place, step: (place + 1, step),
-        lambda place, step: (place, step + 1),
-        lambda place, step: (step, place + 30),
-        lambda place, step: (place, step, 1),
-        lambda place, step: (place, 0, step + 30),
-        lambda place, step: (0, place, step + 1),
+        lambda position, step: (position + 1, step),
+        lambda position, step: (position, step + 1),
+        lambda position, step: (step, position + 30),
+        lambda position, step: (position, step, 1),
+        lambda position, step: (position, 0, step + 30),
+        lambda position, step: (0, position, step + 1),
     ):
         assert independent(mine, stream(*keyed(Purpose.CANVAS, change)))
     for purpose in set(Purpose) - {Purpose.CANVAS}:

@@ -115,10 +115,10 @@ def test_engine_and_pure_functions_decode_alike(rule: str, length: int) -> None:
         while bool((rows.canvas == CHAIN.vocabulary).any()):
             logits, rows = asked.rescored(rows, step)
             draws = [
-                Draw(1.0, uniform=float(noise.uniform(Key(Purpose.CANVAS, len(PROMPT) + place, step), 1)))
-                for place in range(length)
+                Draw(1.0, uniform=float(noise.uniform(Key(Purpose.CANVAS, len(PROMPT) + position, step), 1)))
+                for position in range(length)
             ]
-            rows = asked.settle(rows, logits, predict(logits[0], draws).token[None], step, (noise,))
+            rows = asked.commit(rows, logits, predict(logits[0], draws).token[None], step, (noise,))
             step += 1
         assert rows.canvas[0].tolist() == answer
 

@@ -32,7 +32,7 @@ NAMES: list[SchedulerName] = ["linear", "polynomial", "cosine"]
 
 def masked(flow: Flow, count: int) -> float:
     """How far its answers are from the truth."""
-    steps = [(step.settle, step.reopen) for step in flow.steps(count)]
+    steps = [(step.commit, step.reopen) for step in flow.steps(count)]
     return distance(masked_chain(CHAIN, LENGTH, steps), TRUTH)
 
 
@@ -69,12 +69,12 @@ def test_without_corrector_it_is_ancestral_sampling(name: SchedulerName, count: 
             {"linear": at, "polynomial": at**3, "cosine": 1 - math.cos(math.pi * at / 2)}[name] for at in time
         )
         expected = ancestral_step(kept, after)
-        assert torch.allclose(masked_step(CHAIN, LENGTH, step.settle, step.reopen), expected, atol=1e-12)
+        assert torch.allclose(masked_step(CHAIN, LENGTH, step.commit, step.reopen), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_from_masks_the_error_falls_as_one_over_steps(name: SchedulerName) -> None:
-    """What remains is that positions settled in one step do not know of one another."""
+    """What remains is that positions committed in one step do not know of one another."""
     errors = [masked(Flow(Scheduler(name)), count) for count in (8, 16, 32, 64, 128)]
     assert errors[0] > 0.01
     for one, other in pairwise(errors[1:]):
@@ -110,22 +110,22 @@ def test_with_a_corrector_the_error_falls_too(power: float) -> None:
 
 @pytest.mark.parametrize(("name", "half"), [("linear", 0.5), ("polynomial", 0.8), ("cosine", 0.67)])
 def test_the_corrector_corrects(name: SchedulerName, half: float) -> None:
-    """Half of a text settled blindly in one step: fine steps do not mend it, fine steps with a corrector do."""
+    """Half of a text committed blindly in one step: fine steps do not mend it, fine steps with a corrector do."""
 
     def error(corrector: float) -> float:
         flow = Flow(Scheduler(name), corrector, solver="euler")
         times = [half + (1 - half) * number / 256 for number in range(257)]
         steps = [flow.step(0.0, half), *(flow.step(begin, end) for begin, end in pairwise(times))]
-        return distance(masked_chain(CHAIN, LENGTH, [(step.settle, step.reopen) for step in steps]), TRUTH)
+        return distance(masked_chain(CHAIN, LENGTH, [(step.commit, step.reopen) for step in steps]), TRUTH)
 
     assert error(0.0) > 3 * error(3.0)
 
 
 def shares(steps: "list[tuple[float, float]]") -> list[float]:
-    """How much of a text is settled after each step, whatever it is."""
+    """How much of a text is committed after each step, whatever it is."""
     found, share = [], 0.0
-    for settle, reopen in steps:
-        share = share * (1 - reopen) + (1 - share) * settle
+    for commit, reopen in steps:
+        share = share * (1 - reopen) + (1 - share) * commit
         found.append(share)
     return found
 
@@ -145,9 +145,9 @@ def remdm(count: int, **options: object) -> list[Step]:
     ],
 )
 def test_remdm_keeps_its_share(count: int, options: dict[str, object]) -> None:
-    """Whatever is taken back, alpha is settled."""
+    """Whatever is taken back, alpha is committed."""
     settings = RemdmSettings.model_validate(options)
-    found = shares([(step.settle, step.reopen) for step in remdm(count, **options)])
+    found = shares([(step.commit, step.reopen) for step in remdm(count, **options)])
     alpha = settings.chosen_scheduler()
     assert found == pytest.approx([alpha.at((number + 1) / count) for number in range(count)], abs=1e-12)
     assert count < 3 or any(step.reopen > 0 for step in remdm(count, **options))
@@ -158,7 +158,7 @@ def test_remdm_keeps_its_share(count: int, options: dict[str, object]) -> None:
 def test_the_loop_keeps_its_share(count: int, loop: dict[str, float]) -> None:
     """Also where a step begins before t_on or t_off and ends behind it."""
     on, off, held = loop.get("t_on", 0.55), loop.get("t_off", 0.05), loop.get("alpha_on", 0.9)
-    found = shares([(step.settle, step.reopen) for step in remdm(count, variant="loop", **loop)])
+    found = shares([(step.commit, step.reopen) for step in remdm(count, variant="loop", **loop)])
     times = [(count - number - 1) / count for number in range(count)]
     expected = [
         held * (1 - time) / (1 - on) if time >= on else held if time >= off else 1 - (1 - held) * time / off
@@ -172,14 +172,14 @@ def test_the_loop_keeps_its_share(count: int, loop: dict[str, float]) -> None:
 def test_remdm_without_eta_is_ancestral_sampling() -> None:
     """The same probabilities as flow matching's."""
     for count in (1, 5):
-        flow = [step.settle for step in Flow().steps(count)]
-        assert [step.settle for step in remdm(count, variant="cap", eta=0.0)] == pytest.approx(flow)
+        flow = [step.commit for step in Flow().steps(count)]
+        assert [step.commit for step in remdm(count, variant="cap", eta=0.0)] == pytest.approx(flow)
 
 
 def bias(flow: Flow, count: int) -> float:
-    """The largest difference between what is settled and kappa, before the last step."""
+    """The largest difference between what is committed and kappa, before the last step."""
     steps = flow.steps(count)
-    found = shares([(step.settle, step.reopen) for step in steps])
+    found = shares([(step.commit, step.reopen) for step in steps])
     return max(abs(share - flow.scheduler.at(step.end)) for share, step in zip(found[:-1], steps[:-1], strict=True))
 
 

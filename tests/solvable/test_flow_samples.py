@@ -1,7 +1,7 @@
 """The samplers' programs draw what their chains say, and what they should: counts of many answers.
 
 How many: `samples_needed` gives those with which the chi-square test rejects an error of 0.02
-in total variation with power 0.99 at alpha 1e-6, whatever its shape. A share of settled
+in total variation with power 0.99 at alpha 1e-6, whatever its shape. A share of committed
 positions is one probability; its binomial test has that power with (4.9 + 2.33)^2 / 4 / 0.02^2
 positions, normal quantiles of alpha / 2 and 0.99. Seeds are fixed.
 """
@@ -39,7 +39,7 @@ ENOUGH = samples_needed(CELLS)
 
 @pytest.mark.slow
 def test_one_position_at_a_time_is_exact() -> None:
-    """As many even steps as positions on a linear schedule settle one each, in random order; the whole engine."""
+    """As many even steps as positions on a linear schedule commit one each, in random order; the whole engine."""
     config = SamplingConfig(
         mode="flow", max_new_tokens=LENGTH, temperature=1.0, steps=LENGTH, preset_options={"few_steps": True}
     )
@@ -62,7 +62,7 @@ def test_from_masks_answers_follow_the_chain(
     """Its errors included, which few steps make large enough to see."""
     runner = Runner(mode, speaks_of(CHAIN), CHAIN.vocabulary, LENGTH, steps=count, **options)
     steps = source.steps(count) if isinstance(source, Flow) else remdm_steps(source, count)
-    expected = masked_chain(CHAIN, LENGTH, [(step.settle, step.reopen) for step in steps])
+    expected = masked_chain(CHAIN, LENGTH, [(step.commit, step.reopen) for step in steps])
     counts = runner.counts(ENOUGH)
     assert_distribution(counts, expected)
     assert p_value(counts, CHAIN.distribution(LENGTH, (PROMPT,))) < 1e-6
@@ -107,29 +107,29 @@ def clean_runner(mode: str, **options: Any) -> Runner:
         ("remdm", {"variant": "loop", "eta": 0.1}),
     ],
 )
-def test_how_much_is_settled_of_a_known_text(mode: str, options: dict[str, Any]) -> None:
+def test_how_much_is_committed_of_a_known_text(mode: str, options: dict[str, Any]) -> None:
     """Before every step the share that the probabilities say; positions are alike and independent, or more even."""
     runner = clean_runner(mode, **options)
     purpose = Purpose.FLOW_MOVES if mode == "flow" else Purpose.REMDM_MOVES
     steps: list[tuple[float, float]]
     if mode == "flow":
         settings = FlowSettings.model_validate(options)
-        steps = [(step.settle, step.reopen) for step in settings.flow().steps(6)]
+        steps = [(step.commit, step.reopen) for step in settings.flow().steps(6)]
     else:
-        steps = [(step.settle, step.reopen) for step in remdm_steps(RemdmSettings.model_validate(options), 6)]
+        steps = [(step.commit, step.reopen) for step in remdm_steps(RemdmSettings.model_validate(options), 6)]
     samples = POSITIONS // WIDTH + 1
     found = runner.shares(samples, purpose) / (samples * WIDTH)
     assert len(found) == len(steps)
     share = 0.0
-    for (settle, reopen), measured in zip(steps, found.tolist(), strict=True):
+    for (commit, reopen), measured in zip(steps, found.tolist(), strict=True):
         allowed = 4.9 * (share * (1 - share) / (samples * WIDTH)) ** 0.5
         assert abs(measured - share) <= allowed + 1e-12
-        share = share * (1 - reopen) + (1 - share) * settle
+        share = share * (1 - reopen) + (1 - share) * commit
     assert share == 1
 
 
 def test_even_steps_are_even() -> None:
-    """With few_steps each settles the expected number of positions or one beside it, and never more by chance."""
+    """With few_steps each commits the expected number of positions or one beside it, and never more by chance."""
     seen: dict[bool, set[int]] = {}
     for evenly in (True, False):
         runner = clean_runner("flow", few_steps=evenly)
@@ -139,13 +139,13 @@ def test_even_steps_are_even() -> None:
 
 
 def test_remdm_by_confidence_takes_back_what_was_unsure() -> None:
-    """Positions it drew at even odds come back more often than those it was sure of; fewer than alpha are settled."""
+    """Positions it drew at even odds come back more often than those it was sure of; fewer than alpha are committed."""
     odds = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64).log().repeat(WIDTH // 2, 1)
     runner = Runner("remdm", lambda _answer, _passes: odds, 2, WIDTH, steps=6, variant="conf")
     histories = torch.tensor([runner.history(seed, Purpose.REMDM_MOVES) for seed in range(400)])
-    settled = histories != runner.size
-    share = settled.double().mean((0, 2))
+    committed = histories != runner.size
+    share = committed.double().mean((0, 2))
     assert share[1] == pytest.approx(1 / 6, abs=0.02)
     assert all(share[step] < step / 6 for step in (2, 3, 4, 5))
-    reopened = (settled[:, :-1] & ~settled[:, 1:]).sum((0, 1))
+    reopened = (committed[:, :-1] & ~committed[:, 1:]).sum((0, 1))
     assert float(reopened[::2].sum() / reopened[1::2].sum()) == pytest.approx(math.exp(0.5), rel=0.2)

@@ -93,7 +93,7 @@ def test_tokens_are_cut_with_the_text() -> None:
 
 
 def test_draft_text_shows_holes() -> None:
-    """Open positions are dots; settled ones between them are text."""
+    """Open positions are dots; committed ones between them are text."""
     answer = AnswerText(Bytes(), ())
     tokens = list(b"abc")
     answer.push(tokens, last=False)

@@ -214,7 +214,7 @@ def test_the_posterior_is_where_the_loss_is_least(kind: str) -> None:
 
 
 def test_generalised_kl_from_masks_is_masked_diffusion() -> None:
-    """With substituted logits; settled positions then cost nothing."""
+    """With substituted logits; committed positions then cost nothing."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(6, 5, SIZE + 1, generator=generator, dtype=torch.float64)
     clean = torch.randint(SIZE, (6, 5), generator=generator)
@@ -272,7 +272,7 @@ def test_cross_entropy_counts_what_it_is_told() -> None:
 
 
 def test_the_gradient_of_masked_diffusion_is_finite() -> None:
-    """Though the mask has no probability, and settled positions whatever the model says."""
+    """Though the mask has no probability, and committed positions whatever the model says."""
     logits = torch.randn(2, 4, SIZE + 1, generator=torch.Generator().manual_seed(5)).requires_grad_()
     clean = torch.tensor([[0, 1, 2, 0], [1, 1, 0, 2]])
     noisy = torch.tensor([[0, MASK, MASK, 0], [MASK, 1, 0, MASK]])

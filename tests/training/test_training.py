@@ -34,7 +34,7 @@ ANSWER = Answer(list(range(10, 70)), 12)
 
 @pytest.mark.parametrize("make", [group_rows, block_rows, suffix_rows])
 def test_rows_follow_the_geometry(make: object) -> None:
-    """Open rows begin two places behind the last clean token; a suffix is settled and lies to the right."""
+    """Open rows begin two places behind the last clean token; a suffix is committed and lies to the right."""
     for seed in range(20):
         rows: list[Row] = make(ANSWER, random.Random(seed))  # type: ignore[operator]
         assert rows
@@ -50,7 +50,7 @@ def test_rows_follow_the_geometry(make: object) -> None:
 
 
 def test_mask_of_a_batch() -> None:
-    """Open rows see the prefix and their whole block, settled rows look left only, blocks are apart."""
+    """Open rows see the prefix and their whole block, committed rows look left only, blocks are apart."""
     rows = [Row(3, 1, 0, 0, True), Row(4, 1, 0, 1, False), Row(5, 1, 0, 2, False), Row(6, 4, 1, 0, True)]
     batch = collate([Answer(list(range(8)), 1), Answer(list(range(5)), 1)], [rows, rows[:1]])
     mask = batch.mask[0, 0].int().tolist()

@@ -46,7 +46,7 @@ def filled(setting: Setting, prompts: Sequence[Sequence[int]], config: SamplingC
     found = repeated(setting, prompts, config)
     requests = []
     for request in found.requests:
-        last = max(place for place, token in enumerate(request.tokens) if token == mask)
+        last = max(position for position, token in enumerate(request.tokens) if token == mask)
         requests.append(replace(request, tokens=request.tokens[:last], suffix=request.tokens[last + 1 :]))
     initial = [request.tokens for request in found.requests]
     return replace(found, requests=requests, untrimmed=True, initial=initial)

@@ -38,7 +38,7 @@ def train(folder: Path, steps: int, seed: int) -> None:
 @click.option("--puzzles", default=500, show_default=True, help="How many held-out puzzles.")
 @click.option("--seed", default=0, show_default=True, help="The recipe's: it decides which boards were held out.")
 def evaluate(model: Path | None, puzzles: int, seed: int) -> None:
-    """Solve held-out puzzles, settling one to all cells of a block in a pass."""
+    """Solve held-out puzzles, committing one to all cells of a block in a pass."""
     print_scores(model or shipped_model(), puzzles, seed)
 
 

@@ -1,8 +1,8 @@
-"""4x4 sudoku as text: a task whose answers can be checked, and where settling too much at once goes wrong.
+"""4x4 sudoku as text: a task whose answers can be checked, and where committing too much at once goes wrong.
 
 A prompt is a board of 16 characters, digits and dots, row by row; an answer is the full
 board. With few clues a board has many solutions, so each open cell alone has several good
-digits while most combinations of them are wrong: even a perfect model errs if it settles
+digits while most combinations of them are wrong: even a perfect model errs if it commits
 cells that depend on one another in one pass.
 """
 
