@@ -86,13 +86,13 @@ class SharedModel:
         finally:
             events.close()
 
-    def stream_batch(self, requests: Sequence[Request]) -> "Batch":
-        """Events of several requests as (place in `requests`, event); see :class:`Batch`.
+    def stream_batch(self, requests: Sequence[Request]) -> "SharedBatch":
+        """Events of several requests as (place in `requests`, event); see :class:`SharedBatch`.
 
         :raises OptionError: for options the mode does not honour.
         :raises RequestError: for a prompt that cannot be used.
         """
-        return Batch(self, requests)
+        return SharedBatch(self, requests)
 
     def generate(self, requests: Sequence[Request]) -> list[Finish]:
         """Decode several requests together; results in the order of `requests`.
@@ -254,7 +254,7 @@ class SharedModel:
         self._tidy()
 
 
-class Batch:
+class SharedBatch:
     """The events of several requests while they are decoded together.
 
     Iterate once; closing the iterator frees the rows that are not done.

@@ -23,7 +23,7 @@ from dllm_plugins.events import Event
 from dllm_plugins.events import Failure
 from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
-from dllm_plugins.sharing import Batch
+from dllm_plugins.sharing import SharedBatch
 from dllm_plugins.sharing import SharedModel
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class Together:
         self._requests: list[Request] = []
         self._shared: SharedModel | None = None
         self._turn = threading.Lock()
-        self._batch: Batch | None = None
+        self._batch: SharedBatch | None = None
         self._source: Generator[tuple[int, Event | Failure], None, None] | None = None
         self._waiting: list[deque[Event | Failure]] = []
         self._failure: Exception | None = None

@@ -23,7 +23,7 @@ from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 
 
-class Running:
+class RunningProgram:
     """A row's program, its canvas, and the pass it wants.
 
     :param start: the program of a canvas.
@@ -86,7 +86,7 @@ class Running:
         return [question(ask, self._parts) for ask in asks]
 
 
-def answer_programs(programs: Sequence[Running], parts: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
+def answer_programs(programs: Sequence[RunningProgram], parts: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
     """Answer all that programs ask of a pass, until each wants another one or has ended.
 
     What a program raises is noted in its row (:func:`~dllm_plugins.decoding.failing.blaming`) and ends that row
@@ -94,7 +94,7 @@ def answer_programs(programs: Sequence[Running], parts: Sequence[Sequence[Tensor
 
     :param parts: per program, per segment of its pass, what :meth:`Denoiser.forward` returned.
     """
-    asking: list[tuple[Running, list[Question]]] = []
+    asking: list[tuple[RunningProgram, list[Question]]] = []
     for running, own in zip(programs, parts, strict=True):
         with blaming(running.row):
             asking.append((running, running.receive(own, denoiser)))
@@ -107,8 +107,8 @@ def answer_programs(programs: Sequence[Running], parts: Sequence[Sequence[Tensor
 
 
 def _sent(
-    asked: Sequence[tuple[Running, list[Question]]], answers: Iterator[Answer], denoiser: Denoiser
-) -> list[tuple[Running, list[Question]]]:
+    asked: Sequence[tuple[RunningProgram, list[Question]]], answers: Iterator[Answer], denoiser: Denoiser
+) -> list[tuple[RunningProgram, list[Question]]]:
     """Hand the answers out; who has further questions, and which."""
     further = []
     for running, questions in asked:

@@ -22,7 +22,7 @@ from dllm_plugins.decoding.failing import or_raise
 from dllm_plugins.decoding.failing import sharing
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.row import Row
-from dllm_plugins.decoding.running import Running
+from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.decoding.running import answer_programs
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.engine.admission import check_prompt
@@ -120,7 +120,7 @@ class Engine:
         parts = dict.fromkeys(PARTS, 0.0) if config.stats else None
         text = AnswerText(self.tokenizer, stops)
         kept = kept if sampler.keeps_prefix else None
-        running = Running(row, self.denoiser.spec, sampler.program)
+        running = RunningProgram(row, self.denoiser.spec, sampler.program)
         return Job(row, running, text, kept, time.perf_counter(), filled=filled, parts=parts)
 
     def cancel(self, number: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import field
 
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.row import Row
-from dllm_plugins.decoding.running import Running
+from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.engine.profile import TEXT
@@ -38,7 +38,7 @@ class Job:
     """
 
     row: Row
-    running: Running
+    running: RunningProgram
     text: AnswerText
     kept: KeptPrefixes | None
     began: float

@@ -16,7 +16,7 @@ from dllm_plugins.errors import GgufError
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Span:
     """Consecutive positions of one stream.
 
     :param begin: the first position; what the stream already holds ends right before it.
@@ -36,50 +36,50 @@ class Run:
         return len(self.tokens) if self.embeddings is None else len(self.embeddings)
 
 
-def check_run(run: Run, vocabulary: int, width: int) -> None:
+def check_span(span: Span, vocabulary: int, width: int) -> None:
     """Refuse what llama.cpp would refuse, misread or abort at.
 
     :raises GgufError: naming the value.
     """
-    if run.embeddings is None:
-        bad = [token for token in run.tokens if not 0 <= token < vocabulary]
+    if span.embeddings is None:
+        bad = [token for token in span.tokens if not 0 <= token < vocabulary]
         if bad:
             raise GgufError(f"token id {bad[0]} is outside 0 to {vocabulary - 1}; check the tokenizer and the mask id")
     else:
-        shape, dtype = run.embeddings.shape, run.embeddings.dtype
-        if run.tokens or len(shape) != 2 or shape[1] != width or dtype != np.float32:
+        shape, dtype = span.embeddings.shape, span.embeddings.dtype
+        if span.tokens or len(shape) != 2 or shape[1] != width or dtype != np.float32:
             raise GgufError(
-                f"embeddings of shape {shape} and type {dtype} beside {len(run.tokens)} tokens do not do; "
+                f"embeddings of shape {shape} and type {dtype} beside {len(span.tokens)} tokens do not do; "
                 f"give float32 [positions, {width}] and no tokens"
             )
-    if not len(run):
-        raise GgufError(f"stream {run.stream} gets no token; leave it out")
-    wanted = list(run.wanted)
-    if wanted != sorted(set(wanted)) or (wanted and not 0 <= wanted[0] <= wanted[-1] < len(run)):
-        raise GgufError(f"wanted rows {wanted} of {len(run)} positions do not do; give ascending indices")
+    if not len(span):
+        raise GgufError(f"stream {span.stream} gets no token; leave it out")
+    wanted = list(span.wanted)
+    if wanted != sorted(set(wanted)) or (wanted and not 0 <= wanted[0] <= wanted[-1] < len(span)):
+        raise GgufError(f"wanted rows {wanted} of {len(span)} positions do not do; give ascending indices")
 
 
-def check_together(runs: Sequence[Run]) -> None:
-    """Refuse runs that cannot share one call.
+def check_together(spans: Sequence[Span]) -> None:
+    """Refuse spans that cannot share one call.
 
     :raises GgufError: naming what differs.
     """
-    if not runs:
+    if not spans:
         raise GgufError("a call without tokens has no result; leave it out")
-    streams = [run.stream for run in runs]
+    streams = [span.stream for span in spans]
     if len(set(streams)) != len(streams):
         raise GgufError(f"streams {streams} name one twice; make two calls")
-    lengths = [len(run) for run in runs]
+    lengths = [len(span) for span in spans]
     if len(set(lengths)) > 1:
         raise GgufError(
-            f"runs of {lengths} positions cannot share a call: llama.cpp would cut the longer ones into pieces that "
+            f"spans of {lengths} positions cannot share a call: llama.cpp would cut the longer ones into pieces that "
             f"do not see one another; make one call for each length"
         )
-    if len({run.embeddings is None for run in runs}) > 1:
+    if len({span.embeddings is None for span in spans}) > 1:
         raise GgufError("tokens and embeddings cannot share a call; make two")
 
 
-class Batch:
+class LlamaBatch:
     """Room for a call's tokens, in memory of our own."""
 
     def __init__(self, library: Any, capacity: int, width: int) -> None:
@@ -102,20 +102,20 @@ class Batch:
         kinds = {field[0]: field[1] for field in self._struct._fields_}
         return ctypes.cast(data.ctypes.data, kinds[name])
 
-    def fill(self, runs: Sequence[Run]) -> Any:
-        """The struct for these runs, in this order; valid until the next call."""
-        begin, embedded = 0, runs[0].embeddings is not None
-        for run in runs:
-            end = begin + len(run)
+    def fill(self, spans: Sequence[Span]) -> Any:
+        """The struct for these spans, in this order; valid until the next call."""
+        begin, embedded = 0, spans[0].embeddings is not None
+        for span in spans:
+            end = begin + len(span)
             if not embedded:
-                self._tokens[begin:end] = run.tokens
-            self._positions[begin:end] = np.arange(run.begin, run.begin + len(run))
-            self._streams[begin:end] = run.stream
+                self._tokens[begin:end] = span.tokens
+            self._positions[begin:end] = np.arange(span.begin, span.begin + len(span))
+            self._streams[begin:end] = span.stream
             self._outputs[begin:end] = 0
-            self._outputs[[begin + index for index in run.wanted]] = 1
+            self._outputs[[begin + index for index in span.wanted]] = 1
             begin = end
         if embedded:
-            rows = [run.embeddings for run in runs if run.embeddings is not None]
+            rows = [span.embeddings for span in spans if span.embeddings is not None]
             self._embeddings = np.ascontiguousarray(np.concatenate(rows))
         self._struct.n_tokens = begin
         self._struct.token = None if embedded else self._token_pointer

@@ -17,7 +17,7 @@ from dllm_plugins.errors import GgufError
 from dllm_plugins.messages import said
 
 #: Most tokens of a causal text that are decoded at once. The same for every row in any company.
-CHUNK = 512
+LONGEST = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Planning:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Chunk:
     """Consecutive positions of a stream in one call.
 
     :param begin: the first of them.
@@ -63,14 +63,14 @@ class Step:
 
 @dataclass(slots=True)
 class Lane:
-    """Steps one after the other on one stream.
+    """Chunks one after the other on one stream.
 
     :param length: how many positions the stream holds at first.
     :param forks: lanes that start on a copy of this one's first positions, once it has decoded them.
     """
 
     length: int
-    steps: list[Step] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
     forks: list["Lane"] = field(default_factory=list)
 
 
@@ -85,7 +85,7 @@ class _Text:
         """Whether the segment is the same run of text."""
         return all(_is_text(part) for _, part in self.parts) and _is_text(segment)
 
-    def steps(self, planning: Planning, *, context: bool = False) -> Iterator[Step]:
+    def chunks(self, planning: Planning, *, context: bool = False) -> Iterator[Chunk]:
         """In pieces that each fit one call."""
         first = self.parts[0][1]
         tokens = [token for _, part in self.parts for token in part.tokens]
@@ -100,7 +100,7 @@ class _Text:
                 # A single row goes through another product than two do: with a second one, company changes nothing.
                 only = min(own)
                 own.add(only - 1 if only else 1)
-            yield Step(
+            yield Chunk(
                 self.begin + begin,
                 tokens[begin:end] * (1 + company),
                 None if plain else [*rotary[begin:end], *[rotary[begin] + 1] * company],
@@ -138,8 +138,10 @@ def lane_of(call: Sequence[tuple[int, Segment]], base: int, planning: Planning) 
         else:
             chain.append(_Text(begin, [(number, segment)]))
     others = len(chain) + len(forks) > 1
-    steps = [step for index, text in enumerate(chain) for step in text.steps(planning, context=others and index == 0)]
-    return Lane(base, steps, [Lane(text.begin, list(text.steps(planning))) for text in forks])
+    chunks = [
+        chunk for index, text in enumerate(chain) for chunk in text.chunks(planning, context=others and index == 0)
+    ]
+    return Lane(base, chunks, [Lane(text.begin, list(text.chunks(planning))) for text in forks])
 
 
 def _is_text(segment: Segment) -> bool:
@@ -192,7 +194,7 @@ def _pieces(segment: Segment, size: int) -> list[tuple[int, int, bool]]:
     if segment.groups is None:
         if not segment.causal:
             return [(0, size, size == 1)]
-        return [(first, min(first + CHUNK, size), True) for first in range(0, size, CHUNK)]
+        return [(first, min(first + LONGEST, size), True) for first in range(0, size, LONGEST)]
     groups = list(segment.groups)
     if groups != sorted(groups):
         raise GgufError(

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllm_plugins.errors import GgufError
-from dllm_plugins.llama_cpp.batch import Run
-from dllm_plugins.llama_cpp.batch import check_run
+from dllm_plugins.llama_cpp.batch import Span
+from dllm_plugins.llama_cpp.batch import check_span
 from dllm_plugins.llama_cpp.batch import check_together
 from dllm_plugins.llama_cpp.library import complaints
 from dllm_plugins.llama_cpp.library import failed
 from dllm_plugins.llama_cpp.streams import Streams
 from dllm_plugins.messages import said
 
-Rows = NDArray[np.float32]
+Outputs = NDArray[np.float32]
 #: llama.h: no room, the input is not valid; anything else is a failure inside.
 _REASONS = {1: "found no room for the tokens", -1: "refused the tokens", 2: "was interrupted"}
 
@@ -42,48 +42,48 @@ class Context(Streams):
             raise failed(f"llama.cpp does not take the adapters of {self.model.path}", "make them for this model")
         self._now.adapters = self._adapters
 
-    def decode(self, runs: Sequence[Run], *, causal: bool, hidden: bool = False) -> list[Rows]:
-        """One call. Every run's tokens see what their stream holds, and one another: all, or those on the left.
+    def decode(self, spans: Sequence[Span], *, causal: bool, hidden: bool = False) -> list[Outputs]:
+        """One call. Every span's tokens see what their stream holds, and one another: all, or those on the left.
 
-        All runs have the same length: together they give bit for bit what each gives alone (of
+        All spans have the same length: together they give bit for bit what each gives alone (of
         single tokens that is not promised). Their streams hold them afterwards.
 
         :param hidden: final hidden states [wanted, width] in place of logits.
-        :returns: per run, float32 [wanted, vocabulary].
+        :returns: per span, float32 [wanted, vocabulary].
         :raises GgufError: before the call for what llama.cpp cannot do, after it if it fails; streams are
             then as before.
         """
         self._check_open()
-        check_together(runs)
-        for run in runs:
-            check_run(run, self.model.vocabulary, self.model.width)
+        check_together(spans)
+        for span in spans:
+            check_span(span, self.model.vocabulary, self.model.width)
         if self._memory:
-            self._check_places(runs)
+            self._check_places(spans)
         else:
-            self._check_whole(runs, causal)
-        self._reserve(1, max(run.begin + len(run) for run in runs), sum(len(run) for run in runs))
-        ordered = sorted(runs, key=lambda run: run.stream)
-        found = dict(zip((run.stream for run in ordered), self._call(ordered, causal, hidden), strict=True))
-        return [found[run.stream] for run in runs]
+            self._check_whole(spans, causal)
+        self._reserve(1, max(span.begin + len(span) for span in spans), sum(len(span) for span in spans))
+        ordered = sorted(spans, key=lambda span: span.stream)
+        found = dict(zip((span.stream for span in ordered), self._call(ordered, causal, hidden), strict=True))
+        return [found[span.stream] for span in spans]
 
-    def _check_places(self, runs: Sequence[Run]) -> None:
-        for run in runs:
-            held = self.length(run.stream)
-            if run.begin != held:
+    def _check_places(self, spans: Sequence[Span]) -> None:
+        for span in spans:
+            held = self.length(span.stream)
+            if span.begin != held:
                 raise GgufError(
-                    f"stream {run.stream} holds {held} positions, so the next is {held}, not {run.begin}; "
+                    f"stream {span.stream} holds {held} positions, so the next is {held}, not {span.begin}; "
                     f"cut it, or decode what is missing"
                 )
-            if held and self._library.llama_memory_seq_pos_min(self._memory, run.stream):
-                raise GgufError(f"stream {run.stream} has lost its first positions; start the row again")
+            if held and self._library.llama_memory_seq_pos_min(self._memory, span.stream):
+                raise GgufError(f"stream {span.stream} has lost its first positions; start the row again")
 
-    def _check_whole(self, runs: Sequence[Run], causal: bool) -> None:
+    def _check_whole(self, spans: Sequence[Span], causal: bool) -> None:
         """Without a memory llama.cpp forwards a whole canvas, which sees itself both ways."""
         problem = None
-        if len(runs) > 1:
-            problem = f"{len(runs)} canvases in one call"
-        elif runs[0].begin:
-            problem = f"tokens behind {runs[0].begin} cached ones"
+        if len(spans) > 1:
+            problem = f"{len(spans)} canvases in one call"
+        elif spans[0].begin:
+            problem = f"tokens behind {spans[0].begin} cached ones"
         elif causal:
             problem = "causal attention"
         if problem:
@@ -92,33 +92,33 @@ class Context(Streams):
                 f"{problem} is not possible; load it with a memory for an approximate cache"
             )
 
-    def _call(self, runs: Sequence[Run], causal: bool, hidden: bool) -> list[Rows]:
+    def _call(self, spans: Sequence[Span], causal: bool, hidden: bool) -> list[Outputs]:
         lib = self._library
         complaints()
         self._switch()
         lib.llama_set_causal_attn(self._context, causal)
         lib.llama_set_embeddings(self._context, hidden)
         try:
-            code = lib.llama_decode(self._context, self._now.batch.fill(runs))
+            code = lib.llama_decode(self._context, self._now.batch.fill(spans))
             if code:
                 reason = _REASONS.get(code, f"failed with code {code}")
-                raise failed(f"llama.cpp {reason} ({len(runs)} rows of {len(runs[0])})", "decode fewer rows together")
-            return self._rows(runs, hidden)
+                raise failed(f"llama.cpp {reason} ({len(spans)} rows of {len(spans[0])})", "decode fewer rows together")
+            return self._rows(spans, hidden)
         except BaseException:
-            for run in runs if self._memory else ():
-                self.cut(run.stream, run.begin)
+            for span in spans if self._memory else ():
+                self.cut(span.stream, span.begin)
             raise
 
-    def _rows(self, runs: Sequence[Run], hidden: bool) -> list[Rows]:
+    def _rows(self, spans: Sequence[Span], hidden: bool) -> list[Outputs]:
         """Copies of the rows: llama.cpp writes the next call's over them."""
         lib = self._library
         lib.llama_synchronize(self._context)
         # With hidden states asked for, and without a memory, every token has a row, wanted or not.
         everything = hidden or not self._memory
-        counts = [len(run) if everything else len(run.wanted) for run in runs]
+        counts = [len(span) if everything else len(span.wanted) for span in spans]
         width = self.model.width if hidden else self.model.vocabulary
-        if not any(len(run.wanted) for run in runs):
-            return [np.empty((0, width), np.float32) for _ in runs]
+        if not any(len(span.wanted) for span in spans):
+            return [np.empty((0, width), np.float32) for _ in spans]
         pointer = lib.llama_get_embeddings(self._context) if hidden else lib.llama_get_logits(self._context)
         if not pointer:
             raise failed("llama.cpp has no rows of the last call", "start the row again")
@@ -134,8 +134,8 @@ class Context(Streams):
                 )
             )
         found, begin = [], 0
-        for run, count in zip(runs, counts, strict=True):
+        for span, count in zip(spans, counts, strict=True):
             own = rows[begin : begin + count]
-            found.append(own[list(run.wanted)] if everything else own.copy())
+            found.append(own[list(span.wanted)] if everything else own.copy())
             begin += count
         return found

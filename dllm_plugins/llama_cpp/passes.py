@@ -12,14 +12,14 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.visibility import linked
-from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.batch import Span
+from dllm_plugins.llama_cpp.calls import Chunk
 from dllm_plugins.llama_cpp.calls import Planning
-from dllm_plugins.llama_cpp.calls import Step
 from dllm_plugins.llama_cpp.calls import lane_of
-from dllm_plugins.llama_cpp.context import Rows
+from dllm_plugins.llama_cpp.context import Outputs
 from dllm_plugins.llama_cpp.rows import LlamaRows
 from dllm_plugins.llama_cpp.running import Rounds
-from dllm_plugins.llama_cpp.running import Running
+from dllm_plugins.llama_cpp.running import RunningLane
 from dllm_plugins.llama_cpp.sharing import company_changes_nothing
 
 
@@ -52,37 +52,37 @@ class Passes(LlamaRows):
             rounds.start(handle, lane, row.stream)
         return self._handed_out(segments, rounds.run())
 
-    def key(self, step: Step) -> Hashable:
-        """Steps for which this is equal may share a call."""
-        return step.causal, len(step.tokens)
+    def key(self, chunk: Chunk) -> Hashable:
+        """Chunks for which this is equal may share a call."""
+        return chunk.causal, len(chunk.tokens)
 
     @cached_property
     def shares(self) -> bool:
         """Whether rows may share calls; measured when they first could."""
         return company_changes_nothing(self.context, self._shelf)
 
-    def _call(self, part: Sequence[tuple[Running, Step]]) -> list[Rows]:
-        self._counts.update({(running.row, self.counted(step)) for running, step in part})
+    def _call(self, part: Sequence[tuple[RunningLane, Chunk]]) -> list[Outputs]:
+        self._counts.update({(running.row, self.counted(chunk)) for running, chunk in part})
         streams = [running.stream or 0 for running, _ in part]
-        found = self.decode([(stream, step) for stream, (_, step) in zip(streams, part, strict=True)])
-        for stream, (_, step) in zip(streams, part, strict=True):
-            if step.company:
-                self.context.cut(stream, step.end)
+        found = self.decode([(stream, chunk) for stream, (_, chunk) in zip(streams, part, strict=True)])
+        for stream, (_, chunk) in zip(streams, part, strict=True):
+            if chunk.company:
+                self.context.cut(stream, chunk.end)
         return found
 
-    def counted(self, step: Step) -> bool:
-        """Which of the two kinds of calls of a pass a step is; see :meth:`rounds`."""
-        return step.context
+    def counted(self, chunk: Chunk) -> bool:
+        """Which of the two kinds of calls of a pass a chunk is; see :meth:`rounds`."""
+        return chunk.context
 
-    def decode(self, part: Sequence[tuple[int, Step]]) -> list[Rows]:
-        """Rows [len(wanted), V] of steps that share a call; each with its stream."""
-        runs = [Run(stream, step.begin, step.tokens, wanted=step.wanted) for stream, step in part]
-        return self.context.decode(runs, causal=part[0][1].causal)
+    def decode(self, part: Sequence[tuple[int, Chunk]]) -> list[Outputs]:
+        """Rows [len(wanted), V] of chunks that share a call; each with its stream."""
+        spans = [Span(stream, chunk.begin, chunk.tokens, wanted=chunk.wanted) for stream, chunk in part]
+        return self.context.decode(spans, causal=part[0][1].causal)
 
-    def _handed_out(self, segments: Sequence[Segment], found: Sequence[tuple[Step, Rows]]) -> list[Tensor]:
+    def _handed_out(self, segments: Sequence[Segment], found: Sequence[tuple[Chunk, Outputs]]) -> list[Tensor]:
         """By segment, the rows that it wanted, in its order."""
         where: dict[tuple[int, int] | None, tuple[int, int]] = {
-            source: (call, row) for call, (step, _) in enumerate(found) for row, source in enumerate(step.sources)
+            source: (call, row) for call, (chunk, _) in enumerate(found) for row, source in enumerate(chunk.sources)
         }
         handed = []
         for number, segment in enumerate(segments):

@@ -25,8 +25,8 @@ from dllm_plugins.errors import GgufError
 from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import TensorInfo
-from dllm_plugins.llama_cpp.batch import Batch
-from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.batch import LlamaBatch
+from dllm_plugins.llama_cpp.batch import Span
 from dllm_plugins.llama_cpp.context import Context
 from dllm_plugins.llama_cpp.library import complaints
 from dllm_plugins.llama_cpp.library import failed
@@ -60,7 +60,7 @@ class PlacedModel(GgufModel):
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedRun(Run):
+class PlacedSpan(Span):
     """Embeddings with rotary positions of their own, one each.
 
     :param rotary: `begin` and the positions behind it say only where in the stream they are kept.
@@ -69,7 +69,7 @@ class PlacedRun(Run):
     rotary: Sequence[int] = ()
 
 
-class PlacedBatch(Batch):
+class PlacedLlamaBatch(LlamaBatch):
     """Room for a call's tokens, with four positions each where they come as embeddings."""
 
     def __init__(self, library: Any, capacity: int, width: int) -> None:
@@ -77,34 +77,34 @@ class PlacedBatch(Batch):
         self._places4 = np.zeros(_POSITIONS * capacity, np.int32)
         self._plain = self._pointer("pos", self._positions)
 
-    def fill(self, runs: Sequence[Run]) -> Any:
-        """The struct for these runs, in this order; valid until the next call."""
-        found = super().fill(runs)
+    def fill(self, spans: Sequence[Span]) -> Any:
+        """The struct for these spans, in this order; valid until the next call."""
+        found = super().fill(spans)
         found.pos = self._plain
-        if runs[0].embeddings is None:
+        if spans[0].embeddings is None:
             return found
         count = found.n_tokens
         places = self._places4[: _POSITIONS * count].reshape(_POSITIONS, count)
         places[:] = 0
         places[0] = self._positions[:count]
-        places[1] = [place for run in runs for place in _rotary(run)]
+        places[1] = [place for span in spans for place in _rotary(span)]
         found.pos = self._pointer("pos", self._places4)
         return found
 
 
-def _rotary(run: Run) -> Sequence[int]:
-    if not isinstance(run, PlacedRun):
-        return range(run.begin, run.begin + len(run))
-    if len(run.rotary) != len(run) or min(run.rotary) < 0:
-        raise GgufError(f"{len(run)} embeddings need as many rotary positions from 0 on, not {list(run.rotary)}")
-    return run.rotary
+def _rotary(span: Span) -> Sequence[int]:
+    if not isinstance(span, PlacedSpan):
+        return range(span.begin, span.begin + len(span))
+    if len(span.rotary) != len(span) or min(span.rotary) < 0:
+        raise GgufError(f"{len(span)} embeddings need as many rotary positions from 0 on, not {list(span.rotary)}")
+    return span.rotary
 
 
 class PlacedContext(Context):
-    """Streams of a :class:`PlacedModel`; takes :class:`PlacedRun` beside ordinary runs."""
+    """Streams of a :class:`PlacedModel`; takes :class:`PlacedSpan` beside ordinary spans."""
 
-    def _room(self, tokens: int) -> Batch:
-        return PlacedBatch(self._library, tokens, self.model.width)
+    def _room(self, tokens: int) -> LlamaBatch:
+        return PlacedLlamaBatch(self._library, tokens, self.model.width)
 
 
 def write_placed(header: Header, out: Path) -> None:

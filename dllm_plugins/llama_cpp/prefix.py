@@ -11,7 +11,7 @@ from weakref import ref
 
 from dllm_plugins.errors import GgufError
 from dllm_plugins.llama_cpp.context import Context
-from dllm_plugins.llama_cpp.state import State
+from dllm_plugins.llama_cpp.state import StreamState
 
 
 class Holder(Protocol):
@@ -37,7 +37,7 @@ class Prefix:
         self.length = length
         self.stream = stream
         self.shelf = shelf
-        self.state: State | None = None
+        self.state: StreamState | None = None
 
 
 class Shelf:

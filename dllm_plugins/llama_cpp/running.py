@@ -1,4 +1,4 @@
-"""Runs the calls of one pass: in rounds, each lane one step, steps of equal shape together.
+"""Runs the calls of one pass: in rounds, each lane one chunk, chunks of equal shape together.
 
 Tokens of several streams decoded together, two or more of each, give bit for bit what each gives
 alone (:mod:`~dllm_plugins.llama_cpp.sharing`). Single tokens do not (other products), and run alone.
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from dllm_plugins.errors import GgufError
-from dllm_plugins.llama_cpp.calls import CHUNK
+from dllm_plugins.llama_cpp.calls import LONGEST
+from dllm_plugins.llama_cpp.calls import Chunk
 from dllm_plugins.llama_cpp.calls import Lane
-from dllm_plugins.llama_cpp.calls import Step
-from dllm_plugins.llama_cpp.context import Rows
+from dllm_plugins.llama_cpp.context import Outputs
 from dllm_plugins.llama_cpp.prefix import Shelf
 
 #: Copies of streams that are decoded beside one another, unless a lane needs more at once.
@@ -23,13 +23,13 @@ SCRATCH = 4
 
 
 @dataclass(slots=True, weakref_slot=True)
-class Running:
+class RunningLane:
     """A lane under way.
 
     :param row: handle of the row it belongs to.
     :param stream: None for a model without a memory.
     :param scratch: whether the stream is a copy that is given back at the end.
-    :param done: steps behind it.
+    :param done: chunks behind it.
     """
 
     row: int
@@ -40,25 +40,25 @@ class Running:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there are steps left."""
-        return self.done < len(self.lane.steps)
+        """Whether there are chunks left."""
+        return self.done < len(self.lane.chunks)
 
     @property
     def length(self) -> int:
         """How many positions the stream holds."""
-        return self.lane.steps[self.done - 1].end if self.done else self.lane.length
+        return self.lane.chunks[self.done - 1].end if self.done else self.lane.length
 
 
-#: Rows of each step's wanted tokens, for steps that share a call.
-Decode = Callable[[Sequence[tuple[Running, Step]]], list[Rows]]
-#: Steps with equal keys may share a call.
-Key = Callable[[Step], Hashable]
+#: Rows of each chunk's wanted tokens, for chunks that share a call.
+Decode = Callable[[Sequence[tuple[RunningLane, Chunk]]], list[Outputs]]
+#: Chunks with equal keys may share a call.
+Key = Callable[[Chunk], Hashable]
 
 
 class Rounds:
     """The lanes of one pass.
 
-    :param shares: whether steps may share calls at all; asked only if some could.
+    :param shares: whether chunks may share calls at all; asked only if some could.
     """
 
     def __init__(self, shelf: Shelf, decode: Decode, key: Key, shares: Callable[[], bool]) -> None:
@@ -66,23 +66,23 @@ class Rounds:
         self._decode = decode
         self._key = key
         self._shares = shares
-        self._active: list[Running] = []
-        self._waiting: deque[tuple[Running, int]] = deque()
+        self._active: list[RunningLane] = []
+        self._waiting: deque[tuple[RunningLane, int]] = deque()
 
     def start(self, row: int, lane: Lane, stream: int | None) -> None:
         """A lane on the row's own stream."""
-        self._active.append(Running(row, lane, stream))
+        self._active.append(RunningLane(row, lane, stream))
 
     def wait(self, row: int, lane: Lane, source: int | None) -> None:
         """A lane on a copy of the beginning of the row's stream, made once there is a stream to spare."""
         if source is None:
-            self._active.append(Running(row, lane, None))
+            self._active.append(RunningLane(row, lane, None))
         else:
-            self._waiting.append((Running(row, lane, None, scratch=True), source))
+            self._waiting.append((RunningLane(row, lane, None, scratch=True), source))
 
-    def run(self) -> list[tuple[Step, Rows]]:
-        """Rows of the wanted tokens of every step."""
-        found: list[tuple[Step, Rows]] = []
+    def run(self) -> list[tuple[Chunk, Outputs]]:
+        """Rows of the wanted tokens of every chunk."""
+        found: list[tuple[Chunk, Outputs]] = []
         try:
             while self._active or self._waiting:
                 self._fill()
@@ -95,7 +95,7 @@ class Rounds:
             self._active.clear()
         return found
 
-    def _copy(self, running: Running, source: int) -> None:
+    def _copy(self, running: RunningLane, source: int) -> None:
         self._active.append(running)
         self._shelf.context.copy(source, running.lane.length, self._shelf.stream(running))
 
@@ -115,22 +115,22 @@ class Rounds:
             for lane in ready:
                 if self._room() or not any(other.goes_on for other in self._active):
                     running.lane.forks.remove(lane)
-                    self._copy(Running(running.row, lane, None, scratch=True), cast(int, running.stream))
+                    self._copy(RunningLane(running.row, lane, None, scratch=True), cast(int, running.stream))
 
-    def _round(self) -> list[tuple[Step, Rows]]:
-        groups: dict[Hashable, list[tuple[Running, Step]]] = {}
+    def _round(self) -> list[tuple[Chunk, Outputs]]:
+        groups: dict[Hashable, list[tuple[RunningLane, Chunk]]] = {}
         for running in self._active:
             if running.goes_on:
-                step = running.lane.steps[running.done]
-                alone = len(step.tokens) == 1 or running.stream is None
-                groups.setdefault(id(running) if alone else self._key(step), []).append((running, step))
-        found: list[tuple[Step, Rows]] = []
-        # Clean steps together, then open ones: llama.cpp may have to be switched between them.
+                chunk = running.lane.chunks[running.done]
+                alone = len(chunk.tokens) == 1 or running.stream is None
+                groups.setdefault(id(running) if alone else self._key(chunk), []).append((running, chunk))
+        found: list[tuple[Chunk, Outputs]] = []
+        # Clean chunks together, then open ones: llama.cpp may have to be switched between them.
         for group in sorted(groups.values(), key=lambda group: group[0][1].noisy):
-            share = max(CHUNK // len(group[0][1].tokens), 1) if len(group) > 1 and self._shares() else 1
+            share = max(LONGEST // len(group[0][1].tokens), 1) if len(group) > 1 and self._shares() else 1
             for begin in range(0, len(group), share):
                 part = group[begin : begin + share]
-                found += zip((step for _, step in part), self._decode(part), strict=True)
+                found += zip((chunk for _, chunk in part), self._decode(part), strict=True)
         for running in self._active:
             running.done += running.goes_on
         return found
@@ -143,6 +143,6 @@ class Rounds:
                 self._give_back(running)
                 self._active.remove(running)
 
-    def _give_back(self, running: Running) -> None:
+    def _give_back(self, running: RunningLane) -> None:
         if running.scratch:
             self._shelf.give_back(running)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.batch import Span
 from dllm_plugins.llama_cpp.context import Context
-from dllm_plugins.llama_cpp.context import Rows
+from dllm_plugins.llama_cpp.context import Outputs
 from dllm_plugins.llama_cpp.prefix import Scratch
 from dllm_plugins.llama_cpp.prefix import Shelf
 
@@ -35,13 +35,13 @@ def company_changes_nothing(context: Context, shelf: Shelf) -> bool:
     try:
         streams = [shelf.stream(holder) for holder in holders]
         for length in _LENGTHS:
-            runs = [Run(stream, 0, _tokens(context, stream, length), wanted=range(length)) for stream in streams]
-            together = context.decode(runs, causal=False)
-            for run, rows in zip(runs, together, strict=True):
-                context.cut(run.stream, 0)
-                if not np.array_equal(context.decode([run], causal=False)[0], rows):
+            spans = [Span(stream, 0, _tokens(context, stream, length), wanted=range(length)) for stream in streams]
+            together = context.decode(spans, causal=False)
+            for span, rows in zip(spans, together, strict=True):
+                context.cut(span.stream, 0)
+                if not np.array_equal(context.decode([span], causal=False)[0], rows):
                     return False
-                context.cut(run.stream, 0)
+                context.cut(span.stream, 0)
         return True
     finally:
         for holder in holders:
@@ -77,12 +77,12 @@ def _has_float_matrices(context: Context) -> bool:
     return any(len(tensor.shape) > 1 and tensor.type.name in _FLOATS for tensor in tensors)
 
 
-def _cut(context: Context, stream: int, sizes: Sequence[int]) -> Rows:
+def _cut(context: Context, stream: int, sizes: Sequence[int]) -> Outputs:
     """The rows of a text that is decoded in calls of these lengths."""
     tokens, begin, found = _tokens(context, stream, sum(sizes)), 0, []
     context.cut(stream, 0)
     for size in sizes:
-        run = Run(stream, begin, tokens[begin : begin + size], wanted=range(size))
-        found += context.decode([run], causal=True)
+        span = Span(stream, begin, tokens[begin : begin + size], wanted=range(size))
+        found += context.decode([span], causal=True)
         begin += size
     return np.concatenate(found)

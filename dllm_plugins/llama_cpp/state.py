@@ -22,7 +22,7 @@ _Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StreamState:
     """The first `length` positions of a stream.
 
     :param magic: llama.cpp's, of the version that wrote it.
@@ -59,7 +59,7 @@ def write(library: Any, context: Any, stream: int, data: _Bytes) -> None:
         raise failed(f"llama.cpp did not take the {len(data)} bytes of stream {stream}", "start the row again")
 
 
-def save(library: Any, context: Any, stream: int, streams: int) -> State:
+def save(library: Any, context: Any, stream: int, streams: int) -> StreamState:
     """A stream's state, from a context with that many streams."""
     data = read(library, context, stream)
     words = data[: (_HEAD + streams) * _WORD].view(np.uint32)
@@ -72,10 +72,10 @@ def save(library: Any, context: Any, stream: int, streams: int) -> State:
             f"llama.cpp wrote stream {stream} of {streams} in a way that is not known; "
             f"install the version of llama-cpp-python this package asks for"
         )
-    return State(length, int(words[0]), data[begin:end].copy())
+    return StreamState(length, int(words[0]), data[begin:end].copy())
 
 
-def restore(library: Any, context: Any, stream: int, streams: int, state: State) -> None:
+def restore(library: Any, context: Any, stream: int, streams: int, state: StreamState) -> None:
     """Put a state into a stream of a context with that many streams."""
     head = np.zeros(_HEAD + 1, np.uint32)
     head[:] = state.magic, stream, streams, state.length

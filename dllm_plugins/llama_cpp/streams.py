@@ -12,7 +12,7 @@ from typing import Any
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.llama_cpp import state as states
-from dllm_plugins.llama_cpp.batch import Batch
+from dllm_plugins.llama_cpp.batch import LlamaBatch
 from dllm_plugins.llama_cpp.library import Handle
 from dllm_plugins.llama_cpp.library import complaints
 from dllm_plugins.llama_cpp.library import failed
@@ -34,7 +34,7 @@ class Made:
     size: Size
     handle: Handle
     memory: Any
-    batch: Batch
+    batch: LlamaBatch
     adapters: Sequence[tuple[Any, float]] | None = ()
 
 
@@ -89,9 +89,9 @@ class Streams:
             )
         return Made(size, made, lib.llama_get_memory(made.pointer), self._room(size.tokens))
 
-    def _room(self, tokens: int) -> Batch:
+    def _room(self, tokens: int) -> LlamaBatch:
         """For the tokens of a call."""
-        return Batch(self._library, tokens, self.model.width)
+        return LlamaBatch(self._library, tokens, self.model.width)
 
     def _reserve(self, streams: int, positions: int, tokens: int) -> None:
         """Replace the context by a larger one if it lacks room; streams keep their numbers and states."""
@@ -201,12 +201,12 @@ class Streams:
             self.cut(target, length)
         return target
 
-    def save(self, stream: int) -> states.State:
+    def save(self, stream: int) -> states.StreamState:
         """A stream's keys and values as bytes; the stream may then be closed."""
         self._check_open(stream)
         return states.save(self._library, self._context, stream, self.size.streams)
 
-    def load(self, state: states.State, length: int, target: int | None = None) -> int:
+    def load(self, state: states.StreamState, length: int, target: int | None = None) -> int:
         """The first `length` positions of a saved stream in another one, a new one if not given; returns its number."""
         if not 0 <= length <= state.length:
             raise GgufError(f"the saved stream has {state.length} positions, not {length}; ask for fewer")

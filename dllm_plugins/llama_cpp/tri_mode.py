@@ -31,14 +31,14 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.gguf.adapter import read_adapter
 from dllm_plugins.gguf.tensors import read_rows
 from dllm_plugins.gguf.tensors import read_tensor
-from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.batch import Span
+from dllm_plugins.llama_cpp.calls import Chunk
 from dllm_plugins.llama_cpp.calls import Planning
-from dllm_plugins.llama_cpp.calls import Step
-from dllm_plugins.llama_cpp.context import Rows
+from dllm_plugins.llama_cpp.context import Outputs
 from dllm_plugins.llama_cpp.passes import Passes
 from dllm_plugins.llama_cpp.placed import PlacedContext
 from dllm_plugins.llama_cpp.placed import PlacedModel
-from dllm_plugins.llama_cpp.placed import PlacedRun
+from dllm_plugins.llama_cpp.placed import PlacedSpan
 from dllm_plugins.llama_cpp.sharing import fewest_of_equal_bits
 from dllm_plugins.messages import said
 
@@ -80,29 +80,29 @@ class LlamaTriModeDenoiser(Passes):
             kept = tuple(mode for mode in spec.modes if mode not in LOSSY)
             self.spec = replace(self.spec, numerics="approximate", modes=kept, refused=LOSSY)
 
-    def key(self, step: Step) -> Hashable:
+    def key(self, chunk: Chunk) -> Hashable:
         """Steps for which this is equal may share a call."""
-        return step.causal, len(step.tokens), step.noisy, step.rotary is None
+        return chunk.causal, len(chunk.tokens), chunk.noisy, chunk.rotary is None
 
-    def counted(self, step: Step) -> bool:
+    def counted(self, chunk: Chunk) -> bool:
         """Calls with open rows are counted apart."""
-        return step.noisy
+        return chunk.noisy
 
     def width(self, segment: Segment) -> int:
         """Open rows have hidden states, clean ones logits."""
         return self.model.width if segment.noisy else self.model.vocabulary
 
-    def decode(self, part: Sequence[tuple[int, Step]]) -> list[Rows]:
+    def decode(self, part: Sequence[tuple[int, Chunk]]) -> list[Outputs]:
         """Rows of steps that share a call: logits of clean ones, final hidden states of open ones."""
         noisy, causal = part[0][1].noisy, part[0][1].causal
         self.context.use(self._adapters if noisy else ())
-        return self.context.decode([self._run(*one) for one in part], causal=causal, hidden=noisy)
+        return self.context.decode([self._span(*one) for one in part], causal=causal, hidden=noisy)
 
-    def _run(self, stream: int, step: Step) -> Run:
-        if step.rotary is None and not step.noisy:
-            return Run(stream, step.begin, step.tokens, wanted=step.wanted)
-        rotary = step.rotary or range(step.begin, step.begin + len(step.tokens))
-        return PlacedRun(stream, step.begin, (), self.embedded(step.tokens), step.wanted, rotary)
+    def _span(self, stream: int, chunk: Chunk) -> Span:
+        if chunk.rotary is None and not chunk.noisy:
+            return Span(stream, chunk.begin, chunk.tokens, wanted=chunk.wanted)
+        rotary = chunk.rotary or range(chunk.begin, chunk.begin + len(chunk.tokens))
+        return PlacedSpan(stream, chunk.begin, (), self.embedded(chunk.tokens), chunk.wanted, rotary)
 
     def embedded(self, tokens: Sequence[int]) -> "NDArray[np.float32]":
         """Embeddings [tokens, width], the mask's too: its id is the vocabulary's size."""

@@ -13,13 +13,13 @@ from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.drawing import draw_open
-from dllm_plugins.modes.view import View
-from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.modes.whole_canvas import WholeCanvas
+from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 
 
-class DiffuLlamaSettings(ViewSettings):
+class DiffuLlamaSettings(WholeCanvasSettings):
     """Options of DiffuLLaMA's sampler."""
 
     steps: int = Field(64, description="passes over the whole canvas")
@@ -27,7 +27,7 @@ class DiffuLlamaSettings(ViewSettings):
 
 def start(canvas: Canvas, settings: DiffuLlamaSettings, spec: ModelSpec) -> Program:
     """`steps` passes, fewer if nothing is open any more."""
-    row, view, block = canvas.row, View(canvas, spec, settings), range(canvas.prompt, canvas.end)
+    row, view, block = canvas.row, WholeCanvas(canvas, spec, settings), range(canvas.prompt, canvas.end)
     for left in range(settings.steps, 0, -1):
         positions = canvas.open(block)
         if not positions:

@@ -28,13 +28,13 @@ from dllm_plugins.modes.confidence import commit
 from dllm_plugins.modes.confidence import measure
 from dllm_plugins.modes.confidence import spread
 from dllm_plugins.modes.confidence import surest
-from dllm_plugins.modes.view import View
-from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.modes.whole_canvas import WholeCanvas
+from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 
 
-class ScheduleSettings(ViewSettings):
+class ScheduleSettings(WholeCanvasSettings):
     """Options of every sampler that commits a share of what is open."""
 
     steps: int | None = Field(
@@ -65,7 +65,7 @@ def shares(steps: int, eps: float) -> Tensor:
 
 def start(way: Measure, canvas: Canvas, settings: ScheduleSettings, spec: ModelSpec) -> Program:
     """All of the canvas, pass after pass."""
-    row, view, hole = canvas.row, View(canvas, spec, settings), range(canvas.prompt, canvas.end)
+    row, view, hole = canvas.row, WholeCanvas(canvas, spec, settings), range(canvas.prompt, canvas.end)
     length = len(canvas.tokens)
     for share in shares(settings.steps or len(canvas.open(hole)), settings.eps):
         positions = canvas.open(hole)

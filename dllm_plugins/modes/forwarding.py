@@ -13,8 +13,8 @@ from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.modes.static import Said
-from dllm_plugins.modes.static import State
+from dllm_plugins.modes.static import CanvasState
+from dllm_plugins.modes.static import LogitsAt
 from dllm_plugins.modes.static import StaticDecoding
 
 
@@ -28,7 +28,7 @@ class Forwarding:
         self._frozen = 0
         self._keep = 0
 
-    def forward(self, states: Sequence[State]) -> Dialogue[dict[State, Said]]:
+    def forward(self, states: Sequence[CanvasState]) -> Dialogue[dict[CanvasState, LogitsAt]]:
         """What the model says of each state's open positions. The first state is certain."""
         positions = {state: self.slow.open(state) for state in states}
         if not self.slow.cached:
@@ -39,13 +39,13 @@ class Forwarding:
         answered = zip(states, answers, strict=True)
         return {state: dict(zip(positions[state], answer.logits, strict=True)) for state, answer in answered}
 
-    def _whole(self, state: State, positions: Sequence[int]) -> Segment:
+    def _whole(self, state: CanvasState, positions: Sequence[int]) -> Segment:
         wanted = [max(position - self._shift, 0) for position in positions]
         return self._segment(state, range(len(state.tokens)), wanted)
 
     def _blocks(
-        self, states: Sequence[State], positions: dict[State, list[int]]
-    ) -> Dialogue[tuple[list[State], list[Answer]]]:
+        self, states: Sequence[CanvasState], positions: dict[CanvasState, list[int]]
+    ) -> Dialogue[tuple[list[CanvasState], list[Answer]]]:
         """One state that goes on to the next block comes first: only a pass's first segment can join the prefix."""
         crossing = [state for state in states if self._begin(state) > self._frozen][:1]
         ordered = [*crossing, *(state for state in states if self._begin(state) == self._frozen)]
@@ -68,19 +68,19 @@ class Forwarding:
         self._frozen, self._keep = self._frozen + frozen, count - frozen
         return ordered, answers[1:] if crossing else answers
 
-    def commit(self, state: State) -> None:
+    def commit(self, state: CanvasState) -> None:
         """Say that a state is verified: the keys of the blocks before its own may join the prefix in the next pass."""
         if self._keep and self._begin(state) > self._frozen:
             self._frozen += self._keep
         else:
             self._keep = 0
 
-    def _begin(self, state: State) -> int:
+    def _begin(self, state: CanvasState) -> int:
         return self.slow.blocks[state.block].start
 
     def _segment(
         self,
-        state: State,
+        state: CanvasState,
         positions: range,
         wanted: Sequence[int] = (),
         *,

@@ -33,8 +33,8 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.forwarding import Forwarding
-from dllm_plugins.modes.static import Said
-from dllm_plugins.modes.static import State
+from dllm_plugins.modes.static import CanvasState
+from dllm_plugins.modes.static import LogitsAt
 from dllm_plugins.modes.static import StaticDecoding
 from dllm_plugins.modes.steps import Counts
 
@@ -54,7 +54,7 @@ class SsdSettings(FreeDaveSettings):
     width: int = Field(2, ge=2, le=16, description="branches at each state of the chain, itself among them")
 
 
-def drafts(slow: StaticDecoding, certain: State, said: Said, count: int, width: int) -> list[State]:
+def drafts(slow: StaticDecoding, certain: CanvasState, said: LogitsAt, count: int, width: int) -> list[CanvasState]:
     """The certain state, and those that would follow if the model went on saying the same."""
     found, tip = [certain], certain
     for _ in range(count - 1):
@@ -84,7 +84,9 @@ def start(canvas: Canvas, settings: FreeDaveSettings, spec: ModelSpec) -> Progra
         known = yield from forwarding.forward(drafts(slow, state, known[last], settings.draft_steps, width))
 
 
-def follow(slow: StaticDecoding, state: State, known: Mapping[State, Said]) -> tuple[State, State]:
+def follow(
+    slow: StaticDecoding, state: CanvasState, known: Mapping[CanvasState, LogitsAt]
+) -> tuple[CanvasState, CanvasState]:
     """Go on from a certain state as far as the model's word is known.
 
     :returns: the last state of which it is known, and the next one, which is certain.

@@ -23,8 +23,8 @@ from dllm_plugins.modes.ids import TokenIds
 from dllm_plugins.modes.ruled import Ruled
 from dllm_plugins.modes.ruled import RuledSettings
 from dllm_plugins.modes.steps import Counts
-from dllm_plugins.modes.view import View
-from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.modes.whole_canvas import WholeCanvas
+from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 from dllm_plugins.prediction import probability_of
 from dllm_plugins.prediction import without
 from dllm_plugins.rules.at_work import check_rules
@@ -34,7 +34,7 @@ from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
 
 
-class LladaSettings(ViewSettings, RuledSettings):
+class LladaSettings(WholeCanvasSettings, RuledSettings):
     """Options of LLaDA's sampler."""
 
     steps: int | None = Field(
@@ -74,7 +74,7 @@ def start(
     def sure(logits: Tensor, token: Tensor) -> Tensor:
         return confidence(logits, token, settings.late_tokens, torch.float64 if precise else logits.dtype)
 
-    view = View(canvas, spec, settings)
+    view = WholeCanvas(canvas, spec, settings)
     rule, revocation = choose_rule(config, rules), choose_revocation(config, revocations)
     ruled = Ruled(canvas, rule, revocation, sure, coarse=not precise)
     direct = not (settings.guidance or settings.suppress_tokens or settings.late_tokens)

@@ -34,8 +34,8 @@ from dllm_plugins.modes.ids import TokenIds
 from dllm_plugins.modes.llada import blocks_of
 from dllm_plugins.modes.llada import confidence
 from dllm_plugins.modes.steps import Counts
-from dllm_plugins.modes.view import View
-from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.modes.whole_canvas import WholeCanvas
+from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 from dllm_plugins.prediction import without
@@ -69,7 +69,7 @@ class TransferSettings(Settings):
         return self
 
 
-class MdlmSettings(TransferSettings, ViewSettings):
+class MdlmSettings(TransferSettings, WholeCanvasSettings):
     """Options of the MDLM sampler."""
 
     suppress_tokens: TokenIds = Field((), description="ids never drawn")
@@ -146,7 +146,7 @@ def blind(canvas: Canvas, segment: Segment, keep: tuple[int, ...]) -> Segment:
     return replace(segment, tokens=hidden)
 
 
-class _MdlmView(View):
+class _MdlmCanvas(WholeCanvas):
     def __init__(self, canvas: Canvas, spec: ModelSpec, settings: MdlmSettings) -> None:
         super().__init__(canvas, spec, settings)
         self.shift = int(spec.shifted or settings.right_shift_logits)
@@ -158,7 +158,7 @@ class _MdlmView(View):
 
 def start(canvas: Canvas, settings: MdlmSettings, spec: ModelSpec) -> Program:
     """Block after block, each in as many passes as its schedule has."""
-    view, length = _MdlmView(canvas, spec, settings), settings.block_length or spec.block_length
+    view, length = _MdlmCanvas(canvas, spec, settings), settings.block_length or spec.block_length
     for block in blocks_of(canvas, length):
         for count in transfers(canvas, block, settings.steps or length, settings):
             positions = canvas.open(block)

@@ -23,7 +23,7 @@ from dllm_plugins.modes.confidence import OPEN_DLLM
 from dllm_plugins.modes.confidence import commit
 from dllm_plugins.modes.confidence import measure
 from dllm_plugins.modes.confidence import spread
-from dllm_plugins.modes.view import View
+from dllm_plugins.modes.whole_canvas import WholeCanvas
 
 
 class OpenDcoderSettings(dream.ScheduleSettings):
@@ -43,7 +43,7 @@ def start(canvas: Canvas, settings: OpenDcoderSettings, spec: ModelSpec) -> Prog
 
 def plan(canvas: Canvas, settings: OpenDcoderSettings, spec: ModelSpec) -> Program:
     """Nothing is final before the end."""
-    view, hole = View(canvas, spec, settings), range(canvas.prompt, canvas.end)
+    view, hole = WholeCanvas(canvas, spec, settings), range(canvas.prompt, canvas.end)
     variable = canvas.open(hole)
     steps = settings.steps or len(variable)
     for step in range(1, steps + 1):

@@ -26,11 +26,11 @@ from dllm_plugins.modes.confidence import draw
 from dllm_plugins.modes.confidence import spread
 from dllm_plugins.modes.confidence import without_mask
 from dllm_plugins.modes.ids import TokenId
-from dllm_plugins.modes.view import View
-from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.modes.whole_canvas import WholeCanvas
+from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 
 
-class Rnd1Settings(ViewSettings):
+class Rnd1Settings(WholeCanvasSettings):
     """Options of RND1's sampler."""
 
     steps: int | None = Field(None, ge=1, description="most passes; one per position if not given")
@@ -78,7 +78,7 @@ def truncated(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
 
 def start(canvas: Canvas, settings: Rnd1Settings, spec: ModelSpec) -> Program:
     """All of the canvas, pass after pass."""
-    view, hole = View(canvas, spec, settings), range(canvas.prompt, canvas.end)
+    view, hole = WholeCanvas(canvas, spec, settings), range(canvas.prompt, canvas.end)
     canvas.tokens += tail(settings, spec, spec.context - len(canvas.tokens))
     length, total = len(canvas.tokens), len(hole)
     steps = settings.steps or total

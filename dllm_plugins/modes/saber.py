@@ -22,8 +22,8 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.llada import blocks_of
-from dllm_plugins.modes.view import View
-from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.modes.whole_canvas import WholeCanvas
+from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 from dllm_plugins.prediction import Prediction
 from dllm_plugins.prediction import predict
 from dllm_plugins.prediction import probability_of
@@ -80,7 +80,7 @@ class Memory:
 
 def start(canvas: Canvas, settings: SaberSettings, spec: ModelSpec) -> Program:
     """Block after block; the text is final as a whole."""
-    view = View(canvas, spec, ViewSettings(**{}))
+    view = WholeCanvas(canvas, spec, WholeCanvasSettings(**{}))
     memory = Memory()
     for block in blocks_of(canvas, settings.block_length or spec.block_length):
         known = range(canvas.prompt, block.stop)

@@ -22,7 +22,7 @@ from dllm_plugins.modes.schedule import confident_end
 from dllm_plugins.modes.schedule import delimiter_window
 from dllm_plugins.modes.schedule import mean_gap
 from dllm_plugins.modes.schedule import suffix_window
-from dllm_plugins.modes.view import View
+from dllm_plugins.modes.whole_canvas import WholeCanvas
 from dllm_plugins.prediction import without
 
 
@@ -78,7 +78,7 @@ class Schedule:
         self.settings = settings
         self.length = settings.block_length or spec.block_length
         self.limit = canvas.end
-        self._view = View(canvas, spec, settings)
+        self._view = WholeCanvas(canvas, spec, settings)
         self._shift = int(spec.shifted)
 
     def block(self, begin: int) -> range:

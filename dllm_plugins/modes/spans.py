@@ -21,8 +21,8 @@ from dllm_plugins.messages import Option
 from dllm_plugins.messages import said
 from dllm_plugins.modes.blocks import Blocks
 from dllm_plugins.modes.llada import blocks_of
-from dllm_plugins.modes.view import View
-from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.modes.whole_canvas import WholeCanvas
+from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 from dllm_plugins.prediction import distribution
 from dllm_plugins.prediction import predict
 
@@ -30,7 +30,7 @@ from dllm_plugins.prediction import predict
 ATTENTION = frozenset({"bidirectional", "own", "block-causal", "causal context, bidirectional block"})
 
 
-class SpanSettings(ViewSettings):
+class SpanSettings(WholeCanvasSettings):
     """Options of samplers that fit either attention."""
 
     block_length: int | None = Field(
@@ -71,7 +71,7 @@ class Spans:
 
     def __init__(self, canvas: Canvas, spec: ModelSpec, settings: SpanSettings) -> None:
         self.canvas = canvas
-        self._view = View(canvas, spec, settings)
+        self._view = WholeCanvas(canvas, spec, settings)
         self._blocks: Blocks | None = None
         if in_blocks(spec):
             context = behind_prompt(spec)

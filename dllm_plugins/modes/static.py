@@ -21,11 +21,11 @@ from dllm_plugins.prediction import predict
 from dllm_plugins.prediction import probability_of
 
 #: Logits [V] by position.
-Said = Mapping[int, Tensor]
+LogitsAt = Mapping[int, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class CanvasState:
     """A canvas on the way.
 
     :param tokens: all of it.
@@ -63,25 +63,25 @@ class StaticDecoding:
         self.blocks = Blocks(canvas, length).answer() if self.cached else blocks_of(canvas, length)
         self.length, self._steps = length, steps
 
-    def first(self) -> State:
+    def first(self) -> CanvasState:
         """Before the first pass."""
-        return State(tuple(self.canvas.tokens), 0)
+        return CanvasState(tuple(self.canvas.tokens), 0)
 
-    def done(self, state: State) -> bool:
+    def done(self, state: CanvasState) -> bool:
         """Whether nothing is left to do."""
         return state.block == len(self.blocks)
 
-    def open(self, state: State) -> list[int]:
+    def open(self, state: CanvasState) -> list[int]:
         """Open positions of the block that is denoised now: what the slow sampler asks for in its next pass."""
         return [position for position in self.blocks[state.block] if state.tokens[position] == self.canvas.mask]
 
-    def quota(self, state: State) -> int:
+    def quota(self, state: CanvasState) -> int:
         """How many positions the next pass commits, if that many are open."""
         length = self.length if self.cached else len(self.blocks[state.block])
         steps = self._steps or length
         return max(1, quotas(length, steps)[state.inner % steps])
 
-    def step(self, state: State, said: Said, skip: int = 0) -> tuple[State, list[Write]] | None:
+    def step(self, state: CanvasState, said: LogitsAt, skip: int = 0) -> tuple[CanvasState, list[Write]] | None:
         """The next state and what it writes; None if the model was not asked about this block, or for want of ranks.
 
         :param skip: commit another position than the last of the chosen: this many ranks further down.
@@ -109,14 +109,14 @@ class StaticDecoding:
             ranked = sure.argsort(descending=True, stable=True)[:count].tolist()
         return ranked
 
-    def _after(self, state: State, writes: Sequence[Write]) -> State:
+    def _after(self, state: CanvasState, writes: Sequence[Write]) -> CanvasState:
         tokens = list(state.tokens)
         for write in writes:
             tokens[write.position] = write.token
         block, inner = state.block, state.inner + 1
         while block < len(self.blocks) and self._finished(tokens, self.blocks[block]):
             block, inner = block + 1, 0
-        return State(tuple(tokens), block, inner, state.step + 1)
+        return CanvasState(tuple(tokens), block, inner, state.step + 1)
 
     def _finished(self, tokens: Sequence[int], block: range) -> bool:
         """Whether the answer's part of a block is committed; what lies behind the answer may stay open."""

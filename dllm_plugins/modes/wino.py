@@ -33,15 +33,15 @@ from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.blocks import Blocks
 from dllm_plugins.modes.drawing import draw_open
 from dllm_plugins.modes.llada import blocks_of
-from dllm_plugins.modes.view import View
-from dllm_plugins.modes.view import ViewSettings
+from dllm_plugins.modes.whole_canvas import WholeCanvas
+from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 from dllm_plugins.prediction import probability_of
 
 #: How many a block's first pass may be thought to have come after, and the fewest `max_accept` goes down to.
 FIRST_ACCEPTED, FEWEST = 30, 5
 
 
-class WinoSettings(ViewSettings):
+class WinoSettings(WholeCanvasSettings):
     """Options of WINO."""
 
     block_length: int | None = Field(None, description="positions denoised together")
@@ -84,7 +84,7 @@ class Shadowed:
         self.canvas = canvas
         length = settings.block_length or spec.block_length
         self._blocks = Blocks(canvas, length) if spec.cache == "exact" else None
-        self._view = View(canvas, spec, settings)
+        self._view = WholeCanvas(canvas, spec, settings)
         self.blocks = blocks_of(canvas, length) if self._blocks is None else self._blocks.answer()
 
     def forward(
@@ -92,7 +92,7 @@ class Shadowed:
     ) -> Dialogue[tuple[Tensor, Tensor | None]]:
         """Logits [N, V] of open `positions`, and those [M, V] of the shadows of `revealed` ones, None without any."""
         way = self._view if self._blocks is None else self._blocks
-        forwarding = way.forward(positions, block) if isinstance(way, View) else way.forward(block, positions)
+        forwarding = way.forward(positions, block) if isinstance(way, WholeCanvas) else way.forward(block, positions)
         wanted = next(forwarding)
         assert isinstance(wanted, Pass), "a forward begins with its pass"
         if revealed:

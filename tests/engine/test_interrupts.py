@@ -25,7 +25,7 @@ from dllm_plugins import sharing
 from dllm_plugins.decoding import answering
 from dllm_plugins.decoding import running
 from dllm_plugins.decoding.canvas import Canvas
-from dllm_plugins.decoding.running import Running
+from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.denoisers import rows
 from dllm_plugins.engine import Engine
 from dllm_plugins.engine import job as jobs
@@ -142,7 +142,8 @@ EXCEPTIONS = [ValueError("odd"), MemoryError("full"), StopIteration("end"), Recu
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    ("owner", "name"), [(Running, "wanted"), (Running, "receive"), (Running, "send"), (Canvas, "tentative")]
+    ("owner", "name"),
+    [(RunningProgram, "wanted"), (RunningProgram, "receive"), (RunningProgram, "send"), (Canvas, "tentative")],
 )
 @pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
 def test_what_one_row_raises_ends_that_row(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dllm_plugins.errors import GgufError
-from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.batch import Span
 from dllm_plugins.llama_cpp.context import Context
 from dllm_plugins.llama_cpp.model import GgufModel
 from dllm_plugins.llama_cpp.size import Size
@@ -25,26 +25,26 @@ SMALL = Size(streams=1, positions=256, tokens=32)
 
 def long_block(context: Context) -> None:
     stream = context.open()
-    assert context.decode([Run(stream, 0, [1] * 300, wanted=range(300))], causal=False)[0].shape[0] == 300
+    assert context.decode([Span(stream, 0, [1] * 300, wanted=range(300))], causal=False)[0].shape[0] == 300
 
 
 def long_prefix(context: Context) -> None:
-    assert context.decode([Run(context.open(), 0, [1] * 300)], causal=True)[0].shape[0] == 0
+    assert context.decode([Span(context.open(), 0, [1] * 300)], causal=True)[0].shape[0] == 0
 
 
 def long_canvas(context: Context) -> None:
-    assert context.decode([Run(0, 0, [1] * 300, wanted=[0, 299])], causal=False)[0].shape[0] == 2
+    assert context.decode([Span(0, 0, [1] * 300, wanted=[0, 299])], causal=False)[0].shape[0] == 2
 
 
 def many_streams(context: Context) -> None:
     streams = [context.open() for _ in range(40)]
-    rows = context.decode([Run(stream, 0, [1, 2], wanted=[0, 1]) for stream in streams], causal=False)
+    rows = context.decode([Span(stream, 0, [1, 2], wanted=[0, 1]) for stream in streams], causal=False)
     assert all(np.array_equal(row, rows[0]) for row in rows)
 
 
 def part_of_a_stream(context: Context) -> None:
     stream = context.open()
-    context.decode([Run(stream, 0, [1] * 16)], causal=True)
+    context.decode([Span(stream, 0, [1] * 16)], causal=True)
     assert context.length(context.copy(stream, 8)) == 8
 
 
@@ -86,7 +86,7 @@ def test_unequal_lengths_would_be_wrong_without_a_word(tmp_path: Path) -> None:
     """What the check prevents: success is reported, and logits differ by far more than rounding does."""
     context = Context(GgufModel(tiny.tiny(tmp_path).path), "F32")
     lengths = (16, 5, 9)
-    runs = [Run(context.open(), 0, tiny.tokens(length), wanted=range(length)) for length in lengths]
+    runs = [Span(context.open(), 0, tiny.tokens(length), wanted=range(length)) for length in lengths]
     with pytest.raises(GgufError, match=r"\[16, 5, 9\] positions cannot share a call"):
         context.decode(runs, causal=False)
     together = context._call(runs, causal=False, hidden=False)

@@ -16,7 +16,7 @@ from dllm_plugins.gguf.adapter import read_adapter
 from dllm_plugins.gguf.adapter import write_adapter
 from dllm_plugins.gguf.header import read_header
 from dllm_plugins.gguf.tensors import read_tensor
-from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.batch import Span
 from dllm_plugins.llama_cpp.context import Context
 from dllm_plugins.llama_cpp.convert import convert_base
 from dllm_plugins.llama_cpp.library import library
@@ -73,10 +73,10 @@ def test_an_ordinary_llama_takes_it_too(files: tri_mode.Files, tmp_path: Path) -
     adapter = library().llama_adapter_lora_init(model.pointer, os.fsencode(path))
     context = Context(model, "F32")
     stream = context.open()
-    context.decode([Run(stream, 0, range(30, 50))], causal=True)
+    context.decode([Span(stream, 0, range(30, 50))], causal=True)
     context.use([(adapter, 1.0)])
     mask = np.tile(read_adapter(path, model.width).mask_embedding.numpy(), (6, 1))
-    found = context.decode([Run(stream, 20, embeddings=mask, wanted=range(6))], causal=False, hidden=True)[0]
+    found = context.decode([Span(stream, 20, embeddings=mask, wanted=range(6))], causal=False, hidden=True)[0]
     denoiser = files.torch()
     row = denoiser.open_row()
     clean = tri_mode.clean(row, list(range(30, 50)), 0)

@@ -10,7 +10,7 @@ import torch
 
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.batch import Span
 from dllm_plugins.llama_cpp.context import Context
 from dllm_plugins.llama_cpp.library import library
 from dllm_plugins.llama_cpp.model import GgufModel
@@ -45,13 +45,13 @@ def context(model: GgufModel) -> Iterator[Context]:
 def filled(context: Context, length: int, seed: int = 1) -> int:
     """A stream with a causal prefix."""
     stream = context.open()
-    context.decode([Run(stream, 0, tiny.tokens(length, seed))], causal=True)
+    context.decode([Span(stream, 0, tiny.tokens(length, seed))], causal=True)
     return stream
 
 
 def block(context: Context, stream: int, begin: int, **fields: Any) -> Any:
     """Rows of a noisy block, which does not stay."""
-    run = Run(stream, begin, [tiny.MASK] * BLOCK, wanted=fields.pop("wanted", range(BLOCK)))
+    run = Span(stream, begin, [tiny.MASK] * BLOCK, wanted=fields.pop("wanted", range(BLOCK)))
     rows = context.decode([run], causal=False, **fields)[0]
     context.cut(stream, begin)
     return rows
@@ -84,7 +84,7 @@ def test_rows_are_copies_and_only_the_wanted_ones(context: Context) -> None:
     kept = some.copy()
     assert np.array_equal(some, rows[[0, 5, 8]])
     block(context, stream, PREFIX)
-    context.decode([Run(stream, PREFIX, tiny.tokens(4, 9), wanted=range(4))], causal=True)
+    context.decode([Span(stream, PREFIX, tiny.tokens(4, 9), wanted=range(4))], causal=True)
     assert np.array_equal(some, kept)
 
 
@@ -92,7 +92,7 @@ def test_embeddings_stand_for_tokens(both: tiny.Tiny, context: Context) -> None:
     stream = filled(context, PREFIX)
     expected = block(context, stream, PREFIX)
     table = both.model.get_input_embeddings().weight.detach().numpy()
-    run = Run(stream, PREFIX, embeddings=table[[tiny.MASK] * BLOCK], wanted=range(BLOCK))
+    run = Span(stream, PREFIX, embeddings=table[[tiny.MASK] * BLOCK], wanted=range(BLOCK))
     found = context.decode([run], causal=False)[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_growing_keeps_every_stream(model: GgufModel) -> None:
     others = [filled(context, 11 + number, number) for number in range(4)]
     assert context.size.streams >= 5
     expected = [block(context, stream, 11 + number) for number, stream in enumerate(others)]
-    context.decode([Run(others[0], 11, tiny.tokens(600))], causal=False)
+    context.decode([Span(others[0], 11, tiny.tokens(600))], causal=False)
     assert context.size.positions >= 611
     assert context.size.tokens >= 600
     context.cut(others[0], 11)
@@ -124,7 +124,7 @@ def test_copies_are_independent_and_of_any_length(context: Context) -> None:
     whole, half = context.copy(source, PREFIX), context.copy(source, 12)
     assert (context.length(whole), context.length(half)) == (PREFIX, 12)
     context.cut(source, 0)
-    context.decode([Run(source, 0, tiny.tokens(50, 3))], causal=True)
+    context.decode([Span(source, 0, tiny.tokens(50, 3))], causal=True)
     assert np.array_equal(block(context, whole, PREFIX), expected)
     assert np.array_equal(block(context, half, 12), block(context, filled(context, 12), 12))
     assert context.copy(source, 0, whole) == whole
@@ -158,29 +158,29 @@ def test_an_unknown_layout_of_states_is_refused(context: Context, monkeypatch: p
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        ([Run(0, PREFIX, [1, 2]), Run(1, PREFIX, [1])], r"\[2, 1\] positions cannot share a call"),
-        ([Run(0, PREFIX, [1]), Run(0, PREFIX, [1])], r"\[0, 0\] name one twice"),
+        ([Span(0, PREFIX, [1, 2]), Span(1, PREFIX, [1])], r"\[2, 1\] positions cannot share a call"),
+        ([Span(0, PREFIX, [1]), Span(0, PREFIX, [1])], r"\[0, 0\] name one twice"),
         ([], "without tokens"),
-        ([Run(0, PREFIX, [])], "no token"),
-        ([Run(0, PREFIX + 1, [1])], f"holds {PREFIX} positions"),
-        ([Run(0, PREFIX - 1, [1])], f"holds {PREFIX} positions"),
-        ([Run(7, 0, [1])], "stream 7 is not open"),
-        ([Run(300, 0, [1])], "stream 300 is not open"),
-        ([Run(-1, 0, [1])], "stream -1 is not open"),
-        ([Run(0, PREFIX, [tiny.VOCABULARY])], f"token id {tiny.VOCABULARY} is outside 0 to {tiny.VOCABULARY - 1}"),
-        ([Run(0, PREFIX, [-1])], "token id -1"),
-        ([Run(0, PREFIX, [1, 2], wanted=[1, 0])], "ascending"),
-        ([Run(0, PREFIX, [1, 2], wanted=[1, 1])], "ascending"),
-        ([Run(0, PREFIX, [1, 2], wanted=[2])], "ascending"),
-        ([Run(0, PREFIX, [1, 2], wanted=[-1])], "ascending"),
-        ([Run(0, PREFIX, embeddings=np.zeros((2, 95), np.float32))], r"\(2, 95\)"),
-        ([Run(0, PREFIX, embeddings=np.zeros((2, 96), np.float64))], "float64"),
-        ([Run(0, PREFIX, [1], embeddings=np.zeros((2, 96), np.float32))], "beside 1 tokens"),
-        ([Run(0, PREFIX, [1]), Run(1, PREFIX, embeddings=np.zeros((1, 96), np.float32))], "cannot share a call"),
+        ([Span(0, PREFIX, [])], "no token"),
+        ([Span(0, PREFIX + 1, [1])], f"holds {PREFIX} positions"),
+        ([Span(0, PREFIX - 1, [1])], f"holds {PREFIX} positions"),
+        ([Span(7, 0, [1])], "stream 7 is not open"),
+        ([Span(300, 0, [1])], "stream 300 is not open"),
+        ([Span(-1, 0, [1])], "stream -1 is not open"),
+        ([Span(0, PREFIX, [tiny.VOCABULARY])], f"token id {tiny.VOCABULARY} is outside 0 to {tiny.VOCABULARY - 1}"),
+        ([Span(0, PREFIX, [-1])], "token id -1"),
+        ([Span(0, PREFIX, [1, 2], wanted=[1, 0])], "ascending"),
+        ([Span(0, PREFIX, [1, 2], wanted=[1, 1])], "ascending"),
+        ([Span(0, PREFIX, [1, 2], wanted=[2])], "ascending"),
+        ([Span(0, PREFIX, [1, 2], wanted=[-1])], "ascending"),
+        ([Span(0, PREFIX, embeddings=np.zeros((2, 95), np.float32))], r"\(2, 95\)"),
+        ([Span(0, PREFIX, embeddings=np.zeros((2, 96), np.float64))], "float64"),
+        ([Span(0, PREFIX, [1], embeddings=np.zeros((2, 96), np.float32))], "beside 1 tokens"),
+        ([Span(0, PREFIX, [1]), Span(1, PREFIX, embeddings=np.zeros((1, 96), np.float32))], "cannot share a call"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_llama_cpp_cannot_do_is_refused_before(context: Context, runs: list[Run], message: str) -> None:
+def test_what_llama_cpp_cannot_do_is_refused_before(context: Context, runs: list[Span], message: str) -> None:
     filled(context, PREFIX), filled(context, PREFIX)
     with pytest.raises(GgufError, match=message):
         context.decode(runs, causal=False)
@@ -234,7 +234,7 @@ def test_what_is_no_number_is_not_decoded(tmp_path: Path) -> None:
     context = Context(GgufModel(tiny.write(both.model, tmp_path / "damaged.gguf", "llama")), "F32")
     stream = context.open()
     with pytest.raises(GgufError, match=r"damaged.gguf computes what is no number"):
-        context.decode([Run(stream, 0, [1, 2], wanted=[1])], causal=True)
+        context.decode([Span(stream, 0, [1, 2], wanted=[1])], causal=True)
     assert context.length(stream) == 0
 
 
@@ -280,12 +280,12 @@ def test_without_a_memory_canvases_are_whole(tmp_path: Path, architecture: str) 
     ids = tiny.tokens(700, 2)
     ids[::3] = [tiny.MASK] * len(ids[::3])
     expected = tiny.logits(both.model, ids, torch.ones(700, 700, dtype=torch.bool))
-    rows = context.decode([Run(0, 0, ids, wanted=[3, 4, 699])], causal=False)[0]
+    rows = context.decode([Span(0, 0, ids, wanted=[3, 4, 699])], causal=False)[0]
     torch.testing.assert_close(torch.from_numpy(rows), expected[[3, 4, 699]], atol=1e-4, rtol=0)
     for runs, causal, message in (
-        ([Run(0, 0, [1]), Run(1, 0, [1])], False, "2 canvases"),
-        ([Run(0, 5, [1])], False, "behind 5 cached"),
-        ([Run(0, 0, [1])], True, "causal"),
+        ([Span(0, 0, [1]), Span(1, 0, [1])], False, "2 canvases"),
+        ([Span(0, 5, [1])], False, "behind 5 cached"),
+        ([Span(0, 0, [1])], True, "causal"),
     ):
         with pytest.raises(GgufError, match=f"{architecture}.*{message}"):
             context.decode(runs, causal=causal)

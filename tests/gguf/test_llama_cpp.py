@@ -11,7 +11,7 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.batch import Span
 from dllm_plugins.llama_cpp.context import Context
 
 from . import tiny
@@ -194,7 +194,7 @@ def test_rows_share_no_call_where_that_changes_a_bit(one: tiny.Tiny, monkeypatch
     """As it may be on another processor; it is measured once, and only if there is something to share."""
     denoiser, decode, calls = ours(one), Context.decode, list[int]()
 
-    def other_products(self: Context, runs: Sequence[Run], **flags: bool) -> list[Any]:
+    def other_products(self: Context, runs: Sequence[Span], **flags: bool) -> list[Any]:
         calls.append(len(runs))
         return [rows * (1 + 1e-7 * (len(runs) > 1)) for rows in decode(self, runs, **flags)]
 

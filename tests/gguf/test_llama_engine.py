@@ -10,7 +10,7 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Finish
-from dllm_plugins.llama_cpp.batch import Run
+from dllm_plugins.llama_cpp.batch import Span
 from dllm_plugins.llama_cpp.context import Context
 from dllm_plugins.models import Model
 from dllm_plugins.request import Request
@@ -128,7 +128,7 @@ def test_modes_whose_promise_is_not_kept_are_refused_with_the_reason(
 ) -> None:
     both, decode = tiny.tiny(tmp_path), Context.decode
 
-    def rounded_by_length(self: Context, runs: Sequence[Run], **flags: bool) -> list[Any]:
+    def rounded_by_length(self: Context, runs: Sequence[Span], **flags: bool) -> list[Any]:
         return [rows * (1 + 1e-7 * len(runs[0])) for rows in decode(self, runs, **flags)]
 
     monkeypatch.setattr(Context, "decode", rounded_by_length)

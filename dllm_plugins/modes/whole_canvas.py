@@ -29,7 +29,7 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.modes.base import Settings
 
 
-class ViewSettings(Settings):
+class WholeCanvasSettings(Settings):
     """Options of every sampler that looks at the whole canvas."""
 
     approximate_cache: Literal["prefix", "dual"] | None = Field(None, description="keep stale keys between passes")
@@ -37,7 +37,7 @@ class ViewSettings(Settings):
     guidance: float | None = Field(None, gt=0.0, description="classifier-free guidance; doubles the rows")
 
     @model_validator(mode="after")
-    def _fit(self) -> "ViewSettings":
+    def _fit(self) -> "WholeCanvasSettings":
         if self.refresh is not None and self.approximate_cache is None:
             raise ValueError(
                 f"refresh={self.refresh} has no effect without approximate_cache; set it to prefix or dual"
@@ -49,10 +49,10 @@ class ViewSettings(Settings):
         return self
 
 
-class View:
+class WholeCanvas:
     """Looks at one canvas, pass after pass."""
 
-    def __init__(self, canvas: Canvas, spec: ModelSpec, settings: ViewSettings) -> None:
+    def __init__(self, canvas: Canvas, spec: ModelSpec, settings: WholeCanvasSettings) -> None:
         self.canvas = canvas
         self.shift = int(spec.shifted)
         self.settings = settings
