@@ -1,4 +1,4 @@
-"""`python -m dllm_plugins.conformance FOLDER...`: run golden cases, print a table, exit 1 on a miss."""
+"""`python -m dllm_plugins.conformance [FOLDER...]`: run golden cases, print a table, exit 1 on a miss."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
+from dllm_plugins.conformance.archives import OWN
 from dllm_plugins.conformance.case import find_cases
 from dllm_plugins.conformance.check import check
 from dllm_plugins.conformance.compare import Result
@@ -17,7 +18,7 @@ COLOURS = {"REPRODUCED": "green", "CORRECTED": "cyan", "REFUSED": "yellow", "MIS
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folders", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--produce", type=click.Path(file_okay=False, path_type=Path), help="Write what we produce; compare nothing."
 )
@@ -25,11 +26,16 @@ COLOURS = {"REPRODUCED": "green", "CORRECTED": "cyan", "REFUSED": "yellow", "MIS
     "--backend", default="torch", show_default=True, help="What computes the passes: torch, kernels or llama_cpp."
 )
 def main(folders: tuple[Path, ...], produce: Path | None, backend: str) -> None:
-    """Run every case in FOLDERS through the public API and compare with what was recorded."""
+    """Run every case in FOLDERS through the public API and compare with what was recorded.
+
+    Without FOLDERS: the cases of every reference implementation that this repository holds.
+    """
+    if not folders and not OWN.is_dir():
+        raise click.UsageError("golden cases are in the repository, not in a wheel: give their FOLDER, or use a clone")
     torch.set_num_threads(1)
     disable_progress_bar()
     try:
-        cases = find_cases(folders)
+        cases = find_cases(folders or (OWN,))
         if produce is not None:
             from dllm_plugins.conformance.produce import write
 

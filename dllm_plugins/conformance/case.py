@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dllm_plugins.conformance import archives
 from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.reading import read_object
@@ -85,13 +86,18 @@ class Case:
 
 
 def find_cases(folders: Sequence[Path]) -> list[Case]:
-    """The folders themselves, or the cases inside them.
+    """The folders themselves, or the cases inside them, unpacked where they are archives.
 
-    :raises CheckpointError: for a folder that is no case and holds none.
+    :raises CheckpointError: for a folder that is no case and holds none, and for damaged archives.
     """
     found: list[Case] = []
     for folder in folders:
-        inside = [folder] if (folder / "case.json").exists() else sorted(p.parent for p in folder.glob("*/case.json"))
+        if (folder / "case.json").exists():
+            inside = [folder]
+        elif archives.are_in(folder):
+            inside = archives.unpacked(folder)
+        else:
+            inside = sorted(path.parent for path in folder.glob("*/case.json"))
         if not inside:
             raise CheckpointError(f"{folder} has no case.json, nor has a folder in it; give a folder of golden cases")
         found += [Case(position) for position in inside]

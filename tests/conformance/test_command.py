@@ -10,9 +10,12 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 
+from dllm_plugins.conformance import __main__ as command
 from dllm_plugins.conformance.__main__ import main
+from dllm_plugins.conformance.case import Case
+from dllm_plugins.conformance.compare import Result
 
-PART = Path(__file__).parents[1] / "families" / "golden"
+from ..golden.cases import CLONED
 
 
 def call(*arguments: str) -> Any:
@@ -23,7 +26,7 @@ def call(*arguments: str) -> Any:
 @pytest.fixture
 def case(tmp_path: Path) -> Path:
     """A copy of one case, to be spoilt."""
-    return Path(shutil.copytree(PART / "llada_dense", tmp_path / "case"))
+    return Path(shutil.copytree(CLONED["llada_dense"], tmp_path / "case"))
 
 
 def spoil(case: Path, change: Any) -> None:
@@ -36,12 +39,35 @@ def spoil(case: Path, change: Any) -> None:
 
 
 def test_all_reproduce() -> None:
-    """The part that is in every clone, with one line per check."""
-    result = call(str(PART))
+    """Folders of cases, with one line per check."""
+    result = call(*(str(CLONED[name]) for name in ("llada_dense", "sdar", "stable_diffcoder")))
     assert result.exit_code == 0, result.output
     assert "0 missed" in result.output
     assert "quirk_prompt_contains_mask" in result.output
     assert "REFUSED" in result.output
+
+
+def test_without_folders_it_runs_all_of_this_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every case; what comes out of each is in test_conformance.py."""
+    seen: list[str] = []
+
+    def note(case: Case, backend: str) -> list[Result]:
+        seen.append(case.name)
+        return [Result(case.name, "all", "REPRODUCED", backend)]
+
+    monkeypatch.setattr(command, "check", note)
+    result = call()
+    assert result.exit_code == 0, result.output
+    assert seen == sorted(CLONED)
+    assert f"{len(CLONED)} checks in {len(CLONED)} cases, 0 missed" in result.output
+
+
+def test_without_a_clone_it_needs_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As from a wheel."""
+    monkeypatch.setattr(command, "OWN", tmp_path / "golden")
+    result = call()
+    assert result.exit_code == 2
+    assert "give their FOLDER" in result.output
 
 
 def wrong_token(setting: dict[str, Any]) -> None:

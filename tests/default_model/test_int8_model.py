@@ -28,7 +28,7 @@ from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
 
-from ..families.golden_data import PART
+from ..golden.cases import CLONED
 from ..kernels.decoders import BIASED
 from ..kernels.decoders import KINDS
 from ..kernels.decoders import SHAPES
@@ -164,7 +164,7 @@ def test_refused_with_the_remedy(tiny_folder: Path, options: dict[str, Any], mes
 def test_checkpoints_take_it(tmp_path: Path) -> None:
     """A dense checkpoint by its folder is quantised too; a mixture of experts is refused, with what fits."""
     options: dict[str, Any] = {"device": "cpu", "dtype": "bfloat16", "weights": "int8"}
-    model = load_model(str(PART / "sdar" / "checkpoint"), **options)
+    model = load_model(str(CLONED["sdar"] / "checkpoint"), **options)
     assert isinstance(model.denoiser, KernelDenoiser)
     assert model.denoiser.spec.name.endswith("with int8 weights")
     found = model.engine().generate([Request([3, 4, 5], SamplingConfig(max_new_tokens=8))])[0]
@@ -174,12 +174,12 @@ def test_checkpoints_take_it(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"weights='int8' computes .* leave weights out"):
         load_model(str(tmp_path), **options)
     with pytest.raises(OptionError, match=r"leave backend='torch' out"):
-        load_model(str(PART / "sdar" / "checkpoint"), **options, backend="torch")
+        load_model(str(CLONED["sdar"] / "checkpoint"), **options, backend="torch")
 
 
 def test_numbers_that_int8_cannot_hold(tmp_path: Path) -> None:
     """With the weight's size and the remedy."""
-    place = shutil.copytree(PART / "sdar" / "checkpoint", tmp_path / "sdar")
+    place = shutil.copytree(CLONED["sdar"] / "checkpoint", tmp_path / "sdar")
     tensors = load_file(place / "model.safetensors")
     name = next(name for name in tensors if "gate_proj" in name)
     tensors[name][0, 0] = torch.inf

@@ -1,7 +1,6 @@
 """Golden checkpoints as folders users would have: with a mask id where the config has none, and a tokenizer."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-HERE = Path(__file__).parent
-WHOLE = Path(os.environ.get("DLLM_ORACLE", HERE.parents[2] / "shared" / "oracle"))
-#: A part is in every clone, and some cases only there.
-PART = HERE.parent / "families" / "golden"
-CASES = {path.parent.name: path.parent for place in (PART, WHOLE) for path in sorted(place.glob("*/case.json"))}
+from ..golden.cases import FOLDERS
+
 #: What users must say because the configs do not.
 NEEDED = {
     "dreamon": {"preset": "dreamon"},
@@ -46,8 +42,8 @@ class Case:
 
 def copy_of(name: str, target: Path, tokenizer: Path) -> Path:
     """A folder with the checkpoint, its mask id and a tokenizer."""
-    shutil.copytree(CASES[name] / "checkpoint", target)
-    mask = Case(name, CASES[name]).about.get("mask_id")
+    shutil.copytree(FOLDERS[name] / "checkpoint", target)
+    mask = Case(name, FOLDERS[name]).about.get("mask_id")
     change(target, **({} if mask is None else {"mask_token_id": mask}))
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(tokenizer / file, target)

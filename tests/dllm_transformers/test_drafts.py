@@ -15,7 +15,7 @@ from dllm_plugins import DllmError
 from dllm_transformers import BatchStreamer
 from dllm_transformers import DiffusionModelForCausalLM
 
-from .checkpoints import CASES
+from ..golden.cases import FOLDERS
 from .checkpoints import NEEDED
 from .checkpoints import Case
 from .checkpoints import copy_of
@@ -54,11 +54,11 @@ def load(name: str, folder: Path, tokenizer: Path) -> Any:
     return model
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_the_whole_canvas_after_every_pass(name: str, tmp_path: Path, tiny_folder: Path) -> None:
     """A draft for each pass but the last; final ids and canvas are the answer's length; what is open is the mask."""
     model, listener, options = load(name, tmp_path, tiny_folder), Listener(), dict(GREEDY)
-    expand = Case(name, CASES[name]).about.get("expand_id")
+    expand = Case(name, FOLDERS[name]).about.get("expand_id")
     if expand is not None:
         options["preset_options"] = {"expand_token_id": expand}
     found = model.generate(PROMPTS[:1], streamer=listener, return_dict_in_generate=True, **options)

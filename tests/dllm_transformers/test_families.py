@@ -24,7 +24,7 @@ from dllm_transformers.registering import own_model_types
 from dllm_transformers.visibility import BOTH_WAYS
 from dllm_transformers.visibility import LEFTWARDS
 
-from .checkpoints import CASES
+from ..golden.cases import FOLDERS
 from .checkpoints import NEEDED
 from .checkpoints import Case
 from .checkpoints import copy_of
@@ -53,10 +53,10 @@ def load(name: str, folder: Path, **options: Any) -> Any:
     return kind.from_pretrained(folder, **{**NEEDED.get(name, {}), **options})
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_logits_of_the_reference(name: str, folder: Callable[[str], Path]) -> None:
     """Within 1e-4 at every real position; padding and positions as recorded."""
-    case, model = Case(name, CASES[name]), load(name, folder(name))
+    case, model = Case(name, FOLDERS[name]), load(name, folder(name))
     golden = case.logits
     keys = sorted(key.removesuffix(".logits") for key in golden if key.endswith(".logits"))
     assert len(keys) >= 3
@@ -76,7 +76,7 @@ def test_logits_of_the_reference(name: str, folder: Callable[[str], Path]) -> No
         assert float((found - golden[f"{key}.logits"])[real].abs().max()) <= 1e-4, key
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_generate_is_the_engine(name: str, folder: Callable[[str], Path]) -> None:
     """The same tokens and passes as `load_model` of the same folder, for a padded batch of unequal prompts."""
     place, needed = folder(name), dict(NEEDED.get(name, {}))
@@ -86,8 +86,8 @@ def test_generate_is_the_engine(name: str, folder: Callable[[str], Path]) -> Non
     model = load(name, place, **needed)
     engine = load_model(str(place), dtype="float32", device="cpu", **needed).engine()
     seeds, more = (5, 6, 7), {}
-    if "expand_id" in Case(name, CASES[name]).about:
-        more = {"preset_options": {"expand_token_id": Case(name, CASES[name]).about["expand_id"]}}
+    if "expand_id" in Case(name, FOLDERS[name]).about:
+        more = {"preset_options": {"expand_token_id": Case(name, FOLDERS[name]).about["expand_id"]}}
     done = [
         engine.generate([Request(prompt, SamplingConfig(max_new_tokens=12, seed=seed, **more))])[0]
         for prompt, seed in zip(PROMPTS, seeds, strict=True)

@@ -28,7 +28,7 @@ from dllm_transformers import placing
 from dllm_transformers import saving
 
 from ..engine.injecting import Injector
-from .checkpoints import CASES
+from ..golden.cases import FOLDERS
 from .checkpoints import NEEDED
 from .checkpoints import change
 from .checkpoints import copy_of
@@ -39,7 +39,7 @@ PROMPT = torch.tensor([[7, 8, 9]])
 GREEDY: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_saved_in_the_original_format(name: str, tmp_path: Path, tiny_folder: Path) -> None:
     """The same config and the same tensors under the same names."""
     folder = copy_of(name, tmp_path / "first", tiny_folder)
@@ -94,8 +94,6 @@ def test_unknown_and_refused_checkpoints(llada: Path, values: dict[str, Any], wo
 
 def test_model_types_collide(tmp_path: Path, tiny_folder: Path, llada: Path) -> None:
     """LLaDA-MoE calls itself `llada` too: the architecture decides."""
-    if "llada_moe" not in CASES:
-        pytest.skip("only part of the golden data is here")
     moe: Any = AutoModelForCausalLM.from_pretrained(copy_of("llada_moe", tmp_path / "moe", tiny_folder))
     dense: Any = AutoModelForCausalLM.from_pretrained(llada)
     assert type(moe) is type(dense)

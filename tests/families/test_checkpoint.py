@@ -22,7 +22,7 @@ from dllm_plugins.families.checkpoint import load_checkpoint
 from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.layout import name_of
 
-from .golden_data import PART
+from ..golden.cases import CLONED
 from .loading_memory import loading_memory
 from .loading_memory import needs_proc
 
@@ -30,7 +30,7 @@ from .loading_memory import needs_proc
 @pytest.fixture
 def llada(tmp_path: Path) -> Path:
     """A copy of a tiny LLaDA checkpoint, to be damaged."""
-    return Path(shutil.copytree(PART / "llada_dense" / "checkpoint", tmp_path / "llada"))
+    return Path(shutil.copytree(CLONED["llada_dense"] / "checkpoint", tmp_path / "llada"))
 
 
 def change(folder: Path, **values: Any) -> None:

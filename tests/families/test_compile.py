@@ -18,12 +18,12 @@ from dllm_plugins.families import compiling
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 
-from .golden_data import PART
+from ..golden.cases import CLONED
 
 # PyTorch uses what it deprecates when inductor is imported first.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 
-PLACE = str(PART / "sdar" / "checkpoint")
+PLACE = str(CLONED["sdar"] / "checkpoint")
 PROMPTS = ([5], [5, 6, 7], list(range(5, 18)))
 
 

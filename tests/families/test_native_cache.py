@@ -12,7 +12,7 @@ from dllm_plugins.conformance.check import first_load
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.native import NativeDenoiser
 
-from .golden_data import case_folders
+from ..golden.cases import case_folders
 
 LENGTH, BLOCK = 24, 4
 

@@ -13,8 +13,8 @@ from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.check import Models
 from dllm_plugins.conformance.check import first_load
 
-from .golden_data import case_folders
-from .golden_data import modes_of
+from ..golden.cases import case_folders
+from ..golden.cases import modes_of
 
 CASES = [pytest.param(Case(folder), id=folder.name) for folder in case_folders() if folder.name != "diffusion_gemma"]
 

@@ -18,8 +18,8 @@ from dllm_plugins.families.checkpoint import load_checkpoint
 from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.layout import Config
 
-from .golden_data import PART
-from .golden_data import case_folders
+from ..golden.cases import CLONED
+from ..golden.cases import case_folders
 from .test_checkpoint import change
 from .test_checkpoint import rewrite
 
@@ -29,7 +29,7 @@ NAMED = {"open_dcoder": "open_dcoder"}
 @pytest.fixture
 def llada(tmp_path: Path) -> Path:
     """A copy of a tiny LLaDA checkpoint, to be stored in other ways."""
-    return Path(shutil.copytree(PART / "llada_dense" / "checkpoint", tmp_path / "llada"))
+    return Path(shutil.copytree(CLONED["llada_dense"] / "checkpoint", tmp_path / "llada"))
 
 
 def state(folder: Path, family: str | None = None) -> dict[str, Tensor]:
@@ -207,10 +207,7 @@ def test_tensors_that_repeat_the_config(llada: Path) -> None:
 @pytest.mark.parametrize("name", ["llada_dense", "bert_chat"])
 def test_an_implementation_that_computes_the_same(name: str, says: dict[str, str], tmp_path: Path) -> None:
     """Another engine's speed depends on it, and nothing here."""
-    folder = {case.name: case for case in case_folders()}.get(name)
-    if folder is None:
-        pytest.skip("this case lies beside a developer's clone")
-    position = Path(shutil.copytree(folder / "checkpoint", tmp_path / "model"))
+    position = Path(shutil.copytree(CLONED[name] / "checkpoint", tmp_path / "model"))
     change(position, **says)
     assert load_checkpoint(open_checkpoint(position)).config._attn_implementation == "sdpa"
 
@@ -248,7 +245,7 @@ def test_the_default_models_base(tiny_folder: Path, tmp_path: Path) -> None:
 )
 def test_rotary_scaling_that_means_nothing(says: Any, tmp_path: Path) -> None:
     """It loads; what would change positions is refused."""
-    position = Path(shutil.copytree(PART / "sdar" / "checkpoint", tmp_path / "sdar"))
+    position = Path(shutil.copytree(CLONED["sdar"] / "checkpoint", tmp_path / "sdar"))
     without = state(position)
     change(position, rope_scaling=says)
     assert same(state(position), without)

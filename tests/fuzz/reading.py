@@ -25,18 +25,17 @@ from dllm_transformers import DiffusionModelForCausalLM
 from llm_dllm.checkpoints import entry_of
 
 from ..conftest import make_tokenizer
-from ..families.golden_data import WHOLE
 from ..gguf.checkpoints import KINDS
 from ..gguf.checkpoints import MASK
 from ..gguf.checkpoints import make
+from ..golden.cases import CLONED
 from . import damage
 from .watch import Attempt
 from .watch import run
 
 _TOGETHER = TemporaryDirectory(prefix="dllm-fuzz-sound-")
-#: Families whose tiny checkpoints no test makes; they lie beside a developer's clone.
-_RECORDED = [name for name in ("bert_chat", "diffusion_gemma") if (WHOLE / name).is_dir()]
-NAMES = [*KINDS, *_RECORDED]
+#: And families whose tiny checkpoints no test makes.
+NAMES = [*KINDS, "bert_chat", "diffusion_gemma"]
 
 
 @cache
@@ -46,7 +45,7 @@ def sound(name: str) -> Path:
     if name in KINDS:
         make(folder, name)
     else:
-        shutil.copytree(WHOLE / name / "checkpoint", folder)
+        shutil.copytree(CLONED[name] / "checkpoint", folder)
     make_tokenizer().save_pretrained(folder)
     (folder / "generation_config.json").write_text('{"eos_token_id": [2, 3], "temperature": 0.7, "t_min": 0.1}')
     return folder

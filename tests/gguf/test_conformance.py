@@ -10,8 +10,8 @@ from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.check import check
 from dllm_plugins.conformance.compare import Result
 
-from ..families.golden_data import PART
-from ..families.golden_data import case_folders
+from ..golden.cases import CLONED
+from ..golden.cases import case_folders
 
 pytest.importorskip("llama_cpp", reason="needs the extra gguf")
 
@@ -76,7 +76,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--backend llama_cpp`; files are converted in a temporary folder, and nothing goes to the user's cache."""
     kept: list[str] = []
     monkeypatch.setattr("dllm_plugins.gguf.relabel.cache_folder", lambda: kept.append("cache"))
-    found = CliRunner().invoke(main, ["--backend", "llama_cpp", str(PART / "llada_dense")])
+    found = CliRunner().invoke(main, ["--backend", "llama_cpp", str(CLONED["llada_dense"])])
     assert found.exit_code == 0, found.output
     assert "0 missed" in found.output
     assert "REPRODUCED" in found.output

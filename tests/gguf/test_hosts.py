@@ -10,7 +10,9 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.llama_cpp.convert import convert
 from dllm_transformers import DiffusionModelForCausalLM
 
-SDAR = Path(__file__).parents[1] / "families" / "golden" / "sdar" / "checkpoint"
+from ..golden.cases import CLONED
+
+SDAR = CLONED["sdar"] / "checkpoint"
 FOLDER_NEEDED = "GGUF file, and here a folder or a hub id is needed: load_model, llm and LangChain"
 
 

@@ -23,11 +23,11 @@ from dllm_plugins.llama_cpp.load import cache_type
 from langchain_dllm import DLLM
 from langchain_dllm import ChatDLLM
 
+from ..golden.cases import CLONED
 from .spoken import give_tokenizer
 
 pytest.importorskip("llama_cpp", reason="needs the extra gguf")
 
-GOLDEN = Path(__file__).parents[1] / "families" / "golden"
 #: What the backend changes; all else of a spec is the checkpoint's.
 OWN = {"name", "numerics", "holds_prefix_only", "modes", "refused"}
 
@@ -41,12 +41,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def folder(case: str) -> Path:
     """A checkpoint."""
-    return GOLDEN / case / "checkpoint"
+    return CLONED[case] / "checkpoint"
 
 
 def pair(case: str, place: Path, **options: Any) -> tuple[Model, Model]:
     """The checkpoint in torch, and its float32 file; the mask as the golden data has it."""
-    options["mask_id"] = json.loads((GOLDEN / case / "case.json").read_text())["mask_id"]
+    options["mask_id"] = json.loads((CLONED[case] / "case.json").read_text())["mask_id"]
     path = convert(folder(case), place / f"{case}.gguf", "F32", mask_id=options["mask_id"])
     torch = load_model(str(folder(case)), dtype="float32", device="cpu", backend="torch", **options)
     return torch, load_model(str(path))

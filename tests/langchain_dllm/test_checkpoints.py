@@ -19,7 +19,8 @@ from dllm_plugins.models import LoadOptions
 from langchain_dllm import DLLM
 from langchain_dllm import ChatDLLM
 
-GOLDEN = Path(__file__).parents[1] / "families" / "golden"
+from ..golden.cases import CLONED
+
 OPTIONS: dict[str, Any] = {"block_length": 4, "steps": 3}
 CHAT = [{"role": "user", "content": "how?"}]
 
@@ -30,7 +31,7 @@ def checkpoint(tiny_folder: Path, tmp_path: Path) -> Callable[..., str]:
 
     def make(case: str, *without: str) -> str:
         place = tmp_path / case
-        shutil.copytree(GOLDEN / case / "checkpoint", place)
+        shutil.copytree(CLONED[case] / "checkpoint", place)
         for name in {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"} - {*without}:
             shutil.copy(tiny_folder / name, place)
         config = json.loads((place / "config.json").read_text())

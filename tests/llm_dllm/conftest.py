@@ -15,8 +15,7 @@ from llm.cli import cli
 from llm_dllm.loading import loaded_model
 
 from ..gguf.spoken import give_tokenizer
-
-GOLDEN = Path(__file__).parents[1] / "families" / "golden"
+from ..golden.cases import CLONED
 
 Run = Callable[..., Result]
 
@@ -68,7 +67,7 @@ def checkpoint(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def make(case: str, *without: str) -> Path:
         place = tmp_path / case
-        shutil.copytree(GOLDEN / case / "checkpoint", place)
+        shutil.copytree(CLONED[case] / "checkpoint", place)
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             if name not in without:
                 shutil.copy(tiny_folder / name, place)

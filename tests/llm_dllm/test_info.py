@@ -15,9 +15,10 @@ from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.models import auto_backend
 from dllm_plugins.models import load_model
 
+from ..golden.cases import CLONED
+
 Run = Callable[..., Result]
 Make = Callable[..., Path]
-CASES = Path(__file__).parents[1] / "families" / "golden"
 
 
 def line(shown: str, title: str) -> str:
@@ -57,7 +58,7 @@ def test_the_backend_of_a_checkpoint(run: Run, checkpoint: Make, case: str) -> N
 
 def test_reasons_against_the_block_decoder() -> None:
     """Options decide, too."""
-    place = str(CASES / "sdar" / "checkpoint")
+    place = str(CLONED["sdar"] / "checkpoint")
     assert "one device" in auto_backend(place, device_map="auto").reason
     assert auto_backend(place, weights="int8").backend == "kernels"
     assert auto_backend(place, compile=True).backend == "torch"

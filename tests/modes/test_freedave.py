@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +17,12 @@ from dllm_plugins import load_model
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.errors import OptionError
 
+from ..golden.cases import CLONED
 from .tiny_models import MASK
 from .tiny_models import random_model
 from .tiny_models import says
 from .tiny_models import scripted_model
 
-GOLDEN = Path(__file__).parents[1] / "families" / "golden"
 SLOW: dict[str, dict[str, Any]] = {
     "whole": {"mode": "llada", "rule": "quota"},
     "shifted": {"mode": "llada", "rule": "quota"},
@@ -157,7 +156,7 @@ def test_in_bfloat16(kind: str) -> None:
 )
 def test_on_family_checkpoints(folder: str, kind: str, mask: int | None) -> None:
     """Loaded like any other: the modes are there."""
-    loaded = load_model(str(GOLDEN / folder / "checkpoint"), mask_id=mask, dtype="float32", device="cpu")
+    loaded = load_model(str(CLONED[folder] / "checkpoint"), mask_id=mask, dtype="float32", device="cpu")
     texts = prompts(6, seed=7)
     slow = decode(loaded, texts, **SLOW[kind], block_length=8)
     for mode, own in FAST:

@@ -13,14 +13,14 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from dllm_plugins.errors import CheckpointError
 
-GOLDEN = Path(__file__).parents[1] / "families" / "golden"
+from ..golden.cases import CLONED
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     """SDAR's random weights as a strictly causal, shifted model."""
-    mask_id = json.loads((GOLDEN / "sdar" / "case.json").read_text())["mask_id"]
-    return load_model(str(GOLDEN / "sdar" / "checkpoint"), family="idlm", mask_id=mask_id, dtype="float32")
+    mask_id = json.loads((CLONED["sdar"] / "case.json").read_text())["mask_id"]
+    return load_model(str(CLONED["sdar"] / "checkpoint"), family="idlm", mask_id=mask_id, dtype="float32")
 
 
 @torch.inference_mode()
@@ -57,7 +57,7 @@ def test_equals_an_uncached_loop(model: Model, prompt: list[int], length: int, b
 def test_must_be_named(tmp_path: Path) -> None:
     """Its config says SDAR: by its name on the hub it is refused with the family to say."""
     folder = tmp_path / "models--yifanyu--I-DLM-8B" / "snapshots" / "0a1b2c"
-    shutil.copytree(GOLDEN / "sdar" / "checkpoint", folder)
+    shutil.copytree(CLONED["sdar"] / "checkpoint", folder)
     with pytest.raises(CheckpointError, match="family='idlm'"):
         load_model(str(folder))
     assert load_model(str(folder), family="idlm", mask_id=206).denoiser.spec.modes[0] == "diffusion"

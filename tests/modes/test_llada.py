@@ -1,7 +1,6 @@
 """LLaDA's and Fast-dLLM's sampler: defects shown both ways, caches, suppressed and late tokens, infilling."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,17 +18,17 @@ from dllm_plugins.conformance.compare import compare
 from dllm_plugins.conformance.run import run
 from dllm_plugins.errors import OptionError
 
-TESTS = Path(__file__).parents[1]
-GOLDEN = TESTS / "families" / "golden" / "llada_dense" / "checkpoint"
-FACTOR = TESTS.parents[1] / "shared" / "oracle" / "fastdllm_factor"
-DEFECTS = [setting for setting in Case(FACTOR).settings if setting.quirk] if FACTOR.is_dir() else []
+from ..golden.cases import CLONED
+
+FACTOR = Case(CLONED["fastdllm_factor"])
+DEFECTS = [setting for setting in FACTOR.settings if setting.quirk]
 MASK = 236
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     """A tiny LLaDA."""
-    return load_model(str(GOLDEN), mask_id=MASK, dtype="float32", device="cpu")
+    return load_model(str(CLONED["llada_dense"] / "checkpoint"), mask_id=MASK, dtype="float32", device="cpu")
 
 
 def decode(model: Model, prompt: list[int], suffix: tuple[int, ...] = (), **options: Any) -> Finish:
@@ -40,10 +39,9 @@ def decode(model: Model, prompt: list[int], suffix: tuple[int, ...] = (), **opti
 @pytest.mark.parametrize("setting", DEFECTS, ids=lambda setting: setting.name)
 def test_the_last_candidate_both_ways(setting: Setting) -> None:
     """The reference commits it below its limit; ours does so only when told to."""
-    case = Case(FACTOR)
-    play = translate(case, setting)
-    model = Models(case).get()
-    mask = case.about["mask_id"]
+    play = translate(FACTOR, setting)
+    model = Models(FACTOR).get()
+    mask = FACTOR.about["mask_id"]
     assert compare(setting, play, run(model, play), mask)
     told = [
         replace(request, config=request.config.with_options(preset_options={"last_candidate": True}))

@@ -1,6 +1,5 @@
 """Arguments of the references that golden data sets seldom: defaults, limits, unhidden padding, rewriting."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,14 +19,15 @@ from tests.modes.tiny_models import MASK
 from tests.modes.tiny_models import says
 from tests.modes.tiny_models import scripted_model
 
-GOLDEN = Path(__file__).parents[1] / "families" / "golden"
+from ..golden.cases import CLONED
+
 PADDED = {"prompts": [[3], [4, 5]], "input_ids": [[9, 3], [4, 5]]}
 
 
 def play(case: str, sampler: str, inputs: dict[str, Any] | None = None, **params: Any) -> Play:
     """A setting of our own, translated."""
     raw = {"name": "own", "sampler": sampler, "params": params, "inputs": inputs or {"prompts": [[3, 4, 5]]}}
-    return translate(Case(GOLDEN / case), Setting(raw))
+    return translate(Case(CLONED[case]), Setting(raw))
 
 
 def config(case: str, sampler: str, **params: Any) -> SamplingConfig:

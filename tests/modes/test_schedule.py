@@ -1,6 +1,5 @@
 """Schedules: as pure functions, each option off and on, all of them together, what is refused."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,13 +20,13 @@ from dllm_plugins.modes.schedule import delimiter_window
 from dllm_plugins.modes.schedule import mean_gap
 from dllm_plugins.modes.schedule import suffix_window
 
+from ..golden.cases import CLONED
 from .tiny_models import EOS
 from .tiny_models import MASK
 from .tiny_models import random_model
 from .tiny_models import says
 from .tiny_models import scripted_model
 
-GOLDEN = Path(__file__).parents[1] / "families" / "golden" / "llada_dense" / "checkpoint"
 PROPHET = (7.5, 5.0, 2.5)
 
 
@@ -186,7 +185,7 @@ def test_a_confident_end_ends_it() -> None:
 
 def test_a_short_suffix_saves_rows() -> None:
     """Only so many masks behind the block are forwarded, at their own positions, and given text always is."""
-    model = load_model(str(GOLDEN), mask_id=236, dtype="float32", device="cpu")
+    model = load_model(str(CLONED["llada_dense"] / "checkpoint"), mask_id=236, dtype="float32", device="cpu")
     options: dict[str, Any] = {"max_new_tokens": 16, "steps": 16, "mode": "scheduled"}
     whole = decode(model, [[5, 6, 7]], **options)[0]
     short = decode(model, [[5, 6, 7]], **options, preset_options={"suffix_window": 2})[0]

@@ -18,7 +18,7 @@ from dllm_plugins import load_model
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import RequestError
 
-from ..families.golden_data import FOLDER
+from ..golden.cases import FOLDERS
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def load(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Any:
 
 def test_batches_equal_rows_alone(load: Any) -> None:
     """Unequal prompts, options and seeds, sampled; bit for bit, since sequences are forwarded one by one."""
-    model = load(FOLDER / "llada_dense")
+    model = load(FOLDERS["llada_dense"])
     requests = [
         Request(
             [5 + number] * (3 + 4 * number),
@@ -57,7 +57,7 @@ def test_batches_equal_rows_alone(load: Any) -> None:
 
 def test_stop_ids_end_the_work_early(load: Any) -> None:
     """The answer is what stands before the first end-of-text, in fewer passes."""
-    model = load(FOLDER / "llada_dense")
+    model = load(FOLDERS["llada_dense"])
     options: dict[str, Any] = {"max_new_tokens": 32, "block_length": 8, "steps": 16}
     whole = model.engine().generate([Request([5, 6, 7], SamplingConfig(**options), stop_ids=frozenset())])[0]
     stop = whole.tokens[9]
@@ -71,7 +71,7 @@ def test_stop_ids_end_the_work_early(load: Any) -> None:
 @pytest.mark.parametrize("options", [{"threshold": 0.01}, {"factor": 40.0}, {"rule": "random", "steps": 3}])
 def test_other_rules(load: Any, options: dict[str, Any]) -> None:
     """No mask is left, and the budget is kept exactly, whatever the block length."""
-    model = load(FOLDER / "llada_dense")
+    model = load(FOLDERS["llada_dense"])
     config = SamplingConfig(max_new_tokens=11, block_length=4, seed=1, **options)
     finish = model.engine().generate([Request([5, 6, 7], config, stop_ids=frozenset())])[0]
     assert len(finish.tokens) == 11
@@ -81,7 +81,7 @@ def test_other_rules(load: Any, options: dict[str, Any]) -> None:
 
 def test_drafts_show_the_canvas(load: Any) -> None:
     """Committed tokens behind a gap are tentative until it is closed; commits come in order."""
-    model = load(FOLDER / "llada_dense")
+    model = load(FOLDERS["llada_dense"])
     engine: Engine = model.engine()
     events = list(engine.stream(Request([5, 6, 7], SamplingConfig(max_new_tokens=16, block_length=16, steps=16))))
     drafts = [event.tokens for event in events if type(event).__name__ == "Draft"]
@@ -92,18 +92,18 @@ def test_drafts_show_the_canvas(load: Any) -> None:
 
 def test_a_mask_in_the_prompt_is_refused(load: Any) -> None:
     """The reference takes it for an open position and may leave masks in its output."""
-    model = load(FOLDER / "llada_dense")
+    model = load(FOLDERS["llada_dense"])
     with pytest.raises(RequestError, match="mask id"):
         model.engine().admit(Request([5, model.denoiser.spec.mask_id], SamplingConfig()))
 
 
 def test_what_a_checkpoint_does_not_serve(load: Any, tmp_path: Path) -> None:
     """Other modes and options, families that are not decoded yet, options of the default model."""
-    model = load(FOLDER / "llada_dense")
+    model = load(FOLDERS["llada_dense"])
     for options in ({"mode": "ar"}, {"mode": "speculative"}, {"draft_length": 3}, {"steps": 3, "threshold": 0.5}):
         with pytest.raises(DllmError):
             model.engine().admit(Request([5], SamplingConfig(**options)))
-    shutil.copytree(FOLDER / "sdar" / "checkpoint", tmp_path / "sdar")
+    shutil.copytree(FOLDERS["sdar"] / "checkpoint", tmp_path / "sdar")
     with pytest.raises(DllmError, match="denoiser="):
         load_model(str(tmp_path / "sdar"), denoiser="x")
     with pytest.raises(CheckpointError, match="neither a folder"):
@@ -112,7 +112,7 @@ def test_what_a_checkpoint_does_not_serve(load: Any, tmp_path: Path) -> None:
 
 def test_chat_templates(load: Any, tiny_folder: Path) -> None:
     """LLaDA's shipped template is replaced; a model without any says so."""
-    model = load(FOLDER / "llada_dense")
+    model = load(FOLDERS["llada_dense"])
     tokenizer: PreTrainedTokenizerBase = model.tokenizer
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": " Hi "}], tokenize=False, add_generation_prompt=True
@@ -125,7 +125,7 @@ def test_chat_templates(load: Any, tiny_folder: Path) -> None:
 
 def test_any_dtype(load: Any, tmp_path: Path) -> None:
     """bfloat16 decodes too."""
-    position = Path(load(FOLDER / "llada_dense").name)
+    position = Path(load(FOLDERS["llada_dense"]).name)
     model = load_model(str(position), dtype="bfloat16")
     finish = model.engine().generate([Request([5, 6, 7], SamplingConfig(max_new_tokens=8, block_length=8, steps=4))])[0]
     assert model.denoiser.model.dtype == torch.bfloat16  # type: ignore[attr-defined]

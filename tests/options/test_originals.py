@@ -24,11 +24,11 @@ from dllm_transformers import DiffusionModelForCausalLM
 from langchain_dllm import ChatDLLM
 from llm_dllm.options import Options
 
-from ..families.golden_data import PART
-from ..families.golden_data import case_folders
+from ..golden.cases import CLONED
+from ..golden.cases import case_folders
 
 ROOT = Path(__file__).parents[2]
-LLADA = PART / "llada_dense" / "checkpoint"
+LLADA = CLONED["llada_dense"] / "checkpoint"
 
 
 @pytest.mark.parametrize("original", ORIGINALS, ids=lambda original: original.name)

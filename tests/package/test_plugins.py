@@ -40,7 +40,7 @@ from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import RevocationRule
 from dllm_plugins.rules import RuleSettings
 
-from ..families.golden_data import PART
+from ..golden.cases import CLONED
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith("register_")]
 
@@ -221,7 +221,7 @@ def test_the_mode_of_the_docs_decodes(manager: pluggy.PluginManager) -> None:
         register_modes = staticmethod(page_names()["register_modes"])
 
     manager.register(Page(), name="page")
-    case = Case(PART / "llada_dense")
+    case = Case(CLONED["llada_dense"])
     model = load_model(str(case.folder / "checkpoint"), device="cpu", dtype="float32", **first_load(case))
     assert "backwards" in model.denoiser.spec.modes
     config = SamplingConfig(mode="backwards", max_new_tokens=7, preset_options={"at_once": 2})

@@ -15,7 +15,8 @@ from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.check import Models
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.rules import CanvasView
-from tests.families.golden_data import case_folders
+
+from ..golden.cases import case_folders
 
 RULES = sorted(plugins.rules())
 REVOCATIONS = sorted(plugins.revocations())

@@ -1,4 +1,4 @@
-"""Where the golden data is."""
+"""The golden cases for tests: those of this folder, and others in their place where `DLLM_ORACLE` names a folder."""
 
 import os
 from collections.abc import Iterator
@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from dllm_plugins import Model
+from dllm_plugins.conformance.archives import OWN
 from dllm_plugins.conformance.case import Case
+from dllm_plugins.conformance.case import find_cases
 
-HERE = Path(__file__).parent
-#: A small part of it is in every clone, with what was recorded for this repository.
-PART = HERE / "golden"
-#: The whole lies beside a developer's clone.
-WHOLE = Path(os.environ.get("DLLM_ORACLE", HERE.parents[2] / "shared" / "oracle"))
-FOLDER = WHOLE if WHOLE.is_dir() else PART
+#: Those of every clone, by name.
+CLONED = {case.name: case.folder for case in find_cases([OWN])}
+#: All there are. A folder that is named and holds no case is an error, not a smaller set of tests.
+FOLDERS = CLONED | {
+    case.name: case.folder for case in find_cases([Path(named) for named in [os.environ.get("DLLM_ORACLE")] if named])
+}
 
 
 def case_folders() -> list[Path]:
-    """All cases there are; those of the part that the whole has too are taken from the whole."""
-    found = {path.parent.name: path.parent for folder in (PART, WHOLE) for path in folder.glob("*/case.json")}
-    return [found[name] for name in sorted(found)]
+    """All cases there are, by name."""
+    return [FOLDERS[name] for name in sorted(FOLDERS)]
 
 
 def modes_of(case: Case, model: Model) -> Iterator[tuple[str, dict[str, Any] | None]]:
