@@ -1,6 +1,7 @@
 """The `llm` plug-in: model `dllm`, registered checkpoints, GGUF files, and the commands `llm dllm ...`.
 
-llm imports this on every call, so nothing here may import torch or transformers.
+llm imports this on every call, so nothing here imports more than it must: no torch, no transformers, no commands
+and no options before they are asked for.
 """
 
 import logging
@@ -10,23 +11,14 @@ from typing import Any
 import click
 import llm
 
-from dllm_plugins.commands.setup import setup
 from dllm_plugins.errors import DllmError
-from llm_dllm.bench_command import bench
-from llm_dllm.commands import dllm
-from llm_dllm.gguf_command import gguf
-from llm_dllm.info_command import info
+from llm_dllm.group import dllm
 from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM
 from llm_dllm.model import AsyncDLLM
 from llm_dllm.named_files import named_files
 from llm_dllm.named_files import named_places
 from llm_dllm.registry import entries
-from llm_dllm.registry_commands import add
-from llm_dllm.registry_commands import models
-from llm_dllm.registry_commands import remove
-from llm_dllm.rules_command import rules
-from llm_dllm.watch_command import watch
 
 __all__ = ["DLLM", "AsyncDLLM"]
 
@@ -64,6 +56,4 @@ def _registered() -> Any:
 @llm.hookimpl
 def register_commands(cli: click.Group) -> None:
     """Register `llm dllm`."""
-    for command in (add, bench, gguf, info, models, remove, rules, setup, watch):
-        dllm.add_command(command)
     cli.add_command(dllm)

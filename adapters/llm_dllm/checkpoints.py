@@ -33,8 +33,8 @@ from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import is_gguf
 from dllm_plugins.storage import check_storage
 from dllm_plugins.storage import storage_of
-from llm_dllm.registry import Entry
-from llm_dllm.registry import Facts
+from llm_dllm.entry import Entry
+from llm_dllm.entry import Facts
 
 #: The small files of a repository, which tell whether the large ones are worth fetching.
 SMALL = (*(pattern for pattern in WANTED if pattern != "*.safetensors"), "README.md")

@@ -1,28 +1,15 @@
-"""The group `llm dllm`, and what its commands share."""
+"""What the commands of `llm dllm` share."""
 
 from collections.abc import Iterable
 
-import click
 import llm
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import PluginError
-from llm_dllm.dialect import LLM
 from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM
 from llm_dllm.options import Options
 from llm_dllm.options import to_config
-
-
-@click.group()
-@click.pass_context
-def dllm(context: click.Context) -> None:
-    """Diffusion language models.
-
-    DLLM_BASE (a folder or a hub id), DLLM_DENOISER (a file), DLLM_DTYPE, DLLM_DEVICE,
-    DLLM_BACKEND and DLLM_WEIGHTS choose what is loaded; DLLM_CACHE moves the cache.
-    """
-    context.obj = LLM
 
 
 def config_of(options: Iterable[tuple[str, str]]) -> SamplingConfig:

@@ -10,10 +10,10 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.messages import said
 from llm_dllm.dialect import ENVIRONMENT
 from llm_dllm.dialect import FLAGS
-from llm_dllm.registry import Entry
 
 if TYPE_CHECKING:
     from dllm_plugins.sharing import SharedModel
+    from llm_dllm.entry import Entry
 
 #: Those that hold for checkpoints too.
 EVERYWHERE = ("dtype", "device")
@@ -29,7 +29,7 @@ class Choice:
     """
 
     model_id: str = "dllm"
-    entry: Entry | None = None
+    entry: "Entry | None" = None
     file: str | None = None
 
     @property

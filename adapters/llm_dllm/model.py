@@ -16,19 +16,16 @@ from llm.parts import TextPart
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.errors import calling
-from dllm_plugins.events import Commit
-from dllm_plugins.events import Event
-from dllm_plugins.events import Finish
 from llm_dllm.dialect import LLM
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import Choice
 from llm_dllm.loading import loaded_model
-from llm_dllm.options import Options
-from llm_dllm.options import to_config
 from llm_dllm.waiting import waiting
 
 if TYPE_CHECKING:
     from dllm_plugins.config import SamplingConfig
+    from dllm_plugins.events import Event
+    from dllm_plugins.events import Finish
     from dllm_plugins.events import Usage
     from dllm_plugins.models import Model
 
@@ -76,7 +73,7 @@ def tokens_of(model: "Model", chat: list[dict[str, str]], name: str) -> list[int
 
 def events(
     chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice = DEFAULT
-) -> Generator[Event, None, None]:
+) -> "Generator[Event, None, None]":
     """Events of one answer; closing the generator frees its row at once."""
     from dllm_plugins.request import Request
 
@@ -84,7 +81,9 @@ def events(
     yield from shared.stream(Request(tokens_of(shared.model, chat, choice.model_id), config))
 
 
-async def _aevents(chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice) -> AsyncGenerator[Event, None]:
+async def _aevents(
+    chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice
+) -> "AsyncGenerator[Event, None]":
     """Like :func:`events`, with loading, tokenising and passes in threads."""
     from dllm_plugins.request import Request
 
@@ -95,7 +94,7 @@ async def _aevents(chat: list[dict[str, str]], config: "SamplingConfig", choice:
             yield event
 
 
-def _report(response: Any, finish: Finish) -> None:
+def _report(response: Any, finish: "Finish") -> None:
     """Usage and the engine's statistics, for llm's log; whoever runs a command is told of an answer that was cut."""
     usage = finish.usage
     if finish.reason == "context" and click.get_current_context(silent=True) is not None:
@@ -114,6 +113,15 @@ def cut_short(usage: "Usage") -> str:
     )
 
 
+class _Options:
+    """The class of options, where llm looks for it; making it takes longer than all else that llm imports of ours."""
+
+    def __get__(self, model: object, owner: type) -> type[llm.Options]:
+        from llm_dllm.options import Options
+
+        return Options
+
+
 class DLLM(llm.Model):
     """A model of dllm-plugins.
 
@@ -121,7 +129,7 @@ class DLLM(llm.Model):
     """
 
     can_stream = True
-    Options = Options  # type: ignore[assignment]  # llm declares a class where subclasses put their own
+    Options = _Options()  # type: ignore[assignment]  # llm declares a class where subclasses put their own
 
     def __init__(self, choice: Choice = DEFAULT) -> None:
         self.choice = choice
@@ -131,6 +139,10 @@ class DLLM(llm.Model):
         self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
     ) -> Iterator[str]:
         """Yield committed text; drafts are shown by `llm dllm watch` only."""
+        from dllm_plugins.events import Commit
+        from dllm_plugins.events import Finish
+        from llm_dllm.options import to_config
+
         with clean_errors(), waiting(self.model_id) as arrived:
             for event in events(chat_of(prompt), to_config(prompt.options), self.choice):
                 if isinstance(event, Commit) and stream and event.text:
@@ -147,7 +159,7 @@ class AsyncDLLM(llm.AsyncModel):
     """The same model for asyncio: every pass runs in a thread, the event loop goes on."""
 
     can_stream = True
-    Options = Options  # type: ignore[assignment]  # llm declares a class where subclasses put their own
+    Options = _Options()  # type: ignore[assignment]  # llm declares a class where subclasses put their own
 
     def __init__(self, choice: Choice = DEFAULT) -> None:
         self.choice = choice
@@ -161,6 +173,10 @@ class AsyncDLLM(llm.AsyncModel):
         conversation: llm.AsyncConversation | None,
     ) -> AsyncGenerator[str, None]:
         """See :meth:`DLLM.execute`."""
+        from dllm_plugins.events import Commit
+        from dllm_plugins.events import Finish
+        from llm_dllm.options import to_config
+
         with clean_errors(), waiting(self.model_id) as arrived:
             async with aclosing(_aevents(chat_of(prompt), to_config(prompt.options), self.choice)) as source:
                 async for event in source:

@@ -1,62 +1,21 @@
 """The checkpoints that `llm dllm add` registered: one JSON file in llm's own folder.
 
-llm reads it on every call, so nothing here may import torch or transformers.
+llm reads it on every call, so nothing here imports more than it must.
 """
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import llm
-from pydantic import BaseModel
-from pydantic import ConfigDict
-from pydantic import TypeAdapter
-from pydantic import ValidationError
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.files.whole import beside
 
-
-class Facts(BaseModel):
-    """What `llm dllm models` shows of a checkpoint, found out when it was added."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    family: str
-    parameters: int
-    size: int
-    licence: str
-    attention: str
-    cache: str
-    sampler: str
-    sampler_reason: str = ""
-
-    def why(self) -> str:
-        """The sampler, and what said so; entries of earlier versions tell only the one."""
-        return f"{self.sampler}: {self.sampler_reason}" if self.sampler_reason else self.sampler
-
-
-class Entry(BaseModel):
-    """One registered checkpoint.
-
-    :param source: the folder or the hub id it was added by.
-    :param folder: where its files were then.
-    :param family, preset, mask_id: see :class:`dllm_plugins.models.LoadOptions`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: str
-    folder: str
-    family: str | None = None
-    preset: str | None = None
-    mask_id: int | None = None
-    facts: Facts
-
-
-_ENTRIES = TypeAdapter(dict[str, Entry])
+if TYPE_CHECKING:
+    from llm_dllm.entry import Entry
 
 
 def registry_file() -> Path:
@@ -66,28 +25,27 @@ def registry_file() -> Path:
     return folder / "dllm-models.json"
 
 
-def entries() -> dict[str, Entry]:
+def entries() -> "dict[str, Entry]":
     """All registered checkpoints by name.
 
     :raises CheckpointError: if the file cannot be read or understood.
     """
     try:
-        return _ENTRIES.validate_json(registry_file().read_bytes())
+        text = registry_file().read_bytes()
+        # Most users have registered none, and need not wait for these classes.
+        from llm_dllm.entry import parsed
+
+        return parsed(text)
     except FileNotFoundError:
         return {}
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        reason = f"{place}: {first['msg']}" if place else first["msg"]
-    except OSError as error:
-        reason = str(error)
-    raise CheckpointError(
-        f"cannot read the registered checkpoints in {registry_file()} ({reason}); mend the file, or delete it and run "
-        f"`llm dllm add` again"
-    )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot read the registered checkpoints in {registry_file()} ({error}); mend the file, or delete it and "
+            f"run `llm dllm add` again"
+        ) from error
 
 
-def add(name: str, entry: Entry) -> None:
+def add(name: str, entry: "Entry") -> None:
     """Register a checkpoint.
 
     :raises OptionError: if the name is taken.
@@ -98,7 +56,7 @@ def add(name: str, entry: Entry) -> None:
         found[name] = entry
 
 
-def remove(name: str) -> Entry:
+def remove(name: str) -> "Entry":
     """Forget a checkpoint; its files stay.
 
     :raises OptionError: if there is none of this name.
@@ -111,11 +69,13 @@ def remove(name: str) -> Entry:
 
 
 @contextmanager
-def _changed() -> Iterator[dict[str, Entry]]:
+def _changed() -> "Iterator[dict[str, Entry]]":
     """What is registered, written back when the block ends well; other processes that change it wait meanwhile.
 
     :raises CheckpointError: if the file cannot be read, understood or written.
     """
+    from dllm_plugins.files.whole import beside
+
     try:
         with beside(registry_file(), wait=True) as part:
             found = entries()

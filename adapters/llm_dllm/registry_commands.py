@@ -13,9 +13,9 @@ from dllm_plugins.commands.terminal import clean_errors
 from dllm_plugins.default_model import base_model
 from dllm_plugins.errors import OptionError
 from llm_dllm import registry
+from llm_dllm.entry import Facts
 from llm_dllm.loading import DEFAULT
 from llm_dllm.named_files import SUFFIX
-from llm_dllm.registry import Facts
 
 
 @click.command()

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.spinner import Spinner
+
+from dllm_plugins.libraries.extras import has
 
 
 @contextmanager
@@ -19,8 +18,16 @@ def waiting(name: str) -> Iterator[Callable[[], None]]:
 
     :param name: of the model.
     """
+    # Without rich there is no sign either; imported last, as most answers of a pipe need none.
+    if click.get_current_context(silent=True) is None or not has("rich"):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
+
     console = Console(stderr=True)
-    if click.get_current_context(silent=True) is None or not console.is_terminal or console.is_dumb_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         yield lambda: None
         return
     # What others write meanwhile to stdout is theirs, and may go elsewhere.

@@ -3,17 +3,21 @@
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import Progress
-from rich.progress import TaskID
 
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import calling
-from dllm_plugins.files.progress import Progress as Report
+from dllm_plugins.libraries.extras import has
 from dllm_plugins.messages import PLAIN
 from dllm_plugins.messages import Dialect
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.progress import TaskID
+
+    from dllm_plugins.files.progress import Progress as Report
 
 
 @contextmanager
@@ -35,11 +39,17 @@ def show(lines: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def shown(titles: Mapping[str, str]) -> Iterator[Report]:
+def shown(titles: Mapping[str, str]) -> "Iterator[Report]":
     """What to hand on as `progress`; everything goes to stderr.
 
     :param titles: of the stages; a stage without one goes by its own name.
     """
+    if not has("rich"):
+        yield _lines(titles)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
     console = Console(stderr=True)
     if console.is_terminal:
         with Progress(console=console) as bars:
@@ -48,7 +58,7 @@ def shown(titles: Mapping[str, str]) -> Iterator[Report]:
         yield _lines(titles)
 
 
-def _bars(bars: Progress, titles: Mapping[str, str]) -> Report:
+def _bars(bars: "Progress", titles: Mapping[str, str]) -> "Report":
     tasks: dict[str, TaskID] = {}
 
     def show(stage: str, done: int, total: int) -> None:
@@ -59,7 +69,7 @@ def _bars(bars: Progress, titles: Mapping[str, str]) -> Report:
     return show
 
 
-def _lines(titles: Mapping[str, str]) -> Report:
+def _lines(titles: Mapping[str, str]) -> "Report":
     said: set[str] = set()
 
     def say(stage: str, _done: int, _total: int) -> None:

@@ -9,14 +9,15 @@ own way is taken; likewise in float32, where it is as fast.
 It is registered under :data:`NAME` where transformers looks for such functions.
 """
 
+from typing import TYPE_CHECKING
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.integrations.moe import ExpertsInterface
-from transformers.integrations.moe import grouped_mm_experts_forward
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "dllm_padded"
 #: What padding may cost: rows multiplied per row that counts, above which experts go one by one.
@@ -38,6 +39,8 @@ def padded_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Tensor
     loads = torch.bincount(picks, minlength=count)
     most = int(loads.max())
     if most * count > MOST * len(picks):
+        from transformers.integrations.moe import grouped_mm_experts_forward
+
         found: Tensor = grouped_mm_experts_forward(experts, hidden, chosen, weights)
         return found
     begins = loads.cumsum(0) - loads
@@ -51,7 +54,7 @@ def padded_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Tensor
     return mixed.sum(1).to(hidden.dtype)
 
 
-def quicken(model: PreTrainedModel) -> None:
+def quicken(model: "PreTrainedModel") -> None:
     """Let a model's experts use :func:`padded_experts`, if it has any and they gain by it.
 
     They do where all of them are plain gated ones in bfloat16 on a CPU whose oneDNN
@@ -63,6 +66,9 @@ def quicken(model: PreTrainedModel) -> None:
     experts = [module for module in model.modules() if hasattr(module, "gate_up_proj") and hasattr(module, "has_gate")]
     able = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if able and experts and all(map(_plain, experts)):
+        from transformers.integrations.moe import ExpertsInterface
+
+        ExpertsInterface.register(NAME, padded_experts)
         model.set_experts_implementation(NAME)
 
 
@@ -78,6 +84,3 @@ def _plain(experts: nn.Module) -> bool:
         and getattr(experts, "has_gate", False)
         and not any(getattr(experts, name, False) for name in unlike)
     )
-
-
-ExpertsInterface.register(NAME, padded_experts)

@@ -10,11 +10,11 @@ before it. Rows are forwarded one by one, as in
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
@@ -26,6 +26,9 @@ from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import said
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -35,14 +38,14 @@ class GemmaDenoiser(NativeDenoiser):
     :param model: a DiffusionGemmaForBlockDiffusion.
     """
 
-    def __init__(self, model: PreTrainedModel, spec: ModelSpec) -> None:
+    def __init__(self, model: "PreTrainedModel", spec: ModelSpec) -> None:
         super().__init__(model, spec)
         config: Any = model.config.get_text_config()
         self.window: int = config.sliding_window
         self._windows = [self.window - 1 if kind == SLIDING else None for kind in config.layer_types]
 
     @staticmethod
-    def _find_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    def _find_head(model: "PreTrainedModel") -> Callable[[Tensor], Tensor]:
         """Logits [N, V] in single precision, softly capped."""
         head: Any = model.get_output_embeddings()
         cap = float(model.config.get_text_config().final_logit_softcapping)

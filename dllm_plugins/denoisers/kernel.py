@@ -7,12 +7,12 @@ There is one copy of the weights: the model shares them, or gives them away.
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from dllm_kernels import decoder as decoding
 from dllm_kernels.decoder import Part
@@ -30,6 +30,9 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.messages import said
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Said
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class DecoderDenoiser(Rows[Store]):
@@ -130,7 +133,7 @@ class KernelDenoiser(DecoderDenoiser):
     """
 
     def __init__(
-        self, model: PreTrainedModel, spec: ModelSpec, *, int8: bool = False, keep_model: bool = False
+        self, model: "PreTrainedModel", spec: ModelSpec, *, int8: bool = False, keep_model: bool = False
     ) -> None:
         give = None if keep_model else lambda: decoding.release(model)
         super().__init__(best_decoder(lambda: decoding.take_weights(model), spec, int8=int8, give=give), spec, int8)

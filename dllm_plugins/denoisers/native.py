@@ -8,11 +8,11 @@ reordered models alike.
 
 from collections.abc import Sequence
 from inspect import signature
+from typing import TYPE_CHECKING
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
@@ -27,6 +27,9 @@ from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import said
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class NativeDenoiser(Rows[NativeCache]):
     """See :class:`~dllm_plugins.denoisers.base.Denoiser`.
@@ -36,7 +39,7 @@ class NativeDenoiser(Rows[NativeCache]):
         only, without a cache.
     """
 
-    def __init__(self, model: PreTrainedModel, spec: ModelSpec, *, own_mask: bool = False) -> None:
+    def __init__(self, model: "PreTrainedModel", spec: ModelSpec, *, own_mask: bool = False) -> None:
         super().__init__()
         self.spec = spec
         self.model = model
@@ -48,7 +51,7 @@ class NativeDenoiser(Rows[NativeCache]):
         self._cache_name = "cache" if "cache" in signature(self._body.forward).parameters else "past_key_values"
 
     @staticmethod
-    def _find_head(model: PreTrainedModel) -> Any:
+    def _find_head(model: "PreTrainedModel") -> Any:
         """From hidden states to logits; masked language models have a transform before the last product."""
         head: Any = model.get_output_embeddings()
         transform: Any = getattr(model, "head", None)

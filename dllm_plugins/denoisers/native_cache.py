@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 Layers = list[tuple[Tensor, Tensor]]
 
@@ -71,6 +69,9 @@ class NativeCache:
 
 def as_cache(layers: Layers) -> Any:
     """A transformers cache that begins with these keys and values, one pair per layer."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
     cache = DynamicCache()
     for keys, values in layers:
         layer = DynamicLayer()

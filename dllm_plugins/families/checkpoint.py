@@ -11,12 +11,12 @@ from dataclasses import field
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import nn
-from transformers import PreTrainedModel
 
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_file
@@ -47,6 +47,9 @@ from dllm_plugins.storage import plain_tensors
 from dllm_plugins.storage import storage_of
 from dllm_plugins.storage.tensors import add_file
 from dllm_plugins.storage.tensors import compare
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -219,7 +222,7 @@ def load_checkpoint(
     dtype: torch.dtype | None = None,
     device_map: str | dict[str, Any] | None = None,
     offload_folder: str | Path | None = None,
-) -> PreTrainedModel:
+) -> "PreTrainedModel":
     """A checkpoint in transformers' own class, in evaluation mode.
 
     :param dtype: of the weights; None for the checkpoint's own.

@@ -10,17 +10,20 @@ from collections.abc import Callable
 from functools import wraps
 from inspect import signature
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 
 import platformdirs
 import torch
 from torch.fx.experimental import _config
-from transformers import DiffusionGemmaForBlockDiffusion
-from transformers import PreTrainedModel
 
 from dllm_plugins.errors import OptionError
+from dllm_plugins.libraries.classes import is_a
 from dllm_plugins.messages import said
 from dllm_plugins.models import LoadOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: PyTorch adds its methods when it is imported, unseen by type checkers.
 _shapes: Any = _config
@@ -51,7 +54,7 @@ def wants_compiled(options: LoadOptions, device: torch.device, native: type[Any]
         raise OptionError(
             said("{compile}=True runs on one device; leave {device_map}={!r} or {compile} out", options.device_map)
         )
-    if issubclass(native, DiffusionGemmaForBlockDiffusion):
+    if is_a(native, "DiffusionGemmaForBlockDiffusion"):
         raise OptionError(said("{compile}=True decodes other tokens with {}; leave {compile} out", native.__name__))
     if device.type == "cpu":
         _check_compiler()
@@ -87,7 +90,7 @@ def folder() -> Path:
     return Path(chosen) if chosen else platformdirs.user_cache_path("dllm-plugins") / "inductor"
 
 
-def compile_model(model: PreTrainedModel) -> None:
+def compile_model(model: "PreTrainedModel") -> None:
     """Compile the forward of a model's body, in place; it happens at the first passes.
 
     Inductor has one cache in a process: :func:`folder` is set for all of it.

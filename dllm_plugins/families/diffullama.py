@@ -7,12 +7,11 @@ tokenizer. No recorded run exists: the reference always samples.
 
 from typing import Any
 
-from transformers import LlamaForCausalLM
-
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import common_config
 from dllm_plugins.families.layout import require
+from dllm_plugins.libraries.classes import always
 
 NAME = "diffullama"
 
@@ -27,7 +26,7 @@ LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"LlamaForCausalLM"}),
     model_types=frozenset({"llama"}),
-    native=lambda _: LlamaForCausalLM,
+    native=always("LlamaForCausalLM"),
     classes="Llama",
     config=config,
     attention="bidirectional",

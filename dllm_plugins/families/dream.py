@@ -7,12 +7,11 @@ architecture (query and key norms, block-causal, unshifted): refused.
 
 from typing import Any
 
-from transformers import Qwen2ForCausalLM
-
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import common_config
 from dllm_plugins.families.layout import require
+from dllm_plugins.libraries.classes import always
 
 NAME = "dream"
 
@@ -27,7 +26,7 @@ LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"DreamModel"}),
     model_types=frozenset({"Dream"}),
-    native=lambda _: Qwen2ForCausalLM,
+    native=always("Qwen2ForCausalLM"),
     classes="Qwen2",
     config=config,
     attention="bidirectional",

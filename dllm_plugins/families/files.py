@@ -3,17 +3,17 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
-
-from transformers import AutoTokenizer
-from transformers import PreTrainedTokenizerBase
-from transformers import PreTrainedTokenizerFast
-from transformers import Qwen2Tokenizer
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.reading import reading
 from dllm_plugins.files.reading import regular
+
+if TYPE_CHECKING:
+    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerBase
 
 #: Bytes of a file of a tokenizer; the largest published ones have 40 million.
 MAX_TOKENIZER = 1 << 28
@@ -99,27 +99,39 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
 
 
-def tokenizer_class(folder: Path) -> type[PreTrainedTokenizerBase]:
+def tokenizer_class(folder: Path) -> "type[PreTrainedTokenizerBase]":
     """The class that reads a folder's tokenizer; Dream's come as the two files of Qwen2's byte pairs."""
+    from transformers import PreTrainedTokenizerFast
+    from transformers import Qwen2Tokenizer
+
     pairs = all((folder / name).exists() for name in ("vocab.json", "merges.txt"))
     return Qwen2Tokenizer if pairs and not (folder / "tokenizer.json").exists() else PreTrainedTokenizerFast
 
 
 def load_tokenizer(
-    folder: Path, kind: type[AutoTokenizer] | type[PreTrainedTokenizerBase] = AutoTokenizer
-) -> PreTrainedTokenizerBase:
+    folder: Path, kind: "type[AutoTokenizer] | type[PreTrainedTokenizerBase] | None" = None
+) -> "PreTrainedTokenizerBase":
     """The tokenizer of a checkpoint, made of its data files: no code of a folder is run.
 
-    :param kind: the class to use. AutoTokenizer asks config.json, and so refuses folders whose
-        model type transformers does not know.
+    :param kind: the class to use. None is the one that reads tokenizer.json as it stands, and AutoTokenizer where
+        there is none; that asks config.json, and so refuses folders whose model type transformers does not know.
     :raises CheckpointError: if the folder has none, or only one that is code; if a file is damaged.
     """
     check_files(folder)
     with reading(f"the tokenizer in {folder}", _remedy(folder)):
-        tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = (kind or _reader(folder)).from_pretrained(folder, trust_remote_code=False)
         # What goes around every text, and how long one may be, is looked at by the first text only.
         tokenizer.encode("")
         return tokenizer
+
+
+def _reader(folder: Path) -> Any:
+    """AutoTokenizer imports the classes of models, seconds long, to look for what tokenizer.json says already."""
+    if (folder / "tokenizer.json").exists():
+        return tokenizer_class(folder)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def check_files(folder: Path) -> None:

@@ -4,15 +4,10 @@ import weakref
 from dataclasses import fields
 from dataclasses import replace
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 from typing import Any
 
 import torch
-from transformers import DiffusionGemmaForBlockDiffusion
-from transformers import LlamaForCausalLM
-from transformers import PreTrainedModel
-from transformers import PreTrainedTokenizerBase
-from transformers import Qwen2ForCausalLM
-from transformers import Qwen3ForCausalLM
 
 from dllm_kernels.decoder import KERNEL
 from dllm_kernels.decoder import shape_of
@@ -42,18 +37,23 @@ from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.families.spec import known_modes
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.files.reading import reading
+from dllm_plugins.libraries.classes import is_a
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import said
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase
+
 #: Options that only the default model takes.
 FOREIGN = ("base", "denoiser")
 #: What computes the passes: transformers' own classes, the block decoder of `dllm_kernels`, or that where it fits.
 BACKENDS = ("auto", "torch", "kernels")
 #: The classes whose forward the block decoder computes.
-DECODED = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+DECODED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
 def load(name: str, options: LoadOptions) -> Model:
@@ -129,7 +129,7 @@ def _chosen(checkpoint: Checkpoint, options: LoadOptions) -> Chosen:
 def _auto(checkpoint: Checkpoint, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> Chosen:
     """A block decoder that computes row-invariantly is better than transformers' own class."""
     native = checkpoint.layout.native(checkpoint.config)
-    if native not in DECODED:
+    if not _decoded(native):
         return Chosen("torch", f"the block decoder does not compute a {native.__name__}")
     if options.device_map is not None:
         return Chosen("torch", "the block decoder needs all weights on one device")
@@ -145,14 +145,19 @@ def _auto(checkpoint: Checkpoint, options: LoadOptions, device: torch.device, dt
     return Chosen("kernels", f"the block decoder {found.name!r} computes it row-invariantly", faster)
 
 
+def _decoded(native: type) -> bool:
+    """A class derived from one of them may compute something else."""
+    return native.__name__ in DECODED and is_a(native, native.__name__)
+
+
 def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
     """Refuse, before weights are read, what the block decoder does not compute.
 
     :raises OptionError: with the class, or the option it excludes.
     """
     native = checkpoint.layout.native(checkpoint.config)
-    if native not in DECODED:
-        known = ", ".join(item.__name__ for item in DECODED)
+    if not _decoded(native):
+        known = ", ".join(DECODED)
         option, value = ("weights", "int8") if options.weights == "int8" else ("backend", "kernels")
         raise OptionError(
             said(
@@ -171,7 +176,7 @@ def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
         )
 
 
-def tokenizer_of(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | TokenIds:
+def tokenizer_of(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase | TokenIds":
     """The tokenizer with the chat template its family is known to need; a stand-in if there is none."""
     if not has_tokenizer(checkpoint.folder):
         return TokenIds(checkpoint.folder)
@@ -182,11 +187,11 @@ def tokenizer_of(checkpoint: Checkpoint) -> PreTrainedTokenizerBase | TokenIds:
 
 
 def denoiser_of(
-    model: PreTrainedModel, checkpoint: Checkpoint, spec: Any, backend: str = "torch", int8: bool = False
+    model: "PreTrainedModel", checkpoint: Checkpoint, spec: Any, backend: str = "torch", int8: bool = False
 ) -> Denoiser:
     """The denoiser around a loaded class; `int8` goes with backend "kernels"."""
     if backend == "kernels":
         return KernelDenoiser(model, spec, int8=int8)
-    if isinstance(model, DiffusionGemmaForBlockDiffusion):
+    if is_a(type(model), "DiffusionGemmaForBlockDiffusion"):
         return GemmaDenoiser(model, spec)
     return NativeDenoiser(model, spec, own_mask=checkpoint.layout.attention == "own")

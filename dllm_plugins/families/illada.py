@@ -6,12 +6,11 @@ checkpoint's modelling file equals `LlamaForCausalLM` bit for bit.
 
 from typing import Any
 
-from transformers import LlamaForCausalLM
-
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import common_config
 from dllm_plugins.families.layout import require
+from dllm_plugins.libraries.classes import always
 
 NAME = "illada"
 
@@ -26,7 +25,7 @@ LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"ILLaDAForCausalLM"}),
     model_types=frozenset({"illada"}),
-    native=lambda _: LlamaForCausalLM,
+    native=always("LlamaForCausalLM"),
     classes="Llama",
     config=config,
     attention="bidirectional",

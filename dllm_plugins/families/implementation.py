@@ -6,11 +6,13 @@ only the speed of another engine depends on them. A name that is not known may s
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from dllm_plugins.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: Attention that takes masks of four dimensions.
 ATTENTION = ("eager", "sdpa")
@@ -42,7 +44,7 @@ def implementation_of(config: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def honour(model: PreTrainedModel, wanted: Mapping[str, str]) -> None:
+def honour(model: "PreTrainedModel", wanted: Mapping[str, str]) -> None:
     """Let a loaded class compute as was said, where it can."""
     if "attn_implementation" in wanted:
         model.set_attn_implementation(wanted["attn_implementation"])

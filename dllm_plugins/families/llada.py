@@ -7,13 +7,12 @@ Source: ML-GSAI/LLaDA `generate.py` and the modelling file of the checkpoints; e
 import re
 from typing import Any
 
-from transformers import LlamaForCausalLM
-
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import Tensors
 from dllm_plugins.families.layout import pick
 from dllm_plugins.families.layout import require
+from dllm_plugins.libraries.classes import always
 
 NAME = "llada"
 _BLOCK = re.compile(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.(\w+)")
@@ -95,7 +94,7 @@ LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"LLaDAModelLM"}),
     model_types=frozenset({"llada"}),
-    native=lambda _: LlamaForCausalLM,
+    native=always("LlamaForCausalLM"),
     classes="Llama",
     config=config,
     tensors=tensors,

@@ -7,13 +7,12 @@ Source: `LLaDA2MoeModelLM` (copies in ZHZisZZ/dllm), equal to `Glm4MoeForCausalL
 
 from typing import Any
 
-from transformers import Glm4MoeForCausalLM
-
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import Tensors
 from dllm_plugins.families.layout import common_config
 from dllm_plugins.families.layout import require
+from dllm_plugins.libraries.classes import always
 
 NAME = "llada2"
 _PARTS = {
@@ -86,7 +85,7 @@ LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"LLaDA2MoeModelLM"}),
     model_types=frozenset({"llada2_moe", "llada2_moe_veomni"}),
-    native=lambda _: Glm4MoeForCausalLM,
+    native=always("Glm4MoeForCausalLM"),
     classes="Glm4Moe",
     config=config,
     tensors=tensors,

@@ -7,12 +7,11 @@ Source: inclusionAI's modelling file (copy in ZHZisZZ/dllm), equal to
 
 from typing import Any
 
-from transformers import Qwen3MoeForCausalLM
-
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import common_config
 from dllm_plugins.families.layout import require
+from dllm_plugins.libraries.classes import always
 
 NAME = "llada_moe"
 
@@ -52,7 +51,7 @@ LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"LLaDAMoEModelLM"}),
     model_types=frozenset({"llada", "lladamoe"}),
-    native=lambda _: Qwen3MoeForCausalLM,
+    native=always("Qwen3MoeForCausalLM"),
     classes="Qwen3Moe",
     config=config,
     attention="bidirectional",

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from transformers import DiffusionGemmaForBlockDiffusion
-from transformers import ModernBertForMaskedLM
-
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import pick
 from dllm_plugins.families.layout import require
+from dllm_plugins.libraries.classes import always
 
 
 def _config(original: Config) -> dict[str, Any]:
@@ -45,7 +43,7 @@ BERT_CHAT = Layout(
     name="bert_chat",
     architectures=frozenset({"ModernBertForMaskedLM"}),
     model_types=frozenset({"modernbert"}),
-    native=lambda _: ModernBertForMaskedLM,
+    native=always("ModernBertForMaskedLM"),
     classes="ModernBert",
     config=_config,
     attention="own",
@@ -63,7 +61,7 @@ DIFFUSION_GEMMA = Layout(
     name="diffusion_gemma",
     architectures=frozenset({"DiffusionGemmaForBlockDiffusion"}),
     model_types=frozenset({"diffusion_gemma"}),
-    native=lambda _: DiffusionGemmaForBlockDiffusion,
+    native=always("DiffusionGemmaForBlockDiffusion"),
     classes="DiffusionGemma",
     config=_gemma_config,
     attention="causal context, bidirectional block",

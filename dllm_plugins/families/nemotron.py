@@ -7,8 +7,6 @@ to `Ministral3ForCausalLM` within 3e-5, rotary scaling and query scale included.
 
 from typing import Any
 
-from transformers import Ministral3ForCausalLM
-
 from dllm_plugins.families.layout import COMMON
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
@@ -16,6 +14,7 @@ from dllm_plugins.families.layout import Tensors
 from dllm_plugins.families.layout import pick
 from dllm_plugins.families.layout import renamed
 from dllm_plugins.families.layout import require
+from dllm_plugins.libraries.classes import always
 
 NAME = "nemotron_labs"
 
@@ -46,7 +45,7 @@ LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"NemotronLabsDiffusionModel"}),
     model_types=frozenset({"nemotron_labs_diffusion"}),
-    native=lambda _: Ministral3ForCausalLM,
+    native=always("Ministral3ForCausalLM"),
     classes="Ministral3",
     config=config,
     tensors=tensors,

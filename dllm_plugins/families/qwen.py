@@ -5,19 +5,19 @@ they are. Each one's source stands beside it.
 """
 
 from functools import partial
+from typing import TYPE_CHECKING
 from typing import Any
-
-from transformers import LlamaForCausalLM
-from transformers import PreTrainedModel
-from transformers import Qwen2ForCausalLM
-from transformers import Qwen3ForCausalLM
-from transformers import Qwen3MoeForCausalLM
 
 from dllm_plugins.families.layout import EXPERTS
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import common_config
 from dllm_plugins.families.layout import require
+from dllm_plugins.libraries.classes import always
+from dllm_plugins.libraries.classes import transformers_class
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BIT_EQUAL = "logits equal the reference's bit for bit"
 CLOSE = "logits equal the reference's within 1e-4"
@@ -28,18 +28,14 @@ def _config(name: str, more: tuple[str, ...], original: Config) -> dict[str, Any
     return common_config(original, name, *more)
 
 
-def _wedlm(original: Config) -> type[PreTrainedModel]:
-    return Qwen3ForCausalLM if original.get("qk_norm") else Qwen2ForCausalLM
+def _wedlm(original: Config) -> "type[PreTrainedModel]":
+    return transformers_class("Qwen3ForCausalLM" if original.get("qk_norm") else "Qwen2ForCausalLM")
 
 
-def _a2d(original: Config) -> type[PreTrainedModel]:
-    known: dict[str, type[PreTrainedModel]] = {
-        "a2d-qwen2": Qwen2ForCausalLM,
-        "a2d-qwen3": Qwen3ForCausalLM,
-        "a2d-llama": LlamaForCausalLM,
-    }
+def _a2d(original: Config) -> "type[PreTrainedModel]":
+    known = {"a2d-qwen2": "Qwen2ForCausalLM", "a2d-qwen3": "Qwen3ForCausalLM", "a2d-llama": "LlamaForCausalLM"}
     require(original, "a2d", model_type=tuple(known))
-    return known[original["model_type"]]
+    return transformers_class(known[original["model_type"]])
 
 
 #: JetAstra/SDAR c2041a8 (`generate.py` and the training copy of the modelling file).
@@ -47,7 +43,7 @@ SDAR = Layout(
     name="sdar",
     architectures=frozenset({"SDARForCausalLM"}),
     model_types=frozenset({"sdar"}),
-    native=lambda _: Qwen3ForCausalLM,
+    native=always("Qwen3ForCausalLM"),
     classes="Qwen3",
     config=partial(_config, "sdar", ()),
     attention="block-causal",
@@ -65,7 +61,7 @@ SDAR_MOE = Layout(
     name="sdar_moe",
     architectures=frozenset({"SDARMoeForCausalLM"}),
     model_types=frozenset({"sdar_moe"}),
-    native=lambda _: Qwen3MoeForCausalLM,
+    native=always("Qwen3MoeForCausalLM"),
     classes="Qwen3Moe",
     config=partial(_config, "sdar_moe", EXPERTS),
     attention="block-causal",
@@ -102,7 +98,7 @@ RND1 = Layout(
     name="rnd1",
     architectures=frozenset({"RND1LM"}),
     model_types=frozenset({"rnd1"}),
-    native=lambda _: Qwen3MoeForCausalLM,
+    native=always("Qwen3MoeForCausalLM"),
     classes="Qwen3Moe",
     config=partial(_config, "rnd1", EXPERTS),
     attention="bidirectional",
@@ -119,7 +115,7 @@ FAST_DLLM_V2 = Layout(
     name="fast_dllm_v2",
     architectures=frozenset({"Fast_dLLM_QwenForCausalLM"}),
     model_types=frozenset({"Fast_dLLM_Qwen"}),
-    native=lambda _: Qwen2ForCausalLM,
+    native=always("Qwen2ForCausalLM"),
     classes="Qwen2",
     config=partial(_config, "fast_dllm_v2", ()),
     attention="block-causal",
@@ -154,7 +150,7 @@ OPEN_DCODER = Layout(
     name="open_dcoder",
     architectures=frozenset({"Qwen2ForCausalLM"}),
     model_types=frozenset({"qwen2"}),
-    native=lambda _: Qwen2ForCausalLM,
+    native=always("Qwen2ForCausalLM"),
     classes="Qwen2",
     config=partial(_config, "open_dcoder", ()),
     attention="bidirectional",
@@ -171,7 +167,7 @@ IDLM = Layout(
     name="idlm",
     architectures=frozenset({"SDARForCausalLM"}),
     model_types=frozenset({"sdar"}),
-    native=lambda _: Qwen3ForCausalLM,
+    native=always("Qwen3ForCausalLM"),
     classes="Qwen3",
     config=partial(_config, "idlm", ()),
     attention="causal",

@@ -6,12 +6,11 @@ changes nothing but `generate`; its config was seen through SJTU-DENG-Lab/Difful
 
 from typing import Any
 
-from transformers import LlamaForCausalLM
-
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import common_config
 from dllm_plugins.families.layout import require
+from dllm_plugins.libraries.classes import always
 
 NAME = "stable_diffcoder"
 
@@ -26,7 +25,7 @@ LAYOUT = Layout(
     name=NAME,
     architectures=frozenset({"StableDiffcoderForCausalLM"}),
     model_types=frozenset({"llama"}),
-    native=lambda _: LlamaForCausalLM,
+    native=always("LlamaForCausalLM"),
     classes="Llama",
     config=config,
     attention="block-causal",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import Glm4MoeConfig
 from transformers import Glm4MoeForCausalLM
+from transformers.integrations import moe
 
-from dllm_plugins.denoisers import experts as module
 from dllm_plugins.denoisers.experts import NAME
 from dllm_plugins.denoisers.experts import padded_experts
 from dllm_plugins.denoisers.experts import quicken
@@ -85,7 +85,7 @@ def test_mostly_zeros_go_transformers_way(monkeypatch: pytest.MonkeyPatch) -> No
         calls.append(hidden)
         return hidden
 
-    monkeypatch.setattr(module, "grouped_mm_experts_forward", called)
+    monkeypatch.setattr(moe, "grouped_mm_experts_forward", called)
     hidden, weights = torch.randn(16, WIDTH).bfloat16(), torch.rand(16, CHOSEN)
     padded_experts(layer, hidden, torch.arange(32).view(16, 2) % EXPERTS, weights)
     assert not calls

@@ -1,0 +1,49 @@
+"""The group `llm dllm`; its commands are imported when one of them is called.
+
+llm imports this on every call.
+"""
+
+from importlib import import_module
+
+import click
+
+from llm_dllm.dialect import LLM
+
+#: Where each command is, by its name; it has that name there, too.
+COMMANDS = {
+    "add": "llm_dllm.registry_commands",
+    "bench": "llm_dllm.bench_command",
+    "gguf": "llm_dllm.gguf_command",
+    "info": "llm_dllm.info_command",
+    "models": "llm_dllm.registry_commands",
+    "remove": "llm_dllm.registry_commands",
+    "rules": "llm_dllm.rules_command",
+    "setup": "dllm_plugins.commands.setup",
+    "watch": "llm_dllm.watch_command",
+}
+
+
+class _OnCall(click.Group):
+    """A group that knows its commands by their names only."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        return found
+
+
+@click.group(cls=_OnCall)
+@click.pass_context
+def dllm(context: click.Context) -> None:
+    """Diffusion language models.
+
+    DLLM_BASE (a folder or a hub id), DLLM_DENOISER (a file), DLLM_DTYPE, DLLM_DEVICE,
+    DLLM_BACKEND and DLLM_WEIGHTS choose what is loaded; DLLM_CACHE moves the cache.
+    """
+    context.obj = LLM

@@ -1,0 +1,1 @@
+"""What we take of other libraries, each kind in one place."""

@@ -1,0 +1,30 @@
+"""Libraries that only some users need, each behind an extra of this distribution."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from dllm_plugins.errors import MissingExtraError
+
+#: The extra that brings each of them.
+EXTRAS = {"rich": "llm"}
+
+
+def has(module: str) -> bool:
+    """Whether it is installed; nothing is imported to find out."""
+    return find_spec(module) is not None
+
+
+def need(module: str, purpose: str) -> Any:
+    """The module, or what to install.
+
+    :param module: one of :data:`EXTRAS`, or inside of one.
+    :param purpose: what needs it, as the beginning of a sentence.
+    :raises MissingExtraError: with the command that installs it.
+    """
+    package = module.partition(".")[0]
+    if not has(package):
+        raise MissingExtraError(
+            f"{purpose} needs {package}, which is not installed: pip install 'dllm-plugins[{EXTRAS[package]}]'"
+        )
+    return import_module(module)

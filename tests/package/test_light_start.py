@@ -1,0 +1,64 @@
+"""What is imported when: each question is put to an interpreter of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+#: What nobody waits for before it is used.
+HEAVY = frozenset({"torch", "transformers", "accelerate", "gguf", "rich", "tokenizers", "safetensors", "llama_cpp"})
+#: The machinery of transformers' models, and what it imports, seconds long.
+MODELS = frozenset({"transformers.modeling_utils", "transformers.generation.utils", "transformers.core_model_loading"})
+UNUSED = frozenset({"accelerate", "gguf", "rich", "llama_cpp", "scipy", "sympy", "pandas"})
+#: Every llm command waits for these of ours.
+PLUGIN = "from llm.plugins import load_plugins; load_plugins(); import llm; llm.get_models()"
+ANSWER = """
+from dllm_plugins import Request, SamplingConfig, load_model
+model = load_model("dllm")
+tokens = model.encode_chat([{"role": "user", "content": "Why is the sky blue?"}])
+assert model.engine().generate([Request(tokens, SamplingConfig(max_new_tokens=2))])[0].tokens
+"""
+
+
+def imported(code: str, **environment: str) -> set[str]:
+    """The modules there are behind some code."""
+    shown = f"{code}\nimport sys; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", shown], capture_output=True, text=True, check=False, env=os.environ | environment
+    )
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_engine_s_package_imports_nothing() -> None:
+    """Its names are there on first use."""
+    ours = {name for name in imported("import dllm_plugins") if name.startswith(("dllm_", "llm_dllm", "langchain"))}
+    assert ours == {"dllm_plugins"}
+
+
+def test_llm_starts_without_what_answering_needs() -> None:
+    """Every command of llm loads the plug-in and asks for its models: no torch, and none of our commands or options."""
+    found = imported(PLUGIN, LLM_LOAD_PLUGINS="dllm-plugins")
+    assert "llm_dllm" in found
+    assert not found & HEAVY
+    ours = {name for name in found if name.startswith(("dllm_", "llm_dllm."))}
+    assert not {name for name in ours if name.endswith(("_command", "_commands", ".config", ".events", ".options"))}
+    assert len(ours) < 20, sorted(ours)
+
+
+def test_listing_what_there_is_imports_no_classes_of_models() -> None:
+    """All families, samplers and rules, but nothing of transformers: families name their classes."""
+    found = imported("from dllm_plugins import plugins; plugins.modes(); from dllm_plugins.families import layouts")
+    assert "dllm_plugins.families.llada2" in found
+    assert "transformers" not in found
+    assert not found & UNUSED
+
+
+@pytest.mark.slow
+def test_answering_imports_only_what_it_uses() -> None:
+    """The default model runs its own layers, and needs transformers for its tokenizer only."""
+    found = imported(ANSWER)
+    assert {"torch", "transformers"} <= found
+    assert not found & MODELS
+    assert not found & UNUSED
