@@ -148,7 +148,7 @@ class SharedModel:
         try:
             try:
                 self._lock.acquire(ticket)
-                self._commit()
+                self._put_in_order()
                 work()
             finally:
                 self._let_go(ticket)
@@ -160,26 +160,26 @@ class SharedModel:
         """Hand the engine on, with nothing left undone."""
         try:
             if self._lock.holds(ticket):
-                self._commit()
+                self._put_in_order()
         finally:
             self._lock.release(ticket)
         self._tidy()
 
     def _tidy(self) -> None:
-        """Commit what there is, unless somebody holds the engine, who will look again when done."""
+        """Put in order what there is, unless somebody holds the engine, who will look again when done."""
         while self._leaving or self._engine.broken:
             ticket = Ticket()
             try:
                 try:
                     if not self._lock.try_acquire(ticket):
                         return
-                    self._commit()
+                    self._put_in_order()
                 finally:
                     self._lock.release(ticket)
             finally:
                 self._lock.release(ticket)
 
-    def _commit(self) -> None:
+    def _put_in_order(self) -> None:
         """Tell those whose pass was broken off, free the rows of those who left, and what nobody claims."""
         self._engine.recover(self._deliver)
         while self._leaving:

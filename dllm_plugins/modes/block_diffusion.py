@@ -115,8 +115,8 @@ class BlockDiffusion:
     def reopen(self, position: int, token: int, left: int) -> Talk:
         """Reopen the right neighbour of `position` if it does not follow from `token`, which is about to stand there.
 
-        It was committed while that place was open or held another token, and often is the
-        very word that the place now gets. So it is drawn again, with the same noise and
+        It was committed while that position was open or held another token, and often is the
+        very word that the position now gets. So it is drawn again, with the same noise and
         its left neighbour known; the same token twice is reopened in any case and left to
         a clean row.
         """
@@ -185,7 +185,7 @@ class BlockDiffusion:
         ]
 
     def read(self, answer: Answer, hidden: Tensor | None, positions: Sequence[int]) -> Talk:
-        """Commit the frontier, then what the rule accepts; hidden [len(places), width] of the open rows."""
+        """Commit the frontier, then what the rule accepts; hidden [len(positions), width] of the open rows."""
         row, token = self.row, answer.tokens[0]
         yield from self.reopen(len(row.tokens), token, row.tokens[-1])
         self.commit(len(row.tokens), token, answer.logits[0] if answer.has_logits else None)

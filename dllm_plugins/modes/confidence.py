@@ -66,7 +66,7 @@ def truncated(logits: Tensor, top_p: float | None, top_k: int | None) -> Tensor:
 
 
 def draw(canvas: Canvas, logits: Tensor, positions: Sequence[int], *, sampled: bool) -> Tensor:
-    """The likeliest token of each place, or one drawn with the row's noise of this pass; int64 [N], logits [N, V]."""
+    """The likeliest token of each position, or one drawn with the row's noise of this pass; int64 [N], logits [N, V]."""
     if not sampled:
         return likeliest(logits)
     # Tempered and cut before, in a way of its own.
@@ -80,9 +80,9 @@ def without_mask(canvas: Canvas, logits: Tensor) -> Tensor:
 
 
 def measure(logits: Tensor, canvas: Canvas, positions: Sequence[int], alg: str, way: Measure) -> Found:
-    """Draw a token at each place and measure it by `alg`; logits [N, V], N above 0.
+    """Draw a token at each position and measure it by `alg`; logits [N, V], N above 0.
 
-    The mask id counts when a place is measured, as in the references, but is never drawn.
+    The mask id counts when a position is measured, as in the references, but is never drawn.
     """
     config = canvas.row.config
     sampled = config.temperature > 0
@@ -118,12 +118,12 @@ def surest(confidence: Tensor, count: int, row: Row, alg_temp: float | None) -> 
 
 
 def spread(values: Tensor, positions: Sequence[int], length: int, elsewhere: float) -> Tensor:
-    """Values [N] of some places as one of all `length` places, so that ties fall as they do in the references."""
+    """Values [N] of some positions as one of all `length` positions, so that ties fall as they do in the references."""
     return values.new_full((length,), elsewhere).index_copy(0, torch.tensor(positions), values)
 
 
 def commit(canvas: Canvas, positions: Sequence[int], token: Tensor, logits: Tensor, chosen: Sequence[int]) -> None:
-    """Write the drawn tokens [N] of those places that were chosen; logits [N, V]."""
+    """Write the drawn tokens [N] of those positions that were chosen; logits [N, V]."""
     picked = set(chosen)
     for index, position in enumerate(positions):
         if position in picked:

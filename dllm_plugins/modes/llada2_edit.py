@@ -36,7 +36,7 @@ class EditSettings(Settings):
 
 
 def edits(canvas: Canvas, positions: range, token: Tensor, sure: Tensor, threshold: float) -> list[int]:
-    """Committed places whose token is another one now and more probable than the threshold."""
+    """Committed positions whose token is another one now and more probable than the threshold."""
     old = torch.tensor([canvas.tokens[position] for position in positions], device=token.device)
     changed = (old != canvas.mask) & (old != token) & (sure > threshold)
     return [positions[index] for index in changed.nonzero()[:, 0].tolist()]

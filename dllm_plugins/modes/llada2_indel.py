@@ -73,7 +73,7 @@ class Editing:
         return "final" if self.final else "predict"
 
     def read(self, logits: Tensor) -> None:
-        """Edit the block; logits [len(places), V]."""
+        """Edit the block; logits [len(positions), V]."""
         draws = [self.canvas.row.canvas_draw(position) for position in self.positions]
         odds, token = distribution(logits, draws), predict(logits, draws).token
         old = torch.tensor([item[0] for item in self.block], device=logits.device)

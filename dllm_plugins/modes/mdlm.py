@@ -120,7 +120,7 @@ def commit(
     count: int,
     settings: TransferSettings,
 ) -> None:
-    """Draw at each open place of `span`, never the mask, unless that is done, and write the `count` best."""
+    """Draw at each open position of `span`, never the mask, unless that is done, and write the `count` best."""
     row, late = canvas.row, getattr(settings, "begin_suppress_tokens", ())
     if not answer.drawn:
         answer = drawn(canvas, answer.logits, positions)

@@ -58,7 +58,7 @@ class _Round:
         self.keep = keep
 
     def forward(self, positions: list[int], *, causal: bool) -> Dialogue[Tensor]:
-        """Logits [len(places), V]; the round's first pass keeps what the last one accepted."""
+        """Logits [len(positions), V]; the round's first pass keeps what the last one accepted."""
         segment = self.canvas.part(self.block, positions, causal=causal)
         keep, self.keep = self.keep, 0
         return (yield Pass((segment,), "verify" if causal else "draft", keep=keep))[0].logits

@@ -104,7 +104,7 @@ def start(canvas: Canvas, settings: Rnd1Settings, spec: ModelSpec) -> Program:
 def measure(
     logits: Tensor, canvas: Canvas, settings: Rnd1Settings, positions: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens drawn at the places, their log-probabilities, and entropies; each [N]."""
+    """Tokens drawn at the positions, their log-probabilities, and entropies; each [N]."""
     config = canvas.row.config
     scaled = logits / (config.temperature or 1.0)
     logarithm = torch.log_softmax(truncated(scaled, config.top_k, config.top_p), dim=-1)

@@ -84,7 +84,7 @@ class Ruled:
     def commit(self, block: range, positions: Sequence[int], answer: Answer, *, hasty: bool = False) -> None:
         """Write what the rules decide about a block.
 
-        :param answer: to what was asked of the places; tokens are drawn from its logits if they are not there yet.
+        :param answer: to what was asked of the positions; tokens are drawn from its logits if they are not there yet.
         :param hasty: commit the last open position along with all others.
         """
         if block != self._block:

@@ -93,14 +93,14 @@ class Spans:
             yield range(max(span.start, self.canvas.prompt), span.stop)
 
     def forward(self, span: range, positions: Sequence[int]) -> Dialogue[Tensor]:
-        """Logits [len(places), V] at positions of a part."""
+        """Logits [len(positions), V] at positions of a part."""
         if self._blocks is None:
             return (yield from self._view.forward(positions, span)).logits
         block = next(block for block in self._spans if block.stop == span.stop)
         return (yield from self._blocks.forward(block, positions)).logits
 
     def commit(self, span: range, positions: Sequence[int], step: int) -> Dialogue[Tensor]:
-        """Draw and write a token at each of these positions; the probability [len(places)] each was drawn with.
+        """Draw and write a token at each of these positions; the probability [len(positions)] each was drawn with.
 
         :param step: what the draws are keyed on: passes do not count steps, of which some need none.
         """

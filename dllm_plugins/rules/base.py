@@ -100,7 +100,7 @@ class RuleDefaults:
     def rescore(
         self, logits: Tensor, position: Tensor, step: int, config: SamplingConfig, state: Any
     ) -> tuple[Tensor, Any]:
-        """Logits [N, V] of one row to draw from at places [N], and the next state; before `decide`.
+        """Logits [N, V] of one row to draw from at positions [N], and the next state; before `decide`.
 
         As `decide`, it may be called several times in one pass, with the same `step`.
         """

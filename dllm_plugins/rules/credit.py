@@ -86,7 +86,7 @@ class CreditRule(RuleDefaults):
 
 
 def _with_slots(state: _Credit | None, position: Tensor, logits: Tensor) -> _Credit:
-    """The credit of one row with a slot for every one of its places [N]; forgotten ones make room."""
+    """The credit of one row with a slot for every one of its positions [N]; forgotten ones make room."""
     if state is not None and bool(torch.isin(position, state.position).all()):
         return state
     new = position[None]

@@ -29,7 +29,7 @@ class DoubtSettings(RuleSettings):
 
 @dataclass(frozen=True)
 class _Reopened:
-    """How often: place int64 [R, B], times int64 [R, B]."""
+    """How often: position int64 [R, B], times int64 [R, B]."""
 
     position: Tensor
     times: Tensor

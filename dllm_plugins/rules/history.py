@@ -11,10 +11,10 @@ from dllm_plugins.rules.base import CanvasView
 
 
 def recalled(known: Tensor, position: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-    """Values kept for places `known` [R, W], put where those places are now in `position` [R, B].
+    """Values kept for positions `known` [R, W], put where those positions are now in `position` [R, B].
 
     :param values: [R, W, ...].
-    :returns: whether anything is known of each place, bool [R, B]; then each of `values` as
+    :returns: whether anything is known of each position, bool [R, B]; then each of `values` as
         [R, B, ...], meaningless where nothing is known.
     """
     same = (position[:, :, None] == known[:, None, :]) & (position >= 0)[:, :, None]

@@ -35,9 +35,9 @@ class _Past:
     """What was predicted.
 
     :param position: int64 [R, B].
-    :param step: int64 [R, B], the pass in which the place was last open.
+    :param step: int64 [R, B], the pass in which the position was last open.
     :param now: float [R, B, V], predicted in that pass.
-    :param before: float [R, B, V], in the pass before it; sums to 0 if the place was not open then.
+    :param before: float [R, B, V], in the pass before it; sums to 0 if the position was not open then.
     :param moves: float64 [R, B, H], by how much each of the last passes moved it, the newest last.
     """
 

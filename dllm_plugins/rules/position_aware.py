@@ -48,14 +48,14 @@ class PositionAwareSettings(RuleSettings):
 
 
 class PositionAwareRule(RuleDefaults):
-    """The quota of the pass by exp(-decay * place) * min(p * -log p_corpus, clip); by p for lack of a corpus."""
+    """The quota of the pass by exp(-decay * position) * min(p * -log p_corpus, clip); by p for lack of a corpus."""
 
     name = "position_aware"
     options = frozenset({"steps"})
     needs = frozenset({"token"})
     settings = PositionAwareSettings
     summary = (
-        "block_length / `steps` positions a pass by exp(-decay * place) * min(p * -log p_corpus, clip), "
+        "block_length / `steps` positions a pass by exp(-decay * position) * min(p * -log p_corpus, clip), "
         "or p in place of the second factor if no `corpus` is given (PC-Sampler, arXiv 2508.13021)"
     )
 

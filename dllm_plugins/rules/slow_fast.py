@@ -43,7 +43,7 @@ class SlowFastSettings(RuleSettings):
 class _Cycle:
     """Where every row stands.
 
-    :param now: int64 [R, 5]: the place behind the span, -1 while exploring; the last place the
+    :param now: int64 [R, 5]: the position behind the span, -1 while exploring; the last position the
         previous pass saw; that pass; whether it was a fast one; slow passes of this cycle.
     :param ends: int64 [R, E], the ends that those saw.
     """

@@ -12,9 +12,9 @@ _SHIFTS = range(4)
 class RunningText:
     """The text of a growing list of tokens, of which only the end is decoded anew.
 
-    The text of the first `_committed` tokens is kept. What follows is decoded together with a
+    The text of the first `_kept` tokens stands. What follows is decoded together with a
     few tokens before it, since a tokenizer may join, strip or split where two tokens meet. A
-    place is committed once the text up to it begins the text that goes beyond it: half a
+    place is kept once the text up to it begins the text that goes beyond it: half a
     character, or a space that the next token takes away, does not.
 
     :param joined: ids of tokens that a decoder reads all together wherever they stand in a row.
@@ -23,14 +23,14 @@ class RunningText:
     def __init__(self, decode: Callable[[Sequence[int]], str], joined: frozenset[int] = frozenset()) -> None:
         self._decode = decode
         self._joined = joined
-        self._committed = 0
+        self._kept = 0
         self._text = ""
         self._context = 0
         self._before = ""
 
     def text_of(self, tokens: Sequence[int], count: int) -> str:
         """The text of the first `count` tokens; `tokens` must begin as they did before."""
-        if count >= self._committed:
+        if count >= self._kept:
             window = self._decode(tokens[self._context : count])
             if window.startswith(self._before):
                 return self._text + window[len(self._before) :]
@@ -39,7 +39,7 @@ class RunningText:
     def commit(self, tokens: Sequence[int], most: int) -> None:
         """Keep the text of the first tokens, `most` at most, if there are enough new ones behind."""
         last = min(most, len(tokens) - NEAR)
-        if last - self._committed < 2 * NEAR:
+        if last - self._kept < 2 * NEAR:
             return
         for place in (last - shift for shift in _SHIFTS):
             if tokens[place - 1] not in self._joined and any(
@@ -55,5 +55,5 @@ class RunningText:
         # Without a visible character in front, a tokenizer may take what follows for the text's beginning.
         if not before.strip() and (not before or self.text_of(tokens, context) + before != text):
             return False
-        self._committed, self._text, self._context, self._before = place, text, context, before
+        self._kept, self._text, self._context, self._before = place, text, context, before
         return True
