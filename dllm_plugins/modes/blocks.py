@@ -86,7 +86,7 @@ class Blocks:
 
 
 def spread(sure: Tensor, positions: Sequence[int], span: range) -> Tensor:
-    """Confidences [N] of open positions among all of `span`, -inf elsewhere: so ties fall as they do in the references."""
+    """Confidences [N] of open positions among all of `span`, -inf elsewhere, so that ties fall as in the references."""
     index = torch.tensor(positions, device=sure.device) - span.start
     return sure.new_full((len(span),), -torch.inf).index_copy(0, index, sure)
 

@@ -66,7 +66,7 @@ def truncated(logits: Tensor, top_p: float | None, top_k: int | None) -> Tensor:
 
 
 def draw(canvas: Canvas, logits: Tensor, positions: Sequence[int], *, sampled: bool) -> Tensor:
-    """The likeliest token of each position, or one drawn with the row's noise of this pass; int64 [N], logits [N, V]."""
+    """The likeliest token of each position, or one drawn with the noise of this pass; int64 [N], logits [N, V]."""
     if not sampled:
         return likeliest(logits)
     # Tempered and cut before, in a way of its own.
@@ -118,7 +118,7 @@ def surest(confidence: Tensor, count: int, row: Row, alg_temp: float | None) -> 
 
 
 def spread(values: Tensor, positions: Sequence[int], length: int, elsewhere: float) -> Tensor:
-    """Values [N] of some positions as one of all `length` positions, so that ties fall as they do in the references."""
+    """Values [N] of some positions as one of all `length` positions, so that ties fall as in the references."""
     return values.new_full((length,), elsewhere).index_copy(0, torch.tensor(positions), values)
 
 

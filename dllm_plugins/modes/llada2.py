@@ -60,7 +60,7 @@ def draw(canvas: Canvas, positions: Sequence[int], logits: Tensor, *, rounded: b
 
 
 def chosen(sure: Tensor, positions: Sequence[int], block: range, quota: int, threshold: float) -> list[int]:
-    """Those of the open positions that are above the threshold, or else the `quota` most probable; sure [len(positions)]."""
+    """Open positions that are above the threshold, or else the `quota` most probable; sure [len(positions)]."""
     among = spread(sure, positions, block)
     found = (among > threshold).nonzero()[:, 0]
     if len(found) < quota:

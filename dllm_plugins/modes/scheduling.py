@@ -138,7 +138,7 @@ class Schedule:
         return block if length is None else range(block.start, block.start + length)
 
     def end_early(self, positions: list[int], logits: Tensor) -> tuple[list[int], Tensor]:
-        """Write a confident end of text, and ask for nothing behind it; what is left of the positions and their logits."""
+        """Write a confident end of text, and ask for nothing behind it; what is left of positions and their logits."""
         if self.settings.eos_confidence is None:
             return positions, logits
         tokens, sure = self.drawn(positions, logits)
