@@ -36,8 +36,10 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.kernel import DecoderDenoiser
 from dllm_plugins.denoisers.kernel import best_decoder
 from dllm_plugins.denoisers.low_rank import load_low_rank
-from dllm_plugins.denoisers.tri_mode_weights import decoder_weights
+from dllm_plugins.denoisers.low_rank import with_low_rank
+from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import load_llama
+from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from eager_pass import Eager
@@ -110,10 +112,11 @@ def bf16_rows(setting: Setting) -> Iterator[Row]:
 
 def int8_denoiser() -> Denoiser:
     """The default model with int8 linear layers and head, on the best block decoder for them."""
+    shape = LlamaShape.from_config(read_config(require_base()))
     base = load_llama(require_base(), torch.bfloat16)
     low_rank = load_low_rank(shipped_denoiser(), base.shape, torch.bfloat16)
-    spec = make_spec(base, NEVER, row_invariant=True)
-    return DecoderDenoiser(best_decoder(lambda: decoder_weights(base, low_rank), spec, int8=True), spec)
+    spec = make_spec(shape, NEVER)
+    return DecoderDenoiser(best_decoder(lambda: with_low_rank(base, low_rank), spec, int8=True), spec)
 
 
 def int8_row(setting: Setting, folder: Path) -> Row:

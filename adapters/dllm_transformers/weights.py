@@ -12,7 +12,6 @@ from dllm_plugins.default_model.load import make_spec
 from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.low_rank import low_rank_from
-from dllm_plugins.denoisers.low_rank import spread
 from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
@@ -86,7 +85,5 @@ def _make(model: PreTrainedModel, path: Path | None) -> SharedModel:
         weights = load_low_rank(path or shipped_denoiser(), shape, dtype)
     else:
         weights = low_rank_from(shipped, {}, shape, dtype, name)
-    low_rank = spread(weights, [layer.qkv.device for layer in base.layers], base.norm.device)
-    on_cpu = all(layer.qkv.device.type == "cpu" for layer in base.layers)
-    spec = replace(make_spec(base, frozenset(), row_invariant=on_cpu), name=name)
-    return SharedModel(Model(name, build_auto(base, low_rank, spec), NoText()))
+    spec = replace(make_spec(shape, frozenset()), name=name)
+    return SharedModel(Model(name, build_auto(base, weights, spec), NoText()))

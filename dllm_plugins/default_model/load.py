@@ -12,6 +12,9 @@ from pathlib import Path
 import torch
 
 from dllm_kernels.decoder import KERNEL
+from dllm_kernels.decoder import DecoderShape
+from dllm_kernels.decoder import DecoderWeights
+from dllm_kernels.decoder import devices_of
 from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import passed_over
 from dllm_plugins import plugins
@@ -24,13 +27,11 @@ from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.denoisers.placement import place
-from dllm_plugins.denoisers.torch import TorchDenoiser
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
-from dllm_plugins.denoisers.tri_mode_weights import decoder_shape
 from dllm_plugins.denoisers.weights import LlamaShape
-from dllm_plugins.denoisers.weights import LlamaWeights
-from dllm_plugins.denoisers.weights import load_llama
+from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import load_tokenizer
@@ -68,13 +69,8 @@ def base_place(base: str | Path | None) -> Path:
     return hub_folder(base)
 
 
-def make_spec(base: LlamaWeights, stop_ids: frozenset[int], row_invariant: bool) -> ModelSpec:
-    """What the engine must know of the tri-mode model."""
-    return spec_of(base.shape, stop_ids, row_invariant)
-
-
-def spec_of(shape: LlamaShape, stop_ids: frozenset[int], row_invariant: bool) -> ModelSpec:
-    """The same, by the base's shape."""
+def make_spec(shape: LlamaShape, stop_ids: frozenset[int]) -> ModelSpec:
+    """What the engine must know of the tri-mode model; a denoiser says itself what its numerics are."""
     return ModelSpec(
         name=NAME,
         vocabulary=shape.vocabulary,
@@ -86,7 +82,7 @@ def spec_of(shape: LlamaShape, stop_ids: frozenset[int], row_invariant: bool) ->
         modes=MODES,
         chain=True,
         cache="exact",
-        numerics="row-invariant" if row_invariant else "approximate",
+        numerics="approximate",
     )
 
 
@@ -118,26 +114,25 @@ def load(options: LoadOptions) -> Model:
     device = best_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     int8 = wants_int8(options, device)
-    base = load_llama(folder, dtype)
+    shape = LlamaShape.from_config(read_config(folder))
     if int8:
-        check_int8(device, dtype, decoder_shape(base.shape))
-    low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), base.shape, dtype)
-    spec = make_spec(
-        base,
-        _stop_ids(folder, base.shape.vocabulary),
-        row_invariant=device.type == "cpu" and options.device_map is None,
-    )
-    placed = place(folder, base, low_rank, device, options.device_map)
-    denoiser = build_kernels(*placed, spec, int8=True) if int8 else backend.build(*placed, spec)
+        check_int8(device, dtype, shape)
+    base = llama_from(read_tensors(folder), shape, str(folder), dtype)
+    low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), shape, dtype)
+    spec = make_spec(shape, _stop_ids(folder, shape.vocabulary))
+    base = place(folder, base, device, options.device_map)
+    denoiser = build_kernels(base, low_rank, spec, int8=True) if int8 else backend.build(base, low_rank, spec)
     return Model(NAME, denoiser, load_tokenizer(folder))
 
 
-def build_torch(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> TorchDenoiser:
+def build_torch(base: DecoderWeights, low_rank: LowRankWeights, spec: ModelSpec) -> TriModeDenoiser:
     """The torch backend."""
-    return TorchDenoiser(base, low_rank, spec)
+    return TriModeDenoiser(base, low_rank, spec, plain=True)
 
 
-def build_kernels(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec, int8: bool = False) -> TriModeDenoiser:
+def build_kernels(
+    base: DecoderWeights, low_rank: LowRankWeights, spec: ModelSpec, int8: bool = False
+) -> TriModeDenoiser:
     """The backend of our kernels; with `int8` the base's matrices are quantised and emptied."""
     return TriModeDenoiser(base, low_rank, spec, int8=int8)
 
@@ -147,15 +142,15 @@ def build_llama_cpp(folder: Path, options: LoadOptions) -> Denoiser:
     from dllm_plugins.default_model.llama_cpp import load_denoiser
 
     shape = LlamaShape.from_config(read_config(folder))
-    spec = spec_of(shape, _stop_ids(folder, shape.vocabulary), row_invariant=False)
+    spec = make_spec(shape, _stop_ids(folder, shape.vocabulary))
     # Verifying and drafting are calls of their own there, which cost more than the drafts save.
     spec = replace(spec, modes=("ar", *(mode for mode in spec.modes if mode != "ar")))
     return load_denoiser(folder, Path(options.denoiser or shipped_denoiser()), shape, spec, options)
 
 
-def build_auto(base: LlamaWeights, low_rank: LowRankWeights, spec: ModelSpec) -> Denoiser:
+def build_auto(base: DecoderWeights, low_rank: LowRankWeights, spec: ModelSpec) -> Denoiser:
     """The kernels where all weights are in one place and a row-invariant decoder computes them, else torch."""
-    places = {str(base.embedding.device), *(str(layer.qkv.device) for layer in base.layers)}
+    places = {base.embedding.device, *devices_of(base)}
     chosen = _auto(base.shape, base.embedding.device, base.embedding.dtype, one_place=len(places) == 1)
     return (build_kernels if chosen.backend == "kernels" else build_torch)(base, low_rank, spec)
 
@@ -174,13 +169,13 @@ def auto(options: LoadOptions) -> Chosen:
     return _auto(shape, device, choose_dtype(options.dtype, device), one_place=options.device_map is None)
 
 
-def _auto(shape: LlamaShape, device: torch.device, dtype: torch.dtype, *, one_place: bool) -> Chosen:
+def _auto(shape: DecoderShape, device: torch.device, dtype: torch.dtype, *, one_place: bool) -> Chosen:
     if not one_place:
         return Chosen("torch", "the block decoder needs all weights on one device", modes=MODES)
-    sizes = decoder_shape(shape).sizes()
+    sizes = shape.sizes()
     found, faster = choose(KERNEL, device, dtype, sizes), passed_over(KERNEL, device, dtype, sizes)
-    if not found.load().row_invariant:
-        reason = f"of the block decoder only {found.name!r} runs here, which is not row-invariant"
+    if not found.load().promises(device, dtype, sizes):
+        reason = f"of the block decoder only {found.name!r} runs here, which does not promise to be row-invariant"
         return Chosen("torch", reason, faster, MODES)
     return Chosen(
         "kernels",

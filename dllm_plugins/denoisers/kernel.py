@@ -17,6 +17,7 @@ from torch import Tensor
 from dllm_kernels import decoder as decoding
 from dllm_kernels.decoder import Part
 from dllm_kernels.decoder import Store
+from dllm_kernels.decoder.plain import PlainDecoder
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import kernel
 from dllm_plugins.denoisers.base import ModelSpec
@@ -92,8 +93,7 @@ class DecoderDenoiser(Rows[Store]):
 
     def timings(self) -> dict[str, float]:
         """See :class:`~dllm_plugins.engine.profile.Timings`; empty where the decoder does not tell."""
-        found: dict[str, float] = getattr(self.decoder, "timings", dict)()
-        return found
+        return self.decoder.timings()
 
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:
         """Logits [N, vocabulary]; see :meth:`~dllm_plugins.denoisers.base.Denoiser.logits`."""
@@ -158,11 +158,21 @@ def best_decoder(
     try:
         found = weights()
         head = found.head
-        chosen = kernel(name, head.device, head.dtype, found.shape.sizes())
-        if give is not None and getattr(chosen, "copies", False):
+        chosen: type[decoding.Decoder] = kernel(name, head.device, head.dtype, found.shape.sizes())
+        if give is not None and chosen.copies:
             give()
             found = replace(found, given=True)
-        made: decoding.Decoder = chosen(found)
+        return chosen(found)
     except KernelError as error:
         raise CheckpointError(said("{backend}='kernels' does not fit {}: {}", spec.name, error)) from error
-    return made
+
+
+def plain_decoder(weights: decoding.DecoderWeights, spec: ModelSpec) -> decoding.Decoder:
+    """The decoder in torch alone, with each layer where its weights are.
+
+    :raises CheckpointError: for weights it does not compute.
+    """
+    try:
+        return PlainDecoder(weights)
+    except KernelError as error:
+        raise CheckpointError(f"{spec.name}: {error}") from error

@@ -39,7 +39,7 @@ def numbers_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate": _whole(config, "intermediate_size"),
         "vocabulary": _whole(config, "vocab_size", limits.VOCABULARY),
         "rope_theta": _real(rope if "rope_theta" in rope else config, "rope_theta", *_THETA),
-        "rms_eps": _real(config, "rms_norm_eps", *_EPS),
+        "eps": _real(config, "rms_norm_eps", *_EPS),
         "context": _whole(config, "max_position_embeddings", limits.CONTEXT),
     }
 

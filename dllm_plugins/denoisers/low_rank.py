@@ -6,7 +6,6 @@ chain head lets an open row know the tokens on its left (in the spirit of arXiv
 """
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,10 @@ from safetensors import SafetensorError
 from safetensors import safe_open
 from torch import Tensor
 
-from dllm_plugins.denoisers.weights import LlamaShape
+from dllm_kernels.decoder import DecoderShape
+from dllm_kernels.decoder import DecoderWeights
+from dllm_kernels.decoder import LowRankPair
+from dllm_kernels.decoder import devices_of
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.reading import regular
 from dllm_plugins.messages import said
@@ -37,9 +39,14 @@ REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class LowRankWeights:
-    """Pairs per layer and linear: ((down [r, in], up [out, r]) x 4) x layers, and the rest."""
+    """What a denoiser file holds: pairs per layer, of qkv, out, gate_up and down, and the rest.
 
-    pairs: tuple[tuple[tuple[Tensor, Tensor], ...], ...]
+    :param mask_embedding: [hidden].
+    :param chain_down: [inner, 3 * hidden]; `chain_up`: [hidden, inner].
+    :param draft_tokens: int64 or int32 [N]; None to draft from the whole vocabulary.
+    """
+
+    pairs: tuple[tuple[LowRankPair, ...], ...]
     mask_embedding: Tensor
     chain_down: Tensor
     chain_up: Tensor
@@ -47,7 +54,7 @@ class LowRankWeights:
     metadata: dict[str, str]
 
 
-def low_rank_sizes(shape: LlamaShape) -> dict[str, tuple[int, int]]:
+def low_rank_sizes(shape: DecoderShape) -> dict[str, tuple[int, int]]:
     """(in, out) of the four linear layers that carry a low-rank pair."""
     attention = shape.heads * shape.head_dim
     qkv = attention + 2 * shape.kv_heads * shape.head_dim
@@ -84,7 +91,7 @@ def read_low_rank(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def load_low_rank(path: Path, shape: LlamaShape, dtype: torch.dtype) -> LowRankWeights:
+def load_low_rank(path: Path, shape: DecoderShape, dtype: torch.dtype) -> LowRankWeights:
     """Read a denoiser file and check that it fits the base.
 
     :raises CheckpointError: if it is missing, damaged, of another format or another shape.
@@ -93,7 +100,7 @@ def load_low_rank(path: Path, shape: LlamaShape, dtype: torch.dtype) -> LowRankW
 
 
 def low_rank_from(
-    tensors: dict[str, Tensor], metadata: dict[str, str], shape: LlamaShape, dtype: torch.dtype, origin: str
+    tensors: dict[str, Tensor], metadata: dict[str, str], shape: DecoderShape, dtype: torch.dtype, origin: str
 ) -> LowRankWeights:
     """Denoiser weights from tensors of the shipped file's names.
 
@@ -104,14 +111,14 @@ def low_rank_from(
     tensors, draft = check_low_rank(tensors, shape, origin)
     tensors = converted(tensors, dtype, origin, REMEDY)
     pairs = tuple(
-        tuple((tensors[f"layers.{i}.{name}.down"], tensors[f"layers.{i}.{name}.up"]) for name in LINEARS)
+        tuple(LowRankPair(tensors[f"layers.{i}.{name}.down"], tensors[f"layers.{i}.{name}.up"]) for name in LINEARS)
         for i in range(shape.layers)
     )
     return LowRankWeights(pairs, tensors["mask_embedding"], tensors[CHAINED], tensors["chain.up"], draft, metadata)
 
 
 def check_low_rank(
-    tensors: Mapping[str, Tensor], shape: LlamaShape, origin: str, remedy: str = REMEDY
+    tensors: Mapping[str, Tensor], shape: DecoderShape, origin: str, remedy: str = REMEDY
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """The weights by the shipped file's names, and the ids that drafts are chosen among, if there are any.
 
@@ -124,7 +131,7 @@ def check_low_rank(
     return found, draft
 
 
-def expected_tensors(shape: LlamaShape, rank: int, inner: int) -> dict[str, tuple[int, ...]]:
+def expected_tensors(shape: DecoderShape, rank: int, inner: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a denoiser's weights.
 
     :param rank: of the low-rank pairs, and `inner` the width of the chain head.
@@ -164,16 +171,17 @@ def _checked_ids(ids: Tensor | None, vocabulary: int, origin: str, remedy: str) 
     return ids
 
 
-def spread(weights: LowRankWeights, layers: Sequence[torch.device], home: torch.device) -> LowRankWeights:
-    """Each layer's pairs on that layer's device, the rest at `home`, where the embedding is."""
+def with_low_rank(base: DecoderWeights, own: LowRankWeights) -> DecoderWeights:
+    """The base with the pairs, which act at open rows; the mask's id is the vocabulary's size.
+
+    Each layer's pairs go where the layer is. Every other tensor is shared but the embedding, which has the
+    mask's row more and whose first rows are the head. The chain head stays with the caller: it acts behind
+    the decoder.
+    """
+    embedding = torch.cat([base.embedding, own.mask_embedding[None].to(base.embedding)])
     pairs = tuple(
-        tuple((down.to(device), up.to(device)) for down, up in layer)
-        for layer, device in zip(weights.pairs, layers, strict=True)
+        tuple(LowRankPair(pair.down.to(device), pair.up.to(device)) for pair in layer)
+        for layer, device in zip(own.pairs, devices_of(base), strict=True)
     )
-    return replace(
-        weights,
-        pairs=pairs,
-        mask_embedding=weights.mask_embedding.to(home),
-        chain_down=weights.chain_down.to(home),
-        chain_up=weights.chain_up.to(home),
-    )
+    head = embedding[: base.shape.vocabulary]
+    return replace(base, embedding=embedding, head=head, low_rank=pairs, low_rank_scale=SCALE)

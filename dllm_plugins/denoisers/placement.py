@@ -5,12 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from dllm_plugins.denoisers.low_rank import LowRankWeights
-from dllm_plugins.denoisers.low_rank import spread
-from dllm_plugins.denoisers.weights import LayerWeights
-from dllm_plugins.denoisers.weights import LlamaWeights
+from dllm_kernels.decoder import DecoderWeights
 from dllm_plugins.errors import OptionError
 from dllm_plugins.files.reading import reading
 from dllm_plugins.messages import said
@@ -94,12 +90,11 @@ def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) 
 
 def place(
     folder: Path,
-    base: LlamaWeights,
-    low_rank: LowRankWeights,
+    base: DecoderWeights,
     device: torch.device,
     device_map: str | dict[str, str | int] | None,
-) -> tuple[LlamaWeights, LowRankWeights]:
-    """Move weights to where they run.
+) -> DecoderWeights:
+    """Move weights to where they run; the head is the embedding.
 
     :raises OptionError: if a device map is incomplete.
     """
@@ -108,9 +103,6 @@ def place(
     )
     home = find("model.embed_tokens")
     devices = [find(f"model.layers.{index}") for index in range(base.shape.layers)]
-    layers = []
-    for layer, target in zip(base.layers, devices, strict=True):
-        tensors: dict[str, Tensor] = {name: getattr(layer, name).to(target) for name in LayerWeights.__slots__}
-        layers.append(LayerWeights(**tensors))
-    placed = replace(base, embedding=base.embedding.to(home), norm=base.norm.to(home), layers=tuple(layers))
-    return placed, spread(low_rank, devices, home)
+    layers = tuple(layer.to(target) for layer, target in zip(base.layers, devices, strict=True))
+    embedding = base.embedding.to(home)
+    return replace(base, embedding=embedding, head=embedding, norm=base.norm.to(home), layers=layers)

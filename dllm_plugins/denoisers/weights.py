@@ -1,7 +1,6 @@
-"""Weights of a Llama-shaped decoder, read straight from a folder in the hub's format.
+"""The default model's base as a block decoder's weights, read straight from a folder in the hub's format.
 
-Query/key/value and gate/up projections are fused once at load time, so that a layer
-is four products. Reading safetensors directly keeps one copy of the weights in
+Query/key/value and gate/up projections are fused once. Reading safetensors directly keeps one copy of the weights in
 memory and needs no model class.
 """
 
@@ -15,6 +14,9 @@ from safetensors import SafetensorError
 from safetensors import safe_open
 from torch import Tensor
 
+from dllm_kernels.decoder import DecoderShape
+from dllm_kernels.decoder import DecoderWeights
+from dllm_kernels.decoder import LayerWeights
 from dllm_plugins.denoisers.llama_config import REMEDY
 from dllm_plugins.denoisers.llama_config import numbers_of
 from dllm_plugins.errors import CheckpointError
@@ -32,18 +34,10 @@ EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_he
 
 
 @dataclass(frozen=True, slots=True)
-class LlamaShape:
-    """The numbers of `config.json` that the forward needs."""
+class LlamaShape(DecoderShape):
+    """The numbers of `config.json`: those of the decoder, and what its rotary positions go by."""
 
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocabulary: int
     rope_theta: float
-    rms_eps: float
     context: int
 
     @classmethod
@@ -54,28 +48,6 @@ class LlamaShape:
             numbers are none that a Llama has.
         """
         return cls(**numbers_of(config))
-
-
-@dataclass(frozen=True, slots=True)
-class LayerWeights:
-    """One decoder layer. Linear weights are [out, in]."""
-
-    input_norm: Tensor
-    qkv: Tensor
-    out: Tensor
-    post_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaWeights:
-    """A whole decoder with tied embeddings."""
-
-    shape: LlamaShape
-    embedding: Tensor
-    layers: tuple[LayerWeights, ...]
-    norm: Tensor
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -135,7 +107,7 @@ def _layer(tensors: dict[str, Tensor], index: int) -> LayerWeights:
     )
 
 
-def load_llama(folder: Path, dtype: torch.dtype) -> LlamaWeights:
+def load_llama(folder: Path, dtype: torch.dtype) -> DecoderWeights:
     """Load a tied-embedding Llama checkpoint on the CPU in `dtype`.
 
     :raises CheckpointError: if the folder does not hold such a checkpoint.
@@ -190,7 +162,7 @@ def check_llama(
 
 def llama_from(
     tensors: Mapping[str, Tensor], shape: LlamaShape, origin: str, dtype: torch.dtype | None = None
-) -> LlamaWeights:
+) -> DecoderWeights:
     """Fuse tensors of transformers' names.
 
     :param origin: where they are from, for errors.
@@ -203,4 +175,13 @@ def llama_from(
         one_dtype(found, origin, "load the model in one dtype")
     found = converted(found, dtype or found[EMBEDDING].dtype, origin, REMEDY)
     layers = tuple(_layer(found, index) for index in range(shape.layers))
-    return LlamaWeights(shape=shape, embedding=found[EMBEDDING], layers=layers, norm=found[NORM])
+    half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
+    return DecoderWeights(
+        shape=shape,
+        embedding=found[EMBEDDING],
+        layers=layers,
+        norm=found[NORM],
+        head=found[EMBEDDING],
+        frequencies=1.0 / shape.rope_theta**half,
+        rope_scale=1.0,
+    )

@@ -139,8 +139,8 @@ def _auto(checkpoint: Checkpoint, options: LoadOptions, device: torch.device, dt
         found, faster = choose(KERNEL, device, dtype, sizes), passed_over(KERNEL, device, dtype, sizes)
     except KernelError as error:
         return Chosen("torch", str(error))
-    if not found.load().row_invariant:
-        reason = f"of the block decoder only {found.name!r} runs here, which is not row-invariant"
+    if not found.load().promises(device, dtype, sizes):
+        reason = f"of the block decoder only {found.name!r} runs here, which does not promise to be row-invariant"
         return Chosen("torch", reason, faster)
     return Chosen("kernels", f"the block decoder {found.name!r} computes it row-invariantly", faster)
 

@@ -44,8 +44,8 @@ def check_int8(device: torch.device, dtype: torch.dtype, shape: DecoderShape) ->
     """
     found = choose(INT8_KERNEL, device, dtype, shape.sizes())
     sizes = {"in": shape.hidden, "out": shape.hidden}
-    plain = found.name == "cpu" and choose(int8.KERNEL, device, dtype, sizes).name == "reference"
-    if found.load().row_invariant and not plain:
+    plain = found.name == "reference" and choose(int8.KERNEL, device, dtype, sizes).name == "reference"
+    if found.load().promises(device, dtype, shape.sizes()) and not plain:
         return
     reasons = (
         explain(int8.KERNEL, device, dtype, sizes) if plain else explain(INT8_KERNEL, device, dtype, shape.sizes())

@@ -14,6 +14,7 @@ from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dllm_plugins.denoisers.attention import ROWS
-from dllm_plugins.denoisers.attention import linear
-from dllm_plugins.denoisers.attention import pad_rows
+from dllm_kernels import tiles
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.torch import refined
+from dllm_plugins.denoisers.draft_head import DraftHead
 from dllm_plugins.errors import OptionError
 from dllm_plugins.gguf.adapter import read_adapter
 from dllm_plugins.gguf.tensors import read_rows
@@ -72,7 +71,8 @@ class LlamaTriModeDenoiser(Passes):
         self._adapters = ((model.adapter(adapter), 1.0),)
         self._mask = self.extras.mask_embedding.float().numpy()
         self._embedding = read_tensor(model.header, model.header.tensors["token_embd.weight"])
-        self._down, self._up = (part.to(self._embedding) for part in (self.extras.chain_down, self.extras.chain_up))
+        down, up = (part.to(self._embedding) for part in (self.extras.chain_down, self.extras.chain_up))
+        self._draft_head = DraftHead(down, up, lambda weight: partial(tiles.product, weight=weight), self._embed)
         drafts = self.extras.draft_tokens
         self._shortlist_head = None if drafts is None else self._embedding[drafts].contiguous()
         self.spec = replace(spec, mixes=False, numerics="row-invariant")
@@ -143,5 +143,7 @@ class LlamaTriModeDenoiser(Passes):
         return self._head(hidden, left, self._shortlist_head), self.extras.draft_tokens
 
     def _head(self, hidden: Tensor, left: Tensor, head: Tensor) -> Tensor:
-        padded = pad_rows(hidden.to(head), ROWS)
-        return linear(refined(padded, left, self._embedding, self._down, self._up), head)[: len(hidden)]
+        return tiles.product(self._draft_head(hidden.to(head), left), head)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        return self._embedding[tokens]

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import nn
 
+from dllm_kernels.decoder import DecoderShape
+from dllm_kernels.decoder import DecoderWeights
+from dllm_plugins.denoisers.draft_head import unit_rms
 from dllm_plugins.denoisers.low_rank import LINEARS
 from dllm_plugins.denoisers.low_rank import low_rank_sizes
-from dllm_plugins.denoisers.weights import LlamaShape
-from dllm_plugins.denoisers.weights import LlamaWeights
 
 KeyValues = list[tuple[Tensor, Tensor]]
 
@@ -24,7 +25,7 @@ KeyValues = list[tuple[Tensor, Tensor]]
 class LowRankDenoiser(nn.Module):
     """Float32 master weights. Parameter names are those of the shipped safetensors file."""
 
-    def __init__(self, shape: LlamaShape, rank: int, chain: int, mask_start: Tensor) -> None:
+    def __init__(self, shape: DecoderShape, rank: int, chain: int, mask_start: Tensor) -> None:
         super().__init__()
         self.weights = nn.ParameterDict()
         for layer in range(shape.layers):
@@ -50,11 +51,6 @@ class LowRankDenoiser(nn.Module):
         return hidden + F.linear(inner, self.weights["chain__up"].to(dtype))
 
 
-def unit_rms(x: Tensor) -> Tensor:
-    """Scale each row to a root mean square of one; rows of zeros stay zero."""
-    return (x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-6)).to(x.dtype)
-
-
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
@@ -78,12 +74,12 @@ def _layer(
     layer: tuple[Tensor, ...],
     low: Low | None,
     gate: Tensor | None,
-    shape: LlamaShape,
+    shape: DecoderShape,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One decoder layer; returns x, keys and values of the new rows."""
     input_norm, qkv, out, post_norm, gate_up, down = layer
     batch, rows, _ = x.shape
-    normed = F.rms_norm(x, (x.shape[-1],), input_norm, shape.rms_eps)
+    normed = F.rms_norm(x, (x.shape[-1],), input_norm, shape.eps)
     fused = _linear(normed, qkv, low, 0, gate)
     widths = [shape.heads * shape.head_dim] + 2 * [shape.kv_heads * shape.head_dim]
     q, k, v = (part.view(batch, rows, -1, shape.head_dim).transpose(1, 2) for part in fused.split(widths, dim=-1))
@@ -91,15 +87,14 @@ def _layer(
     keys, values = (k, v) if past is None else (torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2))
     seen = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
     x = x + _linear(seen.transpose(1, 2).reshape(batch, rows, -1), out, low, 1, gate)
-    normed = F.rms_norm(x, (x.shape[-1],), post_norm, shape.rms_eps)
+    normed = F.rms_norm(x, (x.shape[-1],), post_norm, shape.eps)
     left, right = _linear(normed, gate_up, low, 2, gate).chunk(2, dim=-1)
     return x + _linear(F.silu(left) * right, down, low, 3, gate), k, v
 
 
-def _rotary_table(shape: LlamaShape, length: int) -> Tensor:
+def _rotary_table(frequencies: Tensor, length: int) -> Tensor:
     """Cosines and sines of the rotary embedding, float32 [2, length, head_dim] (arXiv 2104.09864)."""
-    half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
-    angles = torch.outer(torch.arange(length, dtype=torch.float32), 1.0 / shape.rope_theta**half)
+    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
     doubled = torch.cat([angles, angles], dim=-1)
     return torch.stack([doubled.cos(), doubled.sin()])
 
@@ -110,9 +105,9 @@ class Trunk:
     :param compiled: fuse the elementwise work with torch.compile; needs a C++ compiler.
     """
 
-    def __init__(self, base: LlamaWeights, length: int, compiled: bool = False) -> None:
+    def __init__(self, base: DecoderWeights, length: int, compiled: bool = False) -> None:
         self.base = base
-        self.rotary = _rotary_table(base.shape, length).to(base.embedding.dtype)
+        self.rotary = _rotary_table(base.frequencies, length).to(base.embedding.dtype)
         self._layer = torch.compile(_layer, dynamic=True) if compiled else _layer
 
     def forward(
@@ -139,4 +134,4 @@ class Trunk:
             behind = None if past is None else past[index]
             x, k, v = self._layer(x, rotary, behind, mask, weights, low, gate, self.base.shape)
             kept.append((k, v))
-        return F.rms_norm(x, (x.shape[-1],), self.base.norm, self.base.shape.rms_eps), kept
+        return F.rms_norm(x, (x.shape[-1],), self.base.norm, self.base.shape.eps), kept

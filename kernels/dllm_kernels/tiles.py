@@ -19,11 +19,16 @@ QUERIES = 16
 TILES = 16
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """X [N, in] times weight [out, in]; N is a multiple of ROWS."""
     if len(x) == ROWS:
-        return F.linear(x, weight)
-    return torch.cat([F.linear(tile, weight) for tile in x.split(ROWS)])
+        return F.linear(x, weight, bias)
+    return torch.cat([F.linear(tile, weight, bias) for tile in x.split(ROWS)])
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """X [N, in] times weight [out, in], for any N: [N, out]."""
+    return linear(pad_rows(x, ROWS), weight)[: len(x)]
 
 
 def pad_rows(x: Tensor, multiple: int) -> Tensor:

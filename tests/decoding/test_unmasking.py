@@ -12,7 +12,6 @@ from dllm_plugins import Engine
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
-from dllm_plugins.caches.exact import ExactCache
 from dllm_plugins.decoding.answering import say
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
@@ -67,7 +66,7 @@ class Plain:
         return self.rows
 
     def close_row(self, row: int) -> Any:
-        return ExactCache
+        return None
 
     def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
         return [

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from safetensors.torch import save_file
 
 from dllm_kernels import decoder as decoding
 from dllm_kernels.compiled import library
+from dllm_kernels.decoder import DecoderWeights
+from dllm_kernels.decoder import LayerWeights
 from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.base import Part
 from dllm_kernels.decoder.compiled import CompiledDecoder
@@ -21,9 +24,11 @@ from dllm_kernels.decoder.rotation import Rotation
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
+from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families import quantised
+from dllm_plugins.families import smollm2
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
@@ -86,14 +91,23 @@ def test_every_mode_decodes(int8: Model) -> None:
     assert all(finish.tokens for finish in int8.engine().generate(requests))
 
 
-def test_no_second_copy_of_the_weights(tiny_folder: Path) -> None:
-    """Matrices that were quantised are empty."""
+def test_no_second_copy_of_the_weights(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices that were quantised are empty, and nobody holds the embedding that was read."""
+    layers: list[LayerWeights] = []
+    embeddings = []
+
+    def watched(*given: Any) -> DecoderWeights:
+        found = llama_from(*given)
+        layers.extend(found.layers)
+        embeddings.append(ref(found.embedding))
+        return found
+
+    monkeypatch.setattr(smollm2, "llama_from", watched)
     denoiser = load(tiny_folder, weights="int8").denoiser
     assert isinstance(denoiser, TriModeDenoiser)
-    layers = denoiser.base.layers
     assert len(layers) == 2
     assert not any(matrix.numel() for layer in layers for matrix in (layer.qkv, layer.out, layer.gate_up, layer.down))
-    assert not denoiser.base.embedding.numel()
+    assert [held() for held in embeddings] == [None]
 
 
 def test_hidden_states_are_near_the_unquantised_ones(tiny_folder: Path) -> None:
@@ -192,7 +206,9 @@ def test_slow_machines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no fast implementation serves, the reasons are given."""
 
     class Slow:
-        row_invariant = False
+        @staticmethod
+        def promises(*_: Any) -> bool:
+            return False
 
     class Found:
         name = "reference"

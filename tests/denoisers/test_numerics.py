@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from dllm_kernels.tiles import CHUNK
+from dllm_kernels.tiles import QUERIES
+from dllm_kernels.tiles import ROWS
+from dllm_kernels.tiles import attend
+from dllm_kernels.tiles import linear
+from dllm_kernels.tiles import pad_rows
 from dllm_plugins import Model
-from dllm_plugins.caches.exact import CHUNK
-from dllm_plugins.denoisers.attention import QUERIES
-from dllm_plugins.denoisers.attention import ROWS
-from dllm_plugins.denoisers.attention import attend
-from dllm_plugins.denoisers.attention import linear
-from dllm_plugins.denoisers.attention import pad_rows
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 

@@ -10,6 +10,7 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from dllm_plugins.denoisers.low_rank import load_low_rank
+from dllm_plugins.denoisers.low_rank import with_low_rank
 from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.denoisers.placement import place
@@ -35,10 +36,11 @@ def test_layers_go_where_the_map_says(tiny_folder: Path) -> None:
     """Each layer with its low-rank pairs; the head stays with the embedding."""
     base = load_llama(tiny_folder, torch.float32)
     low_rank = load_low_rank(tiny_folder.parent / "denoiser.safetensors", base.shape, torch.float32)
-    placed, pairs = place(tiny_folder, base, low_rank, torch.device("cpu"), {**SPLIT})
+    placed = with_low_rank(place(tiny_folder, base, torch.device("cpu"), {**SPLIT}), low_rank)
     assert [layer.qkv.device.type for layer in placed.layers] == ["cpu", "meta"]
-    assert [layer[0][0].device.type for layer in pairs.pairs] == ["cpu", "meta"]
-    assert placed.embedding.device.type == pairs.chain_up.device.type == "cpu"
+    assert placed.low_rank is not None
+    assert [layer[0].down.device.type for layer in placed.low_rank] == ["cpu", "meta"]
+    assert placed.embedding.device.type == placed.head.device.type == placed.norm.device.type == "cpu"
 
 
 def test_auto_device_and_dtype() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import Qwen2Config
 from transformers import Qwen2ForCausalLM
 
-from dllm_kernels.decoder.cpu import PackedDecoder
+from dllm_kernels.decoder.plain import PackedDecoder
 from dllm_kernels.dispatch import KernelError
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig

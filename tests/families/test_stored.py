@@ -229,7 +229,7 @@ def test_the_default_models_base(tiny_folder: Path, tmp_path: Path) -> None:
     change(base, quantization_config={"quant_method": "fp8", "weight_block_size": [8, 16]})
     options: dict[str, Any] = {"denoiser": tiny_folder.parent / "denoiser.safetensors", "dtype": "float32"}
     stored: Any = load_model("dllm", base=base, backend="torch", device="cpu", **options).denoiser
-    assert torch.equal(stored.base.layers[1].down, weights["model.layers.1.mlp.down_proj.weight"])
+    assert torch.equal(stored.decoder.weights.layers[1].down, weights["model.layers.1.mlp.down_proj.weight"])
     change(base, quantization_config={"quant_method": "aqlm"})
     with pytest.raises(CheckpointError, match="'aqlm'"):
         load_model("dllm", base=base, device="cpu", **options)

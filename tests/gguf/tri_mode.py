@@ -15,7 +15,7 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.low_rank import FORMAT
 from dllm_plugins.denoisers.low_rank import LowRankWeights
 from dllm_plugins.denoisers.low_rank import load_low_rank
-from dllm_plugins.denoisers.torch import TorchDenoiser
+from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import load_llama
 from dllm_plugins.llama_cpp.tri_mode import LlamaTriModeDenoiser
@@ -62,10 +62,10 @@ class Files:
         """The denoiser's weights."""
         return load_low_rank(self.denoiser, self.shape, dtype)
 
-    def torch(self) -> TorchDenoiser:
+    def torch(self) -> TriModeDenoiser:
         """The model in float32."""
         base = load_llama(self.folder, torch.float32)
-        return TorchDenoiser(base, self.low_rank(), make_spec(base, frozenset({2}), row_invariant=True))
+        return TriModeDenoiser(base, self.low_rank(), make_spec(self.shape, frozenset({2})), plain=True)
 
     def load(self, backend: str, **options: Any) -> Model:
         """The model on a backend."""

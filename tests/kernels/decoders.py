@@ -16,9 +16,8 @@ from transformers import Qwen3ForCausalLM
 from dllm_kernels.decoder import Decoder
 from dllm_kernels.decoder import KeyValues
 from dllm_kernels.decoder import Part
-from dllm_kernels.decoder.cpu import CpuDecoder
-from dllm_kernels.decoder.cpu import PackedDecoder
-from dllm_kernels.decoder.reference import ReferenceDecoder
+from dllm_kernels.decoder.plain import PackedDecoder
+from dllm_kernels.decoder.plain import PlainDecoder
 from dllm_kernels.onednn import packing_fault
 
 KINDS: dict[str, tuple[Any, Any]] = {
@@ -32,7 +31,7 @@ SHAPES: list[dict[str, Any]] = [
     {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16},
     {"hidden_size": 40, "intermediate_size": 33, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 8},
 ]
-IMPLEMENTATIONS: list[Any] = [ReferenceDecoder, CpuDecoder, PackedDecoder]
+IMPLEMENTATIONS: list[Any] = [PlainDecoder, PackedDecoder]
 
 
 def runs(implementation: Any, dtype: torch.dtype) -> bool:

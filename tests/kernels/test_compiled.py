@@ -20,7 +20,7 @@ from dllm_kernels.decoder import Decoder
 from dllm_kernels.decoder import LowRankPair
 from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.compiled import CompiledDecoder
-from dllm_kernels.decoder.reference import ReferenceDecoder
+from dllm_kernels.decoder.plain import PlainDecoder
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import explain
@@ -72,7 +72,7 @@ def test_bfloat16_is_as_close_to_float32_as_the_reference(kind: str) -> None:
         for own, other in zip(wide.parameters(), narrow.parameters(), strict=True):
             own.copy_(other.float())
     errors = []
-    for implementation in (CompiledDecoder, ReferenceDecoder):
+    for implementation in (CompiledDecoder, PlainDecoder):
         found = []
         for model in (wide, narrow):
             decoder = implementation(take_weights(model))
@@ -185,7 +185,7 @@ def test_low_rank_pairs_act_at_noisy_rows_only(dtype: torch.dtype) -> None:
     decoders: dict[str, Decoder] = {
         "bare": CompiledDecoder(weights),
         "gated": CompiledDecoder(gated),
-        "reference": ReferenceDecoder(gated),
+        "reference": PlainDecoder(gated),
     }
     for name, decoder in decoders.items():
         row = (row_of(decoder), drawn(12), torch.arange(12), seen)
@@ -234,7 +234,7 @@ def test_chosen_where_it_fits_and_refused_with_the_reason(monkeypatch: pytest.Mo
 
 def test_another_decoders_store_is_refused() -> None:
     weights = take_weights(network("llama", **SHAPES[1]))
-    other = ReferenceDecoder(weights).new_store()
+    other = PlainDecoder(weights).new_store()
     with pytest.raises(KernelError, match="new_store"):
         run(CompiledDecoder(weights), [(other, drawn(3), torch.arange(3), torch.ones(3, 3).bool())])
 

@@ -1,4 +1,4 @@
-"""The block decoder: both implementations equal transformers."""
+"""The block decoder in torch: plain and packed, it equals transformers."""
 
 from typing import Any
 
@@ -10,10 +10,9 @@ from dllm_kernels.decoder import KERNEL
 from dllm_kernels.decoder import Decoder
 from dllm_kernels.decoder import shape_of
 from dllm_kernels.decoder import take_weights
-from dllm_kernels.decoder.cpu import CpuDecoder
-from dllm_kernels.decoder.cpu import PackedDecoder
-from dllm_kernels.decoder.reference import Int8Reference
-from dllm_kernels.decoder.reference import ReferenceDecoder
+from dllm_kernels.decoder.plain import Int8Decoder
+from dllm_kernels.decoder.plain import PackedDecoder
+from dllm_kernels.decoder.plain import PlainDecoder
 from dllm_kernels.decoder.store import BLOCK
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import explain
@@ -177,31 +176,35 @@ def test_one_copy_of_the_weights(tied: bool) -> None:
 
 
 def test_which_one_runs() -> None:
-    """Compiled before packed before plain before the reference, each with its reason if it cannot."""
+    """Compiled before packed before the reference, each with its reason if it cannot."""
     sizes = shape_of(network("llama", **SHAPES[1]).config).sizes()
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     known = {item.name: item for item in implementations(KERNEL)}
-    assert [name for name in known if name in ("compiled", "packed", "cpu", "reference")] == [
-        "compiled",
-        "packed",
-        "cpu",
-        "reference",
-    ]
+    assert [name for name in known if name != "gpu"] == ["compiled", "packed", "reference"]
     assert known["packed"].load() is PackedDecoder
     assert known["packed"].refuses(cpu, torch.float32, sizes) is None
     assert known["packed"].refuses(cpu, torch.bfloat16, sizes) == packing_fault(torch.bfloat16)
-    assert known["cpu"].load() is CpuDecoder
-    assert known["cpu"].refuses(cpu, torch.bfloat16, sizes) is None
-    assert kernel(INT8_KERNEL, cpu, torch.float16, sizes) is Int8Reference
-    assert kernel(KERNEL, cpu, torch.float16, sizes) is ReferenceDecoder
-    assert "head_dim=10" in str(known["cpu"].refuses(cpu, torch.float32, sizes | {"head_dim": 10}))
-    assert "head_dim=10" in explain(KERNEL, cpu, torch.float32, sizes | {"head_dim": 10})
-    assert "cpu: runs on the cpu only, not on cuda" in explain(KERNEL, cuda, torch.float32, sizes)
+    assert kernel(INT8_KERNEL, cpu, torch.float16, sizes) is Int8Decoder
+    assert kernel(KERNEL, cpu, torch.float16, sizes) is PlainDecoder
+    assert "packed: runs on the cpu only, not on cuda" in explain(KERNEL, cuda, torch.float32, sizes)
+
+
+def test_what_is_promised() -> None:
+    """Row-invariance is promised on CPUs for heads of whole eights, by the class and by what it makes."""
+    model = network("llama", **SHAPES[1])
+    sizes, cpu = shape_of(model.config).sizes(), torch.device("cpu")
+    assert PlainDecoder.promises(cpu, torch.float16, sizes)
+    assert not Int8Decoder.promises(cpu, torch.float16, sizes)
+    assert not PlainDecoder.promises(torch.device("cuda"), torch.float32, sizes)
+    assert PlainDecoder(take_weights(model)).row_invariant
+    odd = network("llama", **SHAPES[0])
+    assert not PackedDecoder.promises(cpu, torch.float32, shape_of(odd.config).sizes())
+    assert not PackedDecoder(take_weights(odd)).row_invariant
 
 
 def test_a_pass_is_frozen_once() -> None:
     """Freezing more than was pending, or the same again, would keep keys of nothing."""
-    store = row_of(CpuDecoder(take_weights(network("llama"))))
+    store = row_of(PlainDecoder(take_weights(network("llama"))))
     store.reserve(4)
     with pytest.raises(KernelError, match="1 positions of the last pass are wanted, 0 are pending"):
         store.freeze(1)
@@ -213,7 +216,7 @@ def test_a_pass_is_frozen_once() -> None:
 
 def test_a_store_grows_by_a_quarter() -> None:
     """Whole blocks, and what was kept is still there."""
-    store = row_of(CpuDecoder(take_weights(network("llama"))))
+    store = row_of(PlainDecoder(take_weights(network("llama"))))
     store.reserve(8 * BLOCK)
     with torch.inference_mode():
         store.write(1, torch.ones(3, 2, 10), torch.ones(3, 2, 10))

@@ -14,11 +14,11 @@ from dllm_kernels.decoder import layers
 from dllm_kernels.decoder import matrices
 from dllm_kernels.decoder import products
 from dllm_kernels.decoder import take_weights
-from dllm_kernels.decoder.cpu import CpuDecoder
-from dllm_kernels.decoder.cpu import Int8Decoder
-from dllm_kernels.decoder.cpu import PackedDecoder
 from dllm_kernels.decoder.matrices import Form
 from dllm_kernels.decoder.matrices import Matrix
+from dllm_kernels.decoder.plain import Int8Decoder
+from dllm_kernels.decoder.plain import PackedDecoder
+from dllm_kernels.decoder.plain import PlainDecoder
 from dllm_kernels.decoder.store import BLOCK
 
 from .decoders import KINDS
@@ -30,7 +30,7 @@ from .decoders import run
 from .decoders import runs
 from .decoders import skip_unless_run
 
-FAST: list[Any] = [CpuDecoder, PackedDecoder, Int8Decoder]
+FAST: list[Any] = [PlainDecoder, PackedDecoder, Int8Decoder]
 
 
 @pytest.fixture(params=[1, 2])
@@ -81,6 +81,12 @@ def test_row_invariant(kind: str, dtype: torch.dtype, threads: int) -> None:
     weights = take_weights(network(kind, dtype, **SHAPES[1]))
     for implementation in (item for item in FAST if runs(item, dtype)):
         assert_row_invariant(implementation(weights), drawn(44))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_row_invariant_in_float16(kind: str, threads: int) -> None:
+    """As the plain form promises."""
+    assert_row_invariant(PlainDecoder(take_weights(network(kind, torch.float16, **SHAPES[1]))), drawn(44))
 
 
 @pytest.mark.slow
@@ -157,7 +163,7 @@ def test_tiles_of_one_size(dtype: torch.dtype, implementation: Any, monkeypatch:
     """Where wider products or the fused attention would differ, tiles of one size serve."""
     skip_unless_run(implementation, dtype)
     monkeypatch.setattr(products, "agree", lambda matrix, like: False)
-    monkeypatch.setattr(attention, "agree", lambda heads, kv_heads, size, dtype: False)
+    monkeypatch.setattr(attention, "agree", lambda *_: False)
     seen: set[int] = set()
     made = matrices.matrix
 
@@ -210,7 +216,7 @@ def test_the_fused_attention_is_measured(fault: str, monkeypatch: pytest.MonkeyP
         return found
 
     monkeypatch.setattr(attention, "_fused", moody)
-    assert not attention.agree(4, 2, 16, torch.float32)
+    assert not attention.agree(4, 2, 16, torch.float32, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -20,9 +20,8 @@ from dllm_kernels.decoder import Part
 from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.checks import MOST_POSITIONS
 from dllm_kernels.decoder.compiled import CompiledDecoder
-from dllm_kernels.decoder.cpu import CpuDecoder
 from dllm_kernels.decoder.gpu import GpuDecoder
-from dllm_kernels.decoder.reference import ReferenceDecoder
+from dllm_kernels.decoder.plain import PlainDecoder
 from dllm_kernels.dispatch import KernelError
 
 from .decoders import SHAPES
@@ -34,7 +33,7 @@ from .test_decoder_low_rank import with_pairs
 
 pytestmark = pytest.mark.usefixtures("built")
 
-DECODERS: list[Callable[[DecoderWeights], Decoder]] = [CompiledDecoder, CpuDecoder, ReferenceDecoder, GpuDecoder]
+DECODERS: list[Callable[[DecoderWeights], Decoder]] = [CompiledDecoder, PlainDecoder, GpuDecoder]
 
 
 def weights_of(kind: str = "qwen3", dtype: torch.dtype = torch.float32) -> DecoderWeights:
@@ -146,7 +145,7 @@ def test_no_pass_that_reads_or_writes_elsewhere_is_made(make: Callable[[DecoderW
             pytest.fail(f"{name} was taken")
     full = torch.ones(5, 5).bool()
     smaller = take_weights(network("llama", **{**SHAPES[1], "num_hidden_layers": 1}))
-    others = (make(smaller), CpuDecoder(weights) if make is not CpuDecoder else CompiledDecoder(weights))
+    others = (make(smaller), PlainDecoder(weights) if make is not PlainDecoder else CompiledDecoder(weights))
     for store in (decoder.new_store(), *(other.new_store() for other in others)):
         if store is not None and type(store) is not type(decoder.new_store()):
             store.reserve(5)
@@ -160,7 +159,7 @@ def test_stores_keep_no_more_than_they_have(kind: str) -> None:
     """Counts and places outside what was reserved, forwarded or frozen."""
     weights = take_weights(network("llama", **SHAPES[1]))
     rows: dict[str, Callable[[], KeyValues | PagedRow]] = {
-        "keys": lambda: row_of(CpuDecoder(weights)),
+        "keys": lambda: row_of(PlainDecoder(weights)),
         "compiled": lambda: row_of(CompiledDecoder(weights)),
         "pages": lambda: PagedRow(PagePool(2, 4, 16, torch.float32, torch.device("cpu"))),
     }

@@ -24,7 +24,7 @@ from dllm_kernels.decoder import LowRankPair
 from dllm_kernels.decoder import gpu
 from dllm_kernels.decoder import take_weights
 from dllm_kernels.decoder.gpu import GpuDecoder
-from dllm_kernels.decoder.reference import ReferenceDecoder
+from dllm_kernels.decoder.plain import PlainDecoder
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import explain
 from dllm_kernels.dispatch import implementations
@@ -75,7 +75,7 @@ class Pair:
     """The reference decoder and another one, driven alike: every pass must give the same logits."""
 
     def __init__(self, other: Any, rows: int, tolerance: float = 3e-4) -> None:
-        self.decoders: list[Any] = [ReferenceDecoder(other.weights), other]
+        self.decoders: list[Any] = [PlainDecoder(other.weights), other]
         self.stores: list[list[Any]] = [[each.new_store() for _ in range(rows)] for each in self.decoders]
         self.tolerance = tolerance
 
@@ -260,7 +260,7 @@ def test_what_a_row_refuses() -> None:
     with pytest.raises(KernelError, match="4 positions of the last pass are wanted"):
         store.pend(3)
         store.hold([3])
-    for foreign in (store, ReferenceDecoder(decoder.weights).new_store()):
+    for foreign in (store, PlainDecoder(decoder.weights).new_store()):
         with pytest.raises(KernelError, match=r"is another decoder's; use this one's new_store\(\)"):
             run(other, [(foreign, *causal(0, 3, 1))])  # type: ignore[list-item]
 

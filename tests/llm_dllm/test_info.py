@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import torch
 from click.testing import CliRunner
 from click.testing import Result
 
+from dllm_kernels.decoder import KERNEL
+from dllm_kernels.dispatch import choose
 from dllm_plugins.__main__ import main
 from dllm_plugins.denoisers.kernel import KernelDenoiser
+from dllm_plugins.denoisers.placement import DTYPES
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.models import auto_backend
 from dllm_plugins.models import load_model
@@ -34,7 +38,11 @@ def test_the_backend_that_auto_is(run: Run, tiny_folder: Path, dtype: str, monke
     denoiser = tiny_folder.parent / "denoiser.safetensors"
     loaded = load_model("dllm", base=tiny_folder, denoiser=denoiser, dtype=dtype).denoiser
     backend, _, reason = line(run("dllm", "info").stdout, "backend").partition(": ")
-    assert backend == ("kernels" if isinstance(loaded, TriModeDenoiser) else "torch")
+    assert backend == "kernels"
+    assert isinstance(loaded, TriModeDenoiser)
+    best = choose(KERNEL, torch.device("cpu"), DTYPES[dtype], loaded.decoder.weights.shape.sizes())
+    assert type(loaded.decoder) is best.load()
+    assert f"the block decoder {best.name!r}" in reason
     assert "block decoder" in reason
     assert auto_backend("dllm", base=tiny_folder, device_map={"": "cpu"}).backend == "torch"
     assert "one device" in auto_backend("dllm", base=tiny_folder, device_map={"": "cpu"}).reason

@@ -1,7 +1,8 @@
 """The block decoder: a decoder-only transformer over [rows x positions] on cached prefixes.
 
 Llama, Qwen2 (biases of query, key and value) and Qwen3 (norms of query and key heads)
-shapes, grouped keys, tied or untied head. `reference` says what is computed, `cpu` is fast.
+shapes, grouped keys, tied or untied head. `reference` is torch alone and says what is computed; the others are
+faster where they run.
 """
 
 from typing import Any
@@ -17,6 +18,7 @@ from dllm_kernels.decoder.weights import DecoderShape
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
 from dllm_kernels.decoder.weights import LowRankPair
+from dllm_kernels.decoder.weights import devices_of
 from dllm_kernels.decoder.weights import release
 from dllm_kernels.decoder.weights import shape_of
 from dllm_kernels.decoder.weights import take_weights
@@ -36,6 +38,7 @@ __all__ = [
     "LowRankPair",
     "Part",
     "Store",
+    "devices_of",
     "release",
     "shape_of",
     "take_weights",
@@ -48,20 +51,14 @@ KERNEL = "block_decoder"
 INT8_KERNEL = "block_decoder_int8"
 
 
-def _load_reference() -> Any:
-    from dllm_kernels.decoder.reference import ReferenceDecoder
+def _load_plain() -> Any:
+    from dllm_kernels.decoder.plain import PlainDecoder
 
-    return ReferenceDecoder
-
-
-def _load_cpu() -> Any:
-    from dllm_kernels.decoder.cpu import CpuDecoder
-
-    return CpuDecoder
+    return PlainDecoder
 
 
 def _load_packed() -> Any:
-    from dllm_kernels.decoder.cpu import PackedDecoder
+    from dllm_kernels.decoder.plain import PackedDecoder
 
     return PackedDecoder
 
@@ -72,14 +69,8 @@ def _load_gpu() -> Any:
     return GpuDecoder
 
 
-def _load_int8_reference() -> Any:
-    from dllm_kernels.decoder.reference import Int8Reference
-
-    return Int8Reference
-
-
 def _load_int8() -> Any:
-    from dllm_kernels.decoder.cpu import Int8Decoder
+    from dllm_kernels.decoder.plain import Int8Decoder
 
     return Int8Decoder
 
@@ -88,23 +79,19 @@ def _takes_all(_device: torch.device, _dtype: torch.dtype, _shapes: Shapes) -> s
     return None
 
 
-def _cpu_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | None:
+def _cpu_refuses(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cpu":
         return f"runs on the cpu only, not on {device.type}"
     if dtype not in (torch.float32, torch.bfloat16):
         return f"computes in float32 or bfloat16, not in {dtype}"
-    if shapes["head_dim"] % 8:
-        # Scores of heads 6 or 10 wide were seen to depend on the query's place in its tile.
-        return f"is row-invariant for heads of whole eights only, not for head_dim={shapes['head_dim']}"
     return None
 
 
-def _packed_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | None:
-    return _cpu_refuses(device, dtype, shapes) or packing_fault(dtype)
+def _packed_refuses(device: torch.device, dtype: torch.dtype, _shapes: Shapes) -> str | None:
+    return _cpu_refuses(device, dtype) or packing_fault(dtype)
 
 
-register(Implementation(KERNEL, "reference", 0, _load_reference, _takes_all))
-register(Implementation(KERNEL, "cpu", 10, _load_cpu, _cpu_refuses))
+register(Implementation(KERNEL, "reference", 0, _load_plain, _takes_all))
 register(Implementation(KERNEL, "packed", 20, _load_packed, _packed_refuses))
 
 
@@ -121,10 +108,8 @@ def _load_compiled_int8() -> Any:
 
 
 def _compiled_refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | None:
-    if device.type != "cpu":
-        return f"runs on the cpu only, not on {device.type}"
-    if dtype not in (torch.float32, torch.bfloat16):
-        return f"computes in float32 or bfloat16, not in {dtype}"
+    if (reason := _cpu_refuses(device, dtype)) is not None:
+        return reason
     odd = [name for name in ("hidden", "intermediate", "head_dim") if shapes[name] % 2]
     if odd and dtype == torch.bfloat16:
         return f"multiplies bfloat16 in pairs, so {odd[0]}={shapes[odd[0]]} must be even"
@@ -150,6 +135,5 @@ def _gpu_refuses(device: torch.device, dtype: torch.dtype, _shapes: Shapes) -> s
 
 
 register(Implementation(KERNEL, "gpu", 20, _load_gpu, _gpu_refuses))
-register(Implementation(INT8_KERNEL, "reference", 0, _load_int8_reference, _takes_all))
-register(Implementation(INT8_KERNEL, "cpu", 10, _load_int8, _cpu_refuses))
+register(Implementation(INT8_KERNEL, "reference", 0, _load_int8, _takes_all))
 register(Implementation(INT8_KERNEL, "compiled", 30, _load_compiled_int8, _compiled_int8_refuses))

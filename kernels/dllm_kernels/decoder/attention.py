@@ -45,7 +45,7 @@ class Mask:
 
     def _made(self, begin: int) -> Tensor:
         seen = self.seen[begin : begin + GROUP].view(-1, 1, QUERIES, self.seen.shape[1])
-        made = torch.zeros(seen.shape, dtype=self._dtype).masked_fill_(~seen, -torch.inf)
+        made = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
         return made.repeat(1, 1, self._share, 1)
 
 
@@ -57,9 +57,9 @@ class Attention:
 
     def __call__(self, q: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
         """Q [n, heads, head_dim] over keys and values [kv_heads, K, head_dim] of its dtype: [n, heads * head_dim]."""
-        key = (q.shape[1:], len(keys), q.dtype, torch.get_num_threads())
+        key = (q.shape[1:], len(keys), q.dtype, q.device, torch.get_num_threads())
         if key not in self._agrees:
-            self._agrees[key] = agree(q.shape[1], len(keys), q.shape[2], q.dtype)
+            self._agrees[key] = agree(q.shape[1], len(keys), q.shape[2], q.dtype, q.device)
         if not self._agrees[key]:
             return attend(q.float(), keys.float(), values.float(), mask.seen[: mask.rows]).to(q.dtype)
         padded = pad_rows(q, QUERIES)
@@ -82,16 +82,16 @@ def _fused(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def agree(heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> bool:
+def agree(heads: int, kv_heads: int, size: int, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether a query's bits stay the same anywhere in a tile, among other tiles and before hidden keys."""
     noise = torch.Generator().manual_seed(0)
     longest = TRIED[-1] * BLOCK
-    q = torch.randn(3 * QUERIES, heads, size, generator=noise).to(dtype)
-    keys, values = (torch.randn(kv_heads, longest, size, generator=noise).to(dtype) for _ in "kv")
+    q = torch.randn(3 * QUERIES, heads, size, generator=noise).to(device, dtype)
+    keys, values = (torch.randn(kv_heads, longest, size, generator=noise).to(device, dtype) for _ in "kv")
     turned = torch.randperm(len(q), generator=noise)
     for index, blocks in enumerate(TRIED):
         # Most keys up to somewhere in the last block; the others are hidden.
-        visible = torch.rand(len(q), longest, generator=noise) < 0.9
+        visible = (torch.rand(len(q), longest, generator=noise) < 0.9).to(device)
         visible[:, blocks * BLOCK - 40 :] = False
         expected = None
         for end in TRIED[index:]:

@@ -1,13 +1,17 @@
 """The contract of a block decoder: positions of many rows, each on its own cached prefix, in one pass."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.dispatch import KernelError
+from dllm_kernels.dispatch import Shapes
 
 
 class Store(Protocol):
@@ -75,11 +79,19 @@ class Part:
 class Decoder(Protocol):
     """A decoder-only transformer. Not thread-safe.
 
+    :cvar copies: whether the weights are copied into a form of their own.
     :ivar row_invariant: whether a position's result is bit for bit the same in any company.
     """
 
+    copies: ClassVar[bool]
     weights: DecoderWeights
     row_invariant: bool
+
+    def __init__(self, weights: DecoderWeights) -> None: ...
+
+    @classmethod
+    def promises(cls, device: torch.device, dtype: torch.dtype, sizes: Shapes) -> bool:
+        """Whether it is known to be row-invariant before it is made, given :meth:`DecoderShape.sizes`."""
 
     def new_store(self) -> Store:
         """An empty row."""
@@ -97,6 +109,19 @@ class Decoder(Protocol):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, vocabulary] of hidden states [N, hidden]."""
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings of tokens of any shape, in the weights' dtype: one dimension more."""
+
+    def product(self, weight: Tensor) -> Callable[[Tensor], Tensor]:
+        """A linear layer of its own: rows [N, in] to [N, out], row-invariant where the decoder is.
+
+        :param weight: [out, in] in the decoder's dtype, on the device of its head.
+        :raises KernelError: for a weight of another dtype or shape.
+        """
+
+    def timings(self) -> dict[str, float]:
+        """Seconds of all passes since the last call by part of the body; empty where nothing is measured."""
 
 
 def noisy_rows(noisy: Tensor | None, weights: DecoderWeights) -> Tensor | None:

@@ -7,7 +7,6 @@ that the look costs microseconds.
 import math
 from collections.abc import Iterator
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -18,19 +17,24 @@ from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.weights import DecoderShape
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
+from dllm_kernels.decoder.weights import LowRankPair
+from dllm_kernels.decoder.weights import devices_of
 from dllm_kernels.dispatch import KernelError
 
 #: Positions of a rotary table; more than any model was made for.
 MOST_POSITIONS = 1 << 24
 #: What the numbers of a matrix's rows and columns must fit in.
 _LARGEST = (1 << 31) - 1
+#: Products of a layer, each of which may have a low-rank pair.
+PAIRS = 4
 
 _Expected = Iterator[tuple[str, Tensor | None, tuple[int, ...]]]
 
 
-def check_weights(weights: DecoderWeights) -> None:
+def check_weights(weights: DecoderWeights, spread: bool = False) -> None:
     """Refuse weights that do not have the sizes their shape says, or are not all of one dtype on one device.
 
+    :param spread: whether each layer may be on a device of its own.
     :raises KernelError: naming the first that differs.
     """
     shape, like = weights.shape, weights.embedding
@@ -41,24 +45,25 @@ def check_weights(weights: DecoderWeights) -> None:
         )
     if len(weights.layers) != shape.layers:
         raise KernelError(f"there are {len(weights.layers)} layers, but the shape says layers={shape.layers}")
-    for name, tensor, size in _expected(weights):
-        if tensor is None:
-            continue
-        fits = tuple(tensor.shape) == size and max(size) <= _LARGEST and tensor.layout == torch.strided
-        if not fits or tensor.dtype != like.dtype or tensor.device != like.device:
-            raise KernelError(
-                f"{name} is {_described(tensor)}; it must be {list(size)} {like.dtype} on {like.device}, as the other "
-                f"weights are"
-            )
+    if weights.low_rank is not None and [len(pairs) for pairs in weights.low_rank] != [PAIRS] * shape.layers:
+        raise KernelError(f"there must be {PAIRS} low-rank pairs for each of {shape.layers} layers")
+    for device, expected in _expected(weights, spread):
+        for name, tensor, size in expected:
+            if tensor is None:
+                continue
+            fits = tuple(tensor.shape) == size and max(size) <= _LARGEST and tensor.layout == torch.strided
+            if not fits or tensor.dtype != like.dtype or tensor.device != device or tensor.is_meta:
+                raise KernelError(
+                    f"{name} is {_described(tensor)}; it must be {list(size)} {like.dtype} on {device}, as the other "
+                    f"weights are"
+                )
     half = (shape.head_dim // 2,)
     if tuple(weights.frequencies.shape) != half or weights.frequencies.dtype != torch.float32:
         raise KernelError(f"frequencies are {_described(weights.frequencies)}; they must be {list(half)} torch.float32")
 
 
 def _check_shape(shape: DecoderShape) -> None:
-    for name, size in asdict(shape).items():
-        if name == "eps":
-            continue
+    for name, size in shape.sizes().items():
         if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= _LARGEST:
             raise KernelError(f"{name}={size!r} must be a whole number above 0")
     if shape.heads % shape.kv_heads:
@@ -67,18 +72,20 @@ def _check_shape(shape: DecoderShape) -> None:
         raise KernelError(f"head_dim={shape.head_dim} must be even: rotary embeddings turn pairs")
 
 
-def _expected(weights: DecoderWeights) -> _Expected:
-    """Every tensor with its name and the size it must have."""
-    shape = weights.shape
-    yield "embedding", weights.embedding, (len(weights.embedding), shape.hidden)
-    yield "head", weights.head, (shape.vocabulary, shape.hidden)
-    yield "norm", weights.norm, (shape.hidden,)
-    matrices = _matrices(shape)
-    for index, layer in enumerate(weights.layers):
-        for name, tensor, size in _of_layer(layer, shape, matrices):
-            yield f"{name} of layer {index}", tensor, size
-    if weights.low_rank is not None:
-        yield from _pairs(weights, matrices)
+def _expected(weights: DecoderWeights, spread: bool) -> Iterator[tuple[torch.device, _Expected]]:
+    """Every tensor with its name and the size it must have, by the device it must be on."""
+    shape, home, matrices = weights.shape, weights.embedding.device, _matrices(weights.shape)
+    ends = [
+        ("embedding", weights.embedding, (len(weights.embedding), shape.hidden)),
+        ("head", weights.head, (shape.vocabulary, shape.hidden)),
+        ("norm", weights.norm, (shape.hidden,)),
+    ]
+    yield home, iter(ends)
+    for index, (layer, own) in enumerate(zip(weights.layers, devices_of(weights), strict=True)):
+        device = own if spread else home
+        yield device, _of_layer(layer, shape, matrices, index)
+        if weights.low_rank is not None:
+            yield device, _pairs(weights.low_rank[index], len(weights.low_rank[0][0].down), matrices, index)
 
 
 def _matrices(shape: DecoderShape) -> dict[str, tuple[int, int]]:
@@ -92,26 +99,18 @@ def _matrices(shape: DecoderShape) -> dict[str, tuple[int, int]]:
     }
 
 
-def _of_layer(layer: LayerWeights, shape: DecoderShape, matrices: dict[str, tuple[int, int]]) -> _Expected:
-    for name, size in matrices.items():
-        yield name, getattr(layer, name), size
-        yield f"{name}_bias", getattr(layer, f"{name}_bias"), size[:1]
-    for name in ("input_norm", "post_norm"):
-        yield name, getattr(layer, name), (shape.hidden,)
-    for name in ("q_norm", "k_norm"):
-        yield name, getattr(layer, name), (shape.head_dim,)
+def _of_layer(layer: LayerWeights, shape: DecoderShape, matrices: dict[str, tuple[int, int]], index: int) -> _Expected:
+    sizes = {f"{name}_bias": size[:1] for name, size in matrices.items()} | matrices
+    sizes |= dict.fromkeys(("input_norm", "post_norm"), (shape.hidden,))
+    sizes |= dict.fromkeys(("q_norm", "k_norm"), (shape.head_dim,))
+    for name, size in sizes.items():
+        yield f"{name} of layer {index}", getattr(layer, name), size
 
 
-def _pairs(weights: DecoderWeights, matrices: dict[str, tuple[int, int]]) -> _Expected:
-    assert weights.low_rank is not None
-    counts = {len(layer) for layer in weights.low_rank}
-    if len(weights.low_rank) != weights.shape.layers or counts != {len(matrices)}:
-        raise KernelError(f"there must be {len(matrices)} low-rank pairs for each of {weights.shape.layers} layers")
-    rank = len(weights.low_rank[0][0].down)
-    for index, layer in enumerate(weights.low_rank):
-        for (name, (outs, ins)), pair in zip(matrices.items(), layer, strict=True):
-            yield f"the pair of {name} of layer {index}, down,", pair.down, (rank, ins)
-            yield f"the pair of {name} of layer {index}, up,", pair.up, (outs, rank)
+def _pairs(pairs: Sequence[LowRankPair], rank: int, matrices: dict[str, tuple[int, int]], index: int) -> _Expected:
+    for (name, (outs, ins)), pair in zip(matrices.items(), pairs, strict=True):
+        yield f"the pair of {name} of layer {index}, down,", pair.down, (rank, ins)
+        yield f"the pair of {name} of layer {index}, up,", pair.up, (outs, rank)
 
 
 def _described(tensor: Tensor) -> str:

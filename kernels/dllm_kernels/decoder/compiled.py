@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from typing import ClassVar
 from typing import cast
 
 import torch
@@ -30,6 +31,7 @@ from dllm_kernels.decoder.compiled_weights import pack
 from dllm_kernels.decoder.rotation import Rotation
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.dispatch import KernelError
+from dllm_kernels.dispatch import Shapes
 from dllm_kernels.head import Unmasked
 from dllm_kernels.head.inverse import draw
 
@@ -44,7 +46,13 @@ class CompiledDecoder:
     :raises KernelError: for numbers that int8 cannot hold.
     """
 
+    copies: ClassVar[bool] = False
     row_invariant = True
+
+    @classmethod
+    def promises(cls, _device: torch.device, _dtype: torch.dtype, _sizes: Shapes) -> bool:
+        """Always."""
+        return True
 
     @torch.inference_mode()
     def __init__(self, weights: DecoderWeights, int8: bool = False) -> None:
@@ -158,11 +166,7 @@ class CompiledDecoder:
         return Unmasked(token, *numbers)
 
     def product(self, weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """A linear layer of its own: rows [N, in] to float32 [N, out], row-invariant.
-
-        :param weight: [out, in] in the decoder's dtype.
-        :raises KernelError: for a weight or bias of another dtype or shape.
-        """
+        """A linear layer of its own, with float32 outputs; see :class:`~dllm_kernels.decoder.base.Decoder`."""
         check_rows(weight, weight.shape[-1], self.weights.norm)
         if bias is not None and bias.shape != weight.shape[:1]:
             raise KernelError(f"bias {list(bias.shape)} must be [{len(weight)}]")

@@ -23,7 +23,7 @@ class CompiledStore(KeyValues):
     """
 
     def __init__(self, shape: DecoderShape, dtype: torch.dtype) -> None:
-        super().__init__(shape, torch.device("cpu"), dtype)
+        super().__init__(shape, [torch.device("cpu")] * shape.layers, dtype)
         self._per = 2 if dtype == torch.bfloat16 else 1
         self._pointers: tuple[ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]] | None = None
 

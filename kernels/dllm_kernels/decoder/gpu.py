@@ -4,14 +4,17 @@ Nothing in a pass depends on the host: prefix lengths, pages and masks are tenso
 recorded pass serves any prefix.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dllm_kernels import attention as attending
+from dllm_kernels import tiles
 from dllm_kernels.attention import Blocks
 from dllm_kernels.attention import Prefix
 from dllm_kernels.attention.pages import PAGE
@@ -26,8 +29,10 @@ from dllm_kernels.decoder.graphs import Record
 from dllm_kernels.decoder.graphs import cuda_recorder
 from dllm_kernels.decoder.inputs import Inputs
 from dllm_kernels.decoder.inputs import inputs_of
+from dllm_kernels.decoder.rotary import turned
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
+from dllm_kernels.dispatch import Shapes
 from dllm_kernels.dispatch import choose
 from dllm_kernels.tiles import ROWS
 
@@ -42,6 +47,8 @@ class GpuDecoder:
     :param record: how passes are recorded; None for CUDA graphs on a GPU, elsewhere not at all.
     """
 
+    copies: ClassVar[bool] = False
+
     def __init__(self, weights: DecoderWeights, attend: str | None = None, record: Record | None = None) -> None:
         check_weights(weights)
         shape, like = weights.shape, weights.embedding
@@ -54,6 +61,11 @@ class GpuDecoder:
             record = cuda_recorder(like.device)
         self._graphs = None if record is None else Graphs(self._compute, record)
         self.row_invariant = chosen != "reference" and self._invariant()
+
+    @classmethod
+    def promises(cls, _device: torch.device, _dtype: torch.dtype, _sizes: Shapes) -> bool:
+        """Nothing: it is tried when it is made, as libraries promise nothing on GPUs."""
+        return False
 
     def new_store(self) -> PagedRow:
         """An empty row."""
@@ -71,14 +83,25 @@ class GpuDecoder:
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, vocabulary] of hidden states [N, hidden]."""
-        padded = F.pad(hidden, (0, 0, 0, -len(hidden) % ROWS))
-        return _linear(padded, self.weights.head, None)[: len(hidden)]
+        return tiles.product(hidden, self.weights.head)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings of tokens."""
+        return self.weights.embedding[tokens.to(self.weights.embedding.device)]
+
+    def product(self, weight: Tensor) -> Callable[[Tensor], Tensor]:
+        """A linear layer of its own; see :class:`~dllm_kernels.decoder.base.Decoder`."""
+        return lambda x: tiles.product(x, weight)
+
+    def timings(self) -> dict[str, float]:
+        """Nothing is measured."""
+        return {}
 
     def _compute(self, *tensors: Tensor) -> Tensor:
         """Final hidden states [N, hidden] of :class:`Inputs`; waits for nothing on the device."""
         inputs = Inputs(*tensors)
         angles = inputs.positions.float()[:, None, None] * self._frequencies
-        turns = angles.cos() * self.weights.rope_scale, angles.sin() * self.weights.rope_scale
+        turns = torch.stack([angles.cos(), angles.sin()]) * self.weights.rope_scale
         x = self.weights.embedding[inputs.tokens]
         for index, layer in enumerate(self.weights.layers):
             x = x + self._attention(index, layer, self._norm(x, layer.input_norm), turns, inputs)
@@ -88,34 +111,34 @@ class GpuDecoder:
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.weights.shape.eps)
 
-    def _attention(self, index: int, layer: LayerWeights, x: Tensor, turns: Any, inputs: Inputs) -> Tensor:
+    def _attention(self, index: int, layer: LayerWeights, x: Tensor, turns: Tensor, inputs: Inputs) -> Tensor:
         shape = self.weights.shape
-        fused = self._gated(_linear(x, layer.qkv, layer.qkv_bias), x, index, 0, inputs.noisy)
+        fused = self._gated(tiles.linear(x, layer.qkv, layer.qkv_bias), x, index, 0, inputs.noisy)
         heads = fused.view(len(x), -1, shape.head_dim)
         q, k, v = heads.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
         wide_q, wide_k = q.float(), k.float()
         if layer.q_norm is not None and layer.k_norm is not None:
             wide_q, wide_k = self._norm(wide_q, layer.q_norm.float()), self._norm(wide_k, layer.k_norm.float())
-        q, k = (_turn(wide, turns).to(x.dtype) for wide in (wide_q, wide_k))
+        q, k = (turned(wide, turns).to(x.dtype) for wide in (wide_q, wide_k))
         keys, values = self._pool.layer(index)
         blocks, prefix = Blocks(inputs.starts, inputs.own), Prefix(keys, values, inputs.table, inputs.lengths)
         mixed = self._attend(q, k, v, prefix, blocks)
         keys.flatten(0, 1).index_copy_(0, inputs.slots, k)
         values.flatten(0, 1).index_copy_(0, inputs.slots, v)
-        return self._gated(_linear(mixed, layer.out, layer.out_bias), mixed, index, 1, inputs.noisy)
+        return self._gated(tiles.linear(mixed, layer.out, layer.out_bias), mixed, index, 1, inputs.noisy)
 
     def _mlp(self, index: int, layer: LayerWeights, x: Tensor, inputs: Inputs) -> Tensor:
-        wide = self._gated(_linear(x, layer.gate_up, layer.gate_up_bias), x, index, 2, inputs.noisy)
+        wide = self._gated(tiles.linear(x, layer.gate_up, layer.gate_up_bias), x, index, 2, inputs.noisy)
         gate, up = wide.chunk(2, dim=-1)
         inner = F.silu(gate) * up
-        return self._gated(_linear(inner, layer.down, layer.down_bias), inner, index, 3, inputs.noisy)
+        return self._gated(tiles.linear(inner, layer.down, layer.down_bias), inner, index, 3, inputs.noisy)
 
     def _gated(self, product: Tensor, x: Tensor, index: int, which: int, noisy: Tensor) -> Tensor:
         """`product` of x, and what the low-rank pair adds at noisy positions; the others keep their bits."""
         if self.weights.low_rank is None or not len(noisy):
             return product
         down, up = self.weights.low_rank[index][which]
-        added = _linear(_linear(x, down, None) * self.weights.low_rank_scale, up, None)
+        added = tiles.linear(tiles.linear(x, down) * self.weights.low_rank_scale, up)
         return torch.where(noisy, product + added, product)
 
     @torch.inference_mode()
@@ -147,17 +170,3 @@ def _attention(weights: DecoderWeights, name: str | None) -> tuple[str, Any]:
     if name is None:
         name = choose(attending.KERNEL, like.device, like.dtype, shapes).name
     return name, attending.load(name, like.device, like.dtype, shapes)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """X [N, in] times weight [out, in]; N is whole tiles of ROWS, multiplied one by one, so that bits do not change."""
-    if len(x) == ROWS:
-        return F.linear(x, weight, bias)
-    return torch.cat([F.linear(tile, weight, bias) for tile in x.split(ROWS)])
-
-
-def _turn(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary embedding (arXiv 2104.09864) of [N, heads, head_dim]; turns [N, 1, head_dim / 2] each."""
-    cosines, sines = turns
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)

@@ -59,7 +59,8 @@ def head_of(weights: DecoderWeights, form: Form) -> Matrix:
 
 def _layer(layer: LayerWeights, pairs: tuple[LowRankPair, ...], form: Form, given: bool) -> Layer:
     # Pairs are too narrow for int8 to pay.
-    narrow: Form = "plain" if packing_fault(layer.qkv.dtype) or form == "plain" else "packed"
+    packs = form != "plain" and layer.qkv.device.type == "cpu" and packing_fault(layer.qkv.dtype) is None
+    narrow: Form = "packed" if packs else "plain"
     return Layer(
         input_norm=layer.input_norm,
         qkv=_made(form, layer.qkv, layer.qkv_bias, given),

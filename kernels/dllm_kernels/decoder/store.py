@@ -21,13 +21,14 @@ BLOCK = 4 * CHUNK
 class KeyValues:
     """Per layer, keys and values of `dtype` [kv_heads, capacity, head_dim]; capacity is whole blocks.
 
+    :param devices: of each layer.
     :ivar length: frozen positions.
     :ivar held: kept positions behind them, until released.
     """
 
-    def __init__(self, shape: DecoderShape, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, shape: DecoderShape, devices: Sequence[torch.device], dtype: torch.dtype) -> None:
         self.shape = shape
-        self.device = device
+        self.devices = devices
         self.dtype = dtype
         self.length = 0
         self.held = 0
@@ -56,9 +57,9 @@ class KeyValues:
         self.capacity = max(needed, whole_blocks(self.capacity + self.capacity // 4))
         size = (self.shape.kv_heads, self.capacity, self.shape.head_dim)
         for store in (self.keys, self.values):
-            for layer in range(self.shape.layers):
+            for layer, device in enumerate(self.devices):
                 # Zeros, because a hidden value times a weight of zero must be zero.
-                grown = torch.zeros(size, dtype=self.dtype, device=self.device)
+                grown = torch.zeros(size, dtype=self.dtype, device=device)
                 if layer < len(store):
                     grown[:, : self.kept] = store[layer][:, : self.kept]
                     store[layer] = grown
@@ -120,7 +121,7 @@ class KeyValues:
         :raises KernelError: if fewer are frozen.
         """
         self._refuse_more_than_frozen(length)
-        made = KeyValues(self.shape, self.device, self.dtype)
+        made = KeyValues(self.shape, self.devices, self.dtype)
         if not length:
             return made
         made.reserve(length)
@@ -131,9 +132,9 @@ class KeyValues:
 
     def _move(self, slots: Sequence[int], begin: int) -> None:
         """What stands at `slots` goes to begin, begin + 1, ..."""
-        places = torch.tensor(list(slots), dtype=torch.int64, device=self.device)
+        places = torch.tensor(list(slots), dtype=torch.int64)
         for tensor in [*self.keys, *self.values]:
-            tensor[:, begin : begin + len(slots)] = tensor.index_select(1, places)
+            tensor[:, begin : begin + len(slots)] = tensor.index_select(1, places.to(tensor.device))
 
     def _refuse_more_than_frozen(self, length: int) -> None:
         if not 0 <= length <= self.length:

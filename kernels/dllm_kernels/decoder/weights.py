@@ -6,8 +6,8 @@ become views of the fused tensors), or gives its weights away; both ways there i
 copy of them while they are fused.
 """
 
-from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from dllm_kernels.dispatch import KernelError
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 #: Rotary embeddings whose angles depend on the position only, not on the longest one seen.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+#: What is counted in a decoder.
+SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocabulary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class DecoderShape:
 
     def sizes(self) -> dict[str, int]:
         """What an implementation may depend on, for the dispatch."""
-        return {name: size for name, size in asdict(self).items() if name != "eps"}
+        return {name: getattr(self, name) for name in SIZES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,24 @@ class LayerWeights:
 
     input_norm: Tensor
     qkv: Tensor
-    qkv_bias: Tensor | None
-    q_norm: Tensor | None
-    k_norm: Tensor | None
     out: Tensor
-    out_bias: Tensor | None
     post_norm: Tensor
     gate_up: Tensor
-    gate_up_bias: Tensor | None
     down: Tensor
-    down_bias: Tensor | None
+    qkv_bias: Tensor | None = None
+    out_bias: Tensor | None = None
+    gate_up_bias: Tensor | None = None
+    down_bias: Tensor | None = None
+    q_norm: Tensor | None = None
+    k_norm: Tensor | None = None
+
+    def to(self, device: torch.device) -> "LayerWeights":
+        """The same on a device."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            tensor: Tensor | None = getattr(self, field.name)
+            moved[field.name] = tensor if tensor is None else tensor.to(device)
+        return LayerWeights(**moved)
 
 
 class LowRankPair(NamedTuple):
@@ -67,7 +77,9 @@ class LowRankPair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DecoderWeights:
-    """A whole decoder. `head` is `embedding` where they are tied, or its first `vocabulary` rows.
+    """A whole decoder: what every decoder makes its own form of the weights from.
+
+    `head` is `embedding` where they are tied, or its first `vocabulary` rows.
 
     :param embedding: [vocabulary, hidden]; a row more where the mask id is the vocabulary's size.
     :param frequencies: float32 [head_dim / 2], radians per position of each rotary pair.
@@ -87,6 +99,11 @@ class DecoderWeights:
     low_rank: tuple[tuple[LowRankPair, ...], ...] | None = None
     low_rank_scale: float = 1.0
     given: bool = False
+
+
+def devices_of(weights: DecoderWeights) -> list[torch.device]:
+    """Where each layer is."""
+    return [layer.input_norm.device for layer in weights.layers]
 
 
 def shape_of(config: Any) -> DecoderShape:
