@@ -22,13 +22,13 @@ from dllm_kernels.decoder.base import Part
 from dllm_kernels.decoder.compiled import CompiledDecoder
 from dllm_kernels.decoder.rotation import Rotation
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.default_model import load as default_model
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families import quantised
-from dllm_plugins.families import smollm2
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
@@ -102,7 +102,7 @@ def test_no_second_copy_of_the_weights(tiny_folder: Path, monkeypatch: pytest.Mo
         embeddings.append(ref(found.embedding))
         return found
 
-    monkeypatch.setattr(smollm2, "llama_from", watched)
+    monkeypatch.setattr(default_model, "llama_from", watched)
     denoiser = load(tiny_folder, weights="int8").denoiser
     assert isinstance(denoiser, TriModeDenoiser)
     assert len(layers) == 2
