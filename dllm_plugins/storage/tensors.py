@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.storage.lazy import LazyWeight
 
 #: What a weight is stored in. Whole numbers and booleans are none, whatever their names say.
 WEIGHTS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
@@ -62,7 +63,8 @@ def converted(tensors: Mapping[str, Tensor], dtype: torch.dtype, origin: str, re
     """
     found = {}
     for name, tensor in tensors.items():
-        found[name] = tensor.to(dtype)
+        # A stored weight that already has the dtype is made, too: else every product would make it anew.
+        found[name] = tensor.converted(dtype, None) if isinstance(tensor, LazyWeight) else tensor.to(dtype)
         if not bool(found[name].isfinite().all()):
             raise CheckpointError(f"{origin}: {name} holds numbers that are not finite in {dtype}; {remedy}")
     return found

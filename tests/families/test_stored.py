@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dllm_kernels.decoder import LayerWeights
 from dllm_plugins import load_model
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
@@ -221,6 +224,11 @@ def test_an_implementation_that_is_honoured_or_unknown(llada: Path) -> None:
         open_checkpoint(llada)
 
 
+def _tensors(layers: Sequence[LayerWeights]) -> list[Tensor]:
+    found = [getattr(layer, field.name) for layer in layers for field in fields(layer)]
+    return [tensor for tensor in found if tensor is not None]
+
+
 def test_the_default_models_base(tiny_folder: Path, tmp_path: Path) -> None:
     """Its loader reads stored weights by the same rules, and compares a head that it does not need."""
     base = Path(shutil.copytree(tiny_folder, tmp_path / "base"))
@@ -228,8 +236,10 @@ def test_the_default_models_base(tiny_folder: Path, tmp_path: Path) -> None:
     rewrite(base, lambda tensors: weights.update(as_fp8(tensors)))
     change(base, quantization_config={"quant_method": "fp8", "weight_block_size": [8, 16]})
     options: dict[str, Any] = {"denoiser": tiny_folder.parent / "denoiser.safetensors", "dtype": "float32"}
-    stored: Any = load_model("dllm", base=base, backend="torch", device="cpu", **options).denoiser
-    assert torch.equal(stored.decoder.weights.layers[1].down, weights["model.layers.1.mlp.down_proj.weight"])
+    for backend in ("torch", "kernels"):
+        stored: Any = load_model("dllm", base=base, backend=backend, device="cpu", **options).denoiser
+        assert torch.equal(stored.decoder.weights.layers[1].down, weights["model.layers.1.mlp.down_proj.weight"])
+        assert all(type(tensor) is Tensor for tensor in _tensors(stored.decoder.weights.layers))
     change(base, quantization_config={"quant_method": "aqlm"})
     with pytest.raises(CheckpointError, match="'aqlm'"):
         load_model("dllm", base=base, device="cpu", **options)
