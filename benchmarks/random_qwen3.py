@@ -29,7 +29,7 @@ SPEC = ModelSpec(
     block_length=16,
     draft_length=0,
     modes=("diffusion",),
-    chain=False,
+    draft_head=False,
     cache="exact",
     numerics="approximate",
 )

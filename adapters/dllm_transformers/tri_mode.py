@@ -33,7 +33,7 @@ class TriModeConfig(LlamaConfig):
     """A Llama with a gated low-rank denoiser; see docs/default-model.md.
 
     :param denoiser_rank: rank of the low-rank pairs.
-    :param denoiser_chain: width of the chain head.
+    :param denoiser_chain: width of the draft head.
     :param denoiser_shortlist: how many token ids drafts are chosen among; 0 for all.
     """
 

@@ -80,7 +80,7 @@ def make_spec(shape: LlamaShape, stop_ids: frozenset[int]) -> ModelSpec:
         block_length=BLOCK_LENGTH,
         draft_length=DRAFT_LENGTH,
         modes=MODES,
-        chain=True,
+        draft_head=True,
         cache="exact",
         numerics="approximate",
     )

@@ -33,7 +33,7 @@ class ModelSpec:
     :param refused: modes its family has, but this backend does not serve, and why.
     :param eos_id: the id of the end of text, where the checkpoint names one.
     :param pad_id: the id of padding, where the checkpoint names one.
-    :param chain: whether :meth:`Denoiser.logits` uses known tokens on the left.
+    :param draft_head: whether :meth:`Denoiser.logits` uses known tokens on the left.
     :param ids: token ids its config names, such as `delete_token_id`, by their keys.
     :param sampling: options of its own sampler that the checkpoint sets; a request comes first.
     :param stops: strings that end an answer, unless the request names stop ids of its own.
@@ -50,7 +50,7 @@ class ModelSpec:
     block_length: int
     draft_length: int
     modes: tuple[str, ...]
-    chain: bool
+    draft_head: bool
     cache: Literal["exact", "approximate", "none"]
     numerics: Literal["row-invariant", "approximate", "row-invariant int8", "approximate int8"]
     samplers: Mapping[str, str] = field(default_factory=dict)

@@ -113,7 +113,7 @@ class DecoderDenoiser(Rows[Store]):
         return found
 
     def refined(self, hidden: Tensor, left: Tensor | None) -> Tensor:
-        """Hidden states as the head takes them; models with a chain head change them by what is on the left."""
+        """Hidden states as the head takes them; models with a draft head change them by what is on the left."""
         return hidden
 
     def draft_logits(self, hidden: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:

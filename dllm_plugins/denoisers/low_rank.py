@@ -1,7 +1,7 @@
 """The shipped low-rank denoiser: weights that act at open rows only.
 
 Recipe and names: `dllm_plugins/training`. Low-rank pairs after arXiv 2106.09685; the
-chain head lets an open row know the tokens on its left (in the spirit of arXiv
+draft head lets an open row know the tokens on its left (in the spirit of arXiv
 2402.05109): h' = h + W2 silu(W1 [h; e(left); e(left of left)]).
 """
 
@@ -28,7 +28,7 @@ from dllm_plugins.storage.tensors import converted
 FORMAT = "dllm-plugins low-rank denoiser 1"
 SCALE = 2.0
 LINEARS = ("qkv", "out", "gate_up", "down")
-#: What tells the rank of all pairs, and the width of the chain head.
+#: What tells the rank of all pairs, and the width of the draft head.
 RANKED, CHAINED = "layers.0.qkv.down", "chain.down"
 #: Token ids among the weights.
 DRAFTS = "draft_tokens"
@@ -134,7 +134,7 @@ def check_low_rank(
 def expected_tensors(shape: DecoderShape, rank: int, inner: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a denoiser's weights.
 
-    :param rank: of the low-rank pairs, and `inner` the width of the chain head.
+    :param rank: of the low-rank pairs, and `inner` the width of the draft head.
     """
     found: dict[str, tuple[int, ...]] = {
         "mask_embedding": (shape.hidden,),
@@ -175,7 +175,7 @@ def with_low_rank(base: DecoderWeights, own: LowRankWeights) -> DecoderWeights:
     """The base with the pairs, which act at open rows; the mask's id is the vocabulary's size.
 
     Each layer's pairs go where the layer is. Every other tensor is shared but the embedding, which has the
-    mask's row more and whose first rows are the head. The chain head stays with the caller: it acts behind
+    mask's row more and whose first rows are the head. The draft head stays with the caller: it acts behind
     the decoder.
     """
     embedding = torch.cat([base.embedding, own.mask_embedding[None].to(base.embedding)])

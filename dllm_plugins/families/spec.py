@@ -48,7 +48,7 @@ def _spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOption
         block_length=block_length(checkpoint),
         draft_length=0,
         modes=tuple(modes),
-        chain=False,
+        draft_head=False,
         cache=cache,
         numerics="approximate",
         samplers=modes,

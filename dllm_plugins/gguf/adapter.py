@@ -3,7 +3,7 @@
 The low-rank pairs are an ordinary LoRA adapter (arXiv 2106.09685), which any program of llama.cpp
 applies at scale 1. Fused projections come apart: query, key and value share the pair's first
 matrix and take a part of the second one each. What llama.cpp has no use for is in the same file:
-the mask's embedding and the chain head as tensors under names ending in `_norm.weight`, the only
+the mask's embedding and the draft head as tensors under names ending in `_norm.weight`, the only
 ones that its reader leaves alone (llama.cpp 0c1e57098, src/llama-adapter.cpp), the shortlist of
 drafts as a key.
 """

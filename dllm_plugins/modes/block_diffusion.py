@@ -121,7 +121,7 @@ class BlockDiffusion:
         a clean row.
         """
         past = self.evidence.get(position + 1)
-        if not self.spec.chain or past is None or past.left == token:
+        if not self.spec.draft_head or past is None or past.left == token:
             return
         del self.evidence[position + 1]
         draws = partial(self.row.canvas_draws, [position + 1], past.step)
@@ -139,7 +139,7 @@ class BlockDiffusion:
         while pending:
             lefts = opened.known_before(1)
             answer = yield from self._predict(opened, pending, lefts)
-            opened.take(pending, answer, lefts if self.spec.chain else None, self.rules.needs)
+            opened.take(pending, answer, lefts if self.spec.draft_head else None, self.rules.needs)
             pending = yield from self._decide(opened)
 
     def _predict(self, opened: Opened, indices: list[int], lefts: list[int]) -> Talk:
@@ -162,7 +162,7 @@ class BlockDiffusion:
         """Commit what the rule accepts; returns the indices to predict again."""
         chosen = self.rules.commit(opened.view(self.rules, self.length, self.row.step))
         taken = {opened.positions[index] for index in chosen}
-        waits = {index for index in chosen if self.spec.chain and opened.positions[index] - 1 in taken}
+        waits = {index for index in chosen if self.spec.draft_head and opened.positions[index] - 1 in taken}
         committed = [index for index in chosen if index not in waits]
         for index in committed:
             position, token, left = (
@@ -171,11 +171,11 @@ class BlockDiffusion:
                 opened.known(opened.positions[index] - 1),
             )
             yield from self.reopen(position, token, left)
-            if self.spec.chain and position > len(self.row.tokens):
+            if self.spec.draft_head and position > len(self.row.tokens):
                 self.evidence[position] = Evidence(opened.hidden[index], self.row.step, left, self.keeps)
             self.commit(position, token, opened.logits.get(index))
             opened.committed_now += 1
-        if not self.spec.chain:
+        if not self.spec.draft_head:
             return []
         just = {opened.positions[index] for index in committed}
         return [

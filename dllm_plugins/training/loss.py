@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy at open rows, with and without the chain head."""
+"""The training loss: cross-entropy at open rows, with and without the draft head."""
 
 import random
 
@@ -51,7 +51,7 @@ def chain_hidden(
 def refine(
     trunk: Trunk, denoiser: LowRankDenoiser, batch: Batch, hidden: Tensor, rng: random.Random, drop: float
 ) -> Tensor:
-    """Apply the chain head with the true left tokens; the second one is dropped at rate `drop`."""
+    """Apply the draft head with the true left tokens; the second one is dropped at rate `drop`."""
     embedding = trunk.base.embedding
     far = embedding[_left(batch, 2)]
     if drop > 0:
@@ -71,7 +71,7 @@ def denoising_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Weighted cross-entropy over the token subset `vocabulary` (sorted ids that hold every target).
 
-    :param plain: weight of the loss without the chain head; 0 leaves it out.
+    :param plain: weight of the loss without the draft head; 0 leaves it out.
     """
     hidden = open_hidden(trunk, denoiser, batch, past)
     target = torch.searchsorted(vocabulary, _left(batch, 0))

@@ -1,7 +1,7 @@
 """The gated low-rank denoiser as trainable parameters, and its differentiable forward.
 
 Low-rank pairs (arXiv 2106.09685) on every linear layer of the base act at open rows
-only. A small *chain head* then lets an open row know the token on its left, once that
+only. A small *draft head* then lets an open row know the token on its left, once that
 is known: h' = h + W2 silu(W1 [h; e(left); e(left of left)]), in the spirit of the
 sequential heads of DSpark and arXiv 2402.05109 (Hydra).
 """
@@ -44,7 +44,7 @@ class LowRankDenoiser(nn.Module):
         return self.weights[f"{key}__down"].to(dtype), self.weights[f"{key}__up"].to(dtype)
 
     def refine(self, hidden: Tensor, left: Tensor, left2: Tensor) -> Tensor:
-        """The chain head: hidden, left and left2 are [N, hidden]; embeddings enter normed."""
+        """The draft head: hidden, left and left2 are [N, hidden]; embeddings enter normed."""
         dtype = hidden.dtype
         inputs = torch.cat([hidden, unit_rms(left), unit_rms(left2)], dim=-1)
         inner = F.silu(F.linear(inputs, self.weights["chain__down"].to(dtype)))

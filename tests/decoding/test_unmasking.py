@@ -36,7 +36,7 @@ SPEC = ModelSpec(
     block_length=8,
     draft_length=3,
     modes=("diffusion", "speculative", "ar"),
-    chain=False,
+    draft_head=False,
     cache="exact",
     numerics="approximate",
 )

@@ -122,7 +122,7 @@ def test_training_learns_resumes_and_exports(tiny_folder: Path, text: Path, tmp_
         assert file.metadata()["format"] == FORMAT
         assert file.metadata()["steps"] == "60"
         assert file.get_tensor("draft_tokens").dtype == torch.int32
-    assert load_model(base=tiny_folder, denoiser=exported, dtype="float32").denoiser.spec.chain
+    assert load_model(base=tiny_folder, denoiser=exported, dtype="float32").denoiser.spec.draft_head
     fresh = make_run(tiny_folder, text, tmp_path / "other", 10)
     fresh.resume(exported)
     near = fresh.denoiser.weights["chain__up"] - run.denoiser.weights["chain__up"]
