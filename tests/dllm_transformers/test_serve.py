@@ -19,6 +19,10 @@ from transformers import GenerationConfig
 from transformers import PreTrainedTokenizerBase
 from transformers.cli.serving import server as server_module
 from transformers.cli.serving import utils
+from transformers.cli.serving.chat_completion import ChatCompletionHandler
+from transformers.cli.serving.completion import CompletionHandler
+from transformers.cli.serving.model_manager import ModelManager
+from transformers.cli.serving.response import ResponseHandler
 
 import dllm_transformers  # noqa: F401  registers the Auto classes
 from dllm_plugins.errors import CheckpointError
@@ -26,6 +30,15 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PassError
 from dllm_plugins.errors import RequestError
 from dllm_transformers import serving
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers of this process are changed until the test ends."""
+    for name in ("generate_streaming", "generate_non_streaming"):
+        monkeypatch.setattr(utils.GenerateManager, name, getattr(utils.GenerateManager, name))
+    monkeypatch.setattr(server_module, "build_server", server_module.build_server)
+    serving.prepare()
 
 
 def free_port() -> int:
@@ -94,12 +107,9 @@ def test_chat_completions(server: str, checkpoint: Path, tokenizer: PreTrainedTo
         (PassError("a pass failed"), 500),
     ],
 )
-async def test_what_is_raised_is_answered(monkeypatch: pytest.MonkeyPatch, error: Exception, status: int) -> None:
+@pytest.mark.usefixtures("prepared")
+async def test_what_is_raised_is_answered(error: Exception, status: int) -> None:
     """With a status that says whose fault it is, and the reason."""
-    for name in ("generate_streaming", "generate_non_streaming"):
-        monkeypatch.setattr(utils.GenerateManager, name, getattr(utils.GenerateManager, name))
-    monkeypatch.setattr(server_module, "build_server", server_module.build_server)
-    serving.prepare()
 
     class Handler:
         async def handle_request(self, *_given: Any) -> None:
@@ -125,3 +135,34 @@ def test_the_server_asks_for_no_more_than_the_context_holds(checkpoint: Path, mo
     for asked, room in ((1024, 12), (5, 5), (None, None)):
         config = GenerationConfig(max_new_tokens=asked)
         assert generate(None, model, None, {"input_ids": torch.zeros(1, 500)}, config) == room
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "responses"])
+@pytest.mark.usefixtures("prepared")
+async def test_a_stream_that_cannot_begin_is_an_error(path: str, checkpoint: Path) -> None:
+    """With its status, as long as nothing was sent; one that can begin is a stream."""
+    models: Any = ModelManager(device="cpu", dtype="float32")
+    state = utils.GenerationState()
+    given = {"model_manager": models, "generation_state": state}
+    handlers: dict[str, Any] = {
+        "chat_handler": ChatCompletionHandler(**given),
+        "completion_handler": CompletionHandler(**given),
+        "response_handler": ResponseHandler(**given),
+    }
+    others = inspect.signature(server_module.build_server).parameters.keys() - handlers.keys() - given.keys()
+    app = server_module.build_server(**given, **handlers, **dict.fromkeys(others))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app, False), base_url="http://here") as client:
+        for text, status in (("x" * 600, 400), ("why?", 200)):
+            chat = [{"role": "user", "content": text}]
+            asked = (
+                {"prompt": text} if path == "completions" else {"input" if path == "responses" else "messages": chat}
+            )
+            body = {"model": str(checkpoint), "stream": True, "temperature": 0, **asked}
+            limit = "max_output_tokens" if path == "responses" else "max_tokens"
+            answer = await client.post(f"/v1/{path}", json={**body, limit: 4})
+            assert answer.status_code == status, answer.text
+            if status == 400:
+                assert "shorten" in answer.json()["error"]["message"]
+            else:
+                assert answer.headers["content-type"].startswith("text/event-stream")
+                assert '"error"' not in answer.text
