@@ -45,11 +45,13 @@ class Canvas:
         return without(logits, [self.mask])
 
     def write(self, position: int, token: int, logits: Tensor | None = None) -> None:
-        """Commit a position, or write over a committed one; `logits` [V] is what the token was drawn from."""
+        """Commit a position, or write over a committed one.
+
+        :param logits: what the token was drawn from, [V]; None for one that was put there.
+        """
         assert position >= self.prompt, "the prompt never changes"
         self.tokens[position] = token
-        if logits is not None:
-            self.row.note(position, logits)
+        self.row.note(position, logits)
 
     def cut(self, end: int) -> None:
         """Nothing stands from `end` on, not even an open position."""

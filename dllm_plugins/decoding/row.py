@@ -97,7 +97,13 @@ class Row:
         """How open positions are drawn in a pass, this one if not given."""
         return [self.canvas_draw(position, step) for position in positions]
 
-    def note(self, position: int, logits: Tensor) -> None:
-        """Remember what the token at `position` was drawn from, if that was asked for; logits [V]."""
-        if self.logits is not None:
+    def note(self, position: int, logits: Tensor | None) -> None:
+        """Remember what the token at `position` was drawn from, if that was asked for; logits [V], None if it was not.
+
+        What stood there before is forgotten.
+        """
+        if self.logits is None:
+            return
+        self.logits.pop(position, None)
+        if logits is not None:
             self.logits[position] = logits.clone()

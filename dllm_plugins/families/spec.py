@@ -54,7 +54,11 @@ def _spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOption
         samplers=modes,
         shifted=layout.shifted,
         holds=layout.attention == "bidirectional",
-        ids={key: item for key, item in checkpoint.config.items() if key.endswith("_token_id") and type(item) is int},
+        ids={
+            key: item
+            for key, item in checkpoint.config.items()
+            if key.endswith("_token_id") and type(item) is int and 0 <= item < vocabulary
+        },
         stops=layout.stops,
         sampling=sampling_of(checkpoint, modes["diffusion"]),
         eos_id=token_id(checkpoint, "eos_token_id"),
@@ -203,10 +207,14 @@ def block_length(checkpoint: Checkpoint) -> int:
 
 
 def token_id(checkpoint: Checkpoint, key: str) -> int | None:
-    """The one id, or the first of several, that config.json gives under `key`; None if it gives none."""
+    """The one id, or the first of several, that config.json gives under `key`; None if that is none of the vocabulary.
+
+    Configs say -1 for none, and some name tokens that only their tokenizers have.
+    """
     found = checkpoint.config.get(key)
     ids = found if isinstance(found, list) else [] if found is None else [found]
-    return whole(ids[0], key, str(checkpoint.folder), -1, VOCABULARY) if ids else None
+    first = whole(ids[0], key, str(checkpoint.folder), -1, VOCABULARY) if ids else -1
+    return first if 0 <= first < checkpoint.vocabulary else None
 
 
 def stop_ids(checkpoint: Checkpoint) -> frozenset[int]:

@@ -84,6 +84,11 @@ class FlowOptions(SchedulerSettings):
 class FlowSettings(FlowOptions, SpanSettings):
     """Options of flow matching from masks."""
 
+    # Steps that move nothing make no pass: all of them between two passes keep other rows waiting.
+    steps: int | None = Field(
+        None, le=8192, description="steps a part is spread over; as many as it has open positions"
+    )
+
 
 def moving(
     positions: list[int], luck: list[float], span: range, probability: Sequence[float], *, evenly: bool

@@ -130,7 +130,10 @@ def start_ar(canvas: Canvas, settings: NemotronArSettings, _spec: ModelSpec) -> 
         token, logits = yield from next_token(canvas, begin, position, "ar")
         begin, answer = position, canvas.tokens[canvas.prompt : position]
         overdue = settings.overdue(answer, len(answer) + 1)
-        canvas.write(position, token if overdue is None else overdue, logits)
+        if overdue is None:
+            canvas.write(position, token, logits)
+        else:
+            canvas.write(position, overdue)
         canvas.release(position + 1)
 
 

@@ -116,8 +116,11 @@ def start(canvas: Canvas, settings: NemotronLinearSettings, spec: ModelSpec) -> 
         answer = canvas.tokens[canvas.prompt :]
         overdue = settings.overdue(answer, len(answer)) if not ended and first + 1 < canvas.end else None
         if overdue is not None:
-            shown = canvas.tokens[first] if settings.show_replaced else None
-            canvas.tokens[first] = overdue
+            if settings.show_replaced:
+                # Only for the passes: the word that it replaces is what was drawn, and what is handed out.
+                shown, canvas.tokens[first] = canvas.tokens[first], overdue
+            else:
+                canvas.write(first, overdue)
         canvas.release(len(canvas.tokens) - (shown is not None))
 
 

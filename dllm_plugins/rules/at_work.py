@@ -115,7 +115,9 @@ def choose_revocation(config: SamplingConfig, known: Mapping[str, RevocationRule
     if config.revoke is None:
         return None
     if config.revoke not in known:
-        raise OptionError(f"unknown revocation rule {config.revoke!r}; known: {', '.join(sorted(known)) or 'none'}")
+        raise OptionError(
+            f"unknown revocation rule revoke={config.revoke!r}; known: {', '.join(sorted(known)) or 'none'}"
+        )
     return known[config.revoke]
 
 

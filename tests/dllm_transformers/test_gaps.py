@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM
 from transformers.generation.streamers import BaseStreamer
 
 from dllm_plugins import Finish
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Usage
 from dllm_transformers import DiffusionModelForCausalLM
@@ -102,3 +104,21 @@ def test_what_stands_in_a_gap() -> None:
     assert behind_gaps([[7, 99, 8, 99, 99, 99], [4, 5, 6, 7]], 99) == [5, 0]
     rows = filled(ids, [finish, finish], [5, 0], mask=99, pad=0)
     assert rows.tolist() == [[0, 7, 31, 8, 2, 0, 33], [0, 0, 0, 4, 5, 6, 7]]
+
+
+@pytest.mark.parametrize("name", FILLING)
+def test_scores_around_given_tokens(name: str, tmp_path: Path, tiny_folder: Path) -> None:
+    """Of what is new behind the prompt, as without scores; the engine tells given tokens from drawn ones."""
+    model, mask = loaded(name, tmp_path, tiny_folder)
+    ids = torch.tensor([[mask if token < 0 else token for token in GIVEN]])
+    wanted = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    found = model.generate(ids, **GREEDY, **wanted, eos_token_id=[1])
+    new = found.sequences[0, len(GIVEN) :].tolist()
+    assert found.sequences.equal(model.generate(ids, **GREEDY, eos_token_id=[1]))
+    assert [int(scores.argmax()) for scores in found.scores] == new
+    assert len(found.logits) == len(new)
+    request = Request(ids[0].tolist(), SamplingConfig(max_new_tokens=4), frozenset({1}), logits=True)
+    finish = model.engine_model().engine().generate([request])[0]
+    given = GIVEN[GIVEN.index(-1) :]
+    assert finish.logits is not None
+    assert [logits is None for logits in finish.logits] == [token >= 0 for token in given] + [False] * 4

@@ -143,14 +143,15 @@ async def test_a_stream_that_cannot_begin_is_an_error(path: str, checkpoint: Pat
     """With its status, as long as nothing was sent; one that can begin is a stream."""
     models: Any = ModelManager(device="cpu", dtype="float32")
     state = utils.GenerationState()
-    given = {"model_manager": models, "generation_state": state}
+    given: dict[str, Any] = {"model_manager": models, "generation_state": state}
     handlers: dict[str, Any] = {
         "chat_handler": ChatCompletionHandler(**given),
         "completion_handler": CompletionHandler(**given),
         "response_handler": ResponseHandler(**given),
     }
     others = inspect.signature(server_module.build_server).parameters.keys() - handlers.keys() - given.keys()
-    app = server_module.build_server(**given, **handlers, **dict.fromkeys(others))
+    missing: dict[str, Any] = dict.fromkeys(others)
+    app = server_module.build_server(**given, **handlers, **missing)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app, False), base_url="http://here") as client:
         for text, status in (("x" * 600, 400), ("why?", 200)):
             chat = [{"role": "user", "content": text}]

@@ -10,14 +10,14 @@ from typing import Any
 import llm
 import pytest
 
+from llm_dllm.entry import Entry
+from llm_dllm.entry import Facts
 from llm_dllm.loading import Choice
 from llm_dllm.loading import loaded_model
 from llm_dllm.model import DLLM
 from llm_dllm.model import AsyncDLLM
 from llm_dllm.options import LlmOptionError
 from llm_dllm.options import Options
-from llm_dllm.registry import Entry
-from llm_dllm.registry import Facts
 
 WAYS: dict[str, Callable[[Any], Any]] = {
     "pickled": lambda thing: pickle.loads(pickle.dumps(thing)),

@@ -6,6 +6,8 @@ import pytest
 from torch import Tensor
 
 from dllm_plugins import Model
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
 
 from .seeded import MODES
 from .seeded import PROMPTS
@@ -56,6 +58,20 @@ def test_thinking_is_ended_in_time(model: Model) -> None:
             for done in run(model, PROMPTS, mode=mode, preset_options=own):
                 position = done.tokens.index(word)
                 assert position == budget if mode != "nemotron_speculative" else budget <= position <= budget + 4
+
+
+@pytest.mark.parametrize("mode", ["nemotron_ar", "nemotron", "nemotron_speculative"])
+def test_an_end_of_thinking_was_not_drawn(mode: str) -> None:
+    """It has no logits; every other token has those that it was drawn from."""
+    model, ends = scripted_model(script_of_next_token, mode), 20
+    for budget in range(6):
+        own = {"max_thinking_tokens": budget, "end_think_token_id": ends}
+        config = SamplingConfig(mode=mode, max_new_tokens=10, preset_options=own)
+        done = model.engine().generate([Request([1], config, frozenset(), logits=True)])[0]
+        assert done.logits is not None
+        drawn = [None if logits is None else int(logits.argmax()) for logits in done.logits]
+        assert drawn == [None if token == ends else token for token in done.tokens]
+        assert None in drawn
 
 
 def test_thinking_budget_of_the_reference(model: Model) -> None:
