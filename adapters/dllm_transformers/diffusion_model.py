@@ -93,7 +93,7 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
             native.set_attn_implementation(attn_implementation)
         with reading(opened.checkpoint.folder):
             if given is None:
-                given = cls.config_class(**opened.checkpoint.said)
+                given = cls.config_class(**opened.checkpoint.stated)
                 given.name_or_path = opened.name
             given.dtype = native.dtype
             made = cls(given, native, opened)

@@ -83,7 +83,7 @@ class Segment:
         smaller numbers, in place of `causal`.
     :param conditioning: float [len(tokens), V], the last pass's logits, for models that read them.
     :param apart: per token, the one token it does not see, an index into the segment named last in
-        `behind`; -1 where it sees them all. Only :class:`~dllm_plugins.denoisers.native.NativeDenoiser` can do it.
+        `behind`; -1 where it sees them all. llama.cpp and DiffusionGemma cannot do it.
     """
 
     row: int

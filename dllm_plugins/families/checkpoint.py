@@ -63,7 +63,7 @@ class Checkpoint:
     """A folder that was checked: its config, its layout and its weight files.
 
     :param config: what it says of the model, nothing of how weights are stored and computed.
-    :param said: config.json word for word.
+    :param stated: config.json word for word.
     :param storage: how its weights are stored.
     :param implementation: how its config wants attention and experts computed.
     """
@@ -72,7 +72,7 @@ class Checkpoint:
     config: dict[str, Any]
     layout: Layout
     files: tuple[Path, ...]
-    said: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    stated: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     storage: Storage = field(default=PLAIN, kw_only=True)
     implementation: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
@@ -83,7 +83,7 @@ class Checkpoint:
         """
         wanted = implementation_of(config)
         plain = without_keys(plain_config(config), SPELT)
-        return replace(self, config=plain, said=dict(config), implementation=wanted)
+        return replace(self, config=plain, stated=dict(config), implementation=wanted)
 
     @cached_property
     def native_config(self) -> Any:

@@ -183,14 +183,14 @@ def common_config(config: Config, family: str, *more: str) -> dict[str, Any]:
     return pick(config, (*COMMON, *more))
 
 
-def scaled_rotary(said: Any) -> bool:
+def scaled_rotary(scaling: Any) -> bool:
     """Whether a config's `rope_scaling` asks for anything; "default", and a linear factor of one, do not."""
-    if not isinstance(said, Mapping):
-        return bool(said)
-    kind = said.get("rope_type") or said.get("type") or "default"
-    plain = kind == "default" or (kind == "linear" and said.get("factor") == 1)
+    if not isinstance(scaling, Mapping):
+        return bool(scaling)
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    plain = kind == "default" or (kind == "linear" and scaling.get("factor") == 1)
     # A base of its own would be another model.
-    return not plain or not said.keys() <= {"rope_type", "type", "factor", "original_max_position_embeddings"}
+    return not plain or not scaling.keys() <= {"rope_type", "type", "factor", "original_max_position_embeddings"}
 
 
 def renamed(tensors: Tensors, *prefixes: tuple[str, str]) -> Tensors:

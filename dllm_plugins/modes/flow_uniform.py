@@ -56,7 +56,7 @@ class Denoising:
     process: NoiseProcess
     begin: int
     tokens: list[int]
-    said: Tensor | None = field(default=None)
+    last_logits: Tensor | None = field(default=None)
 
     def segment(self, known: int) -> Segment:
         """All of it, behind `known` tokens that the same pass forwards."""
@@ -69,7 +69,7 @@ class Denoising:
             causal=False,
             behind=((0, known),) if known else (),
             wanted=range(length),
-            conditioning=self.said,
+            conditioning=self.last_logits,
         )
 
     def move(self, logits: Tensor, number: int, step: Step, settings: FlowUniformSettings) -> None:
@@ -86,7 +86,7 @@ class Denoising:
             if jumps[index] and sides[index] >= step.forward:
                 self._write(index, fresh[index])
         if settings.self_conditioning:
-            self.said = logits / (self.canvas.row.config.temperature or 1.0)
+            self.last_logits = logits / (self.canvas.row.config.temperature or 1.0)
 
     def _forward(self, indices: Sequence[int], logits: Tensor, number: int) -> None:
         if not indices:

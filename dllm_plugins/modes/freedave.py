@@ -54,13 +54,15 @@ class SsdSettings(FreeDaveSettings):
     width: int = Field(2, ge=2, le=16, description="branches at each state of the chain, itself among them")
 
 
-def drafts(slow: StaticDecoding, certain: CanvasState, said: LogitsAt, count: int, width: int) -> list[CanvasState]:
+def drafts(
+    slow: StaticDecoding, certain: CanvasState, logits_at: LogitsAt, count: int, width: int
+) -> list[CanvasState]:
     """The certain state, and those that would follow if the model went on saying the same."""
     found, tip = [certain], certain
     for _ in range(count - 1):
         if slow.done(tip):
             break
-        branches = [made[0] for skip in range(width) if (made := slow.step(tip, said, skip)) is not None]
+        branches = [made[0] for skip in range(width) if (made := slow.step(tip, logits_at, skip)) is not None]
         if not branches:
             break
         found += [state for state in branches if not slow.done(state) and state not in found]

@@ -22,7 +22,7 @@ class Opened:
 
     :param hidden: [N, width].
     :param token: what was drawn last at each.
-    :param said: probability, entropy and margin, float32 [N] on the CPU, once something was said and where the
+    :param measured: probability, entropy and margin, float32 [N] on the CPU, once something was said and where the
         rule reads them.
     :param logits: [V] by index, where they are wanted.
     :param committed_now: tokens that this pass has committed already; the frontier counts.
@@ -32,7 +32,7 @@ class Opened:
     hidden: Tensor
     positions: list[int]
     token: list[int] = field(default_factory=list)
-    said: dict[str, Tensor] = field(default_factory=dict)
+    measured: dict[str, Tensor] = field(default_factory=dict)
     logits: dict[int, Tensor] = field(default_factory=dict)
     committed_now: int = 1
 
@@ -52,14 +52,14 @@ class Opened:
         """
         where = None if len(indices) == len(self.positions) else torch.tensor(indices)
         for name in ("probability", *(name for name in ("entropy", "margin") if name in needs)):
-            self.said[name] = _with(self.said.get(name, _NONE), where, getattr(answer, name))
+            self.measured[name] = _with(self.measured.get(name, _NONE), where, getattr(answer, name))
         self.token = self.token or [0] * len(self.positions)
         for number, index in enumerate(indices):
             token = self.token[index] = answer.tokens[number]
             if answer.has_logits:
                 self.logits[index] = answer.logits[number]
             if left is not None and token == left[index]:
-                self.said["probability"][index] = 0.0
+                self.measured["probability"][index] = 0.0
 
     def view(self, rules: RulesAtWork, width: int, step: int) -> CanvasView:
         """What the rules see: the open positions, filled up to the block's length `width`."""
@@ -74,7 +74,9 @@ class Opened:
             committed=[False] * width,
             position=[position - prompt for position in self.positions] + [-1] * padding,
         )
-        seen = Seen(None, token, self.said["probability"], logits, self.said.get("entropy"), self.said.get("margin"))
+        seen = Seen(
+            None, token, self.measured["probability"], logits, self.measured.get("entropy"), self.measured.get("margin")
+        )
         return rules.view(positions, seen, committed_now=self.committed_now, step=step)
 
 

@@ -128,11 +128,11 @@ class Schedule:
         token = draw_open(self.canvas, logits, positions)
         return token.tolist(), confidence(logits, token, self.settings.late_tokens, logits.dtype)
 
-    def ending(self, block: range, searched: range, said: Mapping[int, Tensor]) -> range:
+    def ending(self, block: range, searched: range, logits_at: Mapping[int, Tensor]) -> range:
         """A block of which the first pass has just been made, as long as its delimiter says."""
         if not searched:
             return block
-        logits = torch.stack([said[position] for position in searched])
+        logits = torch.stack([logits_at[position] for position in searched])
         tokens, sure = self.drawn(searched, logits)
         length = adaptive_length(tokens, sure, self.settings.delimiter_ids, self.settings.delimiter_threshold)
         return block if length is None else range(block.start, block.start + length)
@@ -149,15 +149,15 @@ class Schedule:
         self.canvas.write(positions[found], tokens[found], logits[found])
         return positions[:found], logits[:found]
 
-    def commit_early(self, watched: Sequence[int], said: Mapping[int, Tensor]) -> None:
+    def commit_early(self, watched: Sequence[int], logits_at: Mapping[int, Tensor]) -> None:
         """Write all that is open if the answer is clear."""
         canvas, thresholds = self.canvas, self.settings.early_commit
-        positions = [position for position in canvas.open(range(canvas.prompt, self.limit)) if position in said]
+        positions = [position for position in canvas.open(range(canvas.prompt, self.limit)) if position in logits_at]
         if thresholds is None or not watched or not positions:
             return
-        gap = mean_gap(canvas.drawable(torch.stack([said[position] for position in watched])))
+        gap = mean_gap(canvas.drawable(torch.stack([logits_at[position] for position in watched])))
         size = canvas.end - canvas.prompt
         if commits_early(gap, 1 - len(canvas.open(range(canvas.prompt, canvas.end))) / size, thresholds):
-            logits = torch.stack([said[position] for position in positions])
+            logits = torch.stack([logits_at[position] for position in positions])
             for position, token, source in zip(positions, self.drawn(positions, logits)[0], logits, strict=True):
                 canvas.write(position, token, source)

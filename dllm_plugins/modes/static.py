@@ -81,15 +81,15 @@ class StaticDecoding:
         steps = self._steps or length
         return max(1, quotas(length, steps)[state.inner % steps])
 
-    def step(self, state: CanvasState, said: LogitsAt, skip: int = 0) -> tuple[CanvasState, list[Write]] | None:
+    def step(self, state: CanvasState, logits_at: LogitsAt, skip: int = 0) -> tuple[CanvasState, list[Write]] | None:
         """The next state and what it writes; None if the model was not asked about this block, or for want of ranks.
 
         :param skip: commit another position than the last of the chosen: this many ranks further down.
         """
         positions = self.open(state)
-        if any(position not in said for position in positions):
+        if any(position not in logits_at for position in positions):
             return None
-        logits = torch.stack([said[position] for position in positions])
+        logits = torch.stack([logits_at[position] for position in positions])
         draws = [self.canvas.row.canvas_draw(position, state.step) for position in positions]
         token = predict(self.canvas.drawable(logits), draws).token
         sure = probability_of(logits, token).cpu()

@@ -28,7 +28,7 @@ def spec(*modes: str, **fields: Any) -> ModelSpec:
             "draft_length": 0,
             "modes": ("diffusion", *modes),
             "samplers": {"diffusion": modes[0]} if modes else {},
-            "chain": False,
+            "draft_head": False,
             "cache": "exact",
             "numerics": "approximate",
             **fields,

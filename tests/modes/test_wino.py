@@ -1,5 +1,6 @@
 """WINO: against a plain loop over dense masks, for both attentions; the rules as pure functions; what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +213,17 @@ def test_shifted_models_are_refused() -> None:
         decode(random_model("wino", cache="none", shifted=True), [[1]])
 
 
-def test_the_plain_backend_refuses_it(tiny_folder: Path) -> None:
-    """It has no such mask, and says so."""
-    model = load_model(base=tiny_folder, denoiser=tiny_folder.parent / "denoiser.safetensors", backend="torch")
-    row = model.denoiser.open_row()
-    with pytest.raises(OptionError, match="cannot hide"):
-        model.denoiser.forward([Segment(row, [5], [0]), Segment(row, [5], [0], behind=((0, 1),), apart=[0])])
+@pytest.mark.parametrize("backend", ["torch", "kernels"])
+def test_a_token_may_hide_from_another_one(tiny_folder: Path, backend: str) -> None:
+    """As a shadow does from what it shadows: to the bit as if that were not there."""
+    model = load_model(base=tiny_folder, denoiser=tiny_folder.parent / "denoiser.safetensors", backend=backend)
+    denoiser, first = model.denoiser, Segment(0, [5], [0])
+
+    def row_of(**seen: Any) -> Tensor:
+        row = denoiser.open_row()
+        segments = [replace(first, row=row), Segment(row, [6], [1], wanted=(0,), **seen)]
+        return denoiser.forward(segments)[1]
+
+    alone, hidden, seeing = row_of(), row_of(behind=((0, 1),), apart=[0]), row_of(behind=((0, 1),))
+    assert torch.equal(hidden, alone)
+    assert not torch.equal(hidden, seeing)

@@ -38,7 +38,7 @@ def spec(*modes: str, **fields: Any) -> ModelSpec:
             "block_length": 4,
             "draft_length": 0,
             "modes": modes,
-            "chain": False,
+            "draft_head": False,
             "cache": "exact",
             "numerics": "approximate",
             "ids": IDS,
