@@ -25,10 +25,6 @@ from dllm_plugins.families.presets import PresetChoice
 from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.files.reading import reading
-from dllm_plugins.gguf.opened import open_gguf
-from dllm_plugins.llama_cpp.load import check_order
-from dllm_plugins.llama_cpp.load import text_of
-from dllm_plugins.llama_cpp.load import with_stored
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import is_gguf
 from dllm_plugins.storage import check_storage
@@ -89,6 +85,11 @@ def gguf_entry(place: Path, options: LoadOptions) -> Entry:
     :raises CheckpointError: for anything that could not be loaded later.
     :raises OptionError: for a preset that does not fit.
     """
+    from dllm_plugins.gguf.opened import open_gguf
+    from dllm_plugins.llama_cpp.load import check_order
+    from dllm_plugins.llama_cpp.load import text_of
+    from dllm_plugins.llama_cpp.load import with_stored
+
     checkpoint = open_gguf(place, options.family)
     check_order(checkpoint)
     tokenizer = text_of(checkpoint)

@@ -7,6 +7,8 @@ from importlib import import_module
 
 import click
 
+from dllm_plugins.libraries.extras import has
+from dllm_plugins.libraries.extras import need
 from llm_dllm.dialect import LLM
 
 #: Where each command is, by its name; it has that name there, too.
@@ -21,6 +23,8 @@ COMMANDS = {
     "setup": "dllm_plugins.commands.setup",
     "watch": "llm_dllm.watch_command",
 }
+#: Those that draw on the terminal, with rich.
+DRAWN = ("watch",)
 
 
 class _OnCall(click.Group):
@@ -34,8 +38,23 @@ class _OnCall(click.Group):
         """The command, imported now."""
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in DRAWN and not has("rich"):
+            return _missing(cmd_name)
         found: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
         return found
+
+
+def _missing(name: str) -> click.Command:
+    """In place of a command that lacks a library: it says what to install, whatever it is given."""
+
+    def refuse() -> None:
+        from dllm_plugins.commands.terminal import clean_errors
+
+        with clean_errors():
+            need("rich", f"`llm dllm {name}`")
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, callback=refuse, context_settings=anything, short_help="Needs rich, not installed.")
 
 
 @click.group(cls=_OnCall)

@@ -12,6 +12,7 @@ from dllm_plugins.commands.terminal import clean_errors
 from dllm_plugins.commands.terminal import show
 from dllm_plugins.default_model import base_model
 from dllm_plugins.errors import DownloadError
+from dllm_plugins.errors import MissingExtraError
 from dllm_plugins.files.cache import cache_folder
 
 DEFAULT = "dllm"
@@ -63,7 +64,6 @@ def _default_lines(options: Mapping[str, Any]) -> dict[str, str]:
 def _backend_lines(model: str, options: dict[str, Any]) -> dict[str, str]:
     """What computes a model, what would be faster, whether GGUF files can be read, and what it can be asked for."""
     from dllm_kernels.compiled import library
-    from dllm_plugins.llama_cpp.load import installed
     from dllm_plugins.models import Chosen
     from dllm_plugins.models import auto_backend
 
@@ -78,9 +78,18 @@ def _backend_lines(model: str, options: dict[str, Any]) -> dict[str, str]:
     lines = {"backend": f"{backend}: {reason}"}
     if backend in ("auto", "kernels"):
         lines["faster"] = "; ".join(chosen.faster) or "nothing: these kernels are the fastest for this machine"
-    lines["llama.cpp"] = installed()
+    lines["llama.cpp"] = _llama_cpp()
     if chosen.sampler:
         lines["sampler"] = chosen.sampler
     if chosen.modes:
         lines["modes"] = ", ".join(chosen.modes)
     return lines
+
+
+def _llama_cpp() -> str:
+    """The version of llama.cpp's package, or how to install one."""
+    try:
+        from dllm_plugins.llama_cpp.load import installed
+    except MissingExtraError:
+        return "not installed: pip install 'dllm-plugins[gguf]'"
+    return installed()

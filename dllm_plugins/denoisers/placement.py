@@ -9,6 +9,7 @@ import torch
 from dllm_kernels.decoder import DecoderWeights
 from dllm_plugins.errors import OptionError
 from dllm_plugins.files.reading import reading
+from dllm_plugins.libraries.extras import need
 from dllm_plugins.messages import said
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -54,20 +55,21 @@ def _cpu_computes_bfloat16() -> bool:
 def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) -> Callable[[str], torch.device]:
     """Where each module of the hub's names goes, by accelerate."""
     if isinstance(device_map, str):
-        from accelerate import infer_auto_device_map
-        from accelerate import init_empty_weights
-        from transformers import AutoConfig
-        from transformers import AutoModelForCausalLM
-
         if device_map != "auto":
             raise OptionError(
                 said("{device_map}={!r} is unknown; use 'auto' or a mapping from module to device", device_map)
             )
-        with reading(folder), init_empty_weights():
+        accelerate = need("accelerate", said("{device_map}={!r}", device_map))
+        from transformers import AutoConfig
+        from transformers import AutoModelForCausalLM
+
+        with reading(folder), accelerate.init_empty_weights():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         skeleton.tie_weights()
-        places: dict[str, str | int] = infer_auto_device_map(skeleton, no_split_module_classes=["LlamaDecoderLayer"])
+        places: dict[str, str | int] = accelerate.infer_auto_device_map(
+            skeleton, no_split_module_classes=["LlamaDecoderLayer"]
+        )
     else:
         places = device_map
 

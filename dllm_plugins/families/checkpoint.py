@@ -37,6 +37,8 @@ from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.reading import reading
 from dllm_plugins.files.reading import regular
 from dllm_plugins.files.reading import without_keys
+from dllm_plugins.libraries.extras import need
+from dllm_plugins.messages import said
 from dllm_plugins.storage import PLAIN
 from dllm_plugins.storage import Storage
 from dllm_plugins.storage import check_dtypes
@@ -229,7 +231,10 @@ def load_checkpoint(
     :param device_map: as in `from_pretrained`, for models larger than one device.
     :param offload_folder: where weights go that the device map puts on disk.
     :raises CheckpointError: for anything that does not fit; there is no partial model then.
+    :raises MissingExtraError: for a device map without accelerate.
     """
+    if device_map is not None:
+        need("accelerate", said("{device_map}={!r}", device_map))
     # transformers types neither its config classes nor its loading reports.
     native: Any = checkpoint.layout.native(checkpoint.config)
     config = checkpoint.native_config

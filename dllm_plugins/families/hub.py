@@ -92,7 +92,8 @@ def load(name: str, options: LoadOptions) -> Model:
     spec = make_spec(name, checkpoint, tokenizer, options)
     dtype = choose_dtype(options.dtype, device)
     if options.device_map is None:
-        model = load_checkpoint(checkpoint, dtype, {"": str(device)})
+        model = load_checkpoint(checkpoint, dtype)
+        _moved(model, device)
     else:
         offload = TemporaryDirectory(prefix="dllm-offload-")
         model = load_checkpoint(checkpoint, dtype, options.device_map, offload.name)
@@ -143,6 +144,11 @@ def _auto(checkpoint: Checkpoint, options: LoadOptions, device: torch.device, dt
         reason = f"of the block decoder only {found.name!r} runs here, which does not promise to be row-invariant"
         return Chosen("torch", reason, faster)
     return Chosen("kernels", f"the block decoder {found.name!r} computes it row-invariantly", faster)
+
+
+def _moved(model: Any, device: torch.device) -> None:
+    """Onto a device, in place; transformers types its method as if it took a model."""
+    model.to(device)
 
 
 def _decoded(native: type) -> bool:

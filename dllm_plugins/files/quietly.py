@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
 
 
 @contextmanager
@@ -18,17 +16,3 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-@contextmanager
-def quiet_gguf() -> Iterator[None]:
-    """The same for transformers' reader of GGUF files, which calls tqdm without asking whether bars are wanted."""
-    from transformers import modeling_gguf_pytorch_utils
-
-    reader: Any = modeling_gguf_pytorch_utils
-    shown = reader.tqdm
-    reader.tqdm = partial(shown, disable=True)
-    try:
-        yield
-    finally:
-        reader.tqdm = shown

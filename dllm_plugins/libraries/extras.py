@@ -5,9 +5,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from dllm_plugins.errors import MissingExtraError
+from dllm_plugins.messages import said
 
 #: The extra that brings each of them.
-EXTRAS = {"rich": "llm"}
+EXTRAS = {"accelerate": "accelerate", "gguf": "gguf", "rich": "llm"}
 
 
 def has(module: str) -> bool:
@@ -15,16 +16,18 @@ def has(module: str) -> bool:
     return find_spec(module) is not None
 
 
-def need(module: str, purpose: str) -> Any:
+def need(module: str, purpose: object) -> Any:
     """The module, or what to install.
 
     :param module: one of :data:`EXTRAS`, or inside of one.
-    :param purpose: what needs it, as the beginning of a sentence.
+    :param purpose: what needs it, as the beginning of a sentence; a text, or a message that names options.
     :raises MissingExtraError: with the command that installs it.
     """
     package = module.partition(".")[0]
     if not has(package):
         raise MissingExtraError(
-            f"{purpose} needs {package}, which is not installed: pip install 'dllm-plugins[{EXTRAS[package]}]'"
+            said(
+                "{} needs {}, which is not installed: pip install 'dllm-plugins[{}]'", purpose, package, EXTRAS[package]
+            )
         )
     return import_module(module)

