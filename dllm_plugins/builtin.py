@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from dllm_plugins.default_model import load as default_model
+from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.hookspecs import hookimpl
 from dllm_plugins.models import Adapter
 from dllm_plugins.models import Backend
-from dllm_plugins.models import Family
 from dllm_plugins.models import Preset
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.registry import samplers
@@ -32,9 +33,9 @@ from dllm_plugins.rules import ThresholdRule
 
 
 @hookimpl
-def register_families() -> list[Family]:
-    """The tri-mode default."""
-    return [default_model.FAMILY]
+def register_families() -> list[Layout]:
+    """Kinds of checkpoints in their original formats; docs/families.md lists them."""
+    return [*LAYOUTS.values()]
 
 
 @hookimpl

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from dllm_plugins.families.layout import Layout
     from dllm_plugins.models import Adapter
     from dllm_plugins.models import Backend
-    from dllm_plugins.models import Family
     from dllm_plugins.models import Preset
     from dllm_plugins.modes.base import Sampler
     from dllm_plugins.processes.base import NoiseProcess
@@ -23,8 +23,8 @@ hookimpl = pluggy.HookimplMarker("dllm_plugins")
 
 
 @hookspec
-def register_families() -> Iterable[Family]:
-    """Kinds of checkpoint this package can load."""
+def register_families() -> Iterable[Layout]:
+    """Kinds of checkpoint, each as the layout that `load_model` and the Auto classes read it by."""
     return ()
 
 

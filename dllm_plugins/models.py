@@ -174,16 +174,6 @@ class Preset:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """How one kind of checkpoint works; `model_types` are the values of config.json it knows."""
-
-    name: str
-    model_types: frozenset[str]
-    summary: str
-    load: Callable[[LoadOptions], Model]
-
-
-@dataclass(frozen=True, slots=True)
 class Backend:
     """Builds a denoiser from a family's parts."""
 

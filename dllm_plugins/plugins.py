@@ -18,9 +18,9 @@ from dllm_plugins import hookspecs
 from dllm_plugins.errors import PluginError
 
 if TYPE_CHECKING:
+    from dllm_plugins.families.layout import Layout
     from dllm_plugins.models import Adapter
     from dllm_plugins.models import Backend
-    from dllm_plugins.models import Family
     from dllm_plugins.models import Preset
     from dllm_plugins.modes.base import Sampler
     from dllm_plugins.processes.base import NoiseProcess
@@ -111,7 +111,7 @@ def modes() -> "dict[str, Sampler]":
     return _collect("register_modes", _name, rules=rules(), revocations=revocations(), processes=processes())
 
 
-def families() -> "dict[str, Family]":
+def families() -> "dict[str, Layout]":
     """Families by name."""
     return _collect("register_families", _name)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dllm_plugins import plugins
 from dllm_plugins.commands.terminal import clean_errors
 from dllm_plugins.commands.terminal import show
 from dllm_plugins.default_model import base_model
@@ -37,12 +38,13 @@ def about(model: str, options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    """What is installed of ourselves and of what computes and calls us."""
+    """What is installed of ourselves and of what computes and calls us, and the hosts there are adapters for."""
     found = []
     for name in ("dllm-plugins", "torch", "transformers", "llm", "langchain-core"):
         with suppress(PackageNotFoundError):
             found.append(f"{name} {version(name)}")
-    return {"installed": ", ".join(found)}
+    hosts = ", ".join(f"{name} ({adapter.module})" for name, adapter in sorted(plugins.adapters().items()))
+    return {"installed": ", ".join(found), "hosts": hosts}
 
 
 def _default_lines(options: Mapping[str, Any]) -> dict[str, str]:

@@ -41,7 +41,6 @@ from dllm_plugins.messages import Option
 from dllm_plugins.messages import said
 from dllm_plugins.models import Backend
 from dllm_plugins.models import Chosen
-from dllm_plugins.models import Family
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import Preset
@@ -190,5 +189,4 @@ AUTO = Backend("auto", "the kernels where they fit, else torch", build_auto)
 KERNELS = Backend("kernels", "our block decoder, on the CPU", build_kernels)
 TORCH = Backend("torch", "PyTorch on any device it has", build_torch)
 LLAMA_CPP = Backend("llama_cpp", "llama.cpp on the CPU: a GGUF base, and an adapter for open rows", build_llama_cpp)
-FAMILY = Family("smollm2-tri-mode", frozenset({"llama"}), "SmolLM2-135M-Instruct with our low-rank denoiser", load)
-DEFAULT = Preset(NAME, "the tri-mode default: speculative, diffusion, ar", FAMILY.load, auto)
+DEFAULT = Preset(NAME, "the tri-mode default: speculative, diffusion, ar", load, auto)

@@ -98,9 +98,9 @@ class Layout:
 
 def known(name: str) -> Layout:
     """A family by its name."""
-    from dllm_plugins.families.layouts import LAYOUTS
+    from dllm_plugins.families.layouts import layout_named
 
-    return LAYOUTS[name]
+    return layout_named(name)
 
 
 #: Keys that Llama, Qwen2, Qwen3 and their MoE relatives share with the originals.

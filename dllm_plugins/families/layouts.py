@@ -1,5 +1,6 @@
-"""All layouts, and the one a config belongs to."""
+"""The families of this package and of plug-ins, and the one a config belongs to."""
 
+from dllm_plugins import plugins
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families import diffullama
 from dllm_plugins.families import dream
@@ -16,6 +17,7 @@ from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import hub_name
 from dllm_plugins.messages import said
 
+#: This package's own; :func:`layouts` are all there are.
 LAYOUTS = {
     layout.name: layout
     for layout in (
@@ -50,6 +52,11 @@ REFUSED_FAMILIES = {
 }
 
 
+def layouts() -> dict[str, Layout]:
+    """All families that are registered, by name."""
+    return plugins.families()
+
+
 def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
     """The layout a config belongs to; the architecture decides, since model types collide.
 
@@ -65,13 +72,14 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
         raise CheckpointError(f"family {name!r} is refused: {REFUSED_FAMILIES[name]}")
     if name is not None:
         return _named(found, origin, name)
+    every = layouts()
     for architecture in found:
-        if architecture in REFUSED:
-            raise CheckpointError(f"{origin} is a {architecture}, which is refused: {REFUSED[architecture]}")
-        for layout in LAYOUTS.values():
+        for layout in every.values():
             if architecture in layout.architectures and not layout.named_only:
                 return layout
-    named = [layout.name for layout in LAYOUTS.values() if layout.architectures.intersection(found)]
+        if architecture in REFUSED:
+            raise CheckpointError(f"{origin} is a {architecture}, which is refused: {REFUSED[architecture]}")
+    named = [layout.name for layout in every.values() if layout.architectures.intersection(found)]
     raise CheckpointError(
         said(
             "{} has architectures={!r} and model_type={!r}, which no family knows{}; known families: {}",
@@ -79,15 +87,24 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
             found,
             config.get("model_type"),
             said("; if it is a diffusion model, say {family}={!r}", named[0]) if named else "",
-            ", ".join(sorted(LAYOUTS)),
+            ", ".join(sorted(every)),
         )
     )
 
 
+def layout_named(name: str) -> Layout:
+    """A family by its name.
+
+    :raises CheckpointError: if there is none of that name.
+    """
+    every = layouts()
+    if name not in every:
+        raise CheckpointError(f"unknown family {name!r}; known families: {', '.join(sorted(every))}")
+    return every[name]
+
+
 def _named(found: list[str], origin: str, name: str) -> Layout:
-    layout = LAYOUTS.get(name)
-    if layout is None:
-        raise CheckpointError(f"unknown family {name!r}; known families: {', '.join(sorted(LAYOUTS))}")
+    layout = layout_named(name)
     if not layout.architectures.intersection(found):
         raise CheckpointError(
             f"{origin} has architectures={found!r}, but family {name!r} has {sorted(layout.architectures)}"

@@ -9,8 +9,9 @@ from typing import Any
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.layout import Layout
-from dllm_plugins.families.layouts import LAYOUTS
+from dllm_plugins.families.layouts import layout_named
 from dllm_plugins.families.layouts import layout_of
+from dllm_plugins.families.layouts import layouts
 from dllm_plugins.files.limits import CONTEXT
 from dllm_plugins.files.limits import check_numbers
 from dllm_plugins.files.limits import whole
@@ -121,7 +122,7 @@ def _family_of(header: Header, given: str | None) -> Layout:
     name = given or FAMILIES.get(header.architecture)
     if name is None:
         graph = COMPUTES.get(header.architecture)
-        fitting = [layout.name for layout in LAYOUTS.values() if graph in _graphs(layout)]
+        fitting = [layout.name for layout in layouts().values() if graph in _graphs(layout)]
         raise CheckpointError(
             said(
                 "{} is an ordinary {!r} file{}",
@@ -132,9 +133,7 @@ def _family_of(header: Header, given: str | None) -> Layout:
                 else ", which no family decodes",
             )
         )
-    if name not in LAYOUTS:
-        raise CheckpointError(f"unknown family {name!r}; known families: {', '.join(sorted(LAYOUTS))}")
-    return LAYOUTS[name]
+    return layout_named(name)
 
 
 def _graphs(layout: Layout) -> list[str]:

@@ -1,9 +1,16 @@
 """Plug-ins: every hook is documented and tested, and a broken plug-in never kills the host."""
 
+import copy
+import io
+import json
 import re
+import shutil
 from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -11,8 +18,15 @@ from typing import Any
 import pluggy
 import pytest
 import torch
+from click.testing import CliRunner
+from llm.cli import cli
+from safetensors.torch import save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
+from transformers import Qwen3Config
+from transformers import Qwen3ForCausalLM
 
+from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
@@ -20,25 +34,30 @@ from dllm_plugins import hookimpl
 from dllm_plugins import hookspecs
 from dllm_plugins import load_model
 from dllm_plugins import plugins
+from dllm_plugins.commands.info import info
 from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.denoisers import Denoiser
+from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
+from dllm_plugins.families.layout import Layout
 from dllm_plugins.models import Adapter
 from dllm_plugins.models import Backend
 from dllm_plugins.models import Chosen
-from dllm_plugins.models import Family
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Preset
 from dllm_plugins.models import auto_backend
-from dllm_plugins.modes import ar
+from dllm_plugins.modes import block_diffusion
 from dllm_plugins.modes.base import Sampler
-from dllm_plugins.processes.masked import MaskedProcess
+from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.rules import CanvasView
 from dllm_plugins.rules import CommitRule
 from dllm_plugins.rules import RevocationRule
 from dllm_plugins.rules import RuleSettings
+from dllm_transformers import registering
+from langchain_dllm import ChatDLLM
 
 from ..golden.cases import CLONED
 
@@ -73,28 +92,58 @@ class NewestRule:
         return last, done | last.any(1, keepdim=True)
 
 
-#: AR under another name.
-SLOW = replace(ar.SAMPLER, name="diffusion-slow")
+#: The process that modes of these tests are handed, and how often it was asked.
+NOISED: list[int] = []
 
 
-def build_abacus() -> Denoiser:
-    raise PluginError("beads")
+@dataclass(frozen=True)
+class CountedProcess:
+    """Masks, counted."""
+
+    name: str = "masked-too"
+
+    def noised(self, count: int, spec: ModelSpec, *_noise: Any) -> tuple[int, ...]:
+        NOISED.append(count)
+        return (spec.mask_id,) * count
+
+
+def build_abacus(*parts: Any, **options: Any) -> Denoiser:
+    """Computes as torch does."""
+    made: Denoiser = plugins.backends()["torch"].build(*parts, **options)
+    made.spec = replace(made.spec, numerics="approximate")
+    return made
+
+
+@cache
+def page_names() -> dict[str, Any]:
+    """What the blocks of docs/plugins.md define."""
+    names: dict[str, Any] = {}
+    text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        with redirect_stdout(io.StringIO()):
+            exec(block, names)
+    return names
+
+
+#: The folder that preset `tiny` loads.
+TINY: list[Path] = []
 
 
 class ThirdParty:
     """A plug-in that uses every hook."""
 
     @hookimpl
-    def register_families(self) -> list[Family]:
-        return [Family("toy", frozenset({"toy"}), "a toy", lambda options: load_model("dllm"))]
+    def register_families(self) -> list[Layout]:
+        page: list[Layout] = page_names()["register_families"]()
+        return page
 
     @hookimpl
-    def register_processes(self) -> list[MaskedProcess]:
-        return [MaskedProcess(name="masked-too")]
+    def register_processes(self) -> list[NoiseProcess]:
+        return [CountedProcess()]
 
     @hookimpl
     def register_rules(self) -> list[CommitRule]:
-        return [LeftmostRule()]
+        return [LeftmostRule(), *page_names()["register_rules"]()]
 
     @hookimpl
     def register_revocations(self) -> list[RevocationRule]:
@@ -105,12 +154,13 @@ class ThirdParty:
         self,
         rules: Mapping[str, CommitRule],
         revocations: Mapping[str, RevocationRule],
-        processes: Mapping[str, MaskedProcess],
+        processes: Mapping[str, NoiseProcess],
     ) -> list[Sampler]:
         assert "leftmost" in rules
         assert "newest" in revocations
         assert "masked-too" in processes
-        return [SLOW]
+        own = block_diffusion.sampler(rules, processes["masked-too"])
+        return [replace(own, name="diffusion-too", attention=frozenset({"bidirectional"}), shifted=frozenset())]
 
     @hookimpl
     def register_denoisers(self) -> list[Backend]:
@@ -123,6 +173,7 @@ class ThirdParty:
 
         return [
             Preset("toy", "a toy", load),
+            Preset("tiny", "a tiny model", lambda options: load_model("dllm", base=TINY[0], denoiser=options.denoiser)),
             Preset("picky", "a toy", load, lambda options: Chosen(options.dtype, "so")),
         ]
 
@@ -162,11 +213,11 @@ def test_every_hook_is_documented_and_tested() -> None:
 @pytest.mark.parametrize(
     ("collect", "name"),
     [
-        (plugins.families, "toy"),
+        (plugins.families, "pocket"),
         (plugins.processes, "masked-too"),
         (plugins.rules, "leftmost"),
         (plugins.revocations, "newest"),
-        (plugins.modes, "diffusion-slow"),
+        (plugins.modes, "diffusion-too"),
         (plugins.backends, "abacus"),
         (plugins.presets, "toy"),
         (plugins.adapters, "toy"),
@@ -184,15 +235,6 @@ def test_a_third_party_rule_decodes(third_party: ThirdParty, tiny: Model) -> Non
     config = SamplingConfig(mode="diffusion", rule="leftmost", max_new_tokens=12)
     usage = tiny.engine().generate([Request([5, 6, 7], config)])[0].usage
     assert usage.total_passes == 6
-
-
-def page_names() -> dict[str, Any]:
-    """What the blocks of docs/plugins.md define."""
-    names: dict[str, Any] = {}
-    text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
-    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
-        exec(block, names)
-    return names
 
 
 def test_the_rule_of_the_docs_decodes(manager: pluggy.PluginManager, tiny: Model) -> None:
@@ -244,10 +286,95 @@ def test_a_third_party_revocation_is_known(third_party: ThirdParty, tiny: Model)
         tiny.engine().generate([Request([5, 6, 7], SamplingConfig(mode="diffusion", revoke="newest"))])
 
 
-def test_a_third_party_model_is_loaded_by_name(third_party: ThirdParty) -> None:
-    """load_model calls the preset that was registered."""
+def decoded(model: Model, **options: Any) -> Finish:
+    """An answer of twelve tokens, whatever stands in it."""
+    config = SamplingConfig(**{"max_new_tokens": 12, **options})
+    return model.engine().generate([Request(model.encode_text("why?"), config, stop_ids=frozenset())])[0]
+
+
+@pytest.fixture
+def pocket(third_party: ThirdParty, tiny_folder: Path, tmp_path: Path) -> Path:
+    """A checkpoint of the family of docs/plugins.md, as its owners would publish it."""
+    config: dict[str, Any] = {"vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    config |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256}
+    torch.manual_seed(0)
+    weights = Qwen3ForCausalLM(Qwen3Config(**config)).state_dict()
+    own = {name.replace("lm_head.", "pocket.head.").replace("model.", "pocket."): weights[name] for name in weights}
+    place = tmp_path / "pocket"
+    place.mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in own.items()}, place / "model.safetensors")
+    about = {"architectures": ["PocketForDiffusion"], "model_type": "pocket", "positions": "rotary"}
+    (place / "config.json").write_text(json.dumps({**about, **config}))
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tiny_folder / name, place)
+    return place
+
+
+def test_a_third_party_family_is_loaded_and_decodes(pocket: Path) -> None:
+    """By load_model, with the sampler that it names and those that fit it; what contradicts it is refused."""
+    model = load_model(str(pocket), dtype="float32", device="cpu")
+    found = decoded(model, block_length=4)
+    assert (len(found.tokens), found.usage.passes) == (12, {"predict": 12})
+    assert found.text == model.tokenizer.decode(list(found.tokens))
+    assert 258 not in found.tokens
+    assert copy.deepcopy(plugins.families()["pocket"]) is not None
+    config = json.loads((pocket / "config.json").read_text())
+    (pocket / "config.json").write_text(json.dumps({**config, "positions": "learnt"}))
+    with pytest.raises(CheckpointError, match="positions='learnt'"):
+        load_model(str(pocket))
+
+
+def test_a_third_party_family_in_every_host(pocket: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the Auto classes, in llm and in LangChain: the same answer."""
+    registering.register()
+    model = load_model(str(pocket), dtype="float32", device="cpu")
+    chat = model.encode_chat([{"role": "user", "content": "why?"}])
+    config = SamplingConfig(max_new_tokens=8)
+    expected = model.engine().generate([Request(chat, config, stop_ids=frozenset())])[0]
+    auto: Any = AutoModelForCausalLM.from_pretrained(pocket, dtype=torch.float32)
+    ids = auto.generate(torch.tensor([chat]), max_new_tokens=8, do_sample=False, eos_token_id=[999])
+    assert ids[0, len(chat) :].tolist() == list(expected.tokens)
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "llm"))
+    monkeypatch.setenv("DLLM_DTYPE", "float32")
+    asked = ["-m", str(pocket), "why?", "-o", "max_tokens", "8"]
+    # A path is known as a model by the command that names it.
+    monkeypatch.setattr("sys.argv", ["llm", *asked])
+    shown = CliRunner().invoke(cli, asked)
+    assert shown.exit_code == 0, shown.output
+    text = ChatDLLM(model=str(pocket), dtype="float32", max_tokens=8).invoke("why?").text
+    assert shown.stdout.rstrip("\n").encode(errors="replace") == text.rstrip("\n").encode(errors="replace")
+
+
+def test_third_party_rules_and_modes_on_a_third_party_family(pocket: Path) -> None:
+    """A commit rule, a revocation, a mode and its process all decide what is decoded."""
+    model = load_model(str(pocket), dtype="float32", device="cpu")
+    assert decoded(model, revoke="newest").usage.total_passes == decoded(model).usage.total_passes + 1
+    assert decoded(model, rule="calm", rule_options={"nats": 9.0}).usage.total_passes == 1
+    NOISED.clear()
+    assert len(decoded(model, mode="diffusion-too", rule="leftmost").tokens) == 12
+    assert NOISED
+
+
+def test_a_third_party_backend_computes(third_party: ThirdParty, tiny_folder: Path) -> None:
+    """It is asked for by name, and what it builds decodes."""
+    given: dict[str, Any] = {"base": tiny_folder, "denoiser": tiny_folder.parent / "denoiser.safetensors"}
+    own = load_model("dllm", backend="abacus", dtype="float32", device="cpu", **given)
+    other = load_model("dllm", backend="torch", dtype="float32", device="cpu", **given)
+    assert own.denoiser.spec.numerics == "approximate"
+    assert decoded(own).tokens == decoded(other).tokens
+
+
+def test_a_third_party_model_is_loaded_by_name(third_party: ThirdParty, tiny_folder: Path) -> None:
+    """load_model calls the preset that was registered, and its model decodes."""
     with pytest.raises(PluginError, match="the toy model was asked for"):
         load_model("toy")
+    TINY[:] = [tiny_folder]
+    assert len(decoded(load_model("tiny", denoiser=tiny_folder.parent / "denoiser.safetensors")).tokens) == 12
+
+
+def test_a_third_party_host_is_listed(third_party: ThirdParty) -> None:
+    """Where people look for what there is."""
+    assert "toy (toy_adapter)" in CliRunner().invoke(info).stdout
 
 
 def test_a_third_party_model_tells_its_backend(third_party: ThirdParty) -> None:
