@@ -222,7 +222,7 @@ def solvable_model(
         "block_length": 64,
         "draft_length": 1,
         "modes": tuple(plugins.modes()),
-        "chain": False,
+        "draft_head": False,
         "cache": "exact",
         "numerics": "row-invariant",
         **fields,
