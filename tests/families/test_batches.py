@@ -31,14 +31,16 @@ def ways(case: Case, model: Model) -> Iterator[tuple[dict[str, Any], str | None]
 def requests_of(model: Model, mode: dict[str, Any], kind: str | None, first: int) -> list[Request]:
     """Unequal prompts and budgets; prompts of whole blocks and of less than one among them.
 
-    Greedy rows beside sampled ones, so that neither sees what the other is.
+    Two greedy rows beside two sampled ones, so that neither sees what the other is, and neither
+    shares its noise. One of either two has a prompt that ends inside a block, and one a prompt of
+    whole blocks; from mode to mode the two kinds change places.
 
     :param first: even if the first row is greedy.
     """
     spec = model.denoiser.spec
     ids = [token for token in range(20, spec.vocabulary) if token not in (*spec.stop_ids, spec.mask_id)]
     found = []
-    for number, length in enumerate((3, 16, 11)):
+    for number, length in enumerate((3, 16, 11, 8)):
         options: dict[str, Any] = {
             **mode,
             # DiffusionGemma samples by a schedule of its own.
