@@ -14,12 +14,11 @@ from pathlib import Path
 import click
 from filelock import FileLock
 
-from dllm_kernels.compiled.library import FLAGS
-from dllm_kernels.compiled.library import SOURCES
-from dllm_kernels.compiled.library import TARGETS
 from dllm_kernels.compiled.library import best_target
 from dllm_kernels.compiled.library import folder
 from dllm_kernels.compiled.library import place
+from dllm_kernels.compiled.targets import TARGETS
+from dllm_kernels.compiled.targets import command
 from dllm_kernels.dispatch import KernelError
 
 COMPILERS = ("g++", "clang++", "c++")
@@ -56,11 +55,11 @@ def build(target: str) -> Path:
 def _compile(target: str, out: Path) -> None:
     # In one step, so that nobody ever loads half a file. What a killed process left is written over.
     part = out.with_name(f".{out.name}.part")
-    command = [compiler(), *FLAGS, *TARGETS[target].flags, "-o", str(part), str(SOURCES / "library.cpp")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    call = command(compiler(), target, part)
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
     if done.returncode:
         part.unlink(missing_ok=True)
-        raise KernelError(f"{command[0]} failed:\n{done.stderr[-2000:]}\nIt was called so: {' '.join(command)}")
+        raise KernelError(f"{call[0]} failed:\n{done.stderr[-2000:]}\nIt was called so: {' '.join(call)}")
     part.replace(out)
 
 

@@ -1,65 +1,24 @@
 """Finding and loading the compiled kernels."""
 
 import ctypes
-import hashlib
 import os
 import platform
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import platformdirs
 
 from dllm_kernels.compiled import structures
+from dllm_kernels.compiled.targets import SHIPPED
+from dllm_kernels.compiled.targets import TARGETS
+from dllm_kernels.compiled.targets import file_name
 from dllm_kernels.dispatch import KernelError
 
-SOURCES = Path(__file__).parent / "source"
 BUILD = "python -m dllm_kernels.build"
 #: Of the distribution, which calls the former.
 SETUP = "python -m dllm_plugins setup"
 #: What a function returns where an allocation failed; Outcome in source/library.cpp.
 NO_MEMORY = 1
-FLAGS = (
-    "-std=gnu++20",
-    "-O3",
-    "-fPIC",
-    "-shared",
-    "-pthread",
-    "-fvisibility=hidden",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    # GCC 12 computes a tile's row addresses in vectors and then has no registers for two of its sums.
-    "-fno-tree-slp-vectorize",
-    "-Wall",
-    "-Wno-uninitialized",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An instruction set to compile for.
-
-    :param machine: what :func:`platform.machine` says, in lower case.
-    :param features: names in /proc/cpuinfo that a processor must have.
-    :param flags: of the compiler.
-    """
-
-    machine: tuple[str, ...]
-    features: frozenset[str]
-    flags: tuple[str, ...]
-
-
-_X86, _ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
-_V4 = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"})
-#: The best first. Without AVX-512 the same sources compile to AVX2, NEON or plain vectors.
-TARGETS = {
-    "avx512-bf16": Target(
-        _X86, _V4 | {"avx512_bf16", "avx512_vnni"}, ("-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni")
-    ),
-    "avx512": Target(_X86, _V4, ("-march=x86-64-v4",)),
-    "avx2": Target(_X86, frozenset({"avx2", "fma"}), ("-march=x86-64-v3",)),
-    "neon": Target(_ARM, frozenset(), ()),
-}
 
 
 @cache
@@ -92,18 +51,13 @@ def folder() -> Path:
     return Path(chosen) if chosen else platformdirs.user_cache_path("dllm-plugins") / "kernels"
 
 
-@cache
-def _print() -> str:
-    """Changes with the sources and the flags, so that an old build is never loaded."""
-    seen = hashlib.sha256(" ".join(FLAGS).encode())
-    for path in sorted(SOURCES.iterdir()):
-        seen.update(path.name.encode() + path.read_bytes())
-    return seen.hexdigest()[:12]
-
-
 def place(target: str) -> Path:
-    """The library of a target."""
-    return folder() / f"dllm_kernels-{target}-{_print()}.so"
+    """The library of a target: the one that came with a platform's wheel, else where it is built.
+
+    A folder that DLLM_KERNELS names comes before both.
+    """
+    shipped = SHIPPED / file_name(target)
+    return shipped if shipped.exists() and not os.environ.get("DLLM_KERNELS") else folder() / file_name(target)
 
 
 @cache
