@@ -4,6 +4,7 @@ from typing import Any
 from typing import Literal
 from typing import Self
 
+from pydantic import BaseModel
 from pydantic import Field
 from pydantic import field_validator
 
@@ -18,21 +19,14 @@ LARGEST_SEED = 2**63 - 1
 COMMON_OPTIONS = frozenset({"mode", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop", "stats"})
 
 
-class SamplingConfig(Checked):
-    """How one request is decoded.
-
-    An option left at ``None`` takes the mode's default. An option that the chosen mode
-    or rule would not honour raises :class:`OptionError` when the request is admitted.
-
-    :raises OptionError: for an unknown option or a value out of range.
-    """
+class Sampling(BaseModel):
+    """The options of decoding that every host calls by the same names, with their ranges and descriptions."""
 
     mode: str | None = Field(
         default=None,
         description="speculative (lossless: same text as ar, fewer passes), diffusion, or ar; "
         "the model's first if not given",
     )
-    max_new_tokens: int = Field(default=256, ge=1, description="most tokens to generate")
     temperature: float = Field(
         default=0.0, ge=0.0, le=100.0, allow_inf_nan=False, description="0 is greedy; above 0 samples"
     )
@@ -43,7 +37,6 @@ class SamplingConfig(Checked):
     seed: int | None = Field(
         default=None, ge=0, le=LARGEST_SEED, description="makes sampling repeatable; drawn at random if not given"
     )
-    stop: tuple[str, ...] = Field(default=(), description="strings that end the answer; they are not part of it")
     draft_length: int | None = Field(
         default=None, ge=1, le=16, description="speculative: most draft tokens verified in one pass"
     )
@@ -89,6 +82,19 @@ class SamplingConfig(Checked):
     )
 
     stats: bool = Field(default=False, description="measure where the time goes: seconds by part in the statistics")
+
+
+class SamplingConfig(Sampling, Checked):
+    """How one request is decoded.
+
+    An option left at ``None`` takes the mode's default. An option that the chosen mode
+    or rule would not honour raises :class:`OptionError` when the request is admitted.
+
+    :raises OptionError: for an unknown option or a value out of range.
+    """
+
+    max_new_tokens: int = Field(default=256, ge=1, description="most tokens to generate")
+    stop: tuple[str, ...] = Field(default=(), description="strings that end the answer; they are not part of it")
 
     def __init__(self, **options: Any) -> None:
         # Type checkers would take pydantic's own, which knows nothing of options that are read from texts.

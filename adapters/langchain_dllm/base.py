@@ -16,6 +16,8 @@ from pydantic import SecretStr
 from pydantic import ValidationError
 from pydantic import model_validator
 
+from dllm_plugins.config import Sampling
+from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
 from dllm_plugins.options.checked import Numbers
@@ -36,7 +38,7 @@ _ALSO = ("streaming", "api_key", "cache", "callbacks", "rate_limiter", "tags", "
 _log = logging.getLogger(__name__)
 
 
-class EngineModel(Numbers, BaseLanguageModel[Any]):
+class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
     """A LangChain model that the engine runs.
 
     Every sampling option is a field and may be overridden in a call, for example
@@ -51,29 +53,8 @@ class EngineModel(Numbers, BaseLanguageModel[Any]):
     model_name: str = Field(
         default="dllm", alias="model", description="a registered model, or a checkpoint: a folder or a hub id"
     )
-    mode: str | None = None
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
+    max_tokens: int = SamplingConfig.model_fields["max_new_tokens"].default
     stop: list[str] | None = None
-    draft_length: int | None = None
-    block_length: int | None = None
-    rule: str | None = None
-    threshold: float | None = None
-    factor: float | None = None
-    guidance: float | None = None
-    rule_options: dict[str, Any] | None = None
-    revoke: str | None = None
-    revoke_options: dict[str, Any] | None = None
-    steps: int | None = None
-    approximate_cache: Literal["prefix", "dual"] | None = None
-    refresh: int | None = None
-    preset_options: dict[str, Any] | None = Field(
-        default=None, description="options of the model's own sampler; see docs/families.md"
-    )
-    stats: bool = Field(default=False, description="measure where the time goes: `parts` of the statistics")
     timeout: float | None = Field(default=None, description="seconds until an answer must be complete")
     max_retries: int = Field(default=0, description="how often a request starts again after a pass failed")
     streaming: bool = Field(default=False, description="tell callbacks about tokens and drafts in `invoke` too")

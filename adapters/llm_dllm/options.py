@@ -7,6 +7,7 @@ import click
 import llm
 from pydantic import Field
 from pydantic import ValidationError
+from pydantic import create_model
 from pydantic import field_validator
 
 from dllm_plugins.config import SamplingConfig
@@ -30,23 +31,23 @@ _OTHERWISE = {
 }
 
 
-def _option(name: str, form: str = "") -> Any:
-    """A field with the description, the range and the default that SamplingConfig gives it.
+#: How options are written that are no single value.
+_FORMS = {"stop": "one string, or a JSON list of strings"} | dict.fromkeys(
+    ("rule_options", "revoke_options", "preset_options"), "a JSON object"
+)
 
-    :param form: how it is written.
-    """
+
+def _option(name: str) -> tuple[Any, Any]:
+    """A field with the type, the description, the range and the default that SamplingConfig gives it."""
     field = SamplingConfig.model_fields[name]
     default = _OTHERWISE.get(name, "none") if field.default in (None, ()) else str(field.default).lower()
     described = field.description or ""
     # Some descriptions say it themselves.
-    said = "" if "if not given" in described else f"default: {default}"
-    notes = "; ".join(note for note in (form, value_range(name), said) if note)
-    return Field(default=None, description=f"{described} ({notes})" if notes else described)
-
-
-def _json_option(name: str) -> Any:
-    """A field that is written as a JSON object."""
-    return _option(name, "a JSON object")
+    otherwise = "" if "if not given" in described else f"default: {default}"
+    notes = "; ".join(note for note in (_FORMS.get(name), value_range(name), otherwise) if note)
+    # JSON has lists only, and errors show what was written.
+    annotation: Any = list[str] if field.annotation == tuple[str, ...] else field.annotation
+    return annotation | None, Field(default=None, description=f"{described} ({notes})" if notes else described)
 
 
 class LlmOptionError(click.ClickException, OptionError):
@@ -56,33 +57,11 @@ class LlmOptionError(click.ClickException, OptionError):
     """
 
 
-class Options(Numbers, llm.Options):
+class _Options(Numbers, llm.Options):
     """Everything a request can be told; an option left out takes the mode's default.
 
     :raises LlmOptionError: naming every option that is unknown or wrong.
     """
-
-    mode: str | None = _option("mode")
-    max_tokens: int | None = _option("max_new_tokens")
-    temperature: float | None = _option("temperature")
-    top_k: int | None = _option("top_k")
-    top_p: float | None = _option("top_p")
-    seed: int | None = _option("seed")
-    stop: list[str] | None = _option("stop", "one string, or a JSON list of strings")
-    draft_length: int | None = _option("draft_length")
-    block_length: int | None = _option("block_length")
-    rule: str | None = _option("rule")
-    threshold: float | None = _option("threshold")
-    factor: float | None = _option("factor")
-    guidance: float | None = _option("guidance")
-    rule_options: dict[str, Any] | None = _json_option("rule_options")
-    revoke: str | None = _option("revoke")
-    revoke_options: dict[str, Any] | None = _json_option("revoke_options")
-    steps: int | None = _option("steps")
-    approximate_cache: str | None = _option("approximate_cache")
-    refresh: int | None = _option("refresh")
-    preset_options: dict[str, Any] | None = _json_option("preset_options")
-    stats: bool | None = _option("stats")
 
     def __init__(self, **given: Any) -> None:
         try:
@@ -94,7 +73,7 @@ class Options(Numbers, llm.Options):
         except OptionError as error:
             raise LlmOptionError(error.said.told(LLM)) from None
 
-    @field_validator("stop", mode="before")
+    @field_validator("stop", mode="before", check_fields=False)
     @classmethod
     def _from_text(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -106,7 +85,7 @@ class Options(Numbers, llm.Options):
                 return [value]
         return [value]
 
-    @field_validator("preset_options", "rule_options", "revoke_options", mode="before")
+    @field_validator("preset_options", "rule_options", "revoke_options", mode="before", check_fields=False)
     @classmethod
     def _from_json(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -120,12 +99,15 @@ class Options(Numbers, llm.Options):
         return found
 
 
+#: The engine's option behind each of llm's.
+_ENGINE = {LLM.of(name): name for name in SamplingConfig.model_fields}
+_FIELDS: dict[str, Any] = {own: _option(name) for own, name in _ENGINE.items()}
+Options = create_model("Options", __base__=_Options, __doc__=_Options.__doc__, **_FIELDS)
+
+
 def to_config(options: llm.Options) -> SamplingConfig:
     """The engine's options.
 
     :raises OptionError: for a value out of range.
     """
-    given = {name: value for name, value in options if value is not None}
-    if "max_tokens" in given:
-        given["max_new_tokens"] = given.pop("max_tokens")
-    return SamplingConfig(**given)
+    return SamplingConfig(**{_ENGINE[name]: value for name, value in options if value is not None})
