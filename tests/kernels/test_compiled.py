@@ -15,6 +15,7 @@ import torch
 
 from dllm_kernels import build
 from dllm_kernels.compiled import library
+from dllm_kernels.compiled.targets import TARGETS
 from dllm_kernels.decoder import KERNEL
 from dllm_kernels.decoder import Decoder
 from dllm_kernels.decoder import LowRankPair
@@ -242,7 +243,7 @@ def test_another_decoders_store_is_refused() -> None:
 def other_targets() -> Iterator[Any]:
     """The plain-vector forms; skipped where one cannot run here, or is what every other test of this file runs."""
     for target in ("avx512", "avx2"):
-        missing = sorted(library.TARGETS[target].features - library._features())
+        missing = sorted(TARGETS[target].features - library._features())
         # Where one is missing there may be no best one: another processor.
         alone = not missing and target == library.best_target()
         reason = f"all tests run {target}, this processor's best" if alone else f"this processor has no {missing}"
