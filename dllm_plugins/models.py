@@ -15,6 +15,7 @@ from typing import get_origin
 
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import completed
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
@@ -104,9 +105,7 @@ class Model:
 
         Nothing happens where there is nothing of that kind, and the second time.
         """
-        close: Callable[[], None] | None = getattr(self.denoiser, "close", None)
-        if close is not None:
-            close()
+        completed(self.denoiser).close()
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Prompt ids of a chat, up to where the assistant's answer begins.

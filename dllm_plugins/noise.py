@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dllm_kernels.head.inverse import draw_from
+from dllm_kernels.draws import draw_from
 
 _SMALLEST = np.finfo(np.float64).tiny
 _WORD = 1 << 64

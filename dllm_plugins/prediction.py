@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dllm_kernels.head.inverse import draw as draw_inverse
+from dllm_kernels.draws import draw as draw_inverse
 
 _EMPTY = torch.empty(0, dtype=torch.int64)
 

@@ -1,7 +1,7 @@
 """Answers what the programs of several rows ask of one pass.
 
 Logits of N positions over a large vocabulary are built to be reduced to one token and a few
-numbers. A denoiser may do both at once (:class:`~dllm_plugins.denoisers.unmasking.Unmasks`); where it does
+numbers. A denoiser may do both at once (:meth:`~dllm_plugins.denoisers.base.FullDenoiser.unmask`); where it does
 not, or somebody wants the logits themselves, they are built, and
 :func:`~dllm_plugins.prediction.predict` reads them. Both ways draw the same tokens.
 
@@ -12,14 +12,13 @@ Elsewhere each ask has one of its own: a shared one would tie a row's last bits 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dllm_plugins.decoding.program import Answer
 from dllm_plugins.decoding.program import Ask
-from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Said
 from dllm_plugins.prediction import predict
@@ -50,7 +49,7 @@ def question(ask: Ask, parts: Sequence[Tensor]) -> Question:
 
 
 def say(
-    denoiser: Denoiser, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None, *, logits: bool = False
+    denoiser: FullDenoiser, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None, *, logits: bool = False
 ) -> Said:
     """What is said at N positions, with tokens that are never the mask id; hidden [N, width].
 
@@ -58,15 +57,14 @@ def say(
     """
     mask, spec = denoiser.spec.mask_id, denoiser.spec
     never = mask if mask < spec.vocabulary else None
-    straight: Any = None if logits else getattr(denoiser, "unmask", None)
-    found: Said | None = None if straight is None else straight(hidden, draws, left)
+    found = None if logits else denoiser.unmask(hidden, draws, left)
     # Where the mask id comes first, the next best has to be found among the logits.
     if found is not None and not (never is not None and bool((found.token == never).any())):
         return found
     return predict(denoiser.logits(hidden, left), draws, never=never)
 
 
-def answer_all(denoiser: Denoiser, questions: Sequence[Question]) -> list[Answer]:
+def answer_all(denoiser: FullDenoiser, questions: Sequence[Question]) -> list[Answer]:
     """Answers in the order of the questions."""
     found: dict[int, Answer] = {}
     for group in _groups(denoiser, questions):
@@ -75,7 +73,7 @@ def answer_all(denoiser: Denoiser, questions: Sequence[Question]) -> list[Answer
     return [found[index] for index in range(len(questions))]
 
 
-def _groups(denoiser: Denoiser, questions: Sequence[Question]) -> list[list[int]]:
+def _groups(denoiser: FullDenoiser, questions: Sequence[Question]) -> list[list[int]]:
     """Which questions are answered together, by their places."""
     if not denoiser.spec.numerics.startswith("row-invariant"):
         return [[position] for position in range(len(questions))]
@@ -85,7 +83,7 @@ def _groups(denoiser: Denoiser, questions: Sequence[Question]) -> list[list[int]
     return list(groups.values())
 
 
-def _together(denoiser: Denoiser, questions: Sequence[Question]) -> list[Answer]:
+def _together(denoiser: FullDenoiser, questions: Sequence[Question]) -> list[Answer]:
     ask, counts = questions[0].ask, [len(one.hidden) for one in questions]
     if questions[0].draws is None and not ask.logits:
         return [Answer(one.hidden) for one in questions]

@@ -19,7 +19,7 @@ from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.decoding.row import Row
-from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.denoisers.base import ModelSpec
 
 
@@ -48,7 +48,7 @@ class RunningProgram:
         assert self._wanted is not None
         return self._wanted
 
-    def receive(self, parts: Sequence[Tensor], denoiser: Denoiser) -> list[Question]:
+    def receive(self, parts: Sequence[Tensor], denoiser: FullDenoiser) -> list[Question]:
         """The pass was made: keep what the program wants kept of its keys; what it asks.
 
         :param parts: by segment, the hidden states of the wanted positions.
@@ -66,7 +66,7 @@ class RunningProgram:
             [replace(LOGITS, of=number) for number in range(len(parts))] if made.asks is None else made.asks
         )
 
-    def send(self, answers: list[Answer], denoiser: Denoiser) -> list[Question]:
+    def send(self, answers: list[Answer], denoiser: FullDenoiser) -> list[Question]:
         """Answer the program; what else it asks of this pass. The row is done if the program ends."""
         assert self._program is not None
         try:
@@ -86,7 +86,9 @@ class RunningProgram:
         return [question(ask, self._parts) for ask in asks]
 
 
-def answer_programs(programs: Sequence[RunningProgram], parts: Sequence[Sequence[Tensor]], denoiser: Denoiser) -> None:
+def answer_programs(
+    programs: Sequence[RunningProgram], parts: Sequence[Sequence[Tensor]], denoiser: FullDenoiser
+) -> None:
     """Answer all that programs ask of a pass, until each wants another one or has ended.
 
     What a program raises is noted in its row (:func:`~dllm_plugins.decoding.failing.blaming`) and ends that row
@@ -107,7 +109,7 @@ def answer_programs(programs: Sequence[RunningProgram], parts: Sequence[Sequence
 
 
 def _sent(
-    asked: Sequence[tuple[RunningProgram, list[Question]]], answers: Iterator[Answer], denoiser: Denoiser
+    asked: Sequence[tuple[RunningProgram, list[Question]]], answers: Iterator[Answer], denoiser: FullDenoiser
 ) -> list[tuple[RunningProgram, list[Question]]]:
     """Hand the answers out; who has further questions, and which."""
     further = []

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from functools import partial
 from typing import Any
 from typing import Literal
 from typing import Protocol
+from typing import cast
 
 from torch import Tensor
 
-from dllm_plugins.messages import Said
+from dllm_plugins.messages import Said as Sentence
+from dllm_plugins.prediction import Draw
+from dllm_plugins.prediction import Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class ModelSpec:
     holds: bool = False
     holds_prefix_only: bool = False
     mixes: bool = True
-    refused: Mapping[str, Said | str] = field(default_factory=dict)
+    refused: Mapping[str, Sentence | str] = field(default_factory=dict)
     ids: Mapping[str, int] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()
@@ -153,3 +157,58 @@ class Denoiser(Protocol):
 
         Only for drafts that are verified afterwards.
         """
+
+
+class FullDenoiser(Denoiser, Protocol):
+    """What a denoiser may offer beside the minimum, and what holds where it does not.
+
+    Whoever inherits from this has the defaults; for any other denoiser :func:`completed` fills them in.
+    """
+
+    def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Said | None:
+        """What is said at N positions without building logits; hidden [N, width], `left` as in :meth:`logits`.
+
+        None if these draws need logits. That must depend on the draws alone, so that a row is
+        decoded alike in any company.
+        """
+        return None
+
+    def rounds(self, row: int, kind: str) -> Mapping[str, int]:
+        """Calls of the model that a row took part in in the last pass, by kind.
+
+        More than one where a backend cannot mix kinds in a call, see :attr:`ModelSpec.mixes`.
+
+        :param kind: of the whole pass.
+        """
+        return {kind: 1}
+
+    def timings(self) -> Mapping[str, float]:
+        """Seconds its forwards have taken by part since this was asked last, such as `linear` and `attention`.
+
+        Of the parts it names, `head` is left out: the engine times the head itself.
+        """
+        return {}
+
+    def close(self) -> None:
+        """Give back at once what is held outside Python; nothing happens the second time."""
+        return None
+
+
+#: What :class:`FullDenoiser` adds.
+OFFERS = ("unmask", "rounds", "timings", "close")
+
+
+def completed(denoiser: Denoiser) -> FullDenoiser:
+    """The denoiser itself if it offers everything, else the same with the defaults of :class:`FullDenoiser`."""
+    whole = all(hasattr(denoiser, name) for name in OFFERS)
+    return cast(FullDenoiser, denoiser if whole else _Completed(denoiser))
+
+
+class _Completed:
+    def __init__(self, inner: Denoiser) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OFFERS and not hasattr(self._inner, name):
+            return partial(getattr(FullDenoiser, name), self)
+        return getattr(self._inner, name)

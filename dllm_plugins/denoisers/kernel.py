@@ -92,7 +92,7 @@ class DecoderDenoiser(Rows[Store]):
         return wanted_of(hidden, segments)
 
     def timings(self) -> dict[str, float]:
-        """See :class:`~dllm_plugins.engine.profile.Timings`; empty where the decoder does not tell."""
+        """See :class:`~dllm_plugins.denoisers.base.FullDenoiser`; empty where the decoder does not tell."""
         return self.decoder.timings()
 
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:
@@ -100,17 +100,15 @@ class DecoderDenoiser(Rows[Store]):
         return self.decoder.logits(hidden)
 
     def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Said | None:
-        """See :class:`~dllm_plugins.denoisers.unmasking.Unmasks`; where the decoder can and no draw is cut."""
-        head = getattr(self.decoder, "unmask", None)
-        if head is None or any(draw.top_k is not None or draw.top_p is not None for draw in draws):
+        """See :class:`~dllm_plugins.denoisers.base.FullDenoiser`; where the decoder can and no draw is cut."""
+        if any(draw.top_k is not None or draw.top_p is not None for draw in draws):
             return None
-        found: Said = head(
+        return self.decoder.unmask(
             self.refined(hidden, left),
             [draw.temperature for draw in draws],
             [draw.gumbel if draw.temperature > 0 else None for draw in draws],
             [draw.uniform if draw.temperature > 0 else None for draw in draws],
         )
-        return found
 
     def refined(self, hidden: Tensor, left: Tensor | None) -> Tensor:
         """Hidden states as the head takes them; models with a draft head change them by what is on the left."""

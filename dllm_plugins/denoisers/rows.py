@@ -7,10 +7,12 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from dllm_plugins.denoisers.base import FullDenoiser
+from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 
 
-class Store(Protocol):
+class Store(PrefixState, Protocol):
     """A row's keys."""
 
     def freeze(self, count: int) -> None:
@@ -20,7 +22,7 @@ class Store(Protocol):
 Kept = TypeVar("Kept", bound=Store)
 
 
-class Handles(Generic[Kept]):
+class Handles(FullDenoiser, Generic[Kept]):
     """Part of a denoiser: its open rows; the rest opens them with :meth:`_open` and takes them out."""
 
     def __init__(self) -> None:

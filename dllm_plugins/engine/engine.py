@@ -25,6 +25,8 @@ from dllm_plugins.decoding.row import Row
 from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.decoding.running import answer_programs
 from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import FullDenoiser
+from dllm_plugins.denoisers.base import completed
 from dllm_plugins.engine.admission import check_prompt
 from dllm_plugins.engine.admission import row_of
 from dllm_plugins.engine.admission import sampler_of
@@ -65,6 +67,7 @@ class Engine:
         prefixes: KeptPrefixes | None = None,
     ) -> None:
         self.denoiser = denoiser
+        self._full = completed(denoiser)
         self.tokenizer = tokenizer
         self.modes = modes
         self.prefixes = prefixes
@@ -213,16 +216,16 @@ class Engine:
     def _timed_pass(self, jobs: Sequence[Job]) -> list[Event | Failure]:
         asking = [job.parts for job in jobs if job.parts is not None]
         if not asking:
-            return self._pass(jobs, self.denoiser, OFF)
-        watch = Stopwatch(self.denoiser)
-        events = self._pass(jobs, timed(self.denoiser, watch), watch)
+            return self._pass(jobs, self._full, OFF)
+        watch = Stopwatch(self._full)
+        events = self._pass(jobs, timed(self._full, watch), watch)
         seconds = watch.stop()
         for parts in asking:
             # Also those of a row that has just finished: its Finish holds this very dict.
             add(parts, seconds)
         return events
 
-    def _pass(self, jobs: Sequence[Job], denoiser: Denoiser, clock: Clock) -> list[Event | Failure]:
+    def _pass(self, jobs: Sequence[Job], denoiser: FullDenoiser, clock: Clock) -> list[Event | Failure]:
         passes: dict[int, Pass] = {}
         for job in jobs:
             with blaming(job.row):
@@ -240,7 +243,7 @@ class Engine:
             events += own if job.row.error is None else [self._fail(job)]
         return events
 
-    def _forward(self, jobs: Sequence[Job], passes: Mapping[int, Pass], denoiser: Denoiser, clock: Clock) -> None:
+    def _forward(self, jobs: Sequence[Job], passes: Mapping[int, Pass], denoiser: FullDenoiser, clock: Clock) -> None:
         """Forward these rows and answer what their programs ask; whatever fails is noted in the rows that took part."""
         if not jobs:
             return

@@ -1,8 +1,6 @@
 """A row with what the engine counts and tells about it: Commit, Draft, Finish."""
 
 import time
-from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -10,7 +8,7 @@ from dataclasses import field
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.decoding.running import RunningProgram
-from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.engine.profile import TEXT
 from dllm_plugins.engine.profile import Clock
@@ -21,10 +19,6 @@ from dllm_plugins.events import FinishReason
 from dllm_plugins.events import Usage
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.text.answer import AnswerText
-
-#: What a denoiser that has to split passes offers beside its contract: calls of the model that a row took part in in
-#: the last pass, by kind, given the row's handle and the kind of the whole pass.
-Calls = Callable[[int, str], Mapping[str, int]]
 
 
 @dataclass(eq=False, slots=True)
@@ -51,10 +45,9 @@ class Job:
     parts: dict[str, float] | None = None
     closed: bool = False
 
-    def count(self, made: Pass, denoiser: Denoiser) -> None:
+    def count(self, made: Pass, denoiser: FullDenoiser) -> None:
         """A pass was made."""
-        told: Calls | None = getattr(denoiser, "rounds", None)
-        for kind, count in ({made.kind: 1} if told is None else told(self.row.handle, made.kind)).items():
+        for kind, count in denoiser.rounds(self.row.handle, made.kind).items():
             self.passes[kind] = self.passes.get(kind, 0) + count
         self.forwarded += sum(len(segment.tokens) for segment in made.segments)
         if self.row.step == 0:

@@ -2,11 +2,10 @@
 
 A part's seconds are its own: what a part inside it takes is not counted twice, so the parts
 of a pass add up to the pass. Parts named `forward/...` are the exception: they say what
-`forward` is made of, where the denoiser can tell (:class:`Timings`).
+`forward` is made of, where the denoiser can tell.
 """
 
 import time
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -18,7 +17,7 @@ from typing import cast
 
 import torch
 
-from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.denoisers.base import FullDenoiser
 
 FORWARD, HEAD, RULES, ENGINE, TEXT = "forward", "head", "rules", "engine", "text"
 #: Every part, in the order in which tables show them; what it is, for people.
@@ -39,16 +38,6 @@ _CALLS = {
     "draft_logits": HEAD,
     "unmask": HEAD,
 }
-
-
-class Timings(Protocol):
-    """What a denoiser may offer beside its contract."""
-
-    def timings(self) -> Mapping[str, float]:
-        """Seconds its forwards have taken by part since this was asked last, such as `linear` and `attention`.
-
-        Of the parts it names, `head` is left out: the engine times the head itself.
-        """
 
 
 class Clock(Protocol):
@@ -74,13 +63,12 @@ OFF = NoClock()
 class Stopwatch:
     """Times one pass; whatever belongs to no other part is the engine's."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
-        self._told: Callable[[], Mapping[str, float]] | None = getattr(denoiser, "timings", None)
+    def __init__(self, denoiser: FullDenoiser) -> None:
+        self._timings = denoiser.timings
         self._seconds = dict.fromkeys(PARTS, 0.0)
         self._running = [ENGINE]
-        if self._told is not None:
-            # What passes that nobody timed have left behind is not this one's.
-            self._told()
+        # What passes that nobody timed have left behind is not this one's.
+        self._timings()
         self._since = time.perf_counter()
 
     def _lap(self) -> None:
@@ -102,17 +90,17 @@ class Stopwatch:
     def stop(self) -> dict[str, float]:
         """Seconds by part so far; what the denoiser leaves unexplained of its forward is `forward/other`."""
         self._lap()
-        told = {} if self._told is None else {n: s for n, s in self._told().items() if n != HEAD}
+        parts = {name: seconds for name, seconds in self._timings().items() if name != HEAD}
         found = dict(self._seconds)
-        if told:
-            told["other"] = told.get("other", 0.0) + max(0.0, found[FORWARD] - sum(told.values()))
-        return found | {f"{FORWARD}/{name}": seconds for name, seconds in told.items()}
+        if parts:
+            parts["other"] = parts.get("other", 0.0) + max(0.0, found[FORWARD] - sum(parts.values()))
+        return found | {f"{FORWARD}/{name}": seconds for name, seconds in parts.items()}
 
 
 class _Timed:
     """A denoiser whose calls are timed."""
 
-    def __init__(self, inner: Denoiser, clock: Clock) -> None:
+    def __init__(self, inner: FullDenoiser, clock: Clock) -> None:
         self._inner = inner
         self._clock = clock
 
@@ -132,9 +120,9 @@ class _Timed:
         return call
 
 
-def timed(denoiser: Denoiser, clock: Clock) -> Denoiser:
+def timed(denoiser: FullDenoiser, clock: Clock) -> FullDenoiser:
     """The same denoiser; its calls stop the clock."""
-    return cast(Denoiser, _Timed(denoiser, clock))
+    return cast(FullDenoiser, _Timed(denoiser, clock))
 
 
 def add(total: dict[str, float], more: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""A head that goes straight to tokens beside the way through logits, which it is held to."""
+"""A denoiser whose head goes straight to tokens decodes as one that builds logits, and builds none in vain."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,18 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from dllm_kernels.decoder.base import Unmasked
 from dllm_plugins import Engine
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
-from dllm_plugins.decoding.answering import say
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.unmasking import unmasked
-from dllm_plugins.noise import Key
-from dllm_plugins.noise import Purpose
-from dllm_plugins.noise import RowNoise
 from dllm_plugins.prediction import GREEDY
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Said
@@ -96,39 +92,11 @@ class Straight(Plain):
     """The same with a head of its own."""
 
     def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Said | None:
-        found = unmasked(hidden, self.weight, draws)
-        self.masks += 0 if found is None else int((found.token == self.spec.mask_id).sum())
-        return found
-
-
-def draws_of(count: int, **options: Any) -> list[Draw]:
-    noise = RowNoise(7)
-    return [
-        Draw(gumbel=noise.gumbel(Key(Purpose.NEXT, position), VOCABULARY), **options)
-        if position % 2 or "top_k" in options
-        else Draw(uniform=float(noise.uniform(Key(Purpose.CANVAS, position), 1)), **options)
-        for position in range(count)
-    ]
-
-
-@pytest.mark.parametrize("count", [1, 2, 17])
-@pytest.mark.parametrize("kind", ["greedy", "sampled", "top_k", "both"])
-def test_both_ways_say_the_same(count: int, kind: str) -> None:
-    """Tokens equal; probabilities to a millionth, entropies and margins nearly so."""
-    draws = {
-        "greedy": [GREEDY] * count,
-        "sampled": draws_of(count, temperature=0.8),
-        "top_k": draws_of(count, temperature=1.3, top_k=9),
-        "both": [GREEDY, *draws_of(count, temperature=0.5)][:count],
-    }[kind]
-    hidden = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(1)) / 2
-    straight, plain = say(Straight(), hidden, draws), say(Straight(), hidden, draws, logits=True)
-    assert straight.logits is None
-    assert plain.logits is not None
-    assert straight.token.tolist() == plain.token.tolist()
-    torch.testing.assert_close(straight.probability, plain.probability, rtol=0, atol=1e-6)
-    torch.testing.assert_close(straight.margin, plain.margin, rtol=0, atol=1e-6)
-    torch.testing.assert_close(straight.entropy, plain.entropy, rtol=0, atol=1e-5)
+        if any((draw.top_p or 1.0) < 1.0 or draw.top_k for draw in draws):
+            return None
+        said = predict(hidden @ self.weight.T, draws)
+        self.masks += int((said.token == self.spec.mask_id).sum())
+        return Unmasked(said.token, said.probability, said.entropy, said.margin)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])

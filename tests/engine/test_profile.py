@@ -13,6 +13,7 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.base import completed
 from dllm_plugins.engine.profile import ENGINE
 from dllm_plugins.engine.profile import FORWARD
 from dllm_plugins.engine.profile import HEAD
@@ -110,7 +111,7 @@ def test_inner_parts_are_not_counted_twice(monkeypatch: pytest.MonkeyPatch, tiny
     """A clock that ticks once a look: every part owns the looks that ended while it ran."""
     ticks = iter(range(100))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
-    watch = Stopwatch(tiny.denoiser)
+    watch = Stopwatch(completed(tiny.denoiser))
     with watch.part("rules"), watch.part("head"):
         pass
     found = watch.stop()

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dllm_kernels import tiles
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import Shapes
@@ -76,8 +77,25 @@ class Part:
     seen: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Unmasked:
+    """What a head that builds no logits says of N positions.
+
+    :param token: int64 [N], the token drawn at each.
+    :param probability: float32 [N], the model's probability of that token at temperature 1.
+    :param entropy: float32 [N], in nats.
+    :param margin: float32 [N], the largest probability's lead over the second.
+    """
+
+    token: Tensor
+    probability: Tensor
+    entropy: Tensor
+    margin: Tensor
+    logits: None = None
+
+
 class Decoder(Protocol):
-    """A decoder-only transformer. Not thread-safe.
+    """A decoder-only transformer; inherit from it to have what is not said otherwise. Not thread-safe.
 
     :cvar copies: whether the weights are copied into a form of their own.
     :ivar row_invariant: whether a position's result is bit for bit the same in any company.
@@ -110,8 +128,23 @@ class Decoder(Protocol):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, vocabulary] of hidden states [N, hidden]."""
 
+    def unmask(
+        self,
+        hidden: Tensor,
+        temperatures: Sequence[float],
+        noises: Sequence[Tensor | None],
+        uniforms: Sequence[float | None] | None = None,
+    ) -> Unmasked | None:
+        """Tokens of hidden states [N, hidden] and how sure the model is of them; None for a head that builds logits.
+
+        :param noises: float64 [vocabulary] standard Gumbel numbers of each position, None where none are used.
+        :param uniforms: a number in (0, 1) of each position, None where none is used.
+        """
+        return None
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings of tokens of any shape, in the weights' dtype: one dimension more."""
+        return self.weights.embedding[tokens.to(self.weights.embedding.device)]
 
     def product(self, weight: Tensor) -> Callable[[Tensor], Tensor]:
         """A linear layer of its own: rows [N, in] to [N, out], row-invariant where the decoder is.
@@ -119,9 +152,11 @@ class Decoder(Protocol):
         :param weight: [out, in] in the decoder's dtype, on the device of its head.
         :raises KernelError: for a weight of another dtype or shape.
         """
+        return lambda x: tiles.product(x, weight)
 
     def timings(self) -> dict[str, float]:
         """Seconds of all passes since the last call by part of the body; empty where nothing is measured."""
+        return {}
 
 
 def noisy_rows(noisy: Tensor | None, weights: DecoderWeights) -> Tensor | None:

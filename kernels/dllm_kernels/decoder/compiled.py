@@ -20,7 +20,9 @@ from torch import Tensor
 
 from dllm_kernels.compiled import library
 from dllm_kernels.compiled import structures
+from dllm_kernels.decoder.base import Decoder
 from dllm_kernels.decoder.base import Part
+from dllm_kernels.decoder.base import Unmasked
 from dllm_kernels.decoder.base import noisy_rows
 from dllm_kernels.decoder.checks import check_draws
 from dllm_kernels.decoder.checks import check_pass
@@ -32,11 +34,10 @@ from dllm_kernels.decoder.rotation import Rotation
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import Shapes
-from dllm_kernels.head import Unmasked
-from dllm_kernels.head.inverse import draw
+from dllm_kernels.draws import draw
 
 
-class CompiledDecoder:
+class CompiledDecoder(Decoder):
     """See :class:`~dllm_kernels.decoder.base.Decoder`.
 
     :param int8: whether the linear layers of the body and the head are quantised; see

@@ -4,7 +4,6 @@ Nothing in a pass depends on the host: prefix lengths, pages and masks are tenso
 recorded pass serves any prefix.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 from typing import ClassVar
@@ -20,6 +19,7 @@ from dllm_kernels.attention import Prefix
 from dllm_kernels.attention.pages import PAGE
 from dllm_kernels.attention.pages import PagedRow
 from dllm_kernels.attention.pages import PagePool
+from dllm_kernels.decoder.base import Decoder
 from dllm_kernels.decoder.base import Part
 from dllm_kernels.decoder.base import noisy_rows
 from dllm_kernels.decoder.checks import check_pass
@@ -40,7 +40,7 @@ from dllm_kernels.tiles import ROWS
 RECORDED_ROWS = 256
 
 
-class GpuDecoder:
+class GpuDecoder(Decoder):
     """See :class:`~dllm_kernels.decoder.base.Decoder`. Runs on any device; made for GPUs.
 
     :param attend: an implementation of block attention by name; None for the best that can run.
@@ -84,18 +84,6 @@ class GpuDecoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, vocabulary] of hidden states [N, hidden]."""
         return tiles.product(hidden, self.weights.head)
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings of tokens."""
-        return self.weights.embedding[tokens.to(self.weights.embedding.device)]
-
-    def product(self, weight: Tensor) -> Callable[[Tensor], Tensor]:
-        """A linear layer of its own; see :class:`~dllm_kernels.decoder.base.Decoder`."""
-        return lambda x: tiles.product(x, weight)
-
-    def timings(self) -> dict[str, float]:
-        """Nothing is measured."""
-        return {}
 
     def _compute(self, *tensors: Tensor) -> Tensor:
         """Final hidden states [N, hidden] of :class:`Inputs`; waits for nothing on the device."""

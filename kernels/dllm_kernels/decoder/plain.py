@@ -8,7 +8,6 @@ else is done row by row. Three forms of the weights (:mod:`~dllm_kernels.decoder
 three decoders.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dllm_kernels import tiles
 from dllm_kernels.decoder.attention import Attention
 from dllm_kernels.decoder.attention import Mask
+from dllm_kernels.decoder.base import Decoder
 from dllm_kernels.decoder.base import Part
 from dllm_kernels.decoder.base import noisy_rows
 from dllm_kernels.decoder.checks import check_pass
@@ -60,7 +59,7 @@ class _Pass:
     noisy: Tensor | None
 
 
-class PlainDecoder:
+class PlainDecoder(Decoder):
     """See :class:`~dllm_kernels.decoder.base.Decoder`. Weights as they are: nothing is copied.
 
     :param weights: each layer on the device it runs on.
@@ -112,18 +111,6 @@ class PlainDecoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, vocabulary] of hidden states [N, hidden]."""
         return self._products(pad_rows(hidden, STEP), self._head)[: len(hidden)]
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings of tokens."""
-        return self.weights.embedding[tokens.to(self.weights.embedding.device)]
-
-    def product(self, weight: Tensor) -> Callable[[Tensor], Tensor]:
-        """A linear layer of its own; see :class:`~dllm_kernels.decoder.base.Decoder`."""
-        return lambda x: tiles.product(x, weight)
-
-    def timings(self) -> dict[str, float]:
-        """Nothing is measured."""
-        return {}
 
     def _shared(self, device: torch.device, turns: Tensor, parts: Sequence[Part], noisy: Tensor | None) -> _Pass:
         # A row's first part comes last, so that its keys stay.
