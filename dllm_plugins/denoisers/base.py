@@ -209,6 +209,9 @@ class _Completed:
         self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            # What copies ask before there is an inner one.
+            raise AttributeError(name)
         if name in OFFERS and not hasattr(self._inner, name):
             return partial(getattr(FullDenoiser, name), self)
         return getattr(self._inner, name)

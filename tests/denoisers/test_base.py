@@ -1,5 +1,6 @@
 """What a denoiser may offer beside the minimum."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 from typing import cast
@@ -42,6 +43,7 @@ def test_defaults_of_a_minimal_denoiser(tiny: Model) -> None:
     assert whole.timings() == {}
     whole.close()
     assert whole.spec is tiny.denoiser.spec
+    assert copy.copy(whole).spec is whole.spec
 
 
 def test_what_is_offered_stays(tiny: Model) -> None:
