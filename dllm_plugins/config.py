@@ -10,7 +10,7 @@ from pydantic import field_validator
 
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.options.checked import Checked
 
 LARGEST_SEED = 2**63 - 1
@@ -129,7 +129,7 @@ class SamplingConfig(Sampling, Checked):
             if self.temperature == 0 and getattr(self, name) is not None:
                 option, value = Option(name), getattr(self, name)
                 raise OptionError(
-                    said(
+                    message(
                         "{}={} has no effect at {temperature} 0; set {temperature} above 0 or leave {} out",
                         option,
                         value,

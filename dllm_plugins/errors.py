@@ -5,25 +5,25 @@ from contextlib import contextmanager
 
 from dllm_plugins.messages import PLAIN
 from dllm_plugins.messages import Dialect
-from dllm_plugins.messages import Said
+from dllm_plugins.messages import Message
 
 
 class DllmError(Exception):
     """Base class of everything this package raises on purpose.
 
-    Its message is a text, or a :class:`~dllm_plugins.messages.Said` that hosts tell in their own words.
+    Its message is a text, or a :class:`~dllm_plugins.messages.Message` that hosts tell in their own words.
     """
 
     dialect: Dialect = PLAIN
 
     def __str__(self) -> str:
-        return self.said.told(self.dialect)
+        return self.detail.text_for(self.dialect)
 
     @property
-    def said(self) -> Said:
+    def detail(self) -> Message:
         """What it says, before a host tells it."""
         found = self.args[0] if self.args else ""
-        return found if isinstance(found, Said) else Said("{}", (found,))
+        return found if isinstance(found, Message) else Message("{}", (found,))
 
 
 @contextmanager

@@ -53,48 +53,48 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A message; see :func:`said`."""
+class Message:
+    """A message; see :func:`message`."""
 
     template: str
     values: tuple[Any, ...] = ()
 
-    def told(self, dialect: Dialect) -> str:
+    def text_for(self, dialect: Dialect) -> str:
         """The message in a host's words."""
-        return _Telling(dialect).vformat(self.template, self.values, {})
+        return _Wording(dialect).vformat(self.template, self.values, {})
 
     def options(self) -> frozenset[str]:
         """The options that it names."""
         fields = {name for _, name, _, _ in Formatter().parse(self.template) if name}
-        inside = frozenset[str]().union(*(value.options() for value in self.values if isinstance(value, Said)))
+        inside = frozenset[str]().union(*(value.options() for value in self.values if isinstance(value, Message)))
         return inside | fields | {str(value) for value in self.values if isinstance(value, Option)}
 
     def __str__(self) -> str:
-        return self.told(PLAIN)
+        return self.text_for(PLAIN)
 
 
-def said(template: str, *values: object) -> Said:
+def message(template: str, *values: object) -> Message:
     """A message in which `{NAME}` is an option, and `{}`, `{!r}` are the values in their order.
 
     Nothing inside a value is taken for a name: what users wrote stays as it is.
 
     :param values: also messages, and names of options as :class:`Option`.
     """
-    return Said(template, values)
+    return Message(template, values)
 
 
-def listed(options: Iterable[str]) -> Said:
+def listed(options: Iterable[str]) -> Message:
     """Names of options in the order of the alphabet; "none" without any."""
     names = sorted(options)
-    return Said(", ".join(["{}"] * len(names)) or "none", tuple(map(Option, names)))
+    return Message(", ".join(["{}"] * len(names)) or "none", tuple(map(Option, names)))
 
 
-def joined(messages: Sequence[Said], between: str = "; ") -> Said:
+def joined(messages: Sequence[Message], between: str = "; ") -> Message:
     """Several messages as one."""
-    return Said(between.join(["{}"] * len(messages)), tuple(messages))
+    return Message(between.join(["{}"] * len(messages)), tuple(messages))
 
 
-class _Telling(Formatter):
+class _Wording(Formatter):
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
 
@@ -102,8 +102,8 @@ class _Telling(Formatter):
         if isinstance(key, str):
             return self._dialect.of(key)
         value = args[key]
-        if isinstance(value, Said):
-            return value.told(self._dialect)
+        if isinstance(value, Message):
+            return value.text_for(self._dialect)
         if isinstance(value, Given):
             return self._dialect.written(self._dialect.of(value.option), value.value)
         return self._dialect.of(value) if isinstance(value, Option) else value

@@ -23,7 +23,7 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.files.quietly import quiet_transformers
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
 from dllm_plugins.options.unknown import unknown_option
 
@@ -74,7 +74,7 @@ class LoadOptions:
             value, kinds = getattr(self, option.name), [get_origin(kind) or kind for kind in _kinds(option.type)]
             if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
                 wanted = " or ".join(_KINDS[kind] for kind in kinds)
-                raise OptionError(said("{}={}: give {}", Option(option.name), shown(value), wanted))
+                raise OptionError(message("{}={}: give {}", Option(option.name), shown(value), wanted))
 
 
 #: What the values of options are, for people.

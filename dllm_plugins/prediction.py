@@ -32,7 +32,7 @@ class Draw:
 GREEDY = Draw()
 
 
-class Said(Protocol):
+class Predictions(Protocol):
     """What a pass says at N positions, from logits or from a head that never builds them."""
 
     @property
@@ -58,7 +58,7 @@ class Said(Protocol):
 
 @dataclass
 class Prediction:
-    """Tokens drawn at N positions, with what their logits tell; see :class:`Said`.
+    """Tokens drawn at N positions, with what their logits tell; see :class:`Predictions`.
 
     :param token: int64 [N].
     :param logits: float [N, V]; V may be a subset of the vocabulary.

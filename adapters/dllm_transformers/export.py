@@ -25,7 +25,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_transformers.modeling import TriModeForCausalLM
 from dllm_transformers.tri_mode import DENOISER_PREFIX
 from dllm_transformers.tri_mode import TriModeConfig
@@ -51,7 +51,7 @@ def export(
     target = Path(folder)
     _check_empty(target)
     if dtype not in DTYPES:
-        raise OptionError(said("{dtype}={!r} is unknown; use {}", dtype, ", ".join(DTYPES)))
+        raise OptionError(message("{dtype}={!r} is unknown; use {}", dtype, ", ".join(DTYPES)))
     place = base_place(base)
     tokenizer = load_tokenizer(place)
     tensors, _ = read_low_rank(Path(denoiser or shipped_denoiser()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from llm_dllm.dialect import ENVIRONMENT
 from llm_dllm.dialect import FLAGS
 
@@ -72,9 +72,9 @@ def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
         found = shared_model(choice.place, **choice.load_options())
     except CheckpointError as error:
         # A path alone cannot give them.
-        if choice.file is None or not error.said.options() & FLAGS.keys():
+        if choice.file is None or not error.detail.options() & FLAGS.keys():
             raise
-        message = said("{}; here: `llm dllm add {}` with that option, and use its name", error.said, choice.file)
-        raise CheckpointError(message) from error
+        explained = message("{}; here: `llm dllm add {}` with that option, and use its name", error.detail, choice.file)
+        raise CheckpointError(explained) from error
     _held[choice.model_id] = found
     return found

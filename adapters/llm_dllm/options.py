@@ -69,9 +69,9 @@ class _Options(Numbers, llm.Options):
             # Ranges, too, are checked here, where llm still knows that options are wrong.
             to_config(self)
         except ValidationError as error:
-            raise LlmOptionError(explain(error, SamplingConfig.model_fields).told(LLM)) from None
+            raise LlmOptionError(explain(error, SamplingConfig.model_fields).text_for(LLM)) from None
         except OptionError as error:
-            raise LlmOptionError(error.said.told(LLM)) from None
+            raise LlmOptionError(error.detail.text_for(LLM)) from None
 
     @field_validator("stop", mode="before", check_fields=False)
     @classmethod

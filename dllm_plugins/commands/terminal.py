@@ -70,11 +70,11 @@ def _bars(bars: "Progress", titles: Mapping[str, str]) -> "Report":
 
 
 def _lines(titles: Mapping[str, str]) -> "Report":
-    said: set[str] = set()
+    message: set[str] = set()
 
     def say(stage: str, _done: int, _total: int) -> None:
-        if stage not in said:
-            said.add(stage)
+        if stage not in message:
+            message.add(stage)
             click.echo(f"{titles.get(stage, stage)} ...", err=True)
 
     return say

@@ -20,7 +20,7 @@ from dllm_plugins.decoding.program import Answer
 from dllm_plugins.decoding.program import Ask
 from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.prediction import Draw
-from dllm_plugins.prediction import Said
+from dllm_plugins.prediction import Predictions
 from dllm_plugins.prediction import predict
 
 
@@ -48,9 +48,9 @@ def question(ask: Ask, parts: Sequence[Tensor]) -> Question:
     return Question(ask, hidden, None if ask.draws is None else ask.draws())
 
 
-def say(
+def predicted(
     denoiser: FullDenoiser, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None, *, logits: bool = False
-) -> Said:
+) -> Predictions:
     """What is said at N positions, with tokens that are never the mask id; hidden [N, width].
 
     :param logits: whether the logits are wanted, too.
@@ -99,9 +99,9 @@ def _together(denoiser: FullDenoiser, questions: Sequence[Question]) -> list[Ans
     if ask.shortlist:
         assert left is not None, "drafts know the tokens on their left"
         logits, ids = denoiser.draft_logits(hidden, left)
-        whole: Said = predict(logits, draws, ids)
+        whole: Predictions = predict(logits, draws, ids)
     else:
-        whole = say(denoiser, hidden, draws, left, logits=ask.logits)
+        whole = predicted(denoiser, hidden, draws, left, logits=ask.logits)
     ends = accumulate(counts)
     return [
         Answer(one.hidden, whole, slice(end - count, end))

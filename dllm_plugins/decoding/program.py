@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.prediction import Draw
-from dllm_plugins.prediction import Said
+from dllm_plugins.prediction import Predictions
 from dllm_plugins.prediction import probability_of
 
 
@@ -60,12 +60,12 @@ class Answer:
     """
 
     hidden: Tensor
-    whole: Said | None = None
+    whole: Predictions | None = None
     rows: slice = field(default_factory=partial(slice, None))
     raw: Tensor | None = None
 
     @property
-    def _said(self) -> Said:
+    def _predictions(self) -> Predictions:
         assert self.whole is not None, "tokens were not asked for"
         return self.whole
 
@@ -77,7 +77,7 @@ class Answer:
     @property
     def token(self) -> Tensor:
         """The drawn tokens, int64 [N]."""
-        return self._said.token[self.rows]
+        return self._predictions.token[self.rows]
 
     @cached_property
     def tokens(self) -> list[int]:
@@ -88,7 +88,7 @@ class Answer:
     @property
     def probability(self) -> Tensor:
         """The model's probability of each drawn token at temperature 1, the mask id among the rest; float32 [N]."""
-        return self._said.probability[self.rows]
+        return self._predictions.probability[self.rows]
 
     def probability_in(self, dtype: torch.dtype | None = None) -> Tensor:
         """The same by a softmax in this dtype, that of the logits if None, where there are logits; on the CPU."""
@@ -99,12 +99,12 @@ class Answer:
     @property
     def entropy(self) -> Tensor:
         """Of each position's distribution in nats, float32 [N]."""
-        return self._said.entropy[self.rows]
+        return self._predictions.entropy[self.rows]
 
     @property
     def margin(self) -> Tensor:
         """The largest probability's lead over the second, float32 [N]."""
-        return self._said.margin[self.rows]
+        return self._predictions.margin[self.rows]
 
     @property
     def has_logits(self) -> bool:
@@ -116,8 +116,8 @@ class Answer:
         """What the tokens were drawn from, or would be, [N, V]."""
         if self.raw is not None:
             return self.raw
-        assert self._said.logits is not None, "logits were not asked for"
-        return self._said.logits[self.rows]
+        assert self._predictions.logits is not None, "logits were not asked for"
+        return self._predictions.logits[self.rows]
 
     def source(self, index: int) -> Tensor | None:
         """What one token was drawn from, [V], where logits are there."""

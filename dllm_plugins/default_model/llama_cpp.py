@@ -24,7 +24,7 @@ from dllm_plugins.llama_cpp.placed import write_placed
 from dllm_plugins.llama_cpp.quantise import TYPES
 from dllm_plugins.llama_cpp.tri_mode import LlamaTriModeDenoiser
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.models import LoadOptions
 
 #: Goes up when files are written differently, so that older ones are made anew.
@@ -65,15 +65,15 @@ def choose_types(options: LoadOptions) -> tuple[str, torch.dtype, str]:
     """
     if options.device_map is not None or options.device not in ("auto", "cpu"):
         option, value = ("device", options.device) if options.device_map is None else ("device_map", options.device_map)
-        raise OptionError(said("{}={!r}: llama.cpp runs here on the CPU; leave it out", Option(option), value))
+        raise OptionError(message("{}={!r}: llama.cpp runs here on the CPU; leave it out", Option(option), value))
     if options.dtype not in _TYPES:
-        raise OptionError(said("{dtype}={!r} is unknown; use {}", options.dtype, ", ".join(map(repr, _TYPES))))
+        raise OptionError(message("{dtype}={!r} is unknown; use {}", options.dtype, ", ".join(map(repr, _TYPES))))
     quant, dtype, cache = _TYPES[options.dtype]
     if options.weights == "auto":
         return quant, dtype, cache
     if options.weights.upper() not in TYPES:
         raise OptionError(
-            said(
+            message(
                 "{weights}={!r} is none of llama.cpp's types; use one of {}, or leave it out",
                 options.weights,
                 ", ".join(TYPES),
@@ -81,7 +81,7 @@ def choose_types(options: LoadOptions) -> tuple[str, torch.dtype, str]:
         )
     if options.dtype == "bfloat16":
         raise OptionError(
-            said(
+            message(
                 "{dtype}='bfloat16' has no effect beside {weights}={!r}: keys and values are float16 "
                 "or float32; leave one of them out",
                 options.weights,

@@ -38,7 +38,7 @@ from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.models import Backend
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
@@ -100,11 +100,11 @@ def load(options: LoadOptions) -> Model:
     for option in ("family", "preset", "mask_id"):
         if getattr(options, option) is not None:
             raise OptionError(
-                said("{}={!r} is of no use to {}; leave it out", Option(option), getattr(options, option), NAME)
+                message("{}={!r} is of no use to {}; leave it out", Option(option), getattr(options, option), NAME)
             )
     if options.compile:
         raise OptionError(
-            said("{compile}={!r} is of no use to {}, which has kernels; leave it out", options.compile, NAME)
+            message("{compile}={!r} is of no use to {}, which has kernels; leave it out", options.compile, NAME)
         )
     backend = plugins.find("backend", options.backend, plugins.backends())
     folder = base_place(options.base)

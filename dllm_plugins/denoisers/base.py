@@ -12,9 +12,9 @@ from typing import cast
 
 from torch import Tensor
 
-from dllm_plugins.messages import Said as Sentence
+from dllm_plugins.messages import Message
 from dllm_plugins.prediction import Draw
-from dllm_plugins.prediction import Said
+from dllm_plugins.prediction import Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class ModelSpec:
     holds: bool = False
     holds_prefix_only: bool = False
     mixes: bool = True
-    refused: Mapping[str, Sentence | str] = field(default_factory=dict)
+    refused: Mapping[str, Message | str] = field(default_factory=dict)
     ids: Mapping[str, int] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()
@@ -165,7 +165,7 @@ class FullDenoiser(Denoiser, Protocol):
     Whoever inherits from this has the defaults; for any other denoiser :func:`completed` fills them in.
     """
 
-    def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Said | None:
+    def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Predictions | None:
         """What is said at N positions without building logits; hidden [N, width], `left` as in :meth:`logits`.
 
         None if these draws need logits. That must depend on the draws alone, so that a row is

@@ -24,7 +24,7 @@ from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.denoisers.visibility import additive
 from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,7 +62,7 @@ class GemmaDenoiser(NativeDenoiser):
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Refused: the decoder's keys are never kept."""
-        raise OptionError(said("{} only has an exact cache; leave {approximate_cache} out", self.spec.name))
+        raise OptionError(message("{} only has an exact cache; leave {approximate_cache} out", self.spec.name))
 
     def _one(self, call: Sequence[Segment]) -> tuple[Tensor, Any]:
         """Hidden states [tokens, hidden] of a segment and those behind it, and the encoder's cache."""

@@ -28,9 +28,9 @@ from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.denoisers.visibility import linked
 from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.prediction import Draw
-from dllm_plugins.prediction import Said
+from dllm_plugins.prediction import Predictions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,7 +99,7 @@ class DecoderDenoiser(Rows[Store]):
         """Logits [N, vocabulary]; see :meth:`~dllm_plugins.denoisers.base.Denoiser.logits`."""
         return self.decoder.logits(hidden)
 
-    def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Said | None:
+    def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Predictions | None:
         """See :class:`~dllm_plugins.denoisers.base.FullDenoiser`; where the decoder can and no draw is cut."""
         if any(draw.top_k is not None or draw.top_p is not None for draw in draws):
             return None
@@ -162,7 +162,7 @@ def best_decoder(
             found = replace(found, given=True)
         return chosen(found)
     except KernelError as error:
-        raise CheckpointError(said("{backend}='kernels' does not fit {}: {}", spec.name, error)) from error
+        raise CheckpointError(message("{backend}='kernels' does not fit {}: {}", spec.name, error)) from error
 
 
 def plain_decoder(weights: decoding.DecoderWeights, spec: ModelSpec) -> decoding.Decoder:

@@ -21,7 +21,7 @@ from dllm_kernels.decoder import LowRankPair
 from dllm_kernels.decoder import devices_of
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.reading import regular
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.storage.tensors import compare
 from dllm_plugins.storage.tensors import converted
 
@@ -79,7 +79,7 @@ def read_low_rank(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            said(
+            message(
                 "the denoiser weights {} are missing or damaged ({}); reinstall dllm-plugins, or pass "
                 "the file's place as {denoiser}=...",
                 path,

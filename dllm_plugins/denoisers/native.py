@@ -25,7 +25,7 @@ from dllm_plugins.denoisers.visibility import additive
 from dllm_plugins.denoisers.visibility import linked
 from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,7 +66,9 @@ class NativeDenoiser(Rows[NativeCache]):
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Keep these keys of the row's first segment of the last pass; see the protocol."""
         if self.own_mask:
-            raise OptionError(said("{} can only forward whole canvases; leave {approximate_cache} out", self.spec.name))
+            raise OptionError(
+                message("{} can only forward whole canvases; leave {approximate_cache} out", self.spec.name)
+            )
         self._rows[row].hold(indices)
 
     def release(self, row: int) -> None:

@@ -10,7 +10,7 @@ from dllm_kernels.decoder import DecoderWeights
 from dllm_plugins.errors import OptionError
 from dllm_plugins.files.reading import reading
 from dllm_plugins.libraries.extras import need
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -28,7 +28,7 @@ def best_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise OptionError(said("{device}={!r} cannot be used ({}); use 'cpu' or 'auto'", name, reason)) from error
+        raise OptionError(message("{device}={!r} cannot be used ({}); use 'cpu' or 'auto'", name, reason)) from error
     return device
 
 
@@ -42,7 +42,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
             return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
         return torch.bfloat16
     if name not in DTYPES:
-        raise OptionError(said("{dtype}={!r} is unknown; use auto, {}", name, ", ".join(DTYPES)))
+        raise OptionError(message("{dtype}={!r} is unknown; use auto, {}", name, ", ".join(DTYPES)))
     return DTYPES[name]
 
 
@@ -57,9 +57,9 @@ def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) 
     if isinstance(device_map, str):
         if device_map != "auto":
             raise OptionError(
-                said("{device_map}={!r} is unknown; use 'auto' or a mapping from module to device", device_map)
+                message("{device_map}={!r} is unknown; use 'auto' or a mapping from module to device", device_map)
             )
-        accelerate = need("accelerate", said("{device_map}={!r}", device_map))
+        accelerate = need("accelerate", message("{device_map}={!r}", device_map))
         from transformers import AutoConfig
         from transformers import AutoModelForCausalLM
 

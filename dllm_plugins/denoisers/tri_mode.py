@@ -14,7 +14,7 @@ from dllm_plugins.denoisers.kernel import plain_decoder
 from dllm_plugins.denoisers.low_rank import LowRankWeights
 from dllm_plugins.denoisers.low_rank import with_low_rank
 from dllm_plugins.errors import OptionError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 
 class TriModeDenoiser(DecoderDenoiser):
@@ -58,7 +58,7 @@ class TriModeDenoiser(DecoderDenoiser):
 
         :raises OptionError: always.
         """
-        raise OptionError(said("{} has an exact cache only; leave {approximate_cache} out", self.spec.name))
+        raise OptionError(message("{} has an exact cache only; leave {approximate_cache} out", self.spec.name))
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.request import Request
@@ -24,7 +24,7 @@ def sampler_of(modes: Mapping[str, Sampler], mode: str | None, spec: ModelSpec) 
     known = {name: spec.samplers.get(name, name) for name in spec.modes}
     sampler = modes.get(known.get(mode or "", ""))
     if sampler is None and mode is not None and mode in spec.refused:
-        raise OptionError(said("mode {!r} is not served by {}: {}", mode, spec.name, spec.refused[mode]))
+        raise OptionError(message("mode {!r} is not served by {}: {}", mode, spec.name, spec.refused[mode]))
     if sampler is None:
         served = ", ".join(name for name, sampler in known.items() if sampler in modes)
         raise OptionError(f"unknown mode {mode!r}; modes of {spec.name}: {served}")

@@ -38,7 +38,7 @@ from dllm_plugins.files.reading import reading
 from dllm_plugins.files.reading import regular
 from dllm_plugins.files.reading import without_keys
 from dllm_plugins.libraries.extras import need
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.storage import PLAIN
 from dllm_plugins.storage import Storage
 from dllm_plugins.storage import check_dtypes
@@ -234,7 +234,7 @@ def load_checkpoint(
     :raises MissingExtraError: for a device map without accelerate.
     """
     if device_map is not None:
-        need("accelerate", said("{device_map}={!r}", device_map))
+        need("accelerate", message("{device_map}={!r}", device_map))
     # transformers types neither its config classes nor its loading reports.
     native: Any = checkpoint.layout.native(checkpoint.config)
     config = checkpoint.native_config

@@ -19,7 +19,7 @@ from torch.fx.experimental import _config
 
 from dllm_plugins.errors import OptionError
 from dllm_plugins.libraries.classes import is_a
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.models import LoadOptions
 
 if TYPE_CHECKING:
@@ -41,21 +41,23 @@ def wants_compiled(options: LoadOptions, device: torch.device, native: type[Any]
         return False
     if options.backend not in ("auto", "torch"):
         raise OptionError(
-            said(
+            message(
                 "{compile}=True compiles transformers' own classes; leave {backend}={!r} or {compile} out",
                 options.backend,
             )
         )
     if options.weights != "auto":
         raise OptionError(
-            said("{compile}=True keeps the weights as they are; leave {weights}={!r} or {compile} out", options.weights)
+            message(
+                "{compile}=True keeps the weights as they are; leave {weights}={!r} or {compile} out", options.weights
+            )
         )
     if options.device_map is not None:
         raise OptionError(
-            said("{compile}=True runs on one device; leave {device_map}={!r} or {compile} out", options.device_map)
+            message("{compile}=True runs on one device; leave {device_map}={!r} or {compile} out", options.device_map)
         )
     if is_a(native, "DiffusionGemmaForBlockDiffusion"):
-        raise OptionError(said("{compile}=True decodes other tokens with {}; leave {compile} out", native.__name__))
+        raise OptionError(message("{compile}=True decodes other tokens with {}; leave {compile} out", native.__name__))
     if device.type == "cpu":
         _check_compiler()
     return True
@@ -76,7 +78,7 @@ def _check_compiler() -> None:
         named = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)
         tried = ", ".join(str(name) for name in named if name)
         raise OptionError(
-            said(
+            message(
                 "{compile}=True needs a C++ compiler on a CPU, and none was found ({}); install g++, "
                 "name one in CXX, or leave {compile} out",
                 tried,

@@ -39,7 +39,7 @@ from dllm_plugins.families.spec import make_spec
 from dllm_plugins.files.reading import reading
 from dllm_plugins.libraries.classes import is_a
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
@@ -67,11 +67,11 @@ def load(name: str, options: LoadOptions) -> Model:
     for option in (item.name for item in fields(LoadOptions) if item.name in FOREIGN):
         if getattr(options, option) != getattr(default, option):
             raise OptionError(
-                said("{}={!r} is of no use to {}; leave it out", Option(option), str(getattr(options, option)), name)
+                message("{}={!r} is of no use to {}; leave it out", Option(option), str(getattr(options, option)), name)
             )
     if options.backend == "llama_cpp":
         raise OptionError(
-            said(
+            message(
                 "{backend}='llama_cpp' computes GGUF files; convert {} with `llm dllm gguf` and load "
                 "the file it writes",
                 name,
@@ -79,7 +79,7 @@ def load(name: str, options: LoadOptions) -> Model:
         )
     if options.backend not in BACKENDS:
         raise OptionError(
-            said("{backend}={!r} cannot run {}; use {}", options.backend, name, " or ".join(map(repr, BACKENDS)))
+            message("{backend}={!r} cannot run {}; use {}", options.backend, name, " or ".join(map(repr, BACKENDS)))
         )
     checkpoint = open_checkpoint(hub_folder(name), options.family)
     device = best_device(options.device)
@@ -166,7 +166,7 @@ def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
         known = ", ".join(DECODED)
         option, value = ("weights", "int8") if options.weights == "int8" else ("backend", "kernels")
         raise OptionError(
-            said(
+            message(
                 "{}={!r} computes {}, but family {!r} is a {}; leave {} out",
                 Option(option),
                 value,
@@ -178,7 +178,7 @@ def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
         )
     if options.device_map is not None:
         raise OptionError(
-            said("{backend}='kernels' runs on one device; leave {device_map}={!r} out", options.device_map)
+            message("{backend}='kernels' runs on one device; leave {device_map}={!r} out", options.device_map)
         )
 
 

@@ -15,7 +15,7 @@ from dllm_plugins.families import stable_diffcoder
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import hub_name
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: This package's own; :func:`layouts` are all there are.
 LAYOUTS = {
@@ -43,8 +43,8 @@ REFUSED = {
 }
 #: Checkpoints that call themselves another family's, by parts of their name.
 IMPOSTORS = {
-    "i-dlm": said("I-DLM calls itself SDAR but is strictly causal and shifted; say {family}='idlm'"),
-    "uno-qwen3": said("UNO calls itself SDAR, but was trained for another sampler"),
+    "i-dlm": message("I-DLM calls itself SDAR but is strictly causal and shifted; say {family}='idlm'"),
+    "uno-qwen3": message("UNO calls itself SDAR, but was trained for another sampler"),
 }
 #: Families users may name that cannot be loaded.
 REFUSED_FAMILIES = {
@@ -67,7 +67,7 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
     found = config.get("architectures") or []
     for part, reason in IMPOSTORS.items():
         if name is None and part in f"{hub_name(origin)} {hub_name(str(config.get('_name_or_path')))}":
-            raise CheckpointError(said("{} is refused: {}", origin, reason))
+            raise CheckpointError(message("{} is refused: {}", origin, reason))
     if name in REFUSED_FAMILIES:
         raise CheckpointError(f"family {name!r} is refused: {REFUSED_FAMILIES[name]}")
     if name is not None:
@@ -81,12 +81,12 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
             raise CheckpointError(f"{origin} is a {architecture}, which is refused: {REFUSED[architecture]}")
     named = [layout.name for layout in every.values() if layout.architectures.intersection(found)]
     raise CheckpointError(
-        said(
+        message(
             "{} has architectures={!r} and model_type={!r}, which no family knows{}; known families: {}",
             origin,
             found,
             config.get("model_type"),
-            said("; if it is a diffusion model, say {family}={!r}", named[0]) if named else "",
+            message("; if it is a diffusion model, say {family}={!r}", named[0]) if named else "",
             ", ".join(sorted(every)),
         )
     )

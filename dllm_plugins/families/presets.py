@@ -15,7 +15,7 @@ from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import hub_name
 from dllm_plugins.files.reading import is_there
 from dllm_plugins.files.reading import read_object
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: Where config.json keeps it.
 KEY = "dllm_preset"
@@ -52,7 +52,7 @@ def preset_of(name: str, checkpoint: Checkpoint, given: str | None) -> PresetCho
     listed = f"presets of {layout.name}: {', '.join(known)}"
     if given is not None:
         if given not in known:
-            raise OptionError(said("{preset}={!r} does not fit {}; {}", given, name, listed))
+            raise OptionError(message("{preset}={!r} does not fit {}; {}", given, name, listed))
         return PresetChoice(given, "as it was asked for")
     stored = checkpoint.config.get(KEY)
     if stored is not None:

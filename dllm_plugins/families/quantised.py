@@ -8,7 +8,7 @@ from dllm_kernels.decoder import DecoderShape
 from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import explain
 from dllm_plugins.errors import OptionError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.models import LoadOptions
 
 #: As the checkpoint has them in the chosen dtype, or quantised while they are loaded.
@@ -21,18 +21,22 @@ def wants_int8(options: LoadOptions, device: torch.device) -> bool:
     :raises OptionError: for an unknown value, and for options that exclude int8.
     """
     if options.weights not in WEIGHTS:
-        raise OptionError(said("{weights}={!r} is unknown; use {}", options.weights, " or ".join(map(repr, WEIGHTS))))
+        raise OptionError(
+            message("{weights}={!r} is unknown; use {}", options.weights, " or ".join(map(repr, WEIGHTS)))
+        )
     if options.weights == "auto":
         return False
     if options.backend not in ("auto", "kernels"):
         raise OptionError(
-            said("{weights}='int8' runs on the block decoder only; leave {backend}={!r} out", options.backend)
+            message("{weights}='int8' runs on the block decoder only; leave {backend}={!r} out", options.backend)
         )
     if options.device_map is not None:
-        raise OptionError(said("{weights}='int8' runs on one device; leave {device_map}={!r} out", options.device_map))
+        raise OptionError(
+            message("{weights}='int8' runs on one device; leave {device_map}={!r} out", options.device_map)
+        )
     if device.type != "cpu":
         raise OptionError(
-            said("{weights}='int8' runs on the CPU only, not on {}; give {device}='cpu', or leave it out", device)
+            message("{weights}='int8' runs on the CPU only, not on {}; give {device}='cpu', or leave it out", device)
         )
     return True
 
@@ -50,4 +54,4 @@ def check_int8(device: torch.device, dtype: torch.dtype, shape: DecoderShape) ->
     reasons = (
         explain(int8.KERNEL, device, dtype, sizes) if plain else explain(INT8_KERNEL, device, dtype, shape.sizes())
     )
-    raise OptionError(said("{weights}='int8' would be slow here; leave it out ({})", reasons))
+    raise OptionError(message("{weights}='int8' would be slow here; leave it out ({})", reasons))

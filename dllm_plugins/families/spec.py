@@ -17,7 +17,7 @@ from dllm_plugins.files.limits import BLOCK
 from dllm_plugins.files.limits import VOCABULARY
 from dllm_plugins.files.limits import whole
 from dllm_plugins.files.reading import reading
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.models import LoadOptions
 
 #: Where configs say how long a block is.
@@ -77,7 +77,7 @@ def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str,
     chosen = preset_of(name, checkpoint, preset).sampler
     if chosen is None:
         raise CheckpointError(
-            said(
+            message(
                 "{} is of family {!r}, whose config does not tell which sampler it was made for; say {preset}={}",
                 checkpoint.folder,
                 layout.name,
@@ -121,11 +121,13 @@ def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabular
     """
     layout = checkpoint.layout
     if given is not None and layout.noise != "uniform" and not 0 <= given < vocabulary:
-        raise OptionError(said("{mask_id}={} is outside 0 to {}; give an id of the vocabulary", given, vocabulary - 1))
+        raise OptionError(
+            message("{mask_id}={} is outside 0 to {}; give an id of the vocabulary", given, vocabulary - 1)
+        )
     if layout.noise == "uniform":
         if given is not None:
             raise OptionError(
-                said("{mask_id}={} has no effect on {}, which has no mask; leave it out", given, layout.name)
+                message("{mask_id}={} has no effect on {}, which has no mask; leave it out", given, layout.name)
             )
         return vocabulary
     found = (
@@ -137,7 +139,7 @@ def mask_of(checkpoint: Checkpoint, tokenizer: Any, given: int | None, vocabular
     mask_id = next((item for item in found if item is not None), None)
     if not isinstance(mask_id, int) or isinstance(mask_id, bool) or not 0 <= mask_id < vocabulary:
         raise CheckpointError(
-            said(
+            message(
                 "{} says mask_token_id={!r}; set it in config.json or say {mask_id}=..., an id below {}",
                 checkpoint.folder,
                 mask_id,
@@ -168,7 +170,7 @@ def _check_mask(checkpoint: Checkpoint, tokenizer: Any, given: int | None, mask_
     own = getattr(tokenizer, "mask_token_id", None)
     if given is None and own is not None and own != mask_id:
         raise CheckpointError(
-            said(
+            message(
                 "{}: config.json says mask_token_id={}, and the tokenizer's mask token is {}; say "
                 "{mask_id}=..., the one it was trained with",
                 checkpoint.folder,

@@ -12,7 +12,7 @@ from typing import Any
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.checkpoint import Checkpoint
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 Metadata = dict[str, Any]
 
@@ -110,7 +110,7 @@ def architecture_of(checkpoint: Checkpoint) -> Architecture:
         name = "bailingmoe2" if is_square(checkpoint.native_config) else "glm4moe"
     if name is None:
         raise CheckpointError(
-            said(
+            message(
                 "{} is a {} ({}), which no graph of llama.cpp is known to compute; use {backend}='torch'",
                 checkpoint.folder,
                 native,
@@ -150,7 +150,7 @@ def _check(checkpoint: Checkpoint, config: Any, found: Architecture) -> None:
     for what, refused in reasons.items():
         if refused:
             raise CheckpointError(
-                said("{}: {} does not compute {}; use {backend}='torch'", checkpoint.folder, graph, what)
+                message("{}: {} does not compute {}; use {backend}='torch'", checkpoint.folder, graph, what)
             )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.architectures import Architecture
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _EXPERT = re.compile(r"mlp\.experts\.(\d+)\.(gate|up|down)_proj\.weight")
@@ -69,7 +69,7 @@ def _as_it_is(name: str, tensor: Tensor) -> Entry:
 
 def _refuse(name: str, found: Architecture) -> None:
     raise CheckpointError(
-        said(
+        message(
             "tensor {!r} has no place in llama.cpp's {!r}, which would leave it out; use {backend}='torch'",
             name,
             found.name,

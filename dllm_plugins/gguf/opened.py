@@ -19,7 +19,7 @@ from dllm_plugins.files.reading import parse_json
 from dllm_plugins.files.reading import reading
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: Families whose graph llama.cpp calls by a name of its own.
 FAMILIES = {"dream": "dream", "llada": "llada", "llada-moe": "llada_moe", "rnd1": "rnd1"}
@@ -124,11 +124,11 @@ def _family_of(header: Header, given: str | None) -> Layout:
         graph = COMPUTES.get(header.architecture)
         fitting = [layout.name for layout in layouts().values() if graph in _graphs(layout)]
         raise CheckpointError(
-            said(
+            message(
                 "{} is an ordinary {!r} file{}",
                 header.path,
                 header.architecture,
-                said("; if it is a diffusion model, say {family}=..., one of {}", ", ".join(sorted(fitting)))
+                message("; if it is a diffusion model, say {family}=..., one of {}", ", ".join(sorted(fitting)))
                 if fitting
                 else ", which no family decodes",
             )
@@ -159,7 +159,7 @@ def _check(header: Header, layout: Layout) -> None:
     shifted = header.metadata.get("diffusion.shift_logits")
     if shifted is not None and shifted != layout.shifted:
         raise CheckpointError(
-            said(
+            message(
                 "{} says diffusion.shift_logits={}, which family {!r} is not; say another {family}=...",
                 header.path,
                 shifted,

@@ -11,7 +11,7 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.architectures import Architecture
 from dllm_plugins.gguf.architectures import Metadata
 from dllm_plugins.gguf.architectures import head_size
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: YaRN's speeds in graphs that read none (llama.cpp's src/llama-hparams.h).
 _FAST, _SLOW = 32.0, 1.0
@@ -45,7 +45,7 @@ def rotary(config: Any, found: Architecture) -> tuple[Metadata, Tensor | None]:
 
 def _refused(what: str, found: Architecture) -> CheckpointError:
     return CheckpointError(
-        said(
+        message(
             "config.json says {}, which llama.cpp's {!r} is not known to compute; use {backend}='torch'",
             what,
             found.name,

@@ -103,13 +103,13 @@ def _rotation(header: Header) -> Iterator[_Problem]:
     scaling = header.value("rope.scaling.type", "linear")
     if scaling not in SCALINGS:
         yield _key(header, "rope.scaling.type"), scaling
-    turned = header.value("rope.dimension_count")
-    if turned is None or not header.value("attention.head_count"):
+    rotated = header.value("rope.dimension_count")
+    if rotated is None or not header.value("attention.head_count"):
         return
     size = _size(header, "key")
-    fits = _whole(turned, 2, size) and turned % 2 == 0 if header.architecture in PARTIAL else turned == size
+    fits = _whole(rotated, 2, size) and rotated % 2 == 0 if header.architecture in PARTIAL else rotated == size
     if not fits:
-        yield _key(header, "rope.dimension_count"), turned
+        yield _key(header, "rope.dimension_count"), rotated
 
 
 def _numbers(header: Header) -> Iterator[_Problem]:

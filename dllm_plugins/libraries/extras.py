@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from dllm_plugins.errors import MissingExtraError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: The extra that brings each of them.
 EXTRAS = {"accelerate": "accelerate", "gguf": "gguf", "rich": "llm"}
@@ -26,7 +26,7 @@ def need(module: str, purpose: object) -> Any:
     package = module.partition(".")[0]
     if not has(package):
         raise MissingExtraError(
-            said(
+            message(
                 "{} needs {}, which is not installed: pip install 'dllm-plugins[{}]'", purpose, package, EXTRAS[package]
             )
         )

@@ -14,7 +14,7 @@ from itertools import groupby
 
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import GgufError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: Most tokens of a causal text that are decoded at once. The same for every row in any company.
 LONGEST = 512
@@ -157,7 +157,7 @@ def _check_seen(seen: Sequence[tuple[int, int]], held: Sequence[tuple[int, int]]
         fits = index == other and count <= most
     if not fits:
         raise GgufError(
-            said(
+            message(
                 "a segment behind {} cannot be decoded where {} stands: llama.cpp sees whatever is "
                 "left of it; choose another mode, or {backend}='torch'",
                 list(seen),
@@ -169,7 +169,9 @@ def _check_seen(seen: Sequence[tuple[int, int]], held: Sequence[tuple[int, int]]
 def _check_segment(segment: Segment) -> None:
     if segment.apart is not None or segment.conditioning is not None:
         what = "hides single tokens from one another" if segment.apart is not None else "reads the last pass's logits"
-        raise GgufError(said("this mode {}, which llama.cpp cannot; choose another mode, or {backend}='torch'", what))
+        raise GgufError(
+            message("this mode {}, which llama.cpp cannot; choose another mode, or {backend}='torch'", what)
+        )
     if not segment.tokens:
         raise GgufError("a segment without tokens has no result; leave it out")
 
@@ -179,7 +181,7 @@ def _follow(rotary: Sequence[int], begin: int, planning: Planning) -> bool:
     plain = list(rotary) == list(range(begin, begin + len(rotary)))
     if not plain and not planning.placed:
         raise GgufError(
-            said(
+            message(
                 "positions {} do not follow on the {} cached ones, as llama.cpp demands; choose "
                 "another mode, or {backend}='torch'",
                 list(rotary[:8]),
@@ -198,7 +200,7 @@ def _pieces(segment: Segment, size: int) -> list[tuple[int, int, bool]]:
     groups = list(segment.groups)
     if groups != sorted(groups):
         raise GgufError(
-            said("groups {} are not in ascending order, as llama.cpp needs them; use {backend}='torch'", groups[:8])
+            message("groups {} are not in ascending order, as llama.cpp needs them; use {backend}='torch'", groups[:8])
         )
     pieces, begin = list[tuple[int, int, bool]](), 0
     for _, members in groupby(groups):

@@ -14,7 +14,7 @@ from dllm_plugins.llama_cpp.batch import check_together
 from dllm_plugins.llama_cpp.library import complaints
 from dllm_plugins.llama_cpp.library import failed
 from dllm_plugins.llama_cpp.streams import Streams
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 Outputs = NDArray[np.float32]
 #: llama.h: no room, the input is not valid; anything else is a failure inside.
@@ -127,7 +127,7 @@ class Context(Streams):
             number = not np.isnan(rows.sum())
         if not number:
             raise GgufError(
-                said(
+                message(
                     "{} computes what is no number: its weights are damaged, or too large for 16 bits; use "
                     "{dtype}='float32', a file in another type, or convert it again",
                     self.model.path,

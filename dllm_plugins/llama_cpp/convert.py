@@ -43,7 +43,7 @@ from dllm_plugins.llama_cpp.quantise import TYPES
 from dllm_plugins.llama_cpp.quantise import available
 from dllm_plugins.llama_cpp.quantise import estimate
 from dllm_plugins.llama_cpp.quantise import quantise
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: Types of file, with llama.cpp's number.
 QUANTS = {"F32": 0, "F16": 1, "BF16": 32} | {name: number for name, (number, _) in TYPES.items()}
@@ -106,7 +106,7 @@ def convert_base(place: str | Path, out: Path, quant: str = "BF16", *, progress:
 def _checked_kind(quant: str) -> str:
     kind = quant.upper()
     if kind not in QUANTS:
-        raise OptionError(said("{quant}={!r} is unknown; known types: {}", quant, ", ".join(QUANTS)))
+        raise OptionError(message("{quant}={!r} is unknown; known types: {}", quant, ", ".join(QUANTS)))
     if kind in TYPES:
         available()
     return kind

@@ -25,7 +25,7 @@ from dllm_plugins.llama_cpp.library import INSTALL
 from dllm_plugins.llama_cpp.library import library
 from dllm_plugins.llama_cpp.model import GgufModel
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
@@ -79,7 +79,7 @@ def cache_type(name: str, dtype: str, header: Header) -> str:
         return "F32" if matrices == {GGMLQuantizationType.F32} else "F16"
     if dtype not in CACHES:
         raise OptionError(
-            said(
+            message(
                 "{dtype}={!r} cannot be had with {}, whose weights stay as they are in the file; keys "
                 "and values can be {}, or 'auto'",
                 dtype,
@@ -110,7 +110,7 @@ def with_stored(checkpoint: GgufCheckpoint, options: LoadOptions) -> LoadOptions
         return replace(options, preset=options.preset or stored.get("dllm.preset"), mask_id=mask)
     except OptionError as error:
         where = f"{checkpoint.folder}, in what its conversion left there"
-        raise CheckpointError(said("{}: {}; download or convert it again", where, error.said)) from error
+        raise CheckpointError(message("{}: {}; download or convert it again", where, error.detail)) from error
 
 
 def text_of(checkpoint: GgufCheckpoint) -> Any:
@@ -130,13 +130,15 @@ def check_options(name: str, options: LoadOptions) -> None:
     for option, reason in FOREIGN.items():
         value = getattr(options, option)
         if value != getattr(default, option):
-            raise OptionError(said("{}={!r} is of no use to {}: {}; leave it out", Option(option), value, name, reason))
+            raise OptionError(
+                message("{}={!r} is of no use to {}: {}; leave it out", Option(option), value, name, reason)
+            )
     if options.backend not in BACKENDS:
         raise OptionError(
-            said("{backend}={!r} cannot run {}; use {}", options.backend, name, " or ".join(map(repr, BACKENDS)))
+            message("{backend}={!r} cannot run {}; use {}", options.backend, name, " or ".join(map(repr, BACKENDS)))
         )
     if options.device not in ("auto", "cpu"):
-        raise OptionError(said("{device}={!r} cannot run {}; use 'cpu' or 'auto'", options.device, name))
+        raise OptionError(message("{device}={!r} cannot run {}; use 'cpu' or 'auto'", options.device, name))
 
 
 def auto(name: str, options: LoadOptions) -> Chosen:

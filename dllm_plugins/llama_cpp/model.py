@@ -16,7 +16,7 @@ from dllm_plugins.llama_cpp.library import Handle
 from dllm_plugins.llama_cpp.library import complaints
 from dllm_plugins.llama_cpp.library import failed
 from dllm_plugins.llama_cpp.library import library
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: llama.h, llama_load_mode.
 _READ, _MAP = 0, 1
@@ -85,7 +85,7 @@ class GgufModel:
         found = [reason for reason, holds in reasons.items() if holds]
         if found:
             raise GgufError(
-                said(
+                message(
                     "{} ({}) {}, which cached blocks cannot use; load the checkpoint itself with {backend}='torch'",
                     self.path,
                     self.header.architecture,

@@ -12,7 +12,7 @@ from dllm_plugins.llama_cpp.context import Context
 from dllm_plugins.llama_cpp.model import GgufModel
 from dllm_plugins.llama_cpp.prefix import Prefix
 from dllm_plugins.llama_cpp.prefix import Shelf
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -67,7 +67,7 @@ class LlamaRow:
         begin = self.frozen - self.base
         if self.stream is None or begin < 0 or list(kept) != list(range(begin, begin + len(kept))):
             raise OptionError(
-                said(
+                message(
                     "{} cannot keep keys behind those it computes anew: llama.cpp only continues at the "
                     "end of what it holds; use {approximate_cache}='prefix' where the model keeps keys, or "
                     "none",

@@ -39,11 +39,11 @@ from dllm_plugins.llama_cpp.placed import PlacedContext
 from dllm_plugins.llama_cpp.placed import PlacedModel
 from dllm_plugins.llama_cpp.placed import PlacedSpan
 from dllm_plugins.llama_cpp.sharing import fewest_of_equal_bits
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: Why a mode that promises another one's text is not served where rows are not invariant.
 LOSSY = {
-    "speculative": said(
+    "speculative": message(
         "it promises the text of mode 'ar', but llama.cpp on this machine rounds a row differently in "
         "other company; take mode 'ar' or 'diffusion', or {backend}='torch'"
     )
@@ -125,7 +125,7 @@ class LlamaTriModeDenoiser(Passes):
 
         :raises OptionError: always.
         """
-        raise OptionError(said("{} has an exact cache only; leave {approximate_cache} out", self.spec.name))
+        raise OptionError(message("{} has an exact cache only; leave {approximate_cache} out", self.spec.name))
 
     def release(self, row: int) -> None:
         """Nothing is held."""

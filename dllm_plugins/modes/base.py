@@ -20,7 +20,7 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import listed
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
 from dllm_plugins.modes.ids import check_ids
 from dllm_plugins.modes.steps import Counts
@@ -104,9 +104,9 @@ class Sampler:
             if name not in inside:
                 known = None if name in SamplingConfig.model_fields else answer(name, value, [self.name])
                 if known is not None:
-                    raise OptionError(said("{preset_options}: {}", known))
+                    raise OptionError(message("{preset_options}: {}", known))
                 raise OptionError(
-                    said(
+                    message(
                         "{preset_options} has {}={}, which sampler {!r} does not take there; {}",
                         name,
                         shown(value),
@@ -118,7 +118,7 @@ class Sampler:
         try:
             return self.settings(**values)
         except ValidationError as error:
-            raise OptionError(said("sampler {!r}: {}", self.name, explain(error, own))) from None
+            raise OptionError(message("sampler {!r}: {}", self.name, explain(error, own))) from None
 
     def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
         """Refuse options of a request that this mode would not honour.
@@ -156,10 +156,10 @@ def _length(settings: Settings, spec: ModelSpec) -> int:
 
 def _check_cache(cache: str | None, spec: ModelSpec) -> None:
     if cache is not None and not spec.holds:
-        raise OptionError(said("{approximate_cache}={!r} does not fit {}; leave it out", cache, spec.name))
+        raise OptionError(message("{approximate_cache}={!r} does not fit {}; leave it out", cache, spec.name))
     if cache == "dual" and spec.holds_prefix_only:
         raise OptionError(
-            said(
+            message(
                 "{approximate_cache}={!r} does not fit {}, which cannot keep keys behind those it computes anew; "
                 "use 'prefix'",
                 cache,
@@ -179,7 +179,7 @@ def check_options(
     for option, value in config.given().items():
         if option not in COMMON_OPTIONS and option not in honoured:
             raise OptionError(
-                said(
+                message(
                     "option {}={} has no effect in mode {!r} (options of this mode: {}); leave it out or "
                     "choose another mode",
                     Option(option),

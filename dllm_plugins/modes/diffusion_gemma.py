@@ -23,7 +23,7 @@ from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.noise import Key
@@ -162,7 +162,7 @@ def _check(config: SamplingConfig) -> None:
     """Refuse the common temperature: this sampler has a schedule of its own."""
     if config.temperature > 0:
         raise OptionError(
-            said(
+            message(
                 "{temperature}={} has no effect on DiffusionGemma, whose temperature falls from t_max "
                 "to t_min; set those in preset_options",
                 config.temperature,

@@ -15,7 +15,7 @@ from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.confidence import DREAM
@@ -141,7 +141,7 @@ def fit(settings: DreamOnSettings, config: SamplingConfig, spec: ModelSpec) -> N
     shortest = settings.min_gen_len
     if shortest is not None and shortest > config.max_new_tokens:
         raise OptionError(
-            said("min_gen_len={} is above {max_new_tokens}={}; make it smaller", shortest, config.max_new_tokens)
+            message("min_gen_len={} is above {max_new_tokens}={}; make it smaller", shortest, config.max_new_tokens)
         )
     eos = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     for name, token in (("expand_token_id", settings.expand_token_id), ("eos_token_id", eos)):

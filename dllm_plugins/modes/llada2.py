@@ -20,7 +20,7 @@ from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.blocks import Blocks
@@ -87,7 +87,7 @@ def fit(settings: Llada2Settings, config: SamplingConfig, spec: ModelSpec) -> No
     most = most_steps(config.max_new_tokens, settings.block_length or spec.block_length, settings)
     if settings.steps is not None and settings.steps > most:
         raise OptionError(
-            said(
+            message(
                 "{steps}={} cannot be met: {max_new_tokens}={} and minimal_topk={} leave a block {} passes at most; "
                 "give from 1 to {}",
                 settings.steps,

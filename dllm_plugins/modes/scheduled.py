@@ -21,7 +21,7 @@ from dllm_plugins.decoding.program import Program
 from dllm_plugins.decoding.program import of_logits
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.llada import confidence
 from dllm_plugins.modes.ruled import Ruled
@@ -79,7 +79,7 @@ def fit(settings: ScheduledSettings, _config: SamplingConfig, spec: ModelSpec) -
     """
     if settings.steps is not None and settings.delimiter_ids:
         raise OptionError(
-            said(
+            message(
                 "{steps}={} cannot be met with delimiter_ids: how many blocks there are, only the answer tells; "
                 "leave {steps} out, or give {threshold} or {factor}",
                 settings.steps,

@@ -18,7 +18,7 @@ from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.modes.blocks import Blocks
 from dllm_plugins.modes.llada import blocks_of
 from dllm_plugins.modes.whole_canvas import WholeCanvas
@@ -62,7 +62,9 @@ def fit(settings: SpanSettings, _config: SamplingConfig, spec: ModelSpec) -> Non
         value = getattr(settings, option)
         if value is not None and in_blocks(spec):
             raise OptionError(
-                said("{}={!r} does not fit {}, whose blocks are cached; leave it out", Option(option), value, spec.name)
+                message(
+                    "{}={!r} does not fit {}, whose blocks are cached; leave it out", Option(option), value, spec.name
+                )
             )
 
 

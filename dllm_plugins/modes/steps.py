@@ -8,7 +8,7 @@ from enum import Enum
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 
 class Counts(Enum):
@@ -42,7 +42,7 @@ def passes_of_a_block(counts: Counts, config: SamplingConfig, length: int) -> in
         parts += f", the last of {last}" if blocks > 1 and last < length else ""
         fitting = f"from 1 to {most}" if blocks == 1 else f"a multiple of {blocks} from {blocks} to {blocks * most}"
         raise OptionError(
-            said(
+            message(
                 "{steps}={} cannot be met: they are the passes of the whole answer, as many for each block, and "
                 "{max_new_tokens}={} makes {}; give {}, or another {max_new_tokens} or {block_length}",
                 steps,
@@ -57,7 +57,7 @@ def passes_of_a_block(counts: Counts, config: SamplingConfig, length: int) -> in
 def _of_one(steps: int, length: int) -> int:
     if steps > length:
         raise OptionError(
-            said(
+            message(
                 "{steps}={} cannot be met: they are the passes of one block, which has {} positions, and each pass "
                 "commits one of them at least; give from 1 to {}, or a larger {block_length}",
                 steps,

@@ -12,11 +12,11 @@ from pydantic import model_validator
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import Given
+from dllm_plugins.messages import Message
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import Said
 from dllm_plugins.messages import joined
 from dllm_plugins.messages import listed
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
 from dllm_plugins.options.unknown import unknown_option
 
@@ -31,7 +31,7 @@ class Numbers(BaseModel):
             if isinstance(value, bool) and name in cls.model_fields:
                 kinds = _kinds(cls.model_fields[name].annotation)
                 if bool not in kinds and kinds & {int, float}:
-                    raise OptionError(said("option {}={!r}: it is a number", Option(name), value))
+                    raise OptionError(message("option {}={!r}: it is a number", Option(name), value))
         return given
 
 
@@ -56,7 +56,7 @@ class Checked(Numbers):
             raise OptionError(explain(error, type(self).model_fields)) from None
 
 
-def explain(error: ValidationError, known: Iterable[str]) -> Said:
+def explain(error: ValidationError, known: Iterable[str]) -> Message:
     """A validation error in one line that names each option, its value and what is wanted, or what is known.
 
     :param known: the options there are, under the engine's names.
@@ -64,21 +64,21 @@ def explain(error: ValidationError, known: Iterable[str]) -> Said:
     return joined([_explained(item, known) for item in error.errors()])
 
 
-def _explained(item: Any, known: Iterable[str]) -> Said:
+def _explained(item: Any, known: Iterable[str]) -> Message:
     reason, place = item.get("ctx", {}).get("error", item["msg"]), item["loc"]
     if isinstance(reason, DllmError):
-        return reason.said
+        return reason.detail
     if not place:
-        return said("{}", reason)
+        return message("{}", reason)
     if item["type"] == "extra_forbidden":
         return unknown_option(str(place[0]), item["input"], known)
     inside = "".join(f".{part}" for part in place[1:])
-    return said("option {}{}={}: {}", Option(place[0]), inside, shown(item["input"]), reason)
+    return message("option {}{}={}: {}", Option(place[0]), inside, shown(item["input"]), reason)
 
 
 def explain_nested(
     error: ValidationError, option: str, owner: str, fields: type[BaseModel], own: Iterable[str]
-) -> Said:
+) -> Message:
     """The same for entries of an option that is a mapping.
 
     :param option: the option, such as `rule_options`.
@@ -86,24 +86,24 @@ def explain_nested(
     :param own: the entries that it takes there.
     """
     wrong = [_explained_entry(item) for item in error.errors()]
-    return said("{} of {}: {}; {}", Option(option), owner, joined(wrong), takes(option, fields, own))
+    return message("{} of {}: {}; {}", Option(option), owner, joined(wrong), takes(option, fields, own))
 
 
-def _explained_entry(item: Any) -> Said:
+def _explained_entry(item: Any) -> Message:
     reason, place = item.get("ctx", {}).get("error", item["msg"]), ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
-        return said("there is no {!r}", place)
+        return message("there is no {!r}", place)
     if isinstance(reason, DllmError):
-        return reason.said
-    return said("{}={}: {}", place, shown(item["input"]), reason) if place else said("{}", reason)
+        return reason.detail
+    return message("{}={}: {}", place, shown(item["input"]), reason) if place else message("{}", reason)
 
 
-def takes(option: str, fields: type[BaseModel], own: Iterable[str]) -> Said:
+def takes(option: str, fields: type[BaseModel], own: Iterable[str]) -> Message:
     """What entries an option may have, and how one is written."""
     names = sorted(own)
     example = next(({name: value} for name in names if _plain(value := fields.model_fields[name].default)), None)
-    known = said("it takes: {}", listed(names))
-    return known if example is None else said("{}, for example {}", known, Given(option, example))
+    known = message("it takes: {}", listed(names))
+    return known if example is None else message("{}, for example {}", known, Given(option, example))
 
 
 def _plain(value: Any) -> bool:

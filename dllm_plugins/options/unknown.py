@@ -6,10 +6,10 @@ One place for every host: other interfaces' names for what exists, and reasons f
 from collections.abc import Iterable
 from collections.abc import Mapping
 
+from dllm_plugins.messages import Message
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import Said
 from dllm_plugins.messages import listed
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
 from dllm_plugins.options.originals.table import answer
 
@@ -45,20 +45,20 @@ REASONS: Mapping[str, str] = {
 }
 
 
-def unknown_option(name: str, value: object, known: Iterable[str], where: object = "") -> Said:
+def unknown_option(name: str, value: object, known: Iterable[str], where: object = "") -> Message:
     """The answer to an option that a host does not have.
 
     :param known: the options that it has, under the engine's names.
     :param where: what has them, such as " of a call".
     """
     known = frozenset(known)
-    told = said("unknown option {}={}{}", name, shown(value), where)
+    told = message("unknown option {}={}{}", name, shown(value), where)
     other = RENAMED.get(name)
     if other is not None and other in known:
-        return said("{}: here it is {}", told, Option(other))
+        return message("{}: here it is {}", told, Option(other))
     if name in REASONS:
-        return said("{}: {}", told, REASONS[name])
+        return message("{}: {}", told, REASONS[name])
     original = answer(name, value)
     if original is not None:
-        return said("unknown option{}: {}", where, original)
-    return said("{}; known options: {}", told, listed(known))
+        return message("unknown option{}: {}", where, original)
+    return message("{}; known options: {}", told, listed(known))

@@ -12,7 +12,7 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.program import Answer
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.rules.base import CanvasView
@@ -132,7 +132,7 @@ def check_rules(
     foreign = frozenset[str]().union(*(other.options for other in rules.values())) - rule.options
     for option in sorted(foreign & given.keys()):
         raise OptionError(
-            said(
+            message(
                 "option {}={} has no effect with rule {!r}; leave it out or choose its rule",
                 Option(option),
                 shown(given[option]),

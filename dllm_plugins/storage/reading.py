@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.storage.bitsandbytes import read_bitsandbytes
 from dllm_plugins.storage.compressed import read_compressed
 from dllm_plugins.storage.groups import read_awq
@@ -54,7 +54,7 @@ def plain_tensors(tensors: Tensors, storage: Storage) -> Tensors:
     found = FORMS[storage.method](tensors, storage)
     if not any(isinstance(tensor, LazyWeight) for tensor in found.values()):
         raise CheckpointError(
-            f"{storage.said} says that the weights are stored as {storage.method!r}, but none is; if they are plain "
+            f"{storage.origin} says that the weights are stored as {storage.method!r}, but none is; if they are plain "
             f"weights, take those words out of the file"
         )
     return found
@@ -68,7 +68,7 @@ def check_dtypes(tensors: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS:
             raise CheckpointError(
-                said(
+                message(
                     "{}: {} is {}, which no weight can be, and its config.json does not say how it is stored; {}",
                     where,
                     name,

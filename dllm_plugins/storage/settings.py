@@ -11,14 +11,14 @@ from dllm_plugins.files.limits import check_numbers
 from dllm_plugins.files.reading import is_there
 from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.reading import without_keys
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: Where config.json says it: transformers and most tools, old compressed-tensors, MLX.
 KEYS = ("quantization_config", "compression_config", "quantization")
 #: Files beside config.json that say it in its place, with the method they are of.
 BESIDE = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq"}
 #: What mends every storage that is not read.
-REMEDY = said(
+REMEDY = message(
     "use the repository of the unquantised weights ({weights}='int8' makes them smaller while loading), or write them "
     "with the tool that quantised these"
 )
@@ -30,17 +30,17 @@ class Storage:
 
     :param method: "" for plain weights, else what `quant_method` is in config.json.
     :param settings: what else is said of it.
-    :param said: where, for errors.
+    :param origin: where, for errors.
     """
 
     method: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    said: str = ""
+    origin: str = ""
 
     def refusal(self, reason: str) -> CheckpointError:
         """Why it is not read, and the remedy."""
         return CheckpointError(
-            said("{} says that the weights are stored as {!r}: {}; {}", self.said, self.method, reason, REMEDY)
+            message("{} says that the weights are stored as {!r}: {}; {}", self.origin, self.method, reason, REMEDY)
         )
 
 
@@ -70,14 +70,14 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return without_keys(config, KEYS)
 
 
-def _understood(found: Any, method: str, said: str) -> Storage:
+def _understood(found: Any, method: str, origin: str) -> Storage:
     if not isinstance(found, dict):
-        raise CheckpointError(f"{said} is {found!r}, where an object is needed; download the checkpoint again")
+        raise CheckpointError(f"{origin} is {found!r}, where an object is needed; download the checkpoint again")
     # ModelOpt's own file has them one level deeper.
     inner = found.get("quantization")
     found = {**found, **inner} if isinstance(inner, dict) else found
     method = str(found.get("quant_method") or method or _guessed(found)).lower().replace("_", "-")
-    return Storage(method, found, said)
+    return Storage(method, found, origin)
 
 
 def _guessed(found: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.prediction import GREEDY
 from dllm_plugins.prediction import Draw
-from dllm_plugins.prediction import Said
+from dllm_plugins.prediction import Predictions
 from dllm_plugins.prediction import likeliest
 from dllm_plugins.prediction import predict
 
@@ -91,7 +91,7 @@ class Plain:
 class Straight(Plain):
     """The same with a head of its own."""
 
-    def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Said | None:
+    def unmask(self, hidden: Tensor, draws: Sequence[Draw], left: Tensor | None = None) -> Predictions | None:
         if any((draw.top_p or 1.0) < 1.0 or draw.top_k for draw in draws):
             return None
         said = predict(hidden @ self.weight.T, draws)

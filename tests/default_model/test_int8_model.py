@@ -156,8 +156,8 @@ def test_the_rotation_is_orthogonal(size: int) -> None:
     matrix = rotation.matrix()
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(size), atol=1e-5, rtol=0)
     x = torch.randn(3, size, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(rotation.turn(x), x @ matrix, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(rotation.turn_outputs(x.T), (x @ matrix).T, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rotation.rotate(x), x @ matrix, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rotation.rotate_outputs(x.T), (x @ matrix).T, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

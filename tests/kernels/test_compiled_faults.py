@@ -74,10 +74,10 @@ def test_faults_of_one_caller_are_no_fault_of_another(pool: str) -> None:
 
     def work(number: int) -> int:
         failed = 0
-        for turn in range(12):
+        for rotate in range(12):
             for name, call in mine[number].items():
                 if number == 0:
-                    fail(turn % 2, 0, 1)
+                    fail(rotate % 2, 0, 1)
                 try:
                     assert torch.equal(call(), expected[name])
                 except MemoryError:

@@ -21,7 +21,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
 from dllm_plugins.messages import Dialect
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.options.unknown import REASONS
 from dllm_plugins.rules.base import RuleSettings
@@ -156,7 +156,7 @@ def test_every_option_that_is_called_otherwise(host: Dialect) -> None:
     """One table a host; what users wrote is never taken for a name."""
     for name, theirs in host.names.items():
         with pytest.raises(OptionError) as caught, calling(host):
-            raise OptionError(said("{" + name + "}={!r} is above {}", f"{name} {{{name}}}", Option(name)))
+            raise OptionError(message("{" + name + "}={!r} is above {}", f"{name} {{{name}}}", Option(name)))
         assert str(caught.value) == f"{theirs}={f'{name} {{{name}}}'!r} is above {theirs}"
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
         assert str(copy.deepcopy(caught.value)) == str(caught.value)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dllm_plugins.messages import Given
+from dllm_plugins.messages import Message
 from dllm_plugins.messages import Option
-from dllm_plugins.messages import Said
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 
 #: An option of a request, one of its sampler's own, one of loading, a field of a request, or nothing.
 Kind = Literal["option", "preset_options", "loading", "request", "nothing"]
@@ -37,21 +37,21 @@ class Here:
                 return cls(kind, name.removeprefix(prefix), note)
         return cls("option", name, note)
 
-    def told(self, argument: str, value: object) -> Said:
+    def text_for(self, argument: str, value: object) -> Message:
         """What to do with an argument that was given, as the end of a sentence."""
         note = f" ({self.note})" if self.note else ""
         if self.kind == "option":
-            return said("is called {} here{}", Option(self.name), note)
+            return message("is called {} here{}", Option(self.name), note)
         if self.kind == "preset_options":
             # What it is worth here, the note says where that differs.
             entry = Given("preset_options", {self.name: value if argument == self.name else "..."})
-            return said("is given as {} here{}", entry, note)
+            return message("is given as {} here{}", entry, note)
         if self.kind == "loading":
             name = Option(self.name)
-            return said("is the checkpoint's here: where it does not say it, {} of loading does{}", name, note)
+            return message("is the checkpoint's here: where it does not say it, {} of loading does{}", name, note)
         if self.kind == "request":
-            return said("is {} of the engine's Request here{}", self.name, note)
-        return said("has no counterpart here: {}", self.note)
+            return message("is {} of the engine's Request here{}", self.name, note)
+        return message("has no counterpart here: {}", self.note)
 
     def cell(self) -> str:
         """The same for a table."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from dllm_plugins.messages import Said
+from dllm_plugins.messages import Message
 from dllm_plugins.messages import joined
-from dllm_plugins.messages import said
+from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
 from dllm_plugins.options.originals import blocks
 from dllm_plugins.options.originals import whole
@@ -13,7 +13,7 @@ from dllm_plugins.options.originals.base import Here
 ORIGINALS = (*whole.ORIGINALS, *blocks.ORIGINALS)
 
 
-def answer(name: str, value: object, samplers: Iterable[str] | None = None) -> Said | None:
+def answer(name: str, value: object, samplers: Iterable[str] | None = None) -> Message | None:
     """What to write for an argument that an original has and we do not: a sentence, None if none has it.
 
     :param samplers: of the model, if it is known; those of all families are told apart by name if not.
@@ -27,6 +27,6 @@ def answer(name: str, value: object, samplers: Iterable[str] | None = None) -> S
     if not meant:
         return None
     if len(meant) == 1:
-        return said("{}={} {}", name, shown(value), next(iter(meant)).told(name, value))
-    parts = [said("with {} it {}", ", ".join(names), here.told(name, value)) for here, names in meant.items()]
-    return said("{}={}: {}", name, shown(value), joined(parts))
+        return message("{}={} {}", name, shown(value), next(iter(meant)).text_for(name, value))
+    parts = [message("with {} it {}", ", ".join(names), here.text_for(name, value)) for here, names in meant.items()]
+    return message("{}={}: {}", name, shown(value), joined(parts))

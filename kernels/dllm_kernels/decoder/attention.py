@@ -88,7 +88,7 @@ def agree(heads: int, kv_heads: int, size: int, dtype: torch.dtype, device: torc
     longest = TRIED[-1] * BLOCK
     q = torch.randn(3 * QUERIES, heads, size, generator=noise).to(device, dtype)
     keys, values = (torch.randn(kv_heads, longest, size, generator=noise).to(device, dtype) for _ in "kv")
-    turned = torch.randperm(len(q), generator=noise)
+    rotated = torch.randperm(len(q), generator=noise)
     for index, blocks in enumerate(TRIED):
         # Most keys up to somewhere in the last block; the others are hidden.
         visible = (torch.rand(len(q), longest, generator=noise) < 0.9).to(device)
@@ -101,7 +101,7 @@ def agree(heads: int, kv_heads: int, size: int, dtype: torch.dtype, device: torc
             if expected is None:
                 expected = found
             if not torch.equal(found, expected) or not torch.equal(
-                _alone(q[turned], own, other, seen[turned]), expected[turned]
+                _alone(q[rotated], own, other, seen[rotated]), expected[rotated]
             ):
                 return False
             single = torch.cat([_alone(q[i : i + 1], own, other, seen[i : i + 1]) for i in (0, 9, 47)])

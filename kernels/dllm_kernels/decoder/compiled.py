@@ -41,9 +41,9 @@ class CompiledDecoder(Decoder):
     """See :class:`~dllm_kernels.decoder.base.Decoder`.
 
     :param int8: whether the linear layers of the body and the head are quantised; see
-        :mod:`dllm_kernels.int8`. Their residual stream is turned, see
+        :mod:`dllm_kernels.int8`. Their residual stream is rotated, see
         :mod:`~dllm_kernels.decoder.rotation`; what comes in and goes out is not. Weights with
-        `given` set are emptied, and their embedding is turned in place.
+        `given` set are emptied, and their embedding is rotated in place.
     :raises KernelError: for numbers that int8 cannot hold.
     """
 
@@ -62,18 +62,18 @@ class CompiledDecoder(Decoder):
         self._packed: Packed = pack(weights, rotation)
         self.weights = weights
         self._narrow = int(weights.embedding.dtype == torch.bfloat16)
-        self._turn: Callable[[Tensor], Tensor] | None = None
+        self._rotate: Callable[[Tensor], Tensor] | None = None
         if rotation is not None:
             matrix, dtype = rotation.matrix().to(weights.norm.device), weights.norm.dtype
-            self._turn = self.product(matrix.T.to(dtype))
-            self._turn_back = self.product(matrix.to(dtype))
-            self._turn_back_scaled = self.product((weights.norm.float()[:, None] * matrix).to(dtype))
+            self._rotate = self.product(matrix.T.to(dtype))
+            self._rotate_back = self.product(matrix.to(dtype))
+            self._rotate_back_scaled = self.product((weights.norm.float()[:, None] * matrix).to(dtype))
             # Nothing that was given is to stay alive here.
             empty = weights.norm.new_empty(0)
             self.weights = replace(weights, embedding=self._packed.embedding, layers=(), head=empty)
         self._space = self._library.dllm_workspace()
         weakref.finalize(self, self._library.dllm_free_workspace, self._space)
-        self._turns = torch.empty(2, 0, len(weights.frequencies))
+        self._rotary_table = torch.empty(2, 0, len(weights.frequencies))
         self._seconds = (ctypes.c_double * 3)()
 
     def new_store(self) -> CompiledStore:
@@ -84,7 +84,7 @@ class CompiledDecoder(Decoder):
     def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part], noisy: Tensor | None = None) -> Tensor:
         """See :class:`~dllm_kernels.decoder.base.Decoder`."""
         rows = len(tokens)
-        turns = self._rotary(check_pass(self.weights, CompiledStore, tokens, positions, parts, noisy))
+        rotary = self._rotary(check_pass(self.weights, CompiledStore, tokens, positions, parts, noisy))
         hidden = torch.empty(rows, self.weights.shape.hidden, dtype=self.weights.embedding.dtype)
         seen = [part.seen.to("cpu", torch.uint8).contiguous() for part in parts]
         own, rounds = self._parts(parts, seen)
@@ -97,8 +97,8 @@ class CompiledDecoder(Decoder):
             threads=torch.get_num_threads(),
             tokens=tokens.data_ptr(),
             positions=positions.data_ptr(),
-            cosines=turns[0].data_ptr(),
-            sines=turns[1].data_ptr(),
+            cosines=rotary[0].data_ptr(),
+            sines=rotary[1].data_ptr(),
             noisy=None if flags is None else flags.data_ptr(),
             part=own,
             hidden=hidden.data_ptr(),
@@ -106,24 +106,24 @@ class CompiledDecoder(Decoder):
         )
         outcome = self._library.dllm_forward(self._packed.model, call, self._space, self._narrow)
         library.raise_for(outcome, f"a pass over {rows} positions")
-        return hidden if self._turn is None else self._turn_back_scaled(hidden).to(hidden.dtype)
+        return hidden if self._rotate is None else self._rotate_back_scaled(hidden).to(hidden.dtype)
 
     @torch.inference_mode()
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings [..., hidden] of tokens [...] as the model has them, whatever is kept of them."""
         found = self._packed.embedding[tokens]
-        if self._turn is None:
+        if self._rotate is None:
             return found
-        return self._turn_back(found.flatten(0, -2)).view_as(found).to(found.dtype)
+        return self._rotate_back(found.flatten(0, -2)).view_as(found).to(found.dtype)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits float32 [N, vocabulary] of hidden states [N, hidden]."""
-        return self._multiply(self._turned(hidden), self._packed.head)
+        return self._multiply(self._rotated(hidden), self._packed.head)
 
-    def _turned(self, hidden: Tensor) -> Tensor:
+    def _rotated(self, hidden: Tensor) -> Tensor:
         """Hidden states as the head takes them."""
-        return hidden if self._turn is None else self._turn(hidden).to(hidden.dtype)
+        return hidden if self._rotate is None else self._rotate(hidden).to(hidden.dtype)
 
     @torch.inference_mode()
     def unmask(
@@ -143,7 +143,7 @@ class CompiledDecoder(Decoder):
         :param uniforms: a number in (0, 1) of each position, None where none is used.
         """
         check_rows(hidden, self._packed.head.inputs, self.weights.norm)
-        rows, hidden = len(hidden), self._turned(hidden).contiguous()
+        rows, hidden = len(hidden), self._rotated(hidden).contiguous()
         uniforms = [None] * rows if uniforms is None else uniforms
         check_draws(rows, self._packed.head.outputs, temperatures, noises, uniforms)
         kept = [None if noise is None else noise.to("cpu", torch.float64).contiguous() for noise in noises]
@@ -193,10 +193,10 @@ class CompiledDecoder(Decoder):
 
     def _rotary(self, length: int) -> Tensor:
         """Cosines and sines float32 [2, at least length, head_dim / 2]."""
-        if length > self._turns.shape[1]:
+        if length > self._rotary_table.shape[1]:
             angles = torch.outer(torch.arange(1 << (length - 1).bit_length()).float(), self.weights.frequencies)
-            self._turns = torch.stack([angles.cos(), angles.sin()]) * self.weights.rope_scale
-        return self._turns
+            self._rotary_table = torch.stack([angles.cos(), angles.sin()]) * self.weights.rope_scale
+        return self._rotary_table
 
     def _parts(self, parts: Sequence[Part], seen: Sequence[Tensor]) -> tuple[Any, int]:
         """The parts, each with its number among those of its row, and the most parts of a row."""

@@ -1,6 +1,6 @@
 """Weights as the compiled decoder reads them: where they lie already, with norms and biases in float32.
 
-In int8 they are copies, on a turned residual stream; see :mod:`~dllm_kernels.decoder.rotation`.
+In int8 they are copies, on a rotated residual stream; see :mod:`~dllm_kernels.decoder.rotation`.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from dllm_kernels.compiled import structures
 from dllm_kernels.decoder.checks import check_weights
 from dllm_kernels.decoder.rotation import ROWS
 from dllm_kernels.decoder.rotation import Rotation
-from dllm_kernels.decoder.rotation import turned_embedding
-from dllm_kernels.decoder.rotation import turned_layer
+from dllm_kernels.decoder.rotation import rotated_embedding
+from dllm_kernels.decoder.rotation import rotated_layer
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
 from dllm_kernels.decoder.weights import LowRankPair
@@ -32,7 +32,7 @@ LINE = 64
 #: How the activations of int8 products are shifted to be unsigned, as AVX-512 VNNI wants them.
 OFFSET = 128
 #: Layers at both ends whose `down` is not quantised. What goes into it there has a few numbers a
-#: hundred times the others (massive activations, arXiv 2402.17762), which turning cannot reach.
+#: hundred times the others (massive activations, arXiv 2402.17762), which a rotation cannot reach.
 FIRST, LAST = 3, 2
 
 
@@ -67,18 +67,18 @@ class Packed:
         bias: Tensor | None,
         pair: LowRankPair | None,
         int8: bool,
-        turn: Callable[[Tensor], Tensor] = Tensor.float,
+        rotate: Callable[[Tensor], Tensor] = Tensor.float,
     ) -> structures.Linear:
         """A linear layer [out, in].
 
-        :param turn: what to do with rows before they are quantised.
+        :param rotate: what to do with rows before they are quantised.
         :raises KernelError: for numbers that int8 cannot hold.
         """
         made = structures.Linear(bias=self.narrow(bias), outputs=weight.shape[0], inputs=weight.shape[1])
         if pair is not None:
             made.down, made.up = self.address(aligned(pair.down)), self.address(aligned(pair.up))
         if int8:
-            levels, scale = _quantised(weight, turn)
+            levels, scale = _quantised(weight, rotate)
             made.levels, made.scale = self.address(levels), self.address(scale)
             made.offset = self.address(levels.sum(-1, dtype=torch.int32) * OFFSET)
         else:
@@ -86,11 +86,11 @@ class Packed:
         return made
 
 
-def _quantised(weight: Tensor, turn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def _quantised(weight: Tensor, rotate: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Levels int8 [out, in] and scales float32 [out], some rows after others: heads are large in float32."""
     levels, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
     for begin in range(0, len(weight), ROWS):
-        part = turn(weight[begin : begin + ROWS])
+        part = rotate(weight[begin : begin + ROWS])
         if not bool(part.isfinite().all()):
             shape = tuple(weight.shape)
             raise KernelError(f"weight {shape} holds numbers that are not finite, and int8 cannot; leave int8 out")
@@ -101,8 +101,8 @@ def _quantised(weight: Tensor, turn: Callable[[Tensor], Tensor]) -> tuple[Tensor
 def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
     """Structures for a whole decoder.
 
-    :param rotation: given for int8: the residual stream and what the head reads are turned by it.
-        Weights that were given are emptied one by one, and the embedding is turned in place.
+    :param rotation: given for int8: the residual stream and what the head reads are rotated by it.
+        Weights that were given are emptied one by one, and the embedding is rotated in place.
     :raises KernelError: for weights of other sizes than their shape's, or that C++ does not
         compute, and for numbers that int8 cannot hold.
     """
@@ -119,8 +119,8 @@ def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
     if rotation is None:
         packed.head = packed.linear(weights.head, None, None, int8=False)
     else:
-        packed.head = packed.linear(weights.head, None, None, int8=True, turn=rotation.turn)
-        _turn_embedding(packed, weights, rotation)
+        packed.head = packed.linear(weights.head, None, None, int8=True, rotate=rotation.rotate)
+        _rotate_embedding(packed, weights, rotation)
     shape = weights.shape
     packed.model = structures.Model(
         layers=shape.layers,
@@ -161,9 +161,9 @@ def _computable(weights: DecoderWeights) -> DecoderWeights:
     return replace(weights, low_rank=even)
 
 
-def _turn_embedding(packed: Packed, weights: DecoderWeights, rotation: Rotation) -> None:
+def _rotate_embedding(packed: Packed, weights: DecoderWeights, rotation: Rotation) -> None:
     tied = weights.head.untyped_storage().data_ptr() == weights.embedding.untyped_storage().data_ptr()
-    packed.embedding = turned_embedding(weights.embedding, rotation, in_place=weights.given)
+    packed.embedding = rotated_embedding(weights.embedding, rotation, in_place=weights.given)
     if weights.given and not tied:
         _empty(weights.head)
     _trim()
@@ -187,7 +187,7 @@ def _packed_layer(
     if rotation is None:
         return _layer(packed, layer, pairs, int8=False, int8_down=False)
     dtype = layer.down.dtype
-    layer, pairs = turned_layer(layer, pairs, rotation)
+    layer, pairs = rotated_layer(layer, pairs, rotation)
     if at_end:
         layer = replace(layer, down=layer.down.to(dtype))
     return _layer(packed, layer, pairs, int8=True, int8_down=not at_end)

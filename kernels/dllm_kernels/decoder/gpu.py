@@ -29,7 +29,7 @@ from dllm_kernels.decoder.graphs import Record
 from dllm_kernels.decoder.graphs import cuda_recorder
 from dllm_kernels.decoder.inputs import Inputs
 from dllm_kernels.decoder.inputs import inputs_of
-from dllm_kernels.decoder.rotary import turned
+from dllm_kernels.decoder.rotary import rotated
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
 from dllm_kernels.dispatch import Shapes
@@ -89,17 +89,17 @@ class GpuDecoder(Decoder):
         """Final hidden states [N, hidden] of :class:`Inputs`; waits for nothing on the device."""
         inputs = Inputs(*tensors)
         angles = inputs.positions.float()[:, None, None] * self._frequencies
-        turns = torch.stack([angles.cos(), angles.sin()]) * self.weights.rope_scale
+        rotary = torch.stack([angles.cos(), angles.sin()]) * self.weights.rope_scale
         x = self.weights.embedding[inputs.tokens]
         for index, layer in enumerate(self.weights.layers):
-            x = x + self._attention(index, layer, self._norm(x, layer.input_norm), turns, inputs)
+            x = x + self._attention(index, layer, self._norm(x, layer.input_norm), rotary, inputs)
             x = x + self._mlp(index, layer, self._norm(x, layer.post_norm), inputs)
         return self._norm(x, self.weights.norm)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.weights.shape.eps)
 
-    def _attention(self, index: int, layer: LayerWeights, x: Tensor, turns: Tensor, inputs: Inputs) -> Tensor:
+    def _attention(self, index: int, layer: LayerWeights, x: Tensor, rotary: Tensor, inputs: Inputs) -> Tensor:
         shape = self.weights.shape
         fused = self._gated(tiles.linear(x, layer.qkv, layer.qkv_bias), x, index, 0, inputs.noisy)
         heads = fused.view(len(x), -1, shape.head_dim)
@@ -107,7 +107,7 @@ class GpuDecoder(Decoder):
         wide_q, wide_k = q.float(), k.float()
         if layer.q_norm is not None and layer.k_norm is not None:
             wide_q, wide_k = self._norm(wide_q, layer.q_norm.float()), self._norm(wide_k, layer.k_norm.float())
-        q, k = (turned(wide, turns).to(x.dtype) for wide in (wide_q, wide_k))
+        q, k = (rotated(wide, rotary).to(x.dtype) for wide in (wide_q, wide_k))
         keys, values = self._pool.layer(index)
         blocks, prefix = Blocks(inputs.starts, inputs.own), Prefix(keys, values, inputs.table, inputs.lengths)
         mixed = self._attend(q, k, v, prefix, blocks)

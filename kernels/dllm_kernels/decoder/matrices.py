@@ -32,14 +32,14 @@ class PlainMatrix:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outs = len(weight)
         self.key: tuple[object, ...] = ("plain", weight.shape, weight.dtype, bias is None)
-        self._turned = weight.t()
+        self._rotated = weight.t()
         self._bias = bias
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """See :class:`Matrix`."""
         if self._bias is None:
-            return torch.mm(x, self._turned, out=out)
-        return torch.addmm(self._bias, x, self._turned, out=out)
+            return torch.mm(x, self._rotated, out=out)
+        return torch.addmm(self._bias, x, self._rotated, out=out)
 
 
 class PackedMatrix:

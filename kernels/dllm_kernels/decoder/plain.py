@@ -31,7 +31,7 @@ from dllm_kernels.decoder.matrices import Form
 from dllm_kernels.decoder.products import STEP
 from dllm_kernels.decoder.products import Products
 from dllm_kernels.decoder.rotary import Rotary
-from dllm_kernels.decoder.rotary import turned
+from dllm_kernels.decoder.rotary import rotated
 from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.store import whole_blocks
 from dllm_kernels.decoder.weights import DecoderWeights
@@ -54,7 +54,7 @@ class _Pass:
     """What all layers of one device share; `noisy` are indices, None where no low-rank pair acts."""
 
     device: torch.device
-    turns: Tensor
+    rotary: Tensor
     parts: list[_Masked]
     noisy: Tensor | None
 
@@ -98,10 +98,10 @@ class PlainDecoder(Decoder):
         check_pass(self.weights, KeyValues, tokens, positions, parts, noisy)
         open_rows = noisy_rows(noisy, self.weights)
         x = pad_rows(self.embed(tokens), STEP)
-        turns, shared = self._rotary(positions, len(x)), None
+        rotary, shared = self._rotary(positions, len(x)), None
         for index, layer in enumerate(self._layers):
             if shared is None or shared.device != self._devices[index]:
-                shared = self._shared(self._devices[index], turns, parts, open_rows)
+                shared = self._shared(self._devices[index], rotary, parts, open_rows)
                 x = x.to(shared.device)
             x = x + self._attention(index, layer, x, shared)
             x = x + self._mlp(layer, x, shared)
@@ -112,10 +112,10 @@ class PlainDecoder(Decoder):
         """Logits [N, vocabulary] of hidden states [N, hidden]."""
         return self._products(pad_rows(hidden, STEP), self._head)[: len(hidden)]
 
-    def _shared(self, device: torch.device, turns: Tensor, parts: Sequence[Part], noisy: Tensor | None) -> _Pass:
+    def _shared(self, device: torch.device, rotary: Tensor, parts: Sequence[Part], noisy: Tensor | None) -> _Pass:
         # A row's first part comes last, so that its keys stay.
         masked = [self._masked(part, device) for part in reversed(parts)]
-        return _Pass(device, turns.to(device), masked, None if noisy is None else noisy.to(device))
+        return _Pass(device, rotary.to(device), masked, None if noisy is None else noisy.to(device))
 
     def _masked(self, part: Part, device: torch.device) -> _Masked:
         store, rows = cast(KeyValues, part.store), len(part.seen)
@@ -138,7 +138,7 @@ class PlainDecoder(Decoder):
         )
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
-        q, k = turned(q, shared.turns).to(x.dtype), turned(k, shared.turns)
+        q, k = rotated(q, shared.rotary).to(x.dtype), rotated(k, shared.rotary)
         seen = x.new_zeros(len(x), shape.heads * shape.head_dim)
         for part in shared.parts:
             keys, values = part.store.write(index, k[part.rows], v[part.rows])

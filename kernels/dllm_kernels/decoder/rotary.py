@@ -32,9 +32,9 @@ class Rotary:
         self._table = torch.cat(parts, dim=1)
 
 
-def turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Heads [N, heads, head_dim] at their positions; `turns` float32 [2, N, 1, head_dim / 2]."""
-    cosines, sines = turns
+def rotated(x: Tensor, rotary: Tensor) -> Tensor:
+    """Heads [N, heads, head_dim] at their positions; `rotary` float32 [2, N, 1, head_dim / 2]."""
+    cosines, sines = rotary
     first, second = x.chunk(2, dim=-1)
     return torch.cat(
         [(first * cosines).addcmul_(second, sines, value=-1), (second * cosines).addcmul_(first, sines)], dim=-1

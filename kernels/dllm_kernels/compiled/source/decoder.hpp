@@ -179,7 +179,7 @@ class Forward {
         norms(layer.input_norm, thread);
         linear(layer.qkv, s_.normed.data(), thread,
                [&](int row, int out, auto value) { store(s_.qkv.data() + (size_t)row * wide + out, value); });
-        turn_queries(layer, thread);
+        rotate_queries(layer, thread);
         // A row's first part comes last, so that its keys stay.
         for (int round = p_.rounds - 1; round >= 0; round--) {
             write(index, layer, round, thread);
@@ -195,7 +195,7 @@ class Forward {
     }
 
     // Rotary embedding (arXiv 2104.09864), after the norm of the head where there is one.
-    void turned(int row, const float* from, const float* weight, float* to) {
+    void rotated(int row, const float* from, const float* weight, float* to) {
         int half = m_.head_dim / 2;
         const float* c = p_.cosines + p_.positions[row] * half;
         const float* s = p_.sines + p_.positions[row] * half;
@@ -208,12 +208,12 @@ class Forward {
         }
     }
 
-    void turn_queries(const Layer& layer, int thread) {
+    void rotate_queries(const Layer& layer, int thread) {
         std::vector<float>& head = s_.scratch[thread].head;
         Share rows(p_.rows, 1, thread, p_.threads);
         for (int r = rows.begin; r < rows.end; r++)
             for (int h = 0; h < m_.heads; h++) {
-                turned(r, head_of(r, h), layer.q_norm, head.data());
+                rotated(r, head_of(r, h), layer.q_norm, head.data());
                 set_row<T>(query(r, h), head.data(), m_.head_dim);
             }
     }
@@ -235,7 +235,7 @@ class Forward {
             for (int slot = begin; slot < end; slot++)
                 for (int h = 0; h < m_.kv_heads; h++) {
                     int row = part.row + slot - part.kept;
-                    turned(row, head_of(row, m_.heads + h), layer.k_norm, head.data());
+                    rotated(row, head_of(row, m_.heads + h), layer.k_norm, head.data());
                     put_key(part, index, h, slot, head.data(), packed.data());
                     put_value(part, index, h, slot, head_of(row, m_.heads + m_.kv_heads + h));
                 }
