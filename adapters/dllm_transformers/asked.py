@@ -12,6 +12,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from dllm_plugins.libraries.private_transformers import arguments_of
+
 #: Fields that say nothing of how to generate.
 _NOT_OPTIONS = frozenset({"transformers_version"})
 
@@ -79,4 +81,4 @@ def _given_to_pipeline(caller: FrameType | None) -> dict[str, Any] | None:
     given = {} if frame is None else dict(frame.f_locals.get("forward_params", {}))
     if "generation_config" in given:
         return given
-    return {**getattr(pipeline, "_generate_kwargs", {}), **given}
+    return {**arguments_of(pipeline), **given}

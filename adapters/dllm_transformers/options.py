@@ -17,6 +17,7 @@ from transformers.generation.stopping_criteria import MaxLengthCriteria
 from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
+from dllm_plugins.libraries.private_transformers import default_generation_options
 from dllm_plugins.messages import shown
 from dllm_transformers.host import REFUSED
 from dllm_transformers.prefix import PrefixCache
@@ -67,7 +68,7 @@ _REMEDIES = {
     "decoder_start_token_id": "the model has no decoder apart; leave it out",
 }
 #: Values that ask for nothing: transformers' defaults.
-_NEUTRAL: dict[str, Any] = GenerationConfig._get_default_generation_params()
+_NEUTRAL: dict[str, Any] = default_generation_options()
 
 
 def asks_for_nothing(name: str, value: Any) -> bool:

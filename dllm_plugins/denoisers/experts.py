@@ -16,6 +16,11 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from dllm_kernels.private_torch import onednn_multiplies_bfloat16
+from dllm_plugins.libraries.private_transformers import can_set_experts
+from dllm_plugins.libraries.private_transformers import experts_of
+from dllm_plugins.libraries.private_transformers import gated
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -47,7 +52,7 @@ def padded_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Tensor
     slots = owners * most + torch.arange(len(picks), device=picks.device) - begins.index_select(0, owners)
     rows = hidden.new_zeros(count * most, hidden.shape[1])
     rows.index_copy_(0, slots, hidden.index_select(0, order // chosen.shape[1]))
-    inner = experts._apply_gate(torch.bmm(rows.view(count, most, -1), experts.gate_up_proj.transpose(1, 2)))
+    inner = gated(experts, torch.bmm(rows.view(count, most, -1), experts.gate_up_proj.transpose(1, 2)))
     outer = torch.bmm(inner, experts.down_proj.transpose(1, 2)).view(count * most, -1)
     back = torch.empty_like(slots).index_copy_(0, order, slots)
     mixed = outer.index_select(0, back).view(*chosen.shape, -1) * weights[:, :, None]
@@ -61,11 +66,10 @@ def quicken(model: "PreTrainedModel") -> None:
     multiplies it, and nothing else than transformers' default was asked for.
     """
     config: Any = model.config.get_text_config()
-    if getattr(config, "_experts_implementation", None) != "grouped_mm" or not model._can_set_experts_implementation():
+    if experts_of(config) != "grouped_mm" or not can_set_experts(model):
         return
     experts = [module for module in model.modules() if hasattr(module, "gate_up_proj") and hasattr(module, "has_gate")]
-    able = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if able and experts and all(map(_plain, experts)):
+    if onednn_multiplies_bfloat16() and experts and all(map(_plain, experts)):
         from transformers.integrations.moe import ExpertsInterface
 
         ExpertsInterface.register(NAME, padded_experts)

@@ -25,6 +25,7 @@ from dllm_plugins.denoisers.visibility import additive
 from dllm_plugins.denoisers.visibility import linked
 from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
+from dllm_plugins.libraries.private_transformers import device_of
 from dllm_plugins.messages import message
 
 if TYPE_CHECKING:
@@ -108,10 +109,7 @@ class NativeDenoiser(Rows[NativeCache]):
     def _device(self) -> torch.device:
         """Where tokens go: to the embedding, or where its weights come when they are elsewhere (accelerate)."""
         embedding = self._body.get_input_embeddings()
-        hook = getattr(embedding, "_hf_hook", None)
-        device = embedding.weight.device if hook is None else torch.device(hook.execution_device)
-        found: torch.device = device
-        return found
+        return device_of(embedding, embedding.weight)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor, left: Tensor | None = None) -> Tensor:

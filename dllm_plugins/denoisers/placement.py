@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from dllm_kernels.decoder import DecoderWeights
+from dllm_kernels.private_torch import has_avx512_bfloat16
 from dllm_plugins.errors import OptionError
 from dllm_plugins.files.reading import reading
 from dllm_plugins.libraries.extras import need
@@ -39,17 +40,12 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     if name == "auto":
         if device.type == "cpu":
-            return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+            # Where torch cannot tell, float32 is the safe choice.
+            return torch.bfloat16 if has_avx512_bfloat16() else torch.float32
         return torch.bfloat16
     if name not in DTYPES:
         raise OptionError(message("{dtype}={!r} is unknown; use auto, {}", name, ", ".join(DTYPES)))
     return DTYPES[name]
-
-
-def _cpu_computes_bfloat16() -> bool:
-    # torch has no public question for this; without an answer float32 is the safe choice.
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(probe()) if probe is not None else False
 
 
 def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) -> Callable[[str], torch.device]:

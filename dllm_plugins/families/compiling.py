@@ -15,8 +15,9 @@ from typing import Any
 
 import platformdirs
 import torch
-from torch.fx.experimental import _config
 
+from dllm_kernels.private_torch import each_length_its_own
+from dllm_kernels.private_torch import missing_compiler
 from dllm_plugins.errors import OptionError
 from dllm_plugins.libraries.classes import is_a
 from dllm_plugins.messages import message
@@ -25,8 +26,6 @@ from dllm_plugins.models import LoadOptions
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: PyTorch adds its methods when it is imported, unseen by type checkers.
-_shapes: Any = _config
 #: Where inductor keeps what it compiled, if the user says so.
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -68,22 +67,15 @@ def _check_compiler() -> None:
 
     :raises OptionError: with the compilers that were looked for.
     """
-    from torch._inductor import config
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except (InvalidCxxCompiler, RuntimeError) as error:
-        named = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)
-        tried = ", ".join(str(name) for name in named if name)
+    tried = missing_compiler()
+    if tried is not None:
         raise OptionError(
             message(
                 "{compile}=True needs a C++ compiler on a CPU, and none was found ({}); install g++, "
                 "name one in CXX, or leave {compile} out",
                 tried,
             )
-        ) from error
+        )
 
 
 def folder() -> Path:
@@ -113,7 +105,7 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Any:
         # Lengths that happen to be equal would be taken for the same one, and compiled again when they differ.
-        with _shapes.patch(use_duck_shape=False):
+        with each_length_its_own():
             return fast(*args, **kwargs)
 
     return run

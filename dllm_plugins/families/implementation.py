@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.libraries.private_transformers import can_set_experts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,7 +49,5 @@ def honour(model: "PreTrainedModel", wanted: Mapping[str, str]) -> None:
     """Let a loaded class compute as was said, where it can."""
     if "attn_implementation" in wanted:
         model.set_attn_implementation(wanted["attn_implementation"])
-    # transformers does not type this pair.
-    experts: Any = model
-    if "experts_implementation" in wanted and experts._can_set_experts_implementation():
-        experts.set_experts_implementation(wanted["experts_implementation"])
+    if "experts_implementation" in wanted and can_set_experts(model):
+        model.set_experts_implementation(wanted["experts_implementation"])

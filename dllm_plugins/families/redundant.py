@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from dllm_kernels.private_torch import unsaved_buffers
 from dllm_plugins.errors import CheckpointError
 
 #: Positions that embeddings of old classes count off, and rotary frequencies.
@@ -70,7 +71,7 @@ def _repeated(name: str, stored: Tensor, skeleton: nn.Module, config: Any) -> Te
         return torch.arange(stored.numel()).reshape(stored.shape)
     # transformers types no buffers.
     rotary: Any = dict(skeleton.named_modules()).get(module)
-    if rotary is None or buffer not in getattr(rotary, "_non_persistent_buffers_set", ()):
+    if rotary is None or buffer not in unsaved_buffers(rotary):
         return None
     made = type(rotary)(config.get_text_config())
     return getattr(made, buffer, None)

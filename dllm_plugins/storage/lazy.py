@@ -10,7 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+
+from dllm_kernels.private_torch import NO_TORCH_FUNCTION
+from dllm_kernels.private_torch import is_conversion
+from dllm_kernels.private_torch import mapped
+from dllm_kernels.private_torch import without_storage
 
 #: Gives rows start to stop, float32.
 Rows = Callable[[int, int], Tensor]
@@ -45,14 +49,13 @@ class LazyWeight(Tensor):
     """
 
     # torch's own stubs say otherwise of both hooks.
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = NO_TORCH_FUNCTION
     rows: Rows
 
     @staticmethod
     def __new__(cls: "type[LazyWeight]", shape: Sequence[int], rows: Rows) -> "LazyWeight":
         """A tensor without storage."""
-        make: Any = torch.Tensor._make_wrapper_subclass
-        made: LazyWeight = make(cls, tuple(shape), dtype=torch.float32, device="cpu")
+        made: LazyWeight = without_storage(cls, tuple(shape))
         made.rows = rows
         return made
 
@@ -79,10 +82,10 @@ class LazyWeight(Tensor):
             torch.ops.aten.detach.default,
         ):  # `Parameter` detaches, torch decides how
             return cls(args[0].shape, args[0].rows)
-        if func is torch.ops.aten._to_copy.default and {"dtype"} <= (kwargs or {}).keys() <= {"dtype", "device"}:
+        if is_conversion(func) and {"dtype"} <= (kwargs or {}).keys() <= {"dtype", "device"}:
             wanted = dict(kwargs or {})
             return args[0].converted(wanted["dtype"], wanted.get("device"))
-        made_args, made_kwargs = tree_map_only(cls, cls.whole, (tuple(args), dict(kwargs or {})))
+        made_args, made_kwargs = mapped(cls, cls.whole, (tuple(args), dict(kwargs or {})))
         return func(*made_args, **made_kwargs)
 
     @classmethod

@@ -22,9 +22,9 @@ from jinja2 import pass_context
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
-from transformers.utils import chat_template_utils
 
 from dllm_plugins.errors import RequestError
+from dllm_plugins.libraries.private_transformers import template_environment
 from dllm_plugins.text.template_budget import ELEMENT
 from dllm_plugins.text.template_budget import WRITING
 from dllm_plugins.text.template_budget import Budget
@@ -151,7 +151,7 @@ def _paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 @lru_cache(maxsize=1)
 def _environment() -> _Bounded:
-    theirs = chat_template_utils._compile_jinja_template("").environment
+    theirs = template_environment()
     extensions = [type(extension) for extension in theirs.extensions.values()]
     found = _Bounded(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_shown)
     found.filters = {name: _paid(name, function) for name, function in theirs.filters.items()}

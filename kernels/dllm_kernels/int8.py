@@ -21,7 +21,8 @@ from torch import Tensor
 from dllm_kernels.dispatch import Implementation
 from dllm_kernels.dispatch import Shapes
 from dllm_kernels.dispatch import register
-from dllm_kernels.onednn import MISSING
+from dllm_kernels.private_torch import MISSING
+from dllm_kernels.private_torch import int8_product
 
 #: Its name in the dispatch; what it gives is called with an :class:`Int8Weight` and then with rows.
 KERNEL = "int8_linear"
@@ -99,7 +100,7 @@ class IntegerLinear:
     def __call__(self, x: Tensor) -> Tensor:
         """Rows [N, in] to [N, out], in the dtype of x."""
         levels, scale = quantise_rows(x)
-        sums = torch._int_mm(levels, self._values).float()
+        sums = int8_product(levels, self._values).float()
         return _scaled(sums, scale, self._scale, self._bias).to(x.dtype)
 
 
@@ -121,7 +122,7 @@ def _fault() -> str | None:
     levels[1] = -LEVELS
     levels[2, ::2] = -1
     try:
-        found = torch._int_mm(levels, values.T)
+        found = int8_product(levels, values.T)
     except MISSING as error:
         return f"needs torch._int_mm, which this torch does not run ({error})"
     exact = levels.double() @ values.double().T

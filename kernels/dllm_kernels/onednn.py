@@ -9,22 +9,22 @@ from functools import cache
 import torch
 from torch import Tensor
 
-#: What torch raises where it lacks an operator, or has another one of that name.
-MISSING = (AttributeError, NotImplementedError, RuntimeError, TypeError)
+from dllm_kernels.private_torch import MISSING
+from dllm_kernels.private_torch import ordered_linear
+from dllm_kernels.private_torch import ordered_weight
+
 #: Rows oneDNN packs for; products of other numbers of rows run on the same packed weight.
 ROWS = 16
 
 
 def pack(weight: Tensor, rows: int = ROWS) -> Tensor:
     """A weight [out, in] as oneDNN reads it fastest; one of :data:`MISSING` is raised where that is impossible."""
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-    return packed
+    return ordered_weight(weight, rows)
 
 
 def multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     """Rows [N, in] to [N, out], in the dtype of x."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-    return product
+    return ordered_linear(x, packed, bias)
 
 
 @cache
