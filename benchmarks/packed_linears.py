@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dllm_kernels import onednn
+from dllm_kernels.private_torch import MISSING
 from dllm_plugins.default_model.base_model import require_base
 from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.denoisers.low_rank import load_low_rank
@@ -26,7 +27,7 @@ def product(weight: Tensor, rows: int) -> Product:
     """
     try:
         packed = onednn.pack(weight.contiguous(), rows)
-    except onednn.MISSING as error:
+    except MISSING as error:
         raise RuntimeError(f"this torch has no packed linear layers to compare with ({error})") from error
     x = torch.randn(rows, weight.shape[1], generator=seeded(0)).to(weight.dtype)
 
