@@ -1,6 +1,5 @@
 """Each interface that torch does not promise still does what is needed of it; the name of a test says which broke."""
 
-import pytest
 import torch
 from torch import Tensor
 from torch import nn
@@ -78,9 +77,9 @@ def test_equal_lengths_are_not_taken_for_one() -> None:
         assert not _config.use_duck_shape
 
 
-def test_a_missing_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_told() -> None:
     """torch._inductor.cpp_builder.get_cpp_compiler, exc.InvalidCxxCompiler and config.cpp.cxx."""
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
-    assert private_torch.missing_compiler() == "no-such-compiler"
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        assert private_torch.missing_compiler() == "no-such-compiler"
