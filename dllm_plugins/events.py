@@ -44,6 +44,7 @@ class Usage:
     cache: str
     numerics: str
     seed: int | None
+    weights: str = ""
     parts: dict[str, float] | None = None
 
     @property
@@ -62,12 +63,14 @@ class Usage:
         return self.rows / self.useful_tokens if self.useful_tokens else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-serialisable figures, the derived ones included; `parts` only where they were asked for."""
+        """JSON-serialisable figures, the derived ones included; `weights` and `parts` only where they are known."""
         found = asdict(self) | {
             "total_passes": self.total_passes,
             "tokens_per_forward": round(self.tokens_per_forward, 4),
             "rows_per_token": round(self.rows_per_token, 2),
         }
+        if not self.weights:
+            del found["weights"]
         if self.parts is None:
             del found["parts"]
         else:

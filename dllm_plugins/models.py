@@ -43,7 +43,9 @@ class LoadOptions:
         `dllm_kernels`, which computes Llama, Qwen2 and Qwen3 shapes on one device; "llama_cpp" for GGUF files
         and the default model; "auto" for what fits best, see :func:`auto_backend`. For the default model also
         the name of any other registered backend.
-    :param weights: "auto" for the checkpoint's own; "int8" to quantise linear layers and head while loading,
+    :param weights: "auto" for the checkpoint's own; for the default model those are the blocks of its GGUF file
+        ("blocks") where the compiled kernels multiply them, which gives the bits of "dequantised", and less to
+        read. "int8" to quantise linear layers and head while loading,
         on CPUs. They take half the memory of bfloat16 and passes are faster, but it is another model: lossless
         modes are so with respect to its own mode `ar`, its spec's `name` and the statistics say int8, and
         docs/kernels.md how much it changes. With backend "llama_cpp" the default model's base takes

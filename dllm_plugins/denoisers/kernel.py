@@ -45,10 +45,11 @@ class DecoderDenoiser(Rows[Store]):
 
     def __init__(self, decoder: decoding.Decoder, spec: ModelSpec, int8: bool = False) -> None:
         super().__init__()
-        self.spec = replace(spec, numerics="row-invariant" if decoder.row_invariant else "approximate")
+        numerics: Any = "row-invariant" if decoder.row_invariant else "approximate"
+        self.spec = replace(spec, numerics=numerics, weights=decoder.weights.form)
         if int8:
-            numerics: Any = f"{self.spec.numerics} int8"
-            self.spec = replace(self.spec, name=f"{spec.name} with int8 weights", numerics=numerics)
+            name, numerics = f"{spec.name} with int8 weights", f"{numerics} int8"
+            self.spec = replace(self.spec, name=name, numerics=numerics, weights="int8")
         self.decoder = decoder
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
@@ -139,7 +140,7 @@ class KernelDenoiser(DecoderDenoiser):
 
 
 def best_decoder(
-    weights: Callable[[], decoding.DecoderWeights],
+    weights: Callable[[], decoding.AnyWeights],
     spec: ModelSpec,
     *,
     int8: bool = False,
@@ -165,7 +166,7 @@ def best_decoder(
         raise CheckpointError(message("{backend}='kernels' does not fit {}: {}", spec.name, error)) from error
 
 
-def plain_decoder(weights: decoding.DecoderWeights, spec: ModelSpec) -> decoding.Decoder:
+def plain_decoder(weights: decoding.AnyWeights, spec: ModelSpec) -> decoding.Decoder:
     """The decoder in torch alone, with each layer where its weights are.
 
     :raises CheckpointError: for weights it does not compute.

@@ -15,8 +15,10 @@ from safetensors import SafetensorError
 from safetensors import safe_open
 from torch import Tensor
 
+from dllm_kernels.blocks import Blocks
+from dllm_kernels.blocks import Weight
+from dllm_kernels.decoder import AnyWeights
 from dllm_kernels.decoder import DecoderShape
-from dllm_kernels.decoder import DecoderWeights
 from dllm_kernels.decoder import LowRankPair
 from dllm_kernels.decoder import devices_of
 from dllm_plugins.errors import CheckpointError
@@ -171,17 +173,22 @@ def _checked_ids(ids: Tensor | None, vocabulary: int, origin: str, remedy: str) 
     return ids
 
 
-def with_low_rank(base: DecoderWeights, own: LowRankWeights) -> DecoderWeights:
+def with_low_rank(base: AnyWeights, own: LowRankWeights) -> AnyWeights:
     """The base with the pairs, which act at open rows; the mask's id is the vocabulary's size.
 
     Each layer's pairs go where the layer is. Every other tensor is shared but the embedding, which has the
     mask's row more and whose first rows are the head. The draft head stays with the caller: it acts behind
     the decoder.
     """
-    embedding = torch.cat([base.embedding, own.mask_embedding[None].to(base.embedding)])
+    mask = own.mask_embedding[None].to(base.norm)
     pairs = tuple(
         tuple(LowRankPair(pair.down.to(device), pair.up.to(device)) for pair in layer)
         for layer, device in zip(own.pairs, devices_of(base), strict=True)
     )
-    head = embedding[: base.shape.vocabulary]
+    embedding: Weight
+    if isinstance(base.embedding, Blocks):
+        embedding, head = replace(base.embedding, plain=mask), base.head
+    else:
+        embedding = torch.cat([base.embedding, mask])
+        head = embedding[: base.shape.vocabulary]
     return replace(base, embedding=embedding, head=head, low_rank=pairs, low_rank_scale=SCALE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from dllm_kernels.decoder import DecoderWeights
+from dllm_kernels.decoder import AnyWeights
 from dllm_kernels.private_torch import has_avx512_bfloat16
 from dllm_plugins.errors import OptionError
 from dllm_plugins.files.reading import reading
@@ -88,10 +88,10 @@ def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) 
 
 def place(
     folder: Path,
-    base: DecoderWeights,
+    base: AnyWeights,
     device: torch.device,
     device_map: str | dict[str, str | int] | None,
-) -> DecoderWeights:
+) -> AnyWeights:
     """Move weights to where they run; the head is the embedding.
 
     :raises OptionError: if a device map is incomplete.

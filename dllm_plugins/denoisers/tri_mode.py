@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dllm_kernels.decoder import DecoderWeights
+from dllm_kernels.blocks import rows_of
+from dllm_kernels.decoder import AnyWeights
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.draft_head import DraftHead
 from dllm_plugins.denoisers.kernel import DecoderDenoiser
@@ -32,7 +33,7 @@ class TriModeDenoiser(DecoderDenoiser):
 
     def __init__(
         self,
-        base: DecoderWeights,
+        base: AnyWeights,
         low_rank: LowRankWeights,
         spec: ModelSpec,
         *,
@@ -43,7 +44,7 @@ class TriModeDenoiser(DecoderDenoiser):
         home = weights.head.device
         self._shortlist = None if low_rank.draft_tokens is None else low_rank.draft_tokens.long().to(home)
         # Before the head is perhaps given away.
-        shortlist_head = None if self._shortlist is None else weights.head[self._shortlist]
+        shortlist_head = None if self._shortlist is None else rows_of(weights.head, self._shortlist)
         if plain:
             decoder = plain_decoder(weights, spec)
         else:

@@ -8,15 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors import safe_open
 from torch import Tensor
 
+from dllm_kernels.blocks import Weight
+from dllm_kernels.blocks import below
+from dllm_kernels.blocks import plain
 from dllm_kernels.decoder import DecoderShape
 from dllm_kernels.decoder import DecoderWeights
-from dllm_kernels.decoder import LayerWeights
+from dllm_kernels.decoder import StoredLayer
+from dllm_kernels.decoder import StoredWeights
 from dllm_plugins.denoisers.llama_config import REMEDY
 from dllm_plugins.denoisers.llama_config import numbers_of
 from dllm_plugins.errors import CheckpointError
@@ -29,6 +34,8 @@ from dllm_plugins.storage.tensors import add_file
 from dllm_plugins.storage.tensors import compare
 from dllm_plugins.storage.tensors import converted
 from dllm_plugins.storage.tensors import one_dtype
+
+M = TypeVar("M", bound=Weight)
 
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
@@ -92,16 +99,15 @@ def read_file(path: Path, remedy: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged ({error}); {remedy}") from error
 
 
-def _layer(tensors: dict[str, Tensor], index: int) -> LayerWeights:
-    def take(*names: str) -> Tensor:
-        parts = [tensors.pop(f"model.layers.{index}.{name}.weight") for name in names]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _layer(tensors: dict[str, M], index: int) -> StoredLayer[M]:
+    def take(*names: str) -> M:
+        return below([tensors.pop(f"model.layers.{index}.{name}.weight") for name in names])
 
-    return LayerWeights(
-        input_norm=take("input_layernorm"),
+    return StoredLayer(
+        input_norm=plain(take("input_layernorm")),
         qkv=take("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         out=take("self_attn.o_proj"),
-        post_norm=take("post_attention_layernorm"),
+        post_norm=plain(take("post_attention_layernorm")),
         gate_up=take("mlp.gate_proj", "mlp.up_proj"),
         down=take("mlp.down_proj"),
     )
@@ -135,9 +141,7 @@ def expected_tensors(shape: LlamaShape) -> dict[str, tuple[int, ...]]:
     return {EMBEDDING: (shape.vocabulary, hidden), NORM: (hidden,), **found}
 
 
-def check_llama(
-    tensors: Mapping[str, Tensor], shape: LlamaShape, origin: str, remedy: str = REMEDY
-) -> dict[str, Tensor]:
+def check_llama(tensors: Mapping[str, M], shape: LlamaShape, origin: str, remedy: str = REMEDY) -> dict[str, M]:
     """The tensors by transformers' names, each once: a head that is stored beside the embedding is left out.
 
     :param origin: where they are from, and `remedy` what to do about them, for errors.
@@ -152,7 +156,7 @@ def check_llama(
         )
     compare(found, expected_tensors(shape), origin, remedy)
     embedding = found[EMBEDDING]
-    if head is not None and not (head.is_set_to(embedding) or torch.equal(head, embedding)):
+    if head is not None and head is not embedding and not torch.equal(plain(head), plain(embedding)):
         raise CheckpointError(
             f"{origin}: {HEAD} differs from {EMBEDDING}, and config.json says that they are one "
             f"(tie_word_embeddings); {remedy}"
@@ -161,8 +165,8 @@ def check_llama(
 
 
 def llama_from(
-    tensors: Mapping[str, Tensor], shape: LlamaShape, origin: str, dtype: torch.dtype | None = None
-) -> DecoderWeights:
+    tensors: Mapping[str, M], shape: LlamaShape, origin: str, dtype: torch.dtype | None = None
+) -> StoredWeights[M]:
     """Fuse tensors of transformers' names.
 
     :param origin: where they are from, for errors.
@@ -176,11 +180,11 @@ def llama_from(
     found = converted(found, dtype or found[EMBEDDING].dtype, origin, REMEDY)
     layers = tuple(_layer(found, index) for index in range(shape.layers))
     half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
-    return DecoderWeights(
+    return StoredWeights(
         shape=shape,
         embedding=found[EMBEDDING],
         layers=layers,
-        norm=found[NORM],
+        norm=plain(found[NORM]),
         head=found[EMBEDDING],
         frequencies=1.0 / shape.rope_theta**half,
         rope_scale=1.0,

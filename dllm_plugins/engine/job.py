@@ -115,6 +115,7 @@ class Job:
             cache=row.cache or spec.cache,
             numerics=spec.numerics,
             seed=row.noise.seed if row.config.temperature > 0 or row.noise.drawn else row.config.seed,
+            weights=spec.weights,
             parts=self.parts,
         )
         stop_token = row.generated[len(answer)] if reason == "eos" and len(answer) < len(row.generated) else None

@@ -1,5 +1,7 @@
 """The load option `weights`: who may ask for int8, and where it runs."""
 
+from collections.abc import Sequence
+
 import torch
 
 from dllm_kernels import int8
@@ -15,16 +17,15 @@ from dllm_plugins.models import LoadOptions
 WEIGHTS = ("auto", "int8")
 
 
-def wants_int8(options: LoadOptions, device: torch.device) -> bool:
+def wants_int8(options: LoadOptions, device: torch.device, known: Sequence[str] = WEIGHTS) -> bool:
     """Whether int8 weights are asked for, before any are read.
 
+    :param known: what else may be asked for.
     :raises OptionError: for an unknown value, and for options that exclude int8.
     """
-    if options.weights not in WEIGHTS:
-        raise OptionError(
-            message("{weights}={!r} is unknown; use {}", options.weights, " or ".join(map(repr, WEIGHTS)))
-        )
-    if options.weights == "auto":
+    if options.weights not in known:
+        raise OptionError(message("{weights}={!r} is unknown; use {}", options.weights, " or ".join(map(repr, known))))
+    if options.weights != "int8":
         return False
     if options.backend not in ("auto", "kernels"):
         raise OptionError(

@@ -4,18 +4,22 @@ Whoever fuses, converts or computes afterwards may trust every name, shape and d
 """
 
 from collections.abc import Mapping
+from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from dllm_kernels.blocks import Weight
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.storage.lazy import LazyWeight
 
+M = TypeVar("M", bound=Weight)
 #: What a weight is stored in. Whole numbers and booleans are none, whatever their names say.
 WEIGHTS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
 
 
-def compare(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], origin: str, remedy: str) -> None:
+def compare(tensors: Mapping[str, Weight], expected: Mapping[str, tuple[int, ...]], origin: str, remedy: str) -> None:
     """Refuse weights that contradict their config.
 
     :param expected: names and shapes, all that there may be.
@@ -46,7 +50,7 @@ def add_file(tensors: dict[str, Tensor], found: Mapping[str, Tensor], path: obje
     tensors |= found
 
 
-def one_dtype(tensors: Mapping[str, Tensor], origin: str, remedy: str) -> None:
+def one_dtype(tensors: Mapping[str, Weight], origin: str, remedy: str) -> None:
     """Refuse tensors of several dtypes.
 
     :raises CheckpointError: naming them.
@@ -56,12 +60,12 @@ def one_dtype(tensors: Mapping[str, Tensor], origin: str, remedy: str) -> None:
         raise CheckpointError(f"{origin} holds weights of {', '.join(names)}, which are not one dtype; {remedy}")
 
 
-def converted(tensors: Mapping[str, Tensor], dtype: torch.dtype, origin: str, remedy: str) -> dict[str, Tensor]:
+def converted(tensors: Mapping[str, M], dtype: torch.dtype, origin: str, remedy: str) -> dict[str, M]:
     """All tensors in a dtype.
 
     :raises CheckpointError: for numbers that are not finite there: no answer follows from them.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name, tensor in tensors.items():
         # A stored weight that already has the dtype is made, too: else every product would make it anew.
         found[name] = tensor.converted(dtype, None) if isinstance(tensor, LazyWeight) else tensor.to(dtype)

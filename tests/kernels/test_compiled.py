@@ -261,11 +261,11 @@ from dllm_kernels.compiled import library
 library.best_target = lambda: sys.argv[1]
 build.build(sys.argv[1])
 import pytest
-names = "recomputed or low_rank or parts or as_close or held or empty"
-raise SystemExit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", names, sys.argv[2]]))
+names = "recomputed or low_rank or parts or as_close or held or empty or the_bits"
+raise SystemExit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", names, *sys.argv[2:]]))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, target, __file__],
+        [sys.executable, "-c", program, target, __file__, str(Path(__file__).with_name("test_blocks.py"))],
         env={**os.environ, "DLLM_KERNELS": str(tmp_path)},
         capture_output=True,
         text=True,

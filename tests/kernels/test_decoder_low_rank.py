@@ -162,7 +162,7 @@ def test_the_default_models_weights(implementation: Any) -> None:
     base, low_rank = tri_mode()
     weights = with_low_rank(base, low_rank)
     assert weights.layers[1].qkv is base.layers[1].qkv
-    assert weights.head.data_ptr() == weights.embedding.data_ptr()
+    assert weights.tied
     segments = [
         Segment(1, drawn(9).tolist(), range(9)),
         Segment(1, [71] * 4, range(8, 12), noisy=True, causal=False, behind=((0, 8),)),

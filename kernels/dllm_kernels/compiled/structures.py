@@ -22,6 +22,8 @@ class Linear(ctypes.Structure):
         ("levels", c_void_p),
         ("scale", c_void_p),
         ("offset", c_void_p),
+        ("blocks", c_void_p),
+        ("kind", c_int32),
         ("outputs", c_int32),
         ("inputs", c_int32),
     )
@@ -42,6 +44,12 @@ class Layer(ctypes.Structure):
     )
 
 
+class Embedding(ctypes.Structure):
+    """Embeddings of tokens, the first of them in blocks where there are any."""
+
+    _fields_ = (("plain", c_void_p), ("blocks", c_void_p), ("kind", c_int32), ("coded", c_int32))
+
+
 class Model(ctypes.Structure):
     """A decoder without its head."""
 
@@ -55,7 +63,7 @@ class Model(ctypes.Structure):
         ("rank", c_int32),
         ("eps", c_float),
         ("low_rank_scale", c_float),
-        ("embedding", c_void_p),
+        ("embedding", Embedding),
         ("norm", c_void_p),
         ("layer", POINTER(Layer)),
     )

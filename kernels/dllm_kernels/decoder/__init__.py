@@ -14,10 +14,13 @@ from dllm_kernels.decoder.base import Decoder
 from dllm_kernels.decoder.base import Part
 from dllm_kernels.decoder.base import Store
 from dllm_kernels.decoder.store import KeyValues
+from dllm_kernels.decoder.weights import AnyWeights
 from dllm_kernels.decoder.weights import DecoderShape
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
 from dllm_kernels.decoder.weights import LowRankPair
+from dllm_kernels.decoder.weights import StoredLayer
+from dllm_kernels.decoder.weights import StoredWeights
 from dllm_kernels.decoder.weights import devices_of
 from dllm_kernels.decoder.weights import release
 from dllm_kernels.decoder.weights import shape_of
@@ -30,6 +33,7 @@ from dllm_kernels.onednn import packing_fault
 __all__ = [
     "INT8_KERNEL",
     "KERNEL",
+    "AnyWeights",
     "Decoder",
     "DecoderShape",
     "DecoderWeights",
@@ -38,6 +42,8 @@ __all__ = [
     "LowRankPair",
     "Part",
     "Store",
+    "StoredLayer",
+    "StoredWeights",
     "devices_of",
     "release",
     "shape_of",

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from dllm_kernels import tiles
-from dllm_kernels.decoder.weights import DecoderWeights
+from dllm_kernels.blocks import Weight
+from dllm_kernels.blocks import plain
+from dllm_kernels.decoder.weights import AnyWeights
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import Shapes
 
@@ -102,10 +104,10 @@ class Decoder(Protocol):
     """
 
     copies: ClassVar[bool]
-    weights: DecoderWeights
+    weights: AnyWeights
     row_invariant: bool
 
-    def __init__(self, weights: DecoderWeights) -> None: ...
+    def __init__(self, weights: AnyWeights) -> None: ...
 
     @classmethod
     def promises(cls, device: torch.device, dtype: torch.dtype, sizes: Shapes) -> bool:
@@ -146,20 +148,21 @@ class Decoder(Protocol):
         """Embeddings of tokens of any shape, in the weights' dtype: one dimension more."""
         return self.weights.embedding[tokens.to(self.weights.embedding.device)]
 
-    def product(self, weight: Tensor) -> Callable[[Tensor], Tensor]:
+    def product(self, weight: Weight) -> Callable[[Tensor], Tensor]:
         """A linear layer of its own: rows [N, in] to [N, out], row-invariant where the decoder is.
 
-        :param weight: [out, in] in the decoder's dtype, on the device of its head.
+        :param weight: [out, in] in the decoder's dtype, on the device of its head; a tensor or in blocks.
         :raises KernelError: for a weight of another dtype or shape.
         """
-        return lambda x: tiles.product(x, weight)
+        matrix = plain(weight)
+        return lambda x: tiles.product(x, matrix)
 
     def timings(self) -> dict[str, float]:
         """Seconds of all passes since the last call by part of the body; empty where nothing is measured."""
         return {}
 
 
-def noisy_rows(noisy: Tensor | None, weights: DecoderWeights) -> Tensor | None:
+def noisy_rows(noisy: Tensor | None, weights: AnyWeights) -> Tensor | None:
     """Indices int64 [n] of the positions where low-rank pairs act; None where nothing is to be added.
 
     :raises KernelError: if the weights have no low-rank pairs.

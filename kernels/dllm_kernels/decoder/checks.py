@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dllm_kernels.blocks import Blocks
+from dllm_kernels.blocks import Weight
 from dllm_kernels.decoder.base import Part
 from dllm_kernels.decoder.base import Store
 from dllm_kernels.decoder.store import KeyValues
+from dllm_kernels.decoder.weights import AnyLayer
+from dllm_kernels.decoder.weights import AnyWeights
 from dllm_kernels.decoder.weights import DecoderShape
-from dllm_kernels.decoder.weights import DecoderWeights
-from dllm_kernels.decoder.weights import LayerWeights
 from dllm_kernels.decoder.weights import LowRankPair
 from dllm_kernels.decoder.weights import devices_of
 from dllm_kernels.dispatch import KernelError
@@ -28,10 +30,10 @@ _LARGEST = (1 << 31) - 1
 #: Products of a layer, each of which may have a low-rank pair.
 PAIRS = 4
 
-_Expected = Iterator[tuple[str, Tensor | None, tuple[int, ...]]]
+_Expected = Iterator[tuple[str, Weight | None, tuple[int, ...]]]
 
 
-def check_weights(weights: DecoderWeights, spread: bool = False) -> None:
+def check_weights(weights: AnyWeights, spread: bool = False) -> None:
     """Refuse weights that do not have the sizes their shape says, or are not all of one dtype on one device.
 
     :param spread: whether each layer may be on a device of its own.
@@ -39,7 +41,8 @@ def check_weights(weights: DecoderWeights, spread: bool = False) -> None:
     """
     shape, like = weights.shape, weights.embedding
     _check_shape(shape)
-    if like.dim() != 2 or like.shape[0] < shape.vocabulary or not like.is_floating_point() or like.is_meta:
+    floats = like.dtype.is_floating_point and like.device.type != "meta"
+    if len(like.shape) != 2 or like.shape[0] < shape.vocabulary or not floats:
         raise KernelError(
             f"embedding is {_described(like)}; it must hold at least {shape.vocabulary} rows of {shape.hidden} numbers"
         )
@@ -51,8 +54,9 @@ def check_weights(weights: DecoderWeights, spread: bool = False) -> None:
         for name, tensor, size in expected:
             if tensor is None:
                 continue
-            fits = tuple(tensor.shape) == size and max(size) <= _LARGEST and tensor.layout == torch.strided
-            if not fits or tensor.dtype != like.dtype or tensor.device != device or tensor.is_meta:
+            fits = tuple(tensor.shape) == size and max(size) <= _LARGEST
+            dense = isinstance(tensor, Blocks) or (tensor.layout == torch.strided and not tensor.is_meta)
+            if not fits or not dense or tensor.dtype != like.dtype or tensor.device != device:
                 raise KernelError(
                     f"{name} is {_described(tensor)}; it must be {list(size)} {like.dtype} on {device}, as the other "
                     f"weights are"
@@ -72,7 +76,7 @@ def _check_shape(shape: DecoderShape) -> None:
         raise KernelError(f"head_dim={shape.head_dim} must be even: rotary embeddings turn pairs")
 
 
-def _expected(weights: DecoderWeights, spread: bool) -> Iterator[tuple[torch.device, _Expected]]:
+def _expected(weights: AnyWeights, spread: bool) -> Iterator[tuple[torch.device, _Expected]]:
     """Every tensor with its name and the size it must have, by the device it must be on."""
     shape, home, matrices = weights.shape, weights.embedding.device, _matrices(weights.shape)
     ends = [
@@ -99,7 +103,7 @@ def _matrices(shape: DecoderShape) -> dict[str, tuple[int, int]]:
     }
 
 
-def _of_layer(layer: LayerWeights, shape: DecoderShape, matrices: dict[str, tuple[int, int]], index: int) -> _Expected:
+def _of_layer(layer: AnyLayer, shape: DecoderShape, matrices: dict[str, tuple[int, int]], index: int) -> _Expected:
     sizes = {f"{name}_bias": size[:1] for name, size in matrices.items()} | matrices
     sizes |= dict.fromkeys(("input_norm", "post_norm"), (shape.hidden,))
     sizes |= dict.fromkeys(("q_norm", "k_norm"), (shape.head_dim,))
@@ -113,12 +117,12 @@ def _pairs(pairs: Sequence[LowRankPair], rank: int, matrices: dict[str, tuple[in
         yield f"the pair of {name} of layer {index}, up,", pair.up, (outs, rank)
 
 
-def _described(tensor: Tensor) -> str:
+def _described(tensor: Weight) -> str:
     return f"{list(tensor.shape)} {tensor.dtype} on {tensor.device}"
 
 
 def check_pass(
-    weights: DecoderWeights,
+    weights: AnyWeights,
     kind: type[Store],
     tokens: Tensor,
     positions: Tensor,
@@ -156,7 +160,7 @@ def check_pass(
     return int(last) + 1
 
 
-def _check_store(store: Store, kind: type[Store], weights: DecoderWeights) -> None:
+def _check_store(store: Store, kind: type[Store], weights: AnyWeights) -> None:
     own = type(store) is kind
     if own and isinstance(store, KeyValues):
         own = store.dtype == weights.embedding.dtype and store.shape == weights.shape

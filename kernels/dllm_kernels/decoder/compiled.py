@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dllm_kernels.blocks import Weight
 from dllm_kernels.compiled import library
 from dllm_kernels.compiled import structures
 from dllm_kernels.decoder.base import Decoder
@@ -31,7 +32,7 @@ from dllm_kernels.decoder.compiled_store import CompiledStore
 from dllm_kernels.decoder.compiled_weights import Packed
 from dllm_kernels.decoder.compiled_weights import pack
 from dllm_kernels.decoder.rotation import Rotation
-from dllm_kernels.decoder.weights import DecoderWeights
+from dllm_kernels.decoder.weights import AnyWeights
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import Shapes
 from dllm_kernels.draws import draw
@@ -56,15 +57,15 @@ class CompiledDecoder(Decoder):
         return True
 
     @torch.inference_mode()
-    def __init__(self, weights: DecoderWeights, int8: bool = False) -> None:
+    def __init__(self, weights: AnyWeights, int8: bool = False) -> None:
         self._library = library.load()
         rotation = Rotation(weights.shape.hidden) if int8 else None
         self._packed: Packed = pack(weights, rotation)
         self.weights = weights
-        self._narrow = int(weights.embedding.dtype == torch.bfloat16)
+        self._narrow = int(weights.dtype == torch.bfloat16)
         self._rotate: Callable[[Tensor], Tensor] | None = None
         if rotation is not None:
-            matrix, dtype = rotation.matrix().to(weights.norm.device), weights.norm.dtype
+            matrix, dtype = rotation.matrix().to(weights.norm.device), weights.dtype
             self._rotate = self.product(matrix.T.to(dtype))
             self._rotate_back = self.product(matrix.to(dtype))
             self._rotate_back_scaled = self.product((weights.norm.float()[:, None] * matrix).to(dtype))
@@ -78,14 +79,14 @@ class CompiledDecoder(Decoder):
 
     def new_store(self) -> CompiledStore:
         """An empty row."""
-        return CompiledStore(self.weights.shape, self.weights.embedding.dtype)
+        return CompiledStore(self.weights.shape, self.weights.dtype)
 
     @torch.inference_mode()
     def forward(self, tokens: Tensor, positions: Tensor, parts: Sequence[Part], noisy: Tensor | None = None) -> Tensor:
         """See :class:`~dllm_kernels.decoder.base.Decoder`."""
         rows = len(tokens)
         rotary = self._rotary(check_pass(self.weights, CompiledStore, tokens, positions, parts, noisy))
-        hidden = torch.empty(rows, self.weights.shape.hidden, dtype=self.weights.embedding.dtype)
+        hidden = torch.empty(rows, self.weights.shape.hidden, dtype=self.weights.dtype)
         seen = [part.seen.to("cpu", torch.uint8).contiguous() for part in parts]
         own, rounds = self._parts(parts, seen)
         flags = None if noisy is None or noisy_rows(noisy, self.weights) is None else noisy.cpu().contiguous()
@@ -166,14 +167,17 @@ class CompiledDecoder(Decoder):
             numbers[0, row] = logits.softmax(-1)[token[row]]
         return Unmasked(token, *numbers)
 
-    def product(self, weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    def product(self, weight: Weight, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """A linear layer of its own, with float32 outputs; see :class:`~dllm_kernels.decoder.base.Decoder`."""
-        check_rows(weight, weight.shape[-1], self.weights.norm)
+        if isinstance(weight, Tensor):
+            check_rows(weight, weight.shape[-1], self.weights.norm)
         if bias is not None and bias.shape != weight.shape[:1]:
             raise KernelError(f"bias {list(bias.shape)} must be [{len(weight)}]")
         # bfloat16 is multiplied in pairs.
         odd = self._narrow and weight.shape[1] % 2
-        linear = self._packed.linear(F.pad(weight, (0, odd)) if odd else weight, bias, None, int8=False)
+        if odd and isinstance(weight, Tensor):
+            weight = F.pad(weight, (0, odd))
+        linear = self._packed.linear(weight, bias, None, int8=False)
         return lambda x: self._multiply(F.pad(x, (0, odd)) if odd else x, linear)
 
     def _multiply(self, x: Tensor, linear: structures.Linear) -> Tensor:
@@ -218,5 +222,5 @@ class CompiledInt8Decoder(CompiledDecoder):
 
     copies = True
 
-    def __init__(self, weights: DecoderWeights) -> None:
+    def __init__(self, weights: AnyWeights) -> None:
         super().__init__(weights, int8=True)

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dllm_kernels.blocks import Blocks
+from dllm_kernels.blocks import Weight
+from dllm_kernels.blocks import plain
 from dllm_kernels.compiled import library
 from dllm_kernels.compiled import structures
 from dllm_kernels.decoder.checks import check_weights
@@ -21,8 +24,8 @@ from dllm_kernels.decoder.rotation import ROWS
 from dllm_kernels.decoder.rotation import Rotation
 from dllm_kernels.decoder.rotation import rotated_embedding
 from dllm_kernels.decoder.rotation import rotated_layer
-from dllm_kernels.decoder.weights import DecoderWeights
-from dllm_kernels.decoder.weights import LayerWeights
+from dllm_kernels.decoder.weights import AnyLayer
+from dllm_kernels.decoder.weights import AnyWeights
 from dllm_kernels.decoder.weights import LowRankPair
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.int8 import quantise_rows
@@ -44,7 +47,7 @@ class Packed:
     :param kept: keeps alive what has no other owner.
     """
 
-    embedding: Tensor
+    embedding: Weight
 
     model: structures.Model = field(default_factory=structures.Model)
     head: structures.Linear = field(default_factory=structures.Linear)
@@ -63,13 +66,13 @@ class Packed:
 
     def linear(
         self,
-        weight: Tensor,
+        weight: Weight,
         bias: Tensor | None,
         pair: LowRankPair | None,
         int8: bool,
         rotate: Callable[[Tensor], Tensor] = Tensor.float,
     ) -> structures.Linear:
-        """A linear layer [out, in].
+        """A linear layer [out, in]; one in blocks stays in them.
 
         :param rotate: what to do with rows before they are quantised.
         :raises KernelError: for numbers that int8 cannot hold.
@@ -77,7 +80,9 @@ class Packed:
         made = structures.Linear(bias=self.narrow(bias), outputs=weight.shape[0], inputs=weight.shape[1])
         if pair is not None:
             made.down, made.up = self.address(aligned(pair.down)), self.address(aligned(pair.up))
-        if int8:
+        if isinstance(weight, Blocks):
+            made.blocks, made.kind = self.address(weight.data.contiguous()), weight.kind
+        elif int8:
             levels, scale = _quantised(weight, rotate)
             made.levels, made.scale = self.address(levels), self.address(scale)
             made.offset = self.address(levels.sum(-1, dtype=torch.int32) * OFFSET)
@@ -98,7 +103,7 @@ def _quantised(weight: Tensor, rotate: Callable[[Tensor], Tensor]) -> tuple[Tens
     return levels, scale
 
 
-def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
+def pack(weights: AnyWeights, rotation: Rotation | None = None) -> Packed:
     """Structures for a whole decoder.
 
     :param rotation: given for int8: the residual stream and what the head reads are rotated by it.
@@ -119,7 +124,7 @@ def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
     if rotation is None:
         packed.head = packed.linear(weights.head, None, None, int8=False)
     else:
-        packed.head = packed.linear(weights.head, None, None, int8=True, rotate=rotation.rotate)
+        packed.head = packed.linear(plain(weights.head), None, None, int8=True, rotate=rotation.rotate)
         _rotate_embedding(packed, weights, rotation)
     shape = weights.shape
     packed.model = structures.Model(
@@ -132,14 +137,21 @@ def pack(weights: DecoderWeights, rotation: Rotation | None = None) -> Packed:
         rank=0 if weights.low_rank is None else weights.low_rank[0][0].down.shape[0],
         eps=shape.eps,
         low_rank_scale=weights.low_rank_scale,
-        embedding=packed.address(packed.embedding.contiguous()),
+        embedding=_embedding(packed, packed.embedding),
         norm=packed.narrow(weights.norm if rotation is None else torch.ones_like(weights.norm)),
         layer=layers,
     )
     return packed
 
 
-def _computable(weights: DecoderWeights) -> DecoderWeights:
+def _embedding(packed: Packed, weight: Weight) -> structures.Embedding:
+    if isinstance(weight, Blocks):
+        further, data = packed.address(weight.plain), packed.address(weight.data.contiguous())
+        return structures.Embedding(plain=further, blocks=data, kind=weight.kind, coded=len(weight.data))
+    return structures.Embedding(plain=packed.address(weight.contiguous()))
+
+
+def _computable(weights: AnyWeights) -> AnyWeights:
     """The weights, with low-rank pairs of an even rank, as bfloat16 is multiplied in pairs."""
     check_weights(weights)
     like, shape = weights.embedding, weights.shape
@@ -161,17 +173,20 @@ def _computable(weights: DecoderWeights) -> DecoderWeights:
     return replace(weights, low_rank=even)
 
 
-def _rotate_embedding(packed: Packed, weights: DecoderWeights, rotation: Rotation) -> None:
-    tied = weights.head.untyped_storage().data_ptr() == weights.embedding.untyped_storage().data_ptr()
-    packed.embedding = rotated_embedding(weights.embedding, rotation, in_place=weights.given)
-    if weights.given and not tied:
+def _rotate_embedding(packed: Packed, weights: AnyWeights, rotation: Rotation) -> None:
+    embedding = plain(weights.embedding)
+    own = weights.given or embedding is not weights.embedding
+    packed.embedding = rotated_embedding(embedding, rotation, in_place=own)
+    if weights.given and not weights.tied:
         _empty(weights.head)
     _trim()
 
 
-def _empty(*matrices: Tensor) -> None:
+def _empty(*matrices: Weight) -> None:
+    """Let go of matrices; those in blocks are a file's."""
     for matrix in matrices:
-        matrix.data = matrix.new_empty(0)
+        if isinstance(matrix, Tensor):
+            matrix.data = matrix.new_empty(0)
 
 
 def _trim() -> None:
@@ -182,19 +197,22 @@ def _trim() -> None:
 
 
 def _packed_layer(
-    packed: Packed, layer: LayerWeights, pairs: Sequence[LowRankPair | None], rotation: Rotation | None, at_end: bool
+    packed: Packed,
+    layer: AnyLayer,
+    pairs: Sequence[LowRankPair | None],
+    rotation: Rotation | None,
+    at_end: bool,
 ) -> structures.Layer:
     if rotation is None:
         return _layer(packed, layer, pairs, int8=False, int8_down=False)
-    dtype = layer.down.dtype
-    layer, pairs = rotated_layer(layer, pairs, rotation)
+    rotated, pairs = rotated_layer(layer.plain(), pairs, rotation)
     if at_end:
-        layer = replace(layer, down=layer.down.to(dtype))
-    return _layer(packed, layer, pairs, int8=True, int8_down=not at_end)
+        rotated = replace(rotated, down=rotated.down.to(layer.down.dtype))
+    return _layer(packed, rotated, pairs, int8=True, int8_down=not at_end)
 
 
 def _layer(
-    packed: Packed, layer: LayerWeights, pairs: Sequence[LowRankPair | None], int8: bool, int8_down: bool
+    packed: Packed, layer: AnyLayer, pairs: Sequence[LowRankPair | None], int8: bool, int8_down: bool
 ) -> structures.Layer:
     return structures.Layer(
         input_norm=packed.narrow(layer.input_norm),

@@ -30,6 +30,7 @@ from dllm_kernels.decoder.graphs import cuda_recorder
 from dllm_kernels.decoder.inputs import Inputs
 from dllm_kernels.decoder.inputs import inputs_of
 from dllm_kernels.decoder.rotary import rotated
+from dllm_kernels.decoder.weights import AnyWeights
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
 from dllm_kernels.dispatch import Shapes
@@ -49,10 +50,11 @@ class GpuDecoder(Decoder):
 
     copies: ClassVar[bool] = False
 
-    def __init__(self, weights: DecoderWeights, attend: str | None = None, record: Record | None = None) -> None:
+    def __init__(self, weights: AnyWeights, attend: str | None = None, record: Record | None = None) -> None:
         check_weights(weights)
+        self.weights: DecoderWeights = weights.plain()
+        weights = self.weights
         shape, like = weights.shape, weights.embedding
-        self.weights = weights
         self._pool = PagePool(shape.layers, shape.kv_heads, shape.head_dim, like.dtype, like.device)
         self._frequencies = weights.frequencies.to(like.device)
         chosen, self._attend = _attention(weights, attend)

@@ -50,11 +50,9 @@ def layers_of(weights: DecoderWeights, form: Form) -> list[Layer]:
 @torch.inference_mode()
 def head_of(weights: DecoderWeights, form: Form) -> Matrix:
     """The head; packed only if that is no second copy of the embedding."""
-    head, embedding = weights.head, weights.embedding
-    tied = head.untyped_storage().data_ptr() == embedding.untyped_storage().data_ptr()
-    if tied:
-        return matrix("plain" if form == "packed" else form, head)
-    return _made(form, head, None, weights.given)
+    if weights.tied:
+        return matrix("plain" if form == "packed" else form, weights.head)
+    return _made(form, weights.head, None, weights.given)
 
 
 def _layer(layer: LayerWeights, pairs: tuple[LowRankPair, ...], form: Form, given: bool) -> Layer:

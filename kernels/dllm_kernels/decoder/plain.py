@@ -34,6 +34,7 @@ from dllm_kernels.decoder.rotary import Rotary
 from dllm_kernels.decoder.rotary import rotated
 from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.store import whole_blocks
+from dllm_kernels.decoder.weights import AnyWeights
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import devices_of
 from dllm_kernels.dispatch import Shapes
@@ -70,9 +71,10 @@ class PlainDecoder(Decoder):
     #: Dtypes in which its products are row-invariant on CPUs.
     invariant: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.bfloat16, torch.float16)
 
-    def __init__(self, weights: DecoderWeights) -> None:
+    def __init__(self, weights: AnyWeights) -> None:
         check_weights(weights, spread=True)
-        self.weights = weights
+        self.weights: DecoderWeights = weights.plain()
+        weights = self.weights
         self._devices = devices_of(weights)
         dtype, sizes = weights.embedding.dtype, weights.shape.sizes()
         places = {*self._devices, weights.embedding.device}

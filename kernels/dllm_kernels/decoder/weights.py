@@ -8,20 +8,34 @@ copy of them while they are fused.
 
 from dataclasses import dataclass
 from dataclasses import fields
+from dataclasses import replace
 from typing import Any
+from typing import Generic
 from typing import NamedTuple
+from typing import TypeAlias
+from typing import TypeVar
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from dllm_kernels.blocks import Blocks
+from dllm_kernels.blocks import Weight
+from dllm_kernels.blocks import form_of
+from dllm_kernels.blocks import plain
 from dllm_kernels.dispatch import KernelError
 
 #: Values of a config's `model_type` whose layers are the ones computed here.
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 #: Rotary embeddings whose angles depend on the position only, not on the longest one seen.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+#: A layer's four products.
+MATRICES = ("qkv", "out", "gate_up", "down")
 #: What is counted in a decoder.
 SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocabulary")
+
+#: What the matrices are: tensors, or tensors and blocks.
+M_co = TypeVar("M_co", bound=Weight, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +56,17 @@ class DecoderShape:
         return {name: getattr(self, name) for name in SIZES}
 
 
-@dataclass(frozen=True, slots=True)
-class LayerWeights:
+# No slots: Python 3.11 cannot call the alias of a generic class that is frozen and has them.
+@dataclass(frozen=True)
+class StoredLayer(Generic[M_co]):
     """One layer. Matrices are [out, in]; biases [out] and norms of query and key heads [head_dim] may be absent."""
 
     input_norm: Tensor
-    qkv: Tensor
-    out: Tensor
+    qkv: M_co
+    out: M_co
     post_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: M_co
+    down: M_co
     qkv_bias: Tensor | None = None
     out_bias: Tensor | None = None
     gate_up_bias: Tensor | None = None
@@ -59,13 +74,18 @@ class LayerWeights:
     q_norm: Tensor | None = None
     k_norm: Tensor | None = None
 
-    def to(self, device: torch.device) -> "LayerWeights":
+    def to(self, device: torch.device) -> "StoredLayer[Weight]":
         """The same on a device."""
         moved: dict[str, Any] = {}
         for field in fields(self):
-            tensor: Tensor | None = getattr(self, field.name)
-            moved[field.name] = tensor if tensor is None else tensor.to(device)
-        return LayerWeights(**moved)
+            weight: Weight | None = getattr(self, field.name)
+            moved[field.name] = weight if weight is None else weight.to(device)
+        return StoredLayer(**moved)
+
+    def plain(self) -> "LayerWeights":
+        """The same with every matrix a tensor."""
+        layer = cast(Any, self)
+        return cast(LayerWeights, replace(layer, **{name: plain(getattr(layer, name)) for name in MATRICES}))
 
 
 class LowRankPair(NamedTuple):
@@ -75,8 +95,9 @@ class LowRankPair(NamedTuple):
     up: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class DecoderWeights:
+# No slots: Python 3.11 cannot call the alias of a generic class that is frozen and has them.
+@dataclass(frozen=True)
+class StoredWeights(Generic[M_co]):
     """A whole decoder: what every decoder makes its own form of the weights from.
 
     `head` is `embedding` where they are tied, or its first `vocabulary` rows.
@@ -90,18 +111,53 @@ class DecoderWeights:
     """
 
     shape: DecoderShape
-    embedding: Tensor
-    layers: tuple[LayerWeights, ...]
+    embedding: M_co
+    layers: tuple[StoredLayer[M_co], ...]
     norm: Tensor
-    head: Tensor
+    head: M_co
     frequencies: Tensor
     rope_scale: float
     low_rank: tuple[tuple[LowRankPair, ...], ...] | None = None
     low_rank_scale: float = 1.0
     given: bool = False
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of all of them."""
+        return self.norm.dtype
 
-def devices_of(weights: DecoderWeights) -> list[torch.device]:
+    @property
+    def form(self) -> str:
+        """What is multiplied: "Q4_1, Q8_0" for matrices in blocks, a dtype for others."""
+        matrices = [self.embedding, *(getattr(layer, name) for layer in self.layers for name in MATRICES)]
+        return ", ".join(sorted({form_of(matrix) for matrix in matrices}))
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding, or its first rows."""
+        return _memory(self.head) == _memory(self.embedding)
+
+    def plain(self) -> "DecoderWeights":
+        """The same with every matrix a tensor; a head that is tied to the embedding stays so."""
+        embedding = plain(self.embedding)
+        head = embedding[: self.shape.vocabulary] if self.tied else plain(self.head)
+        layers = tuple(layer.plain() for layer in self.layers)
+        return cast(DecoderWeights, replace(cast(Any, self), embedding=embedding, head=head, layers=layers))
+
+
+def _memory(matrix: Weight) -> int:
+    """Where its memory begins."""
+    return (matrix.data if isinstance(matrix, Blocks) else matrix).untyped_storage().data_ptr()
+
+
+LayerWeights: TypeAlias = StoredLayer[Tensor]
+#: Of tensors alone, and of tensors and blocks.
+DecoderWeights: TypeAlias = StoredWeights[Tensor]
+AnyLayer: TypeAlias = StoredLayer[Weight]
+AnyWeights: TypeAlias = StoredWeights[Weight]
+
+
+def devices_of(weights: AnyWeights) -> list[torch.device]:
     """Where each layer is."""
     return [layer.input_norm.device for layer in weights.layers]
 

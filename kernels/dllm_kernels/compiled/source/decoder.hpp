@@ -15,10 +15,17 @@ struct Layer {
     Linear qkv, out, gate_up, down;
 };
 
+// Embeddings: those of the first `coded` tokens in blocks of a kind, the others' in `plain`.
+struct Embedding {
+    const Unit* plain;
+    const uint8_t* blocks;
+    int32_t kind, coded;
+};
+
 struct Model {
     int32_t layers, hidden, heads, kv_heads, head_dim, intermediate, rank;
     float eps, low_rank_scale;
-    const Unit* embedding;
+    Embedding embedding;
     const float* norm;
     const Layer* layer;
 };
@@ -92,7 +99,7 @@ class Forward {
         if (!thread) since_ = std::chrono::steady_clock::now();
         Share rows(p_.rows, 1, thread, p_.threads);
         for (int r = rows.begin; r < rows.end; r++)
-            get_row<T>(x(r), m_.embedding + p_.tokens[r] * units(m_.hidden), m_.hidden);
+            embed(p_.tokens[r], s_.normed.data() + (size_t)r * units(m_.hidden), x(r));
         meet(thread, OTHER);
         for (int layer = 0; layer < m_.layers; layer++) {
             attention(layer, thread);
@@ -100,6 +107,14 @@ class Forward {
         }
         for (int r = rows.begin; r < rows.end; r++) norm(x(r), m_.norm, p_.hidden + (size_t)r * units(m_.hidden));
         meet(thread, OTHER);
+    }
+
+    // `room` is for a row of units.
+    void embed(int64_t token, Unit* room, float* to) {
+        const Embedding& e = m_.embedding;
+        if (token < e.coded)
+            unpack_row<T>(e.kind, e.blocks + token * (m_.hidden / IN_BLOCK) * bytes_of(e.kind), m_.hidden, room);
+        get_row<T>(to, token < e.coded ? room : e.plain + (token - e.coded) * units(m_.hidden), m_.hidden);
     }
 
     template <class V>
@@ -160,7 +175,7 @@ class Forward {
     // What the low-rank pair makes of the rows: zero for clean ones.
     Rows low(const Linear& l, Rows x, int thread) {
         Share outputs(m_.rank, 8, thread, p_.threads);
-        each_tile(p_.rows, outputs.begin, outputs.end, [&](int row, int rows, int out, int count) {
+        each_tile(p_.rows, outputs.begin, outputs.end, no_panel, [&](int row, int rows, int out, int count) {
             float found[TILE];
             multiply<T>({x, {l.down, x.units}, {}, {}}, row, rows, out, count, found);
             for (int r = 0; r < rows; r++)
@@ -283,13 +298,15 @@ class Forward {
 
     // silu(gate) * up: the two halves of one product, tile beside tile.
     void gated(const Linear& l, int thread) {
-        Product<T> product = ready(l, s_.normed.data(), thread);
+        Product<T> gates = ready(l, s_.normed.data(), thread), ups = gates;
+        ups.place = 1;
         int inner = m_.intermediate;
         Share outputs(inner, 24, thread, p_.threads);
-        each_tile(p_.rows, outputs.begin, outputs.end, [&](int row, int rows, int out, int count) {
+        auto open = [&](int first, int last) { gates.open(first, last), ups.open(inner + first, inner + last); };
+        each_tile(p_.rows, outputs.begin, outputs.end, open, [&](int row, int rows, int out, int count) {
             float gate[TILE] = {}, up[TILE] = {};
-            product(row, rows, out, count, gate);
-            product(row, rows, inner + out, count, up);
+            gates(row, rows, out, count, gate);
+            ups(row, rows, inner + out, count, up);
             for (int i = 0; i < TILE; i += LANES) {
                 Floats g = load<Floats>(gate + i);
                 store(gate + i, g / (1.0f + exponential(-g)) * load<Floats>(up + i));

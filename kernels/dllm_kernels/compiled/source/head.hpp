@@ -148,12 +148,8 @@ void unmask(const Product<T>& product, int rows, int threads, const Drawing* dra
         Share own(blocks, 1, thread, threads);
         for (int block = own.begin; block < own.end; block++) {
             int first = block * IDS, last = std::min(first + IDS, vocabulary);
-            each_tile(rows, first, last, [&](int row, int count, int out, int some) {
-                float found[TILE];
-                product(row, count, out, some, found);
-                hand_out(row, count, out, some, found,
-                         [&](int r, int n, auto value) { store(logits + (size_t)r * IDS + n - first, value); });
-            });
+            multiply_outputs(product, 0, rows, first, last,
+                             [&](int r, int n, auto value) { store(logits + (size_t)r * IDS + n - first, value); });
             for (int r = 0; r < rows; r++)
                 seen[(size_t)block * rows + r] = look_at(logits + (size_t)r * IDS, first, last - first, drawings[r]);
         }
@@ -166,12 +162,8 @@ void unmask(const Product<T>& product, int rows, int threads, const Drawing* dra
             if (drawings[r].inverts())
                 invert(all, seen.data() + r, rows, vocabulary, drawings[r], [&](int block, float* logits) {
                     int first = block * IDS, last = std::min(first + IDS, vocabulary);
-                    for (int out = first; out < last; out += outputs_of(1)) {
-                        float found[TILE];
-                        int some = std::min(outputs_of(1), last - out);
-                        product(r, 1, out, some, found);
-                        std::copy(found, found + some, logits + out - first);
-                    }
+                    multiply_outputs(product, r, 1, first, last,
+                                     [&](int, int n, auto value) { store(logits + n - first, value); });
                 });
             to.put(r, all);
         }

@@ -4,10 +4,10 @@
 
 #include <vector>
 
-#include "product.hpp"
+#include "blocks.hpp"
 
-// Weights [out][in / per unit] units, or int8 levels [out][in] with a scale and 128 times the
-// sum of the levels per output. The low-rank pair may be absent.
+// Weights [out][in / per unit] units, or blocks of a kind, or int8 levels [out][in] with a scale and 128 times
+// the sum of the levels per output. The low-rank pair may be absent.
 struct Linear {
     const Unit* weight;
     const float* bias;
@@ -16,7 +16,8 @@ struct Linear {
     const int8_t* levels;
     const float* scale;
     const int32_t* offset;
-    int32_t outputs, inputs;
+    const uint8_t* blocks;
+    int32_t kind, outputs, inputs;
 };
 
 // Rows in uint8: the level plus 128.
@@ -133,19 +134,25 @@ constexpr bool HAS_INT8 = false;
 inline void multiply_int8(const Levels&, const Linear&, int, int, int, int, float*) {}
 #endif
 
-// A linear layer of certain rows; call it for tiles.
+// A linear layer of certain rows; open it for panels and call it for their tiles, on one thread.
 template <class T>
 struct Product {
     const Linear& l;
     Rows x;
     const Levels* levels = nullptr;
     Rows t = {};
+    int place = 0;
+    Rows w = {l.weight, x.units};
+
+    void open(int first, int last) {
+        if (l.blocks) w = unpacked<T>(l.kind, l.blocks, l.inputs, first, last, place);
+    }
 
     // A tile with the bias.
     void operator()(int row, int rows, int out, int outputs, float* to) const {
         Rows u{l.up, t.units};
         if (!l.levels) {
-            multiply<T>({x, {l.weight, x.units}, t, u}, row, rows, out, outputs, to);
+            multiply<T>({x, w, t, u}, row, rows, out, outputs, to);
         } else {
             multiply_int8(*levels, l, row, rows, out, outputs, to);
             if (t.data) {
@@ -168,13 +175,20 @@ inline void quantise_share(const Rows& x, int rows, int inputs, int thread, int 
         quantise<T>(x.row(r), inputs, to.levels.data() + (size_t)r * inputs, to.scale[r]);
 }
 
+// Outputs [begin, end) of some rows, handed out; see hand_out.
+template <class T, class To>
+inline void multiply_outputs(Product<T> product, int row, int rows, int begin, int end, const To& to) {
+    auto open = [&](int first, int last) { product.open(first, last); };
+    each_tile(rows, begin, end, open, [&](int place, int count, int out, int some) {
+        float found[TILE];
+        product(row + place, count, out, some, found);
+        hand_out(row + place, count, out, some, found, to);
+    });
+}
+
 // This thread's share of the outputs, handed out; see hand_out.
 template <class T, class To>
 inline void multiply_share(const Product<T>& product, int rows, int thread, int threads, const To& to) {
     Share outputs(product.l.outputs, 24, thread, threads);
-    each_tile(rows, outputs.begin, outputs.end, [&](int row, int count, int out, int some) {
-        float found[TILE];
-        product(row, count, out, some, found);
-        hand_out(row, count, out, some, found, to);
-    });
+    multiply_outputs(product, 0, rows, outputs.begin, outputs.end, to);
 }

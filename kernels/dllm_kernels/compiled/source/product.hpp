@@ -8,11 +8,16 @@
 #include "pool.hpp"
 #include "simd.hpp"
 
-// Rows [.., units] one behind another.
+// Outputs between the weights that are multiplied and those that are fetched.
+constexpr int AHEAD = 8;
+
+// Rows [.., units] one behind another, from number `first` on.
 struct Rows {
     const Unit* data = nullptr;
     int units = 0;
-    const Unit* row(int index) const { return data + (size_t)index * units; }
+    int first = 0;
+    int ahead = AHEAD;
+    const Unit* row(int index) const { return data + (size_t)(index - first) * units; }
 };
 
 // x [rows] times w [outputs], and then t times u: the low-rank part continues the same sums.
@@ -23,8 +28,6 @@ struct Factors {
 constexpr int MOST_ROWS = 6;
 // Outputs of a tile: accumulators fit the registers, and loads stay behind multiplications.
 constexpr int outputs_of(int rows) { return rows <= 2 ? 8 : 4; }
-// Outputs between the weights that are multiplied and those that are fetched.
-constexpr int AHEAD = 8;
 // Room for the results of a tile: to[r * outputs_of(rows) + n].
 constexpr int TILE = 32;
 
@@ -41,7 +44,7 @@ inline __attribute__((always_inline)) void accumulate(Floats (&sum)[NR * MR], co
         for (int n = 0; n < NR; n++) {
             b[n] = load<Units>(ws[n] + k);
             // Weights of the next panel, on their way while this one is multiplied by all rows.
-            __builtin_prefetch(ws[n] + k + (size_t)AHEAD * w.units, 0, 3);
+            __builtin_prefetch(ws[n] + k + (size_t)w.ahead * w.units, 0, 3);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < MR; r++) {
@@ -96,13 +99,16 @@ inline void multiply(const Factors& f, int row, int rows, int out, int outputs, 
     }
 }
 
-// Visits all tiles of rows x [begin, end) so that weights come from memory once.
-template <class Visit>
-inline void each_tile(int rows, int begin, int end, const Visit& visit) {
-    int groups = (rows + MOST_ROWS - 1) / MOST_ROWS;
-    int panel = groups <= 6 ? 8 : 192;
+// Outputs that are multiplied with all rows before the next ones are.
+constexpr int panel_of(int rows) { return rows <= 6 * MOST_ROWS ? 8 : 192; }
+
+// Visits all tiles of rows x [begin, end) so that weights come from memory once; each panel is opened before.
+template <class Open, class Visit>
+inline void each_tile(int rows, int begin, int end, const Open& open, const Visit& visit) {
+    int groups = (rows + MOST_ROWS - 1) / MOST_ROWS, panel = panel_of(rows);
     for (int first = begin; first < end; first += panel) {
         int last = std::min(first + panel, end);
+        open(first, last);
         for (int group = 0; group < groups; group++) {
             int row = (int)((int64_t)rows * group / groups), count = (int)((int64_t)rows * (group + 1) / groups) - row;
             int step = outputs_of(count);
@@ -110,6 +116,8 @@ inline void each_tile(int rows, int begin, int end, const Visit& visit) {
         }
     }
 }
+
+inline void no_panel(int, int) {}
 
 // Four neighbouring results of a row.
 typedef float Four __attribute__((vector_size(16)));

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -31,11 +31,33 @@ inline V load(const S* from) {
 }
 
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+typedef int8_t SignedBytes __attribute__((vector_size(LANES)));
 typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
 
 template <class V, class S>
 inline void store(S* to, V value) {
     std::memcpy(to, &value, sizeof value);
+}
+
+// LANES bytes as whole numbers. Written out, because GCC 12 converts bytes one by one.
+inline Ints widened(const uint8_t* from) {
+#if defined(__AVX512F__)
+    return (Ints)_mm512_cvtepu8_epi32(load<__m128i>(from));
+#elif defined(__AVX2__)
+    return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from));
+#else
+    return __builtin_convertvector(load<Bytes>(from), Ints);
+#endif
+}
+
+inline Ints widened(const int8_t* from) {
+#if defined(__AVX512F__)
+    return (Ints)_mm512_cvtepi8_epi32(load<__m128i>(from));
+#elif defined(__AVX2__)
+    return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from));
+#else
+    return __builtin_convertvector(load<SignedBytes>(from), Ints);
+#endif
 }
 
 inline Units splat(Unit x) {

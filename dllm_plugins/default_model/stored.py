@@ -1,0 +1,142 @@
+"""The base model's GGUF file: its metadata, and its tensors as they lie there.
+
+It reads the one file whose SHA-256 was compared before, so it checks little and knows only what is in that file;
+:mod:`dllm_plugins.gguf` reads files from anybody. Names and the order of rows are the hub's.
+Format: ggml-org/ggml docs/gguf.md.
+"""
+
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dllm_kernels.blocks import IN_BLOCK
+from dllm_kernels.blocks import Blocks
+from dllm_kernels.blocks import Kind
+from dllm_kernels.blocks import Weight
+from dllm_plugins.errors import CheckpointError
+
+_SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_STRING, _ARRAY = 8, 9
+_F32 = 0
+_ALIGNMENT = 32
+_NAMES = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_OUTSIDE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBase:
+    """What the file says of the model, and its weights by the hub's names: matrices in blocks, norms in bfloat16."""
+
+    metadata: Mapping[str, Any]
+    tensors: dict[str, Weight]
+
+
+def read_stored(file: Path) -> StoredBase:
+    """Read the file; the tensors are views of it, which keep it mapped.
+
+    :raises CheckpointError: for a file that cannot be read, or is not what it was.
+    """
+    try:
+        with file.open("rb") as opened:
+            # Copy on write: torch wants memory it may write to; nobody does.
+            view = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+        reader = _Reader(view)
+        metadata, infos = reader.header()
+        heads = {"attn_q": metadata["llama.attention.head_count"], "attn_k": metadata["llama.attention.head_count_kv"]}
+        found = {_renamed(info.name): _unturned(info.name, reader.tensor(info), heads) for info in infos}
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, struct.error) as error:
+        raise CheckpointError(
+            f"{file} is damaged ({error}); run `python -m dllm_plugins setup --force` to fetch it again"
+        ) from error
+    return StoredBase(metadata, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Info:
+    """A tensor, its type by ggml's number, and its place behind the header."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    place: int
+
+
+class _Reader:
+    """A place in the file."""
+
+    def __init__(self, view: mmap.mmap) -> None:
+        self._view, self._at = view, 4
+
+    def header(self) -> tuple[dict[str, Any], list[_Info]]:
+        _version, tensors, pairs = self._number("I"), self._number("q"), self._number("q")
+        metadata = {self._text(): self._value(self._number("I")) for _ in range(pairs)}
+        infos = []
+        for _ in range(tensors):
+            name = self._text()
+            shape = tuple(self._number("Q") for _ in range(self._number("I")))[::-1]
+            infos.append(_Info(name, shape, self._number("I"), self._number("Q")))
+        return metadata, infos
+
+    def tensor(self, info: _Info) -> Weight:
+        begin = -(-self._at // _ALIGNMENT) * _ALIGNMENT + info.place
+        if info.kind == _F32:
+            numbers = torch.frombuffer(self._view, dtype=torch.float32, count=prod(info.shape), offset=begin)
+            return numbers.view(info.shape).to(torch.bfloat16)
+        kind, (rows, width) = Kind(info.kind), info.shape
+        size = rows * width // IN_BLOCK * kind.size
+        raw = torch.frombuffer(self._view, dtype=torch.uint8, count=size, offset=begin)
+        return Blocks(kind, raw.view(rows, -1), torch.bfloat16)
+
+    def _number(self, code: str) -> Any:
+        (found,) = struct.unpack_from("<" + code, self._view, self._at)
+        self._at += struct.calcsize(code)
+        return found
+
+    def _text(self) -> str:
+        size = self._number("Q")
+        self._at += size
+        return self._view[self._at - size : self._at].decode("utf-8")
+
+    def _value(self, kind: int) -> Any:
+        if kind == _STRING:
+            return self._text()
+        if kind == _ARRAY:
+            inner, count = self._number("I"), self._number("Q")
+            return [self._value(inner) for _ in range(count)]
+        return self._number(_SCALARS[kind])
+
+
+def _renamed(name: str) -> str:
+    stem, _, last = name.rpartition(".")
+    if stem in _OUTSIDE:
+        return f"{_OUTSIDE[stem]}.{last}"
+    _, layer, part = stem.split(".")
+    return f"model.layers.{layer}.{_NAMES[part]}.{last}"
+
+
+def _unturned(name: str, weight: Weight, heads: Mapping[str, int]) -> Weight:
+    """llama.cpp rotates neighbours, the hub's Llama halves of a head: rows of queries and keys stand otherwise."""
+    count = heads.get(name.split(".")[-2])
+    if count is None or isinstance(weight, Tensor):
+        return weight
+    rows, width = weight.data.shape
+    turned = weight.data.view(count, rows // count // 2, 2, width).transpose(1, 2).reshape(rows, width)
+    return replace(weight, data=turned)
