@@ -1,7 +1,8 @@
 """What long requests cost in anonymous resident memory, each measured in a process of its own.
 
 Counted are the weights, as many bytes as their dtype needs, and the keys and values of
-every position, as many as theirs needs (two at least); all above that is overhead. What
+every position, as many as theirs needs; all above that is overhead. Weights are
+dequantised: those in the file's own blocks are mapped from it for the most part, and not anonymous. What
 Python holds once torch and this package are imported is told apart. Read from
 /proc/self/smaps_rollup once the rows hold all their tokens, and every 20 ms on the way there.
 """
@@ -114,7 +115,7 @@ def run(rows: int, tokens: int, dtype: str, backend: str | None) -> Memory:
     """Decode in the engine, all rows together, until one of them is about to be full."""
     imported = anonymous()
     with watched() as most:
-        model = default_model(dtype, backend)
+        model = default_model(dtype, backend, "dequantised")
         loaded = anonymous()
         text = drawn(tokens - NEW, model.denoiser.spec.vocabulary)
         config = SamplingConfig(mode="ar", max_new_tokens=NEW)
@@ -126,8 +127,8 @@ def run(rows: int, tokens: int, dtype: str, backend: str | None) -> Memory:
         held = anonymous()
     assert len(engine.active) == rows, "a row is done and has given its memory back"
     shape = LlamaShape.from_config(read_config(require_base()))
-    weight = 1 if dtype == "int8" else torch.finfo(getattr(torch, dtype)).bits // 8
-    keys = 2 * shape.layers * shape.kv_heads * shape.head_dim * rows * tokens * max(weight, 2)
+    weight = torch.finfo(getattr(torch, dtype)).bits // 8
+    keys = 2 * shape.layers * shape.kv_heads * shape.head_dim * rows * tokens * weight
     weights = numbers() * weight
     return Memory(
         name=f"memory/rows{rows}tokens{tokens}/{dtype}",

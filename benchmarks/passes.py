@@ -40,9 +40,9 @@ def backend_of(chosen: str | None) -> str:
     return chosen or ("kernels" if "kernels" in plugins.backends() else "torch")
 
 
-def default_model(dtype: str, backend: str | None) -> Model:
+def default_model(dtype: str, backend: str | None, weights: str = "auto") -> Model:
     """The default model on the CPU."""
-    return load_model("dllm", dtype=dtype, device="cpu", backend=backend_of(backend))
+    return load_model("dllm", dtype=dtype, device="cpu", backend=backend_of(backend), weights=weights)
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -49,16 +49,17 @@ class StoredBase:
     tensors: dict[str, Weight]
 
 
-def read_stored(file: Path) -> StoredBase:
+def read_stored(file: Path, words: bool = False) -> StoredBase:
     """Read the file; the tensors are views of it, which keep it mapped.
 
+    :param words: whether to read lists of strings, too: the tokenizer's hundred thousand, which take a while.
     :raises CheckpointError: for a file that cannot be read, or is not what it was.
     """
     try:
         with file.open("rb") as opened:
             # Copy on write: torch wants memory it may write to; nobody does.
             view = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
-        reader = _Reader(view)
+        reader = _Reader(view, words)
         metadata, infos = reader.header()
         heads = {"attn_q": metadata["llama.attention.head_count"], "attn_k": metadata["llama.attention.head_count_kv"]}
         found = {_renamed(info.name): _unturned(info.name, reader.tensor(info), heads) for info in infos}
@@ -82,8 +83,8 @@ class _Info:
 class _Reader:
     """A place in the file."""
 
-    def __init__(self, view: mmap.mmap) -> None:
-        self._view, self._at = view, 4
+    def __init__(self, view: mmap.mmap, words: bool) -> None:
+        self._view, self._at, self._words = view, 4, words
 
     def header(self) -> tuple[dict[str, Any], list[_Info]]:
         _version, tensors, pairs = self._number("I"), self._number("q"), self._number("q")
@@ -118,10 +119,20 @@ class _Reader:
     def _value(self, kind: int) -> Any:
         if kind == _STRING:
             return self._text()
-        if kind == _ARRAY:
-            inner, count = self._number("I"), self._number("Q")
-            return [self._value(inner) for _ in range(count)]
-        return self._number(_SCALARS[kind])
+        return self._list(self._number("I"), self._number("Q")) if kind == _ARRAY else self._number(_SCALARS[kind])
+
+    def _list(self, kind: int, count: int) -> list[Any]:
+        if kind != _STRING:
+            found = struct.unpack_from(f"<{count}{_SCALARS[kind]}", self._view, self._at)
+            self._at += count * struct.calcsize(_SCALARS[kind])
+            return list(found)
+        if count > len(self._view) // 8:
+            raise ValueError(f"it claims a list of {count} strings")
+        if self._words:
+            return [self._text() for _ in range(count)]
+        for _ in range(count):
+            self._at += 8 + int.from_bytes(self._view[self._at : self._at + 8], "little")
+        return []
 
 
 def _renamed(name: str) -> str:

@@ -28,7 +28,7 @@ def unpack(file: Path, folder: Path, progress: Progress = quiet) -> None:
 
     progress("convert", 0, 3)
     folder.mkdir()
-    stored = read_stored(file)
+    stored = read_stored(file, words=True)
     metadata = stored.metadata
     _write_tokenizer(metadata, folder)
     progress("convert", 1, 3)
