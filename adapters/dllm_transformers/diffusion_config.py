@@ -2,7 +2,6 @@
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,15 +12,14 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
 from dllm_plugins.files.limits import check_numbers
-from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.reading import reading
+from dllm_transformers.arguments import DTYPE_KEYS
+from dllm_transformers.arguments import entries_of
 
 #: Choices of the class that computes, not of the checkpoint; recipes leave them in their configs.
 IMPLEMENTATION = ("attn_implementation", "experts_implementation")
 #: Keys that PreTrainedConfig would act on: the family's class gets its own config from the layout.
 _KEPT_BACK = (*IMPLEMENTATION, "output_attentions", "per_layer_config", "quantization_config", "rope_scaling")
-#: What a model is loaded in says nothing of its checkpoint; saving writes what is saved.
-DTYPE_KEYS = ("dtype", "torch_dtype")
 #: What transformers would note in a config and read in every forward, which here is the engine's, and what it must be.
 _OF_FORWARD = {"output_attentions": False, "output_hidden_states": False, "return_dict": True, "use_cache": True}
 
@@ -69,21 +67,12 @@ class DiffusionConfig(PreTrainedConfig):
     def of(cls, given: Any) -> "DiffusionConfig | None":
         """What a caller hands over as `config`: one of these, config.json's entries, or where that file is.
 
+        :raises CheckpointError: if it cannot be read.
         :raises OptionError: for anything else, which would have no effect.
         """
         if given is None or isinstance(given, DiffusionConfig):
             return given
-        found: DiffusionConfig
-        if isinstance(given, dict):
-            found = cls.from_dict(given)
-        elif isinstance(given, str | Path):
-            path = Path(given)
-            found = cls.from_dict(read_object(path / "config.json" if path.is_dir() else path))
-        else:
-            raise OptionError(
-                f"config= is a {type(given).__name__}, whose entries are no diffusion checkpoint's; give what "
-                f"AutoConfig.from_pretrained finds for it, a dict of config.json's entries, or the path of such a file"
-            )
+        found: DiffusionConfig = cls.from_dict(entries_of(given))
         return found
 
     @classmethod

@@ -20,13 +20,17 @@ from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.checkpoint import load_checkpoint
 from dllm_plugins.families.hub import denoiser_of
 from dllm_plugins.families.hub import tokenizer_of
+from dllm_plugins.families.implementation import ATTENTION
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.files.reading import reading
 from dllm_plugins.models import Model
 from dllm_transformers import opening
 from dllm_transformers import saving
+from dllm_transformers.arguments import checked
 from dllm_transformers.diffusion_config import DiffusionConfig
+from dllm_transformers.diffusion_config import refuse_of_forward
 from dllm_transformers.generate import generate
+from dllm_transformers.hub import check_strategy
 from dllm_transformers.visibility import whole_sequence
 from dllm_transformers.weights import NoText
 
@@ -60,37 +64,30 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: Any,
-        *_model_args: Any,
+        *model_args: Any,
         config: Any = None,
-        dtype: Any = None,
-        device_map: Any = None,
-        offload_folder: Any = None,
-        attn_implementation: str | None = None,
         **options: Any,
     ) -> Self:
         """Load a checkpoint in its original format: a folder or a hub id. Nothing in it is run.
 
         :param config: in place of the checkpoint's own: a config of this class, its entries, or where they are.
-        :param dtype: of the weights; the checkpoint's own if not given.
-        :param device_map: as in transformers, by the names of the class that computes.
-        :param attn_implementation: "sdpa" (default) or "eager".
-        :param options: `family` for checkpoints that look like ordinary models, `preset` for the
-            sampler, `mask_id` where neither checkpoint nor family says it; and those of the hub.
+        :param options: `dtype` of the weights, the checkpoint's own if not given; `device_map` with `max_memory`,
+            `offload_folder` and `offload_buffers` as in transformers, by the names of the class that computes;
+            `attn_implementation`, "sdpa" (default) or "eager"; `family` for checkpoints that look like ordinary
+            models, `preset` for the sampler, `mask_id` where neither checkpoint nor family says it; those of the hub.
         :raises CheckpointError: for a checkpoint that is missing, damaged, unknown or refused.
         :raises OptionError: for an option that cannot be honoured.
         """
-        torch_dtype = options.pop("torch_dtype", None)
+        _check(options, model_args)
+        attention = options.get("attn_implementation")
+        dtype = options.get("torch_dtype") if options.get("dtype") is None else options["dtype"]
         given = cls.config_class.of(config)
-        opened = opening.opened(pretrained_model_name_or_path, given, torch_dtype if dtype is None else dtype, options)
-        opening.refuse_rest(options)
-        if attn_implementation not in (None, *opening.ATTENTION):
-            raise OptionError(
-                f"attn_implementation={attn_implementation!r} takes no masks of four dimensions, which say who sees "
-                f"whom here; use {' or '.join(map(repr, opening.ATTENTION))}"
-            )
-        native = load_checkpoint(opened.checkpoint, opened.dtype, device_map, offload_folder)
-        if attn_implementation is not None:
-            native.set_attn_implementation(attn_implementation)
+        opened = opening.opened(pretrained_model_name_or_path, given, dtype, options)
+        spread = {name: options.get(name) for name in ("device_map", "max_memory", "offload_folder")}
+        buffers = bool(options.get("offload_buffers"))
+        native = load_checkpoint(opened.checkpoint, opened.dtype, **spread, offload_buffers=buffers)
+        if attention is not None:
+            native.set_attn_implementation(attention)
         with reading(opened.checkpoint.folder):
             if given is None:
                 given = cls.config_class(**opened.checkpoint.stated)
@@ -153,8 +150,12 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         return MaskedLMOutput(logits=found) if return_dict is not False else (found,)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """See :func:`dllm_transformers.generate`; `custom_generate="..."` still loads another strategy."""
+        """See :func:`dllm_transformers.generate`; `custom_generate` still is another strategy.
+
+        :raises OptionError: also for one that cannot be loaded, or that nobody trusts.
+        """
         if kwargs.get("custom_generate") is not None:
+            check_strategy(self, kwargs["custom_generate"], kwargs.get("trust_remote_code"))
             return super().generate(*args, **kwargs)
         kwargs.pop("custom_generate", None)
         return generate(self, *args, **kwargs)
@@ -182,3 +183,23 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         """Of the class that computes."""
         found: nn.Module = self.native.get_output_embeddings()
         return found
+
+
+def _check(options: dict[str, Any], positional: tuple[Any, ...]) -> None:
+    """Refuse what cannot be honoured when a checkpoint is loaded; takes out what is done anyway.
+
+    :raises OptionError: naming it.
+    """
+    refuse_of_forward(options)
+    file, attention = options.pop("gguf_file", None), options.get("attn_implementation")
+    if file is not None:
+        raise OptionError(
+            f"gguf_file={file!r}: transformers would unpack it into weights that no family reads; decode the file with "
+            f"load_model('.../{file}') of dllm_plugins, or `llm -m` with its path"
+        )
+    checked(options, positional, frozenset(opening.SAID))
+    if attention is not None and attention not in ATTENTION:
+        raise OptionError(
+            f"attn_implementation={attention!r} takes no masks of four dimensions, which say who sees whom here; use "
+            f"{' or '.join(map(repr, ATTENTION))}"
+        )

@@ -23,14 +23,13 @@ from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import load_tokenizer
-from dllm_plugins.files.whole import alone
-from dllm_plugins.files.whole import whole
+from dllm_plugins.files.replacing import finish
+from dllm_plugins.files.replacing import is_work
+from dllm_plugins.files.replacing import replacing
 from dllm_plugins.messages import message
 from dllm_transformers.modeling import TriModeForCausalLM
 from dllm_transformers.tri_mode import DENOISER_PREFIX
 from dllm_transformers.tri_mode import TriModeConfig
-
-_WORK = "dllm-export"
 
 
 def export(
@@ -56,16 +55,10 @@ def export(
     tokenizer = load_tokenizer(place)
     tensors, _ = read_low_rank(Path(denoiser or shipped_denoiser()))
     model = tri_mode_model(place, tensors, DTYPES[dtype])
-    target.mkdir(parents=True, exist_ok=True)
-    # Within the folder, which may be a mount point or the current one, and so cannot be replaced.
-    with alone(target / _WORK, wait=False), whole(target / _WORK) as part:
+    with replacing(target) as part:
         _check_empty(target)
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
-        # Without config.json it is no checkpoint.
-        for path in sorted(part.iterdir(), key=lambda path: path.name == "config.json"):
-            path.rename(target / path.name)
-        part.rmdir()
     return target
 
 
@@ -74,7 +67,8 @@ def _check_empty(target: Path) -> None:
 
     :raises OptionError: naming it.
     """
-    if target.exists() and (not target.is_dir() or any(_WORK not in path.name for path in target.iterdir())):
+    finish(target)
+    if target.exists() and (not target.is_dir() or any(not is_work(path) for path in target.iterdir())):
         raise OptionError(f"{target} is there already and not an empty folder; name another one")
 
 

@@ -12,19 +12,30 @@ from transformers import AutoConfig
 from transformers import AutoModelForCausalLM
 from transformers import LlamaForCausalLM
 
-from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
-from dllm_plugins.files.reading import reading
+from dllm_plugins.families.spreading import loading_onto
+from dllm_plugins.files.replacing import replacing
+from dllm_transformers.arguments import DTYPE_KEYS
+from dllm_transformers.arguments import HUB
+from dllm_transformers.arguments import SPREADING
+from dllm_transformers.arguments import checked
+from dllm_transformers.arguments import dtype_of
+from dllm_transformers.arguments import refuse_old_config
 from dllm_transformers.generate import generate
+from dllm_transformers.hub import check_strategy
 from dllm_transformers.hub import write_custom_generate
-from dllm_transformers.opening import HUB
-from dllm_transformers.placing import aside
 from dllm_transformers.tri_mode import MODEL_TYPE
 from dllm_transformers.tri_mode import TriModeConfig
 from dllm_transformers.tri_mode import TriModeDenoiser
 from dllm_transformers.tri_mode import check_config
 from dllm_transformers.tri_mode import check_folder
+from dllm_transformers.tri_mode import config_of
+
+#: Arguments of `from_pretrained` that transformers honours for this class.
+HONOURED = frozenset({"generation_config", "output_loading_info"})
+#: Entries of the config, which may be given by name.
+ENTRIES = vars(TriModeConfig()).keys() - {*DTYPE_KEYS}
 
 
 class TriModeForCausalLM(LlamaForCausalLM):
@@ -45,26 +56,38 @@ class TriModeForCausalLM(LlamaForCausalLM):
 
         :raises CheckpointError: for files that are missing or damaged, and naming a tensor that is
             missing, surplus, misshapen or no weight.
-        :raises OptionError: for a `gguf_file`.
+        :raises OptionError: for an argument that cannot be honoured.
         """
         if kwargs.get("gguf_file") is not None:
             raise OptionError(
                 f"gguf_file={kwargs['gguf_file']!r} holds no denoiser; decode with llama.cpp through "
                 f"load_model('dllm', backend='llama_cpp', ...) of dllm_plugins"
             )
-        if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
+        config = kwargs.pop("config", None)
+        made = isinstance(config, TriModeConfig)
+        entries = {} if made else {name: kwargs.pop(name) for name in ENTRIES.intersection(kwargs)}
+        from_files = pretrained_model_name_or_path is not None
+        kwargs = checked(kwargs, args, HONOURED if from_files else HONOURED | {"state_dict"})
+        for name in DTYPE_KEYS:
+            dtype_of(kwargs.get(name))
+        if from_files:
             hub = {key: kwargs[key] for key in HUB if kwargs.get(key) is not None}
             folder = hub_folder(pretrained_model_name_or_path, **hub) / (kwargs.get("subfolder") or "")
-            config = kwargs.get("config")
-            with reading(folder):
-                own = config if isinstance(config, TriModeConfig) else TriModeConfig(**read_config(folder))
-            check_folder(folder, own)
-        with reading(pretrained_model_name_or_path):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            if config is not None:
+                refuse_old_config(folder)
+            config = config_of(folder if config is None else config, entries)
+            check_folder(folder, config)
+        asked = {name: kwargs[name] for name in ("attn_implementation", "device_map", *SPREADING) if name in kwargs}
+        with loading_onto(pretrained_model_name_or_path, asked):
+            return super().from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """See :func:`dllm_transformers.generate`; `custom_generate="..."` still loads another strategy."""
+        """See :func:`dllm_transformers.generate`; `custom_generate` still is another strategy.
+
+        :raises OptionError: also for one that cannot be loaded, or that nobody trusts.
+        """
         if kwargs.get("custom_generate") is not None:
+            check_strategy(self, kwargs["custom_generate"], kwargs.get("trust_remote_code"))
             return super().generate(*args, **kwargs)
         kwargs.pop("custom_generate", None)
         return generate(self, *args, **kwargs)
@@ -76,7 +99,7 @@ class TriModeForCausalLM(LlamaForCausalLM):
         """
         if kwargs.get("push_to_hub"):
             raise OptionError("push_to_hub=True uploads before the folder is complete; save it, then `hf upload` it")
-        with aside(save_directory) as place:
+        with replacing(save_directory) as place:
             super().save_pretrained(place, *args, **kwargs)
             config = json.loads((place / "config.json").read_text(encoding="utf-8"))
             # `transformers serve` looks the first name up in transformers itself, where our class is not.

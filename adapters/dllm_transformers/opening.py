@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from dllm_plugins.errors import OptionError
 from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.files import hub_folder
@@ -16,21 +15,14 @@ from dllm_plugins.families.spec import modes_of
 from dllm_plugins.families.spec import stop_ids
 from dllm_plugins.files.reading import reading
 from dllm_plugins.models import LoadOptions
+from dllm_transformers.arguments import HUB
+from dllm_transformers.arguments import dtype_of
+from dllm_transformers.arguments import refuse_old_config
 from dllm_transformers.diffusion_config import DiffusionConfig
-from dllm_transformers.diffusion_config import refuse_of_forward
 from dllm_transformers.options import HONOURED
 
-#: Of the hub; snapshots take them.
-HUB = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-#: What the Auto classes and `pipeline` hand on to every class, and nothing here depends on.
-_OF_NO_EFFECT = frozenset(
-    {"_commit_hash", "_from_auto", "_from_pipeline", "adapter_kwargs", "code_revision", "low_cpu_mem_usage"}
-    | {"proxies", "task", "trust_remote_code", "weights_only"}
-)
-#: What quantises while loading, elsewhere.
-QUANTISING = ("quantization_config", "load_in_8bit", "load_in_4bit")
-#: Attention that takes masks of four dimensions.
-ATTENTION = ("eager", "sdpa")
+#: What is said of a checkpoint where its files do not say it.
+SAID = ("family", "preset", "mask_id")
 
 
 @dataclass(frozen=True)
@@ -44,15 +36,17 @@ class Opened:
 
 
 def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options: dict[str, Any]) -> Opened:
-    """Find a checkpoint and check what was asked of it; takes what it knows out of `options`.
+    """Find a checkpoint and check what was said of it.
 
     :param config: in place of the folder's own config.json, as changed by the user.
     :raises CheckpointError: for a checkpoint that is missing, damaged or unknown.
     :raises OptionError: for options that do not fit.
     """
-    load = LoadOptions(**{key: options.pop(key, None) for key in ("family", "preset", "mask_id")})
-    hub = {key: options.pop(key) for key in HUB if key in options}
-    folder = hub_folder(name, **hub) / (options.pop("subfolder", None) or "")
+    load = LoadOptions(family=options.get("family"), preset=options.get("preset"), mask_id=options.get("mask_id"))
+    hub = {key: options[key] for key in HUB if options.get(key) is not None}
+    folder = hub_folder(name, **hub) / (options.get("subfolder") or "")
+    if config is not None:
+        refuse_old_config(folder)
     checkpoint = open_checkpoint(folder, load.family)
     if config is not None:
         checkpoint = checkpoint.with_config(config.original())
@@ -60,45 +54,7 @@ def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options
         modes_of(str(name), checkpoint, load.preset)
     if load.mask_id is not None:
         make_spec(str(name), checkpoint, None, load)
-    if options.pop("use_safetensors", True) is False:
-        raise OptionError("use_safetensors=False: only safetensors files are read; leave it out")
-    for key in _OF_NO_EFFECT.intersection(options):
-        options.pop(key)
-    return Opened(str(name), checkpoint, _dtype(dtype), load)
-
-
-def _dtype(asked: Any) -> torch.dtype | None:
-    """A dtype by name or as it is; None for the checkpoint's own."""
-    found = getattr(torch, asked, None) if isinstance(asked, str) and asked != "auto" else asked
-    if asked is None or asked == "auto":
-        return None
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise OptionError(f"dtype={asked!r} is unknown; use 'auto', torch.bfloat16, torch.float16 or torch.float32")
-    return found
-
-
-def refuse_rest(options: dict[str, Any]) -> None:
-    """Raise for options that are left over.
-
-    :raises OptionError: naming one.
-    """
-    refuse_of_forward(options)
-    if options.get("gguf_file") is not None:
-        raise OptionError(
-            f"gguf_file={options['gguf_file']!r}: transformers would unpack it into weights that no family reads; "
-            f"decode the file with load_model('.../{options['gguf_file']}') of dllm_plugins, or `llm -m` with its path"
-        )
-    for key, value in options.items():
-        if value and key in QUANTISING:
-            raise OptionError(
-                f"{key}={value!r} is not supported by diffusion checkpoints; leave it out, and for smaller weights use "
-                f"load_model(..., weights='int8') of dllm_plugins"
-            )
-        if value is not None and value is not False:
-            raise OptionError(
-                f"{key}={value!r} is not supported by diffusion checkpoints; leave it out (known: family, preset, "
-                f"mask_id, dtype, device_map, offload_folder, attn_implementation)"
-            )
+    return Opened(str(name), checkpoint, dtype_of(dtype), load)
 
 
 def plain(generation: dict[str, Any]) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.checkpoint import read_mapped
 from dllm_plugins.families.presets import with_preset
 from dllm_plugins.families.redundant import repeats
+from dllm_plugins.files.replacing import replacing
 from dllm_plugins.storage import plain_config
-from dllm_transformers.diffusion_config import DTYPE_KEYS
+from dllm_transformers.arguments import DTYPE_KEYS
 from dllm_transformers.opening import plain
-from dllm_transformers.placing import aside
 
 #: Arguments of save_pretrained whose values mean what is done anyway.
 _NEUTRAL = {"is_main_process": True, "push_to_hub": False, "safe_serialization": True, "state_dict": None}
@@ -69,9 +69,16 @@ def original_tensors(
 
 
 def save(
-    model: Any, folder: Any, stored: Mapping[str, torch.Size], max_shard_size: int | str = "5GB", **kwargs: Any
+    model: Any,
+    folder: Any,
+    stored: Mapping[str, torch.Size],
+    *args: Any,
+    max_shard_size: int | str = "5GB",
+    **kwargs: Any,
 ) -> None:
     """See :meth:`~dllm_transformers.DiffusionModelForCausalLM.save_pretrained`."""
+    # In transformers' order.
+    kwargs |= zip(("is_main_process", "state_dict", "push_to_hub"), args, strict=False)
     for name, value in kwargs.items():
         if value is not None and value != _NEUTRAL.get(name):
             raise OptionError(f"{name}={value!r} is not supported when a diffusion checkpoint is saved; leave it out")
@@ -80,7 +87,7 @@ def save(
     opened = model.opened
     config = with_preset(plain_config(model.config.original()), opened.name, model.checkpoint, opened.options.preset)
     config |= {key: str(model.native.dtype).removeprefix("torch.") for key in DTYPE_KEYS if key in config}
-    with aside(folder) as place:
+    with replacing(folder) as place:
         save_torch_state_dict(tensors, place, max_shard_size=max_shard_size, metadata={"format": "pt"})
         (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         _save_generation_config(model, place)

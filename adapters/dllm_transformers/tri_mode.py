@@ -1,5 +1,6 @@
 """The parts of a tri-mode checkpoint that are ours: its config and its denoiser's tensors."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files import limits
 from dllm_plugins.files.limits import check_numbers
 from dllm_plugins.files.reading import reading
+from dllm_transformers.arguments import DTYPE_KEYS
+from dllm_transformers.arguments import checked
+from dllm_transformers.arguments import dtype_of
+from dllm_transformers.arguments import entries_of
 
 MODEL_TYPE = "dllm_tri_mode"
 REMEDY = "export the model again"
@@ -47,10 +52,27 @@ class TriModeConfig(LlamaConfig):
         """As in transformers.
 
         :raises CheckpointError: for values that no config has.
+        :raises OptionError: for a dtype that no weight has, and for a way to compute experts.
         """
+        for name in DTYPE_KEYS:
+            dtype_of(kwargs.get(name))
+        # There are none: transformers would note it and do nothing.
+        checked({"experts_implementation": kwargs.pop("experts_implementation", None)}, (), frozenset())
         check_numbers(config_dict, "config.json")
         with reading("config.json"):
             return super().from_dict(config_dict, **kwargs)
+
+
+def config_of(given: Any, entries: Mapping[str, Any]) -> TriModeConfig:
+    """A config from its entries, or from where they are, with some of them changed.
+
+    :raises CheckpointError: for a file that cannot be read, and values that no config has.
+    :raises OptionError: for the config of another class.
+    """
+    if isinstance(given, TriModeConfig):
+        return given
+    found: TriModeConfig = TriModeConfig.from_dict({**entries_of(given), **entries})
+    return found
 
 
 def shape_of(config: PreTrainedConfig) -> LlamaShape:

@@ -28,6 +28,7 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.limits import check_numbers
 from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.reading import regular
+from dllm_plugins.files.replacing import finish
 from dllm_plugins.storage import plain_tensors
 from dllm_plugins.storage import storage_of
 from dllm_plugins.storage.tensors import add_file
@@ -58,10 +59,11 @@ class LlamaShape(DecoderShape):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a checkpoint folder.
+    """`config.json` of a checkpoint folder; a save into it that was broken off is finished first.
 
     :raises CheckpointError: if it is missing, no JSON object, or holds a number that no model has.
     """
+    finish(folder)
     place = folder / "config.json"
     config = read_object(place)
     check_numbers(config, str(place))

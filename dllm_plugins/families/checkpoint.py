@@ -27,6 +27,7 @@ from dllm_plugins.families.implementation import implementation_of
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
 from dllm_plugins.families.redundant import without_redundant
+from dllm_plugins.families.spreading import loading_onto
 from dllm_plugins.files.limits import CONTEXT
 from dllm_plugins.files.limits import VOCABULARY
 from dllm_plugins.files.limits import check_numbers
@@ -37,6 +38,8 @@ from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.reading import reading
 from dllm_plugins.files.reading import regular
 from dllm_plugins.files.reading import without_keys
+from dllm_plugins.files.replacing import INDEX
+from dllm_plugins.files.replacing import SINGLE
 from dllm_plugins.libraries.extras import need
 from dllm_plugins.messages import message
 from dllm_plugins.storage import PLAIN
@@ -53,8 +56,6 @@ from dllm_plugins.storage.tensors import compare
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 #: How many names may be missing before no more are made up.
 _ENOUGH = 1000
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -224,13 +225,17 @@ def load_checkpoint(
     dtype: torch.dtype | None = None,
     device_map: str | dict[str, Any] | None = None,
     offload_folder: str | Path | None = None,
+    max_memory: dict[int | str, int | str] | None = None,
+    offload_buffers: bool = False,
 ) -> "PreTrainedModel":
     """A checkpoint in transformers' own class, in evaluation mode.
 
     :param dtype: of the weights; None for the checkpoint's own.
     :param device_map: as in `from_pretrained`, for models larger than one device.
     :param offload_folder: where weights go that the device map puts on disk.
+    :param max_memory: of each device, and whether `offload_buffers` go with the weights, as in `from_pretrained`.
     :raises CheckpointError: for anything that does not fit; there is no partial model then.
+    :raises OptionError: for a device map, or what belongs to it, that cannot be met.
     :raises MissingExtraError: for a device map without accelerate.
     """
     if device_map is not None:
@@ -241,16 +246,18 @@ def load_checkpoint(
     tensors = native_tensors(checkpoint)
     stored = plain_dtype(tensors)
     # The class is fed tensors that were compared; it is given no place to read anything from.
-    model, report = native.from_pretrained(
-        None,
-        config=config,
-        state_dict=tensors,
-        dtype=stored if dtype is None else dtype,
-        device_map=device_map,
-        offload_folder=offload_folder,
-        output_loading_info=True,
-        trust_remote_code=False,
-    )
+    spread = {"device_map": device_map, "max_memory": max_memory, "offload_folder": offload_folder}
+    with loading_onto(checkpoint.folder, spread):
+        model, report = native.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=stored if dtype is None else dtype,
+            **spread,
+            offload_buffers=offload_buffers,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(kind):
             raise CheckpointError(f"{checkpoint.folder}: {kind.replace('_', ' ')} {sorted(report[kind])[:3]}")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.training.blocks.recipe import Recipe
 from dllm_plugins.training.blocks.train import Run
@@ -45,9 +47,13 @@ def test_agreement() -> None:
 
 
 def test_every_rule_revocation_and_sampler_takes_part(folder: Path) -> None:
-    """What is registered and fits is swept."""
-    spec = sudoku(folder, 1).model.denoiser.spec
+    """What is registered and fits is swept, and the engine takes every setting in, the passes of `steps` too."""
+    task = sudoku(folder, 1)
+    spec, engine = task.model.denoiser.spec, task.model.engine()
     fitting, refused = contestants(spec, drawn=True)
+    for item in fitting:
+        config = SamplingConfig(max_new_tokens=task.tokens, **item.options)
+        assert engine.admit(Request(task.encode(task.prompts[0]), config)) is not None, item.name
     methods = {item.method for item in fitting}
     assert not refused
     assert methods >= set(plugins.rules())

@@ -1,6 +1,7 @@
 """A tri-mode checkpoint: Auto classes, pipeline, round trips, `custom_generate/`."""
 
 import json
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -18,6 +19,7 @@ from transformers.cli.transformers import app
 
 from dllm_plugins import DllmError
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.files.whole import alone
 from dllm_transformers import TriModeConfig
 from dllm_transformers import TriModeForCausalLM
@@ -134,6 +136,28 @@ def test_importing_is_all_it_takes(checkpoint: Path) -> None:
     assert result.stdout.split() == ["TriModeForCausalLM"]
 
 
+@pytest.mark.parametrize(
+    ("strategy", "trusted", "words"),
+    [
+        ("here", False, "trust_remote_code=True"),
+        ("/nowhere", True, "'/nowhere' cannot be loaded.*give a repository"),
+        (5, True, "neither a function"),
+    ],
+)
+@pytest.mark.parametrize("name", ["checkpoint", "llada"])
+def test_other_strategies(
+    name: str, strategy: Any, trusted: bool, words: str, request: pytest.FixtureRequest, capsys: Any
+) -> None:
+    """One that cannot be loaded, or whose code nobody trusts, is refused and asked about nowhere; a function runs."""
+    folder = request.getfixturevalue(name)
+    found: Any = AutoModelForCausalLM.from_pretrained(folder)
+    strategy = str(folder) if strategy == "here" else strategy
+    with pytest.raises(OptionError, match=words):
+        found.generate(PROMPT, custom_generate=strategy, trust_remote_code=trusted or None, **GREEDY)
+    assert "Do you wish" not in capsys.readouterr().out
+    assert found.generate(PROMPT, custom_generate=lambda *_args, **_kwargs: 3, max_new_tokens=4) == 3
+
+
 def test_export_refuses(tiny_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     """A folder in use, an unknown dtype, weights that do not fit one another."""
     denoiser = tiny_folder.parent / "denoiser.safetensors"
@@ -148,20 +172,37 @@ def test_export_refuses(tiny_folder: Path, checkpoint: Path, tmp_path: Path) -> 
 
 def test_export_takes_the_place_of_one_that_was_killed(tiny_folder: Path, tmp_path: Path) -> None:
     """Half a checkpoint never has a config.json, and its left-overs are no files of the user's."""
-    work = tmp_path / "new" / ".dllm-export.part"
+    work = tmp_path / "new" / ".checkpoint.part"
     work.mkdir(parents=True)
     (work / "config.json").write_text("half")
-    (work.parent / ".dllm-export.lock").touch()
+    (work.parent / ".checkpoint.lock").touch()
     folder = export(work.parent, tiny_folder, tiny_folder.parent / "denoiser.safetensors", "float32")
     assert AutoConfig.from_pretrained(folder).denoiser_rank == 4
     assert not list(folder.glob(".*"))
+
+
+def test_a_save_that_was_killed_while_its_files_were_moved(checkpoint: Path, tmp_path: Path) -> None:
+    """It is finished by whoever loads or exports next; a config that was read before is refused."""
+    new: Any = AutoModelForCausalLM.from_pretrained(checkpoint)
+    with torch.no_grad():
+        new.denoiser.mask_embedding.add_(1)
+    for name in ("auto", "own", "export"):
+        shutil.copytree(checkpoint, tmp_path / name)
+        new.save_pretrained(tmp_path / name / ".checkpoint.ready")
+    with pytest.raises(CheckpointError, match=r"broken off.*load it again"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "auto")
+    with pytest.raises(DllmError, match="not an empty folder"):
+        export(tmp_path / "export")
+    for auto, name in ((AutoModelForCausalLM, "auto"), (TriModeForCausalLM, "own"), (TriModeForCausalLM, "export")):
+        found: Any = auto.from_pretrained(tmp_path / name)
+        assert torch.equal(found.denoiser.mask_embedding, new.denoiser.mask_embedding)
 
 
 def test_two_exports_to_one_folder_do_not_mix(tiny_folder: Path, tmp_path: Path) -> None:
     """The second is refused, whether the first is at work or done."""
     denoiser = tiny_folder.parent / "denoiser.safetensors"
     (tmp_path / "new").mkdir()
-    with alone(tmp_path / "new" / "dllm-export"), pytest.raises(DllmError, match="another process"):
+    with alone(tmp_path / "new" / "checkpoint"), pytest.raises(DllmError, match="another process"):
         export(tmp_path / "new", tiny_folder, denoiser)
     assert not list((tmp_path / "new").iterdir())
     export(tmp_path / "new", tiny_folder, denoiser)

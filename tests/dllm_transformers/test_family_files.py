@@ -22,9 +22,9 @@ from transformers import LlamaConfig
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.files import replacing
 from dllm_transformers import DiffusionModelForCausalLM
 from dllm_transformers import PrefixCache
-from dllm_transformers import placing
 from dllm_transformers import saving
 
 from ..engine.injecting import Injector
@@ -114,11 +114,8 @@ def test_families_that_look_like_ordinary_models(llada: Path) -> None:
         ({"preset": "dream"}, "presets of llada: llada, fast_dllm"),
         ({"mask_id": 999}, "mask_id=999 is outside 0 to"),
         ({"family": "nonesuch"}, "unknown family 'nonesuch'"),
-        ({"load_in_8bit": True}, "load_in_8bit=True"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"attn_implementation": "flash_attention_2"}, "flash_attention_2"),
         ({"dtype": "int8"}, "int8"),
-        ({"use_safetensors": False}, "use_safetensors"),
         ({"use_cache": False}, "use_cache=False has no effect"),
         ({"output_attentions": True}, "output_attentions=True has no effect"),
         ({"output_hidden_states": True}, "output_hidden_states=True has no effect"),
@@ -137,8 +134,9 @@ def test_what_else_is_refused(llada: Path, tmp_path: Path) -> None:
     assert model.native.config._attn_implementation == "eager"
     with pytest.raises(OptionError, match="from_pretrained"):
         AutoModelForCausalLM.from_config(model.config)
-    with pytest.raises(OptionError, match="push_to_hub"):
-        model.save_pretrained(tmp_path / "out", push_to_hub=True)
+    for arguments in ({"push_to_hub": True}, {"args": (True, None, True)}):
+        with pytest.raises(OptionError, match="push_to_hub"):
+            model.save_pretrained(tmp_path / "out", *arguments.pop("args", ()), **arguments)
     model.native.to("meta")
     with pytest.raises(CheckpointError, match="not in memory"):
         model.save_pretrained(tmp_path / "out")
@@ -277,25 +275,28 @@ def test_auto_classes_of_other_tasks(llada: Path, auto: Any) -> None:
 
 @pytest.mark.parametrize(("first", "size"), [("5GB", "20KB"), ("20KB", "20KB"), ("20KB", "5GB")])
 def test_a_save_that_is_broken_off_leaves_what_was_there(llada: Path, tmp_path: Path, first: str, size: str) -> None:
-    """Wherever it is, in one file or several, the folder answers as before or as the new weights do."""
-    model: Any = AutoModelForCausalLM.from_pretrained(llada)
-    model.save_pretrained(tmp_path / "out", max_shard_size=first)
+    """Wherever it is, in one file or several: the folder answers as before, or as the new weights with their config."""
+    old: Any = AutoModelForCausalLM.from_pretrained(llada)
+    old.save_pretrained(tmp_path / "out", max_shard_size=first)
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    before = model.generate(PROMPT, **GREEDY).tolist()
+    model: Any = AutoModelForCausalLM.from_pretrained(llada, rope_theta=20.0)
     with torch.no_grad():
         model.get_output_embeddings().weight.neg_()
-    after = model.generate(PROMPT, **GREEDY).tolist()
+    before, after = (found.generate(PROMPT, **GREEDY).tolist() for found in (old, model))
     assert after != before
     place, files = 1, 0
     while True:
-        with Injector(place, saving, placing) as injector, suppress(KeyboardInterrupt):
+        with Injector(place, saving, replacing) as injector, suppress(KeyboardInterrupt):
             model.save_pretrained(tmp_path / "out", max_shard_size=size)
+        with suppress(CheckpointError):
+            # Refused where its config was read before the save was finished.
+            AutoModelForCausalLM.from_pretrained(tmp_path / "out")
         again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
         assert again.generate(PROMPT, **GREEDY).tolist() in (before, after), injector.where
         files = max(files, len([*tmp_path.rglob("*.part*")]))
         if not injector.raised:
             break
-        place += 23
+        place += 61
     assert again.generate(PROMPT, **GREEDY).tolist() == after
     assert files == 0
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
