@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import NoneType
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import get_args
 from typing import get_origin
@@ -25,7 +26,11 @@ from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
+from dllm_plugins.modes.base import Sampler
 from dllm_plugins.options.unknown import unknown_option
+
+if TYPE_CHECKING:
+    from dllm_plugins.families.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +197,31 @@ class Adapter:
     summary: str
 
 
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What plug-ins registered, by name, as far as a loader of checkpoints must know it.
+
+    :param families: whose checkpoints are read.
+    :param modes: which of them a checkpoint can serve is found when it is opened.
+    """
+
+    families: Mapping[str, "Layout"]
+    modes: Mapping[str, Sampler]
+
+
+def registered() -> Registered:
+    """What the plug-in manager has; handed down to the loaders, which do not know it."""
+    return Registered(plugins.families(), plugins.modes())
+
+
+def registered_family(name: str) -> "Layout":
+    """A registered family by its name, which is all that copies and pickles keep of one.
+
+    :raises PluginError: if there is none of that name, such as where its plug-in is not installed.
+    """
+    return plugins.find("family", name, plugins.families())
+
+
 def load_model(name: str = "dllm", **options: Any) -> Model:
     """Load a registered model, or a checkpoint by its folder or hub id.
 
@@ -242,4 +272,6 @@ def _found(name: str) -> Preset:
     if name in presets or not (is_gguf(name) or "/" in name or Path(name).is_dir()):
         return plugins.find("model", name, presets)
     loader = import_module(f"dllm_plugins.{'llama_cpp.load' if is_gguf(name) else 'families.hub'}")
-    return Preset(name, "a checkpoint", partial(loader.load, name), partial(loader.auto, name))
+    known = registered()
+    load, auto = partial(loader.load, name, registered=known), partial(loader.auto, name, registered=known)
+    return Preset(name, "a checkpoint", load, auto)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from dllm_plugins import plugins
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layout import Layout
@@ -124,7 +125,7 @@ class DiffusionConfig(PreTrainedConfig):
 
         :raises CheckpointError: for an architecture that no family knows, or that is refused.
         """
-        return layout_of(self.original(), self.name_or_path or "this config", family)
+        return layout_of(self.original(), self.name_or_path or "this config", family, plugins.families())
 
     def native(self, family: str | None = None) -> Any:
         """The config of the class that computes.

@@ -14,6 +14,7 @@ from transformers import GenerationMixin
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
+from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.checkpoint import Checkpoint
@@ -108,7 +109,8 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
     @cached_property
     def spec(self) -> ModelSpec:
         """What the engine must know of the model."""
-        return make_spec(self.opened.name, self.checkpoint, tokenizer_of(self.checkpoint), self.opened.options)
+        tokenizer, options = tokenizer_of(self.checkpoint), self.opened.options
+        return make_spec(self.opened.name, self.checkpoint, tokenizer, options, plugins.modes())
 
     def engine_model(self) -> Model:
         """The model as the engine decodes it, on these very weights."""

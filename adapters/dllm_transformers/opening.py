@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from dllm_plugins import plugins
 from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.files import hub_folder
@@ -47,13 +48,13 @@ def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options
     folder = hub_folder(name, **hub) / (options.get("subfolder") or "")
     if config is not None:
         refuse_old_config(folder)
-    checkpoint = open_checkpoint(folder, load.family)
+    checkpoint = open_checkpoint(folder, load.family, plugins.families())
     if config is not None:
         checkpoint = checkpoint.with_config(config.original())
     if load.preset is not None:
-        modes_of(str(name), checkpoint, load.preset)
+        modes_of(str(name), checkpoint, load.preset, plugins.modes())
     if load.mask_id is not None:
-        make_spec(str(name), checkpoint, None, load)
+        make_spec(str(name), checkpoint, None, load, plugins.modes())
     return Opened(str(name), checkpoint, dtype_of(dtype), load)
 
 

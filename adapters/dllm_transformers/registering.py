@@ -18,8 +18,8 @@ from transformers import Qwen2Tokenizer
 from transformers.models.auto import configuration_auto
 from transformers.models.auto import modeling_auto
 
+from dllm_plugins import plugins
 from dllm_plugins.errors import OptionError
-from dllm_plugins.families.layouts import layouts
 from dllm_transformers import modeling
 from dllm_transformers import pipelines
 from dllm_transformers.diffusion_config import DiffusionConfig
@@ -72,7 +72,7 @@ def _refuse(config: Any, autos: Sequence[Any]) -> None:
 
 def own_model_types() -> list[str]:
     """The original model types that transformers does not have."""
-    known = frozenset[str]().union(*(layout.model_types for layout in layouts().values()))
+    known = frozenset[str]().union(*(layout.model_types for layout in plugins.families().values()))
     transformers_auto: Any = configuration_auto
     return sorted(known - transformers_auto.CONFIG_MAPPING_NAMES.keys())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.errors import CheckpointError
@@ -55,13 +56,13 @@ def entry_of(source: str, options: LoadOptions) -> Entry:
         small = hub_folder(source, SMALL)
         with reading(source):
             config = read_config(small)
-            layout_of(config, source, options.family)
+            layout_of(config, source, options.family, plugins.families())
             check_storage(storage_of(config, small))
         folder = hub_folder(source)
-    checkpoint = open_checkpoint(folder, options.family)
+    checkpoint = open_checkpoint(folder, options.family, plugins.families())
     if not has_tokenizer(folder):
         raise CheckpointError(f"{folder} has no tokenizer.json; llm deals in text, so add the tokenizer's files")
-    spec = make_spec(source, checkpoint, tokenizer_of(checkpoint), options)
+    spec = make_spec(source, checkpoint, tokenizer_of(checkpoint), options, plugins.modes())
     return Entry(
         source=source,
         folder=str(folder),
@@ -90,14 +91,14 @@ def gguf_entry(place: Path, options: LoadOptions) -> Entry:
     from dllm_plugins.llama_cpp.load import text_of
     from dllm_plugins.llama_cpp.load import with_stored
 
-    checkpoint = open_gguf(place, options.family)
+    checkpoint = open_gguf(place, options.family, plugins.families())
     check_order(checkpoint)
     tokenizer = text_of(checkpoint)
     if isinstance(tokenizer, TokenIds):
         raise CheckpointError(f"{place} has no tokenizer; llm deals in text, so convert the checkpoint with its own")
     source = str(place.resolve())
     stored = with_stored(checkpoint, options)
-    spec = make_spec(source, checkpoint, tokenizer, stored)
+    spec = make_spec(source, checkpoint, tokenizer, stored, plugins.modes())
     tensors = checkpoint.header.tensors.values()
     licence = checkpoint.header.metadata.get("general.license")
     return Entry(

@@ -25,6 +25,7 @@ from dllm_plugins.families.implementation import SPELT
 from dllm_plugins.families.implementation import honour
 from dllm_plugins.families.implementation import implementation_of
 from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.families.layouts import layout_of
 from dllm_plugins.families.redundant import without_redundant
 from dllm_plugins.families.spreading import loading_onto
@@ -126,10 +127,13 @@ class Checkpoint:
         return found
 
 
-def open_checkpoint(folder: str | Path, family: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    folder: str | Path, family: str | None = None, families: Mapping[str, Layout] = LAYOUTS
+) -> Checkpoint:
     """Read a folder's config and find its weight files.
 
     :param family: for checkpoints that look like ordinary models.
+    :param families: all there are, by name; without it this package's own.
     :raises CheckpointError: for a folder without config or safetensors files, an index
         that names files elsewhere, weights that are stored in a way that is not read, and a checkpoint
         no family knows or whose config it refuses.
@@ -137,7 +141,7 @@ def open_checkpoint(folder: str | Path, family: str | None = None) -> Checkpoint
     place = Path(folder)
     config = read_config(place)
     with reading(place / "config.json"):
-        layout = layout_of(config, str(place), family)
+        layout = layout_of(config, str(place), family, families)
         storage = storage_of(config, place)
         check_storage(storage)
         return Checkpoint(place, {}, layout, _weight_files(place), storage=storage).with_config(config)

@@ -43,6 +43,7 @@ from dllm_plugins.messages import message
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
+from dllm_plugins.models import Registered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,10 +57,11 @@ BACKENDS = ("auto", "torch", "kernels")
 DECODED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
-def load(name: str, options: LoadOptions) -> Model:
+def load(name: str, options: LoadOptions, registered: Registered) -> Model:
     """Load a checkpoint; see :class:`~dllm_plugins.models.LoadOptions`.
 
     :param name: a folder in the hub's format, or a hub id.
+    :param registered: the families and modes there are.
     :raises CheckpointError: for anything that is missing, damaged, unknown or unclear.
     :raises OptionError: for options of another kind of model.
     """
@@ -81,7 +83,7 @@ def load(name: str, options: LoadOptions) -> Model:
         raise OptionError(
             message("{backend}={!r} cannot run {}; use {}", options.backend, name, " or ".join(map(repr, BACKENDS)))
         )
-    checkpoint = open_checkpoint(hub_folder(name), options.family)
+    checkpoint = open_checkpoint(hub_folder(name), options.family, registered.families)
     device = best_device(options.device)
     int8 = wants_int8(options, device)
     compiled = wants_compiled(options, device, checkpoint.layout.native(checkpoint.config))
@@ -89,7 +91,7 @@ def load(name: str, options: LoadOptions) -> Model:
     if backend == "kernels":
         _fits_kernels(checkpoint, options)
     tokenizer = tokenizer_of(checkpoint)
-    spec = make_spec(name, checkpoint, tokenizer, options)
+    spec = make_spec(name, checkpoint, tokenizer, options, registered.modes)
     dtype = choose_dtype(options.dtype, device)
     if options.device_map is None:
         model = load_checkpoint(checkpoint, dtype)
@@ -107,13 +109,13 @@ def load(name: str, options: LoadOptions) -> Model:
     return Model(name, denoiser_of(model, checkpoint, spec, backend, int8), tokenizer)
 
 
-def auto(name: str, options: LoadOptions) -> Chosen:
+def auto(name: str, options: LoadOptions, registered: Registered) -> Chosen:
     """Which backend `auto` is for a checkpoint, and why.
 
     :raises CheckpointError: if its small files are missing or damaged.
     """
-    checkpoint = open_checkpoint(hub_folder(name), options.family)
-    modes = known_modes(name, checkpoint, options.preset)
+    checkpoint = open_checkpoint(hub_folder(name), options.family, registered.families)
+    modes = known_modes(name, checkpoint, options.preset, registered.modes)
     sampler = str(preset_of(name, checkpoint, options.preset))
     return replace(_chosen(checkpoint, options), modes=modes, sampler=sampler)
 

@@ -16,6 +16,7 @@ from typing import Any
 from typing import Literal
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.models import registered_family
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,14 +94,7 @@ class Layout:
 
     def __reduce__(self) -> tuple[Callable[[str], "Layout"], tuple[str]]:
         """Copies and pickles are the family itself, whose functions have no names of their own."""
-        return known, (self.name,)
-
-
-def known(name: str) -> Layout:
-    """A family by its name."""
-    from dllm_plugins.families.layouts import layout_named
-
-    return layout_named(name)
+        return registered_family, (self.name,)
 
 
 #: Keys that Llama, Qwen2, Qwen3 and their MoE relatives share with the originals.

@@ -1,6 +1,7 @@
 """The families of this package and of plug-ins, and the one a config belongs to."""
 
-from dllm_plugins import plugins
+from collections.abc import Mapping
+
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families import diffullama
 from dllm_plugins.families import dream
@@ -17,7 +18,7 @@ from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layout import hub_name
 from dllm_plugins.messages import message
 
-#: This package's own; :func:`layouts` are all there are.
+#: This package's own; plug-ins may register others, which whoever opens a checkpoint hands in.
 LAYOUTS = {
     layout.name: layout
     for layout in (
@@ -52,16 +53,12 @@ REFUSED_FAMILIES = {
 }
 
 
-def layouts() -> dict[str, Layout]:
-    """All families that are registered, by name."""
-    return plugins.families()
-
-
-def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
+def layout_of(config: Config, origin: str, name: str | None = None, families: Mapping[str, Layout] = LAYOUTS) -> Layout:
     """The layout a config belongs to; the architecture decides, since model types collide.
 
     :param origin: where the config is from, for errors.
     :param name: the family, for checkpoints that look like ordinary models.
+    :param families: all there are, by name.
     :raises CheckpointError: for an unknown architecture, or a family that contradicts it.
     """
     found = config.get("architectures") or []
@@ -71,15 +68,14 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
     if name in REFUSED_FAMILIES:
         raise CheckpointError(f"family {name!r} is refused: {REFUSED_FAMILIES[name]}")
     if name is not None:
-        return _named(found, origin, name)
-    every = layouts()
+        return _named(found, origin, name, families)
     for architecture in found:
-        for layout in every.values():
+        for layout in families.values():
             if architecture in layout.architectures and not layout.named_only:
                 return layout
         if architecture in REFUSED:
             raise CheckpointError(f"{origin} is a {architecture}, which is refused: {REFUSED[architecture]}")
-    named = [layout.name for layout in every.values() if layout.architectures.intersection(found)]
+    named = [layout.name for layout in families.values() if layout.architectures.intersection(found)]
     raise CheckpointError(
         message(
             "{} has architectures={!r} and model_type={!r}, which no family knows{}; known families: {}",
@@ -87,24 +83,23 @@ def layout_of(config: Config, origin: str, name: str | None = None) -> Layout:
             found,
             config.get("model_type"),
             message("; if it is a diffusion model, say {family}={!r}", named[0]) if named else "",
-            ", ".join(sorted(every)),
+            ", ".join(sorted(families)),
         )
     )
 
 
-def layout_named(name: str) -> Layout:
+def layout_named(name: str, families: Mapping[str, Layout] = LAYOUTS) -> Layout:
     """A family by its name.
 
     :raises CheckpointError: if there is none of that name.
     """
-    every = layouts()
-    if name not in every:
-        raise CheckpointError(f"unknown family {name!r}; known families: {', '.join(sorted(every))}")
-    return every[name]
+    if name not in families:
+        raise CheckpointError(f"unknown family {name!r}; known families: {', '.join(sorted(families))}")
+    return families[name]
 
 
-def _named(found: list[str], origin: str, name: str) -> Layout:
-    layout = layout_named(name)
+def _named(found: list[str], origin: str, name: str, families: Mapping[str, Layout]) -> Layout:
+    layout = layout_named(name, families)
     if not layout.architectures.intersection(found):
         raise CheckpointError(
             f"{origin} has architectures={found!r}, but family {name!r} has {sorted(layout.architectures)}"

@@ -1,9 +1,9 @@
 """What the engine must know of a checkpoint, from its config, its tokenizer and its family."""
 
+from collections.abc import Mapping
 from typing import Any
 from typing import Literal
 
-from dllm_plugins import plugins
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import CheckpointError
@@ -19,24 +19,30 @@ from dllm_plugins.files.limits import whole
 from dllm_plugins.files.reading import reading
 from dllm_plugins.messages import message
 from dllm_plugins.models import LoadOptions
+from dllm_plugins.modes.base import Sampler
 
 #: Where configs say how long a block is.
 BLOCK_KEYS = ("block_size", "bd_size", "wedlm_window_size", "canvas_length")
 
 
-def make_spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOptions) -> ModelSpec:
+def make_spec(
+    name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOptions, modes: Mapping[str, Sampler]
+) -> ModelSpec:
     """A checkpoint as the engine sees it.
 
+    :param modes: all that are registered, by name.
     :raises CheckpointError: if nothing says which id is the mask, or which sampler is meant.
     :raises OptionError: for a preset that does not fit the family.
     """
     with reading(checkpoint.folder):
-        return _spec(name, checkpoint, tokenizer, options)
+        return _spec(name, checkpoint, tokenizer, options, modes)
 
 
-def _spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOptions) -> ModelSpec:
+def _spec(
+    name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOptions, registered: Mapping[str, Sampler]
+) -> ModelSpec:
     layout, vocabulary = checkpoint.layout, checkpoint.vocabulary
-    modes = modes_of(name, checkpoint, options.preset)
+    modes = modes_of(name, checkpoint, options.preset, registered)
     tell(name, preset_of(name, checkpoint, options.preset))
     cache: Literal["exact", "none"] = "none" if layout.attention in ("bidirectional", "own") else "exact"
     return ModelSpec(
@@ -60,15 +66,18 @@ def _spec(name: str, checkpoint: Checkpoint, tokenizer: Any, options: LoadOption
             if key.endswith("_token_id") and type(item) is int and 0 <= item < vocabulary
         },
         stops=layout.stops,
-        sampling=sampling_of(checkpoint, modes["diffusion"]),
+        sampling=sampling_of(checkpoint, registered.get(modes["diffusion"])),
         eos_id=token_id(checkpoint, "eos_token_id"),
         pad_id=token_id(checkpoint, "pad_token_id"),
     )
 
 
-def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str, str]:
+def modes_of(
+    name: str, checkpoint: Checkpoint, preset: str | None, registered: Mapping[str, Sampler]
+) -> dict[str, str]:
     """The sampler behind each mode, the default first; every sampler is a mode of its own name too.
 
+    :param registered: all modes there are, by name.
     :raises OptionError: for a preset that does not fit the family.
     :raises CheckpointError: if it is unclear which sampler the checkpoint was made for.
     """
@@ -84,27 +93,29 @@ def modes_of(name: str, checkpoint: Checkpoint, preset: str | None) -> dict[str,
                 " or ".join(map(repr, known)),
             )
         )
-    named = [*known, *(item for item in general_samplers(layout) if item not in known)]
+    named = [*known, *(item for item in general_samplers(layout, registered) if item not in known)]
     return {"diffusion": chosen} | dict(layout.modes) | {"diffusion": chosen} | {item: item for item in named}
 
 
-def known_modes(name: str, checkpoint: Checkpoint, preset: str | None) -> tuple[str, ...]:
+def known_modes(
+    name: str, checkpoint: Checkpoint, preset: str | None, registered: Mapping[str, Sampler]
+) -> tuple[str, ...]:
     """The same by name; none where it is unclear which sampler the checkpoint was made for.
 
     :raises OptionError: for a preset that does not fit the family.
     """
     try:
-        return tuple(modes_of(name, checkpoint, preset))
+        return tuple(modes_of(name, checkpoint, preset, registered))
     except CheckpointError:
         return ()
 
 
-def general_samplers(layout: Layout) -> list[str]:
+def general_samplers(layout: Layout, registered: Mapping[str, Sampler]) -> list[str]:
     """Samplers that fit any checkpoint with this attention and masks."""
     if layout.noise != "masked":
         return []
     found = []
-    for name, sampler in plugins.modes().items():
+    for name, sampler in registered.items():
         shifted = sampler.attention if sampler.shifted is None else sampler.shifted
         if layout.attention in (shifted if layout.shifted else sampler.attention):
             found.append(name)
@@ -180,13 +191,12 @@ def _check_mask(checkpoint: Checkpoint, tokenizer: Any, given: int | None, mask_
         )
 
 
-def sampling_of(checkpoint: Checkpoint, mode: str) -> dict[str, Any]:
+def sampling_of(checkpoint: Checkpoint, sampler: Sampler | None) -> dict[str, Any]:
     """What generation_config.json says of the options of the family's sampler.
 
     :raises CheckpointError: for a value that the sampler would refuse at every request.
     """
     found = checkpoint.layout.sampling(checkpoint.generation)
-    sampler = plugins.modes().get(mode)
     if found and sampler is not None:
         try:
             sampler.read(SamplingConfig(), found)

@@ -1,6 +1,7 @@
 """A GGUF file as a checkpoint: its family, its config, and what its sampler needs."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.layout import Layout
+from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.families.layouts import layout_named
 from dllm_plugins.families.layouts import layout_of
-from dllm_plugins.families.layouts import layouts
 from dllm_plugins.files.limits import CONTEXT
 from dllm_plugins.files.limits import check_numbers
 from dllm_plugins.files.limits import whole
@@ -86,10 +87,11 @@ class GgufCheckpoint(Checkpoint):
         return {"eos_token_id": [self.header.metadata[key] for key in ENDS if key in self.header.metadata]}
 
 
-def open_gguf(place: str | Path, family: str | None = None) -> GgufCheckpoint:
+def open_gguf(place: str | Path, family: str | None = None, families: Mapping[str, Layout] = LAYOUTS) -> GgufCheckpoint:
     """Read a file's header and find out what it is.
 
     :param family: for files that look like ordinary models.
+    :param families: all there are, by name; without it this package's own.
     :raises CheckpointError: for a file that is damaged, and one no family knows or whose config it refuses.
     """
     path = Path(place).expanduser()
@@ -97,9 +99,9 @@ def open_gguf(place: str | Path, family: str | None = None) -> GgufCheckpoint:
     if "dllm.config" in header.metadata:
         config = _read(header, "dllm.config")
         with reading(path, _AGAIN):
-            layout = layout_of(config, str(path), family or header.metadata.get("dllm.family"))
+            layout = layout_of(config, str(path), family or header.metadata.get("dllm.family"), families)
     else:
-        layout = _family_of(header, family)
+        layout = _family_of(header, family, families)
         config = {name: header.metadata[key] for name, key in IDS.items() if key in header.metadata}
         _check(header, layout)
     return GgufCheckpoint(path, config, layout, (path,), header)
@@ -114,7 +116,7 @@ def _read(header: Header, key: str) -> dict[str, Any]:
     return found
 
 
-def _family_of(header: Header, given: str | None) -> Layout:
+def _family_of(header: Header, given: str | None, families: Mapping[str, Layout]) -> Layout:
     """The family of a file that others converted.
 
     :raises CheckpointError: if nothing says it, or what is said does not fit.
@@ -122,7 +124,7 @@ def _family_of(header: Header, given: str | None) -> Layout:
     name = given or FAMILIES.get(header.architecture)
     if name is None:
         graph = COMPUTES.get(header.architecture)
-        fitting = [layout.name for layout in layouts().values() if graph in _graphs(layout)]
+        fitting = [layout.name for layout in families.values() if graph in _graphs(layout)]
         raise CheckpointError(
             message(
                 "{} is an ordinary {!r} file{}",
@@ -133,7 +135,7 @@ def _family_of(header: Header, given: str | None) -> Layout:
                 else ", which no family decodes",
             )
         )
-    return layout_named(name)
+    return layout_named(name, families)
 
 
 def _graphs(layout: Layout) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from dllm_plugins import plugins
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.checkpoint import Checkpoint
@@ -76,7 +77,7 @@ def convert(
     :raises GgufError: if llama.cpp is needed to quantise and is not there, or fails.
     """
     kind = _checked_kind(quant)
-    checkpoint = open_checkpoint(hub_folder(place), family)
+    checkpoint = open_checkpoint(hub_folder(place), family, plugins.families())
     with reading(checkpoint.folder):
         found = architecture_of(checkpoint)
         tokenizer = folder_tokenizer(checkpoint)

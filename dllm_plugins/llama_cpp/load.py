@@ -29,6 +29,7 @@ from dllm_plugins.messages import message
 from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
+from dllm_plugins.models import Registered
 
 PACKAGE = "llama_cpp_python"
 BACKENDS = ("auto", "llama_cpp")
@@ -46,21 +47,22 @@ FOREIGN = {
 }
 
 
-def load(name: str, options: LoadOptions) -> Model:
+def load(name: str, options: LoadOptions, registered: Registered) -> Model:
     """Load a GGUF file; see :class:`~dllm_plugins.models.LoadOptions`.
 
     `dtype` is that of the keys and values in the cache: "float16" if it is left to "auto", unless the
     file's matrices are float32.
 
+    :param registered: the families and modes there are.
     :raises CheckpointError: for a file that is missing, damaged, unknown or unclear.
     :raises OptionError: for options of another kind of model.
     :raises GgufError: if llama.cpp is not installed or refuses the file.
     """
     check_options(name, options)
-    checkpoint = open_gguf(name, options.family)
+    checkpoint = open_gguf(name, options.family, registered.families)
     check_order(checkpoint)
     tokenizer = text_of(checkpoint)
-    spec = make_spec(name, checkpoint, tokenizer, with_stored(checkpoint, options))
+    spec = make_spec(name, checkpoint, tokenizer, with_stored(checkpoint, options), registered.modes)
     cache = cache_type(name, options.dtype, checkpoint.header)
     # Before a copy is made that nothing could load.
     check_values(checkpoint.header)
@@ -141,14 +143,15 @@ def check_options(name: str, options: LoadOptions) -> None:
         raise OptionError(message("{device}={!r} cannot run {}; use 'cpu' or 'auto'", options.device, name))
 
 
-def auto(name: str, options: LoadOptions) -> Chosen:
+def auto(name: str, options: LoadOptions, registered: Registered) -> Chosen:
     """Which backend `auto` is for a file, and why.
 
     :raises CheckpointError: if its header is damaged.
     """
-    checkpoint = open_gguf(name, options.family)
+    checkpoint = open_gguf(name, options.family, registered.families)
     preset = with_stored(checkpoint, options).preset
-    modes, sampler = known_modes(name, checkpoint, preset), preset_of(name, checkpoint, options.preset or preset)
+    modes = known_modes(name, checkpoint, preset, registered.modes)
+    sampler = preset_of(name, checkpoint, options.preset or preset)
     return Chosen("llama_cpp", "only llama.cpp computes GGUF files", modes=modes, sampler=str(sampler))
 
 

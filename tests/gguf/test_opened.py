@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
+from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
@@ -18,6 +19,7 @@ from dllm_plugins.llama_cpp.load import check_options
 from dllm_plugins.llama_cpp.load import with_stored
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import auto_backend
+from dllm_plugins.models import registered
 
 CONFIG = {
     "architectures": ["SDARForCausalLM"],
@@ -61,7 +63,7 @@ def write(folder: Path, architecture: str, **metadata: Any) -> Path:
 def spec_of(path: Path, **options: Any) -> ModelSpec:
     """As `load_model` makes it."""
     checkpoint = open_gguf(path)
-    return make_spec(str(path), checkpoint, None, with_stored(checkpoint, LoadOptions(**options)))
+    return make_spec(str(path), checkpoint, None, with_stored(checkpoint, LoadOptions(**options)), plugins.modes())
 
 
 def test_a_file_of_ours_is_the_checkpoint(tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_a_file_of_llama_cpp_s_converter(tmp_path: Path) -> None:
         diffusion__shift_logits=True,
     )
     checkpoint = open_gguf(str(path))
-    spec = make_spec(str(path), checkpoint, None, LoadOptions())
+    spec = make_spec(str(path), checkpoint, None, LoadOptions(), plugins.modes())
     assert checkpoint.layout.name == "dream"
     assert (spec.vocabulary, spec.context, spec.mask_id, spec.eos_id) == (40, 64, 39, 3)
     assert spec.stop_ids >= {3, 4}
@@ -116,8 +118,8 @@ def test_an_ordinary_file_needs_a_family(tmp_path: Path) -> None:
         open_gguf(path, "fast_dllm_v2")
     checkpoint = open_gguf(path, "sdar")
     with pytest.raises(CheckpointError, match="mask_id="):
-        make_spec(str(path), checkpoint, None, LoadOptions())
-    assert make_spec(str(path), checkpoint, None, LoadOptions(mask_id=39)).mask_id == 39
+        make_spec(str(path), checkpoint, None, LoadOptions(), plugins.modes())
+    assert make_spec(str(path), checkpoint, None, LoadOptions(mask_id=39), plugins.modes()).mask_id == 39
 
 
 def test_files_that_contradict_themselves(tmp_path: Path) -> None:
@@ -159,4 +161,4 @@ def test_auto_is_llama_cpp(tmp_path: Path) -> None:
     path = write(tmp_path, "llada")
     assert auto_backend(str(path)).backend == "llama_cpp"
     with pytest.raises(CheckpointError, match="family="):
-        auto(str(write(tmp_path, "llama")), LoadOptions())
+        auto(str(write(tmp_path, "llama")), LoadOptions(), registered())

@@ -11,6 +11,7 @@ from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from dllm_plugins import plugins
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families import llada2
@@ -200,7 +201,7 @@ def test_the_name_says_which_sampler() -> None:
     """2.0 and 2.1 have one config."""
 
     def chosen(name: str, preset: str | None = None) -> str:
-        return modes_of(name, Checkpoint(Path(name), {}, llada2.LAYOUT, ()), preset)["diffusion"]
+        return modes_of(name, Checkpoint(Path(name), {}, llada2.LAYOUT, ()), preset, plugins.modes())["diffusion"]
 
     assert chosen("inclusionAI/LLaDA2.0-mini") == "llada2.0"
     assert chosen("inclusionAI/LLaDA2.1-flash") == "llada2.1"

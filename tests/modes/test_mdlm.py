@@ -16,6 +16,7 @@ from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from dllm_plugins import plugins
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.checkpoint import Checkpoint
@@ -275,7 +276,7 @@ def test_options_that_do_nothing(model: Model, mode: str, options: dict[str, Any
 
 def test_the_name_says_which_sampler() -> None:
     def chosen(name: str, preset: str | None = None) -> str:
-        return modes_of(name, Checkpoint(Path(name), {}, A2D, ()), preset)["diffusion"]
+        return modes_of(name, Checkpoint(Path(name), {}, A2D, ()), preset, plugins.modes())["diffusion"]
 
     assert chosen("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1") == "mdlm"
     assert chosen("dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1") == "bd3lm"

@@ -197,7 +197,7 @@ def test_ids_that_a_checkpoint_names(case: str, token: int, tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps({**config, **own, **dict.fromkeys(names, token)}))
     (tmp_path / "model.safetensors").touch()
     options: dict[str, Any] = NEEDED_TO_LOAD.get(case, {})
-    found = make_spec(case, open_checkpoint(tmp_path), None, LoadOptions(**options))
+    found = make_spec(case, open_checkpoint(tmp_path), None, LoadOptions(**options), plugins.modes())
     assert not found.ids.keys() & set(names)
     assert found.pad_id is None
 
