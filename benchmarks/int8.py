@@ -24,7 +24,7 @@ from torch import Tensor
 from dllm_plugins import Model
 from dllm_plugins import load_model
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.training.batches import Answer
+from dllm_plugins.training.batches import TrainingText
 from dllm_plugins.training.batches import read_answers
 from harness import machine
 from progress import keep
@@ -53,12 +53,12 @@ class Row:
     change: float
 
 
-def held_out() -> list[Answer]:
+def held_out() -> list[TrainingText]:
     """The base model's greedy answers that no training has seen."""
     return read_answers([Path(str(files("dllm_plugins") / "training" / "data" / "held-out.jsonl.gz"))])
 
 
-def said(model: Model, answer: Answer) -> Tensor:
+def said(model: Model, answer: TrainingText) -> Tensor:
     """Log-probabilities [answer's tokens, vocabulary] of what comes next, as mode ar computes them."""
     denoiser, tokens = model.denoiser, answer.tokens[:-1]
     row = denoiser.open_row()
@@ -90,7 +90,7 @@ class Count:
         return Row(name, self.tokens, agree, divergence, own, baseline, own / baseline - 1)
 
 
-def compare(models: Mapping[str, Model], answers: Sequence[Answer]) -> Iterator[list[Row]]:
+def compare(models: Mapping[str, Model], answers: Sequence[TrainingText]) -> Iterator[list[Row]]:
     """All pairs over one more of the answers each time."""
     counts = {pair: Count() for pair in PAIRS}
     for answer in track(answers, "answers"):

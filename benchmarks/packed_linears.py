@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dllm_kernels import onednn
 from dllm_kernels.private_torch import MISSING
+from dllm_kernels.private_torch import ordered_linear
+from dllm_kernels.private_torch import ordered_weight
 from dllm_plugins.default_model.base_model import require_base
 from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.denoisers.low_rank import load_low_rank
@@ -26,12 +27,12 @@ def product(weight: Tensor, rows: int) -> Product:
     :raises RuntimeError: if this torch cannot pack.
     """
     try:
-        packed = onednn.pack(weight.contiguous(), rows)
+        packed = ordered_weight(weight.contiguous(), rows)
     except MISSING as error:
         raise RuntimeError(f"this torch has no packed linear layers to compare with ({error})") from error
     x = torch.randn(rows, weight.shape[1], generator=seeded(0)).to(weight.dtype)
 
-    return lambda: onednn.multiply(x, packed, None)
+    return lambda: ordered_linear(x, packed, None)
 
 
 class PackedLinears:

@@ -46,7 +46,7 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "native"
     _supports_sdpa = True
 
-    def __init__(self, config: DiffusionConfig, native: PreTrainedModel, opened: opening.Opened) -> None:
+    def __init__(self, config: DiffusionConfig, native: PreTrainedModel, opened: opening.OpenedCheckpoint) -> None:
         super().__init__(config)
         self.native = native
         self.opened = opened

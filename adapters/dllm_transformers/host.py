@@ -28,7 +28,7 @@ REFUSED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class CallerArguments:
     """Arguments of the generate() call that a strategy does not get.
 
     :param asked: the generation options that the user set himself; None if nothing called generate().
@@ -42,7 +42,7 @@ class Given:
     processors: Any = None
 
 
-def given_to_generate(model: Any, strategy: FrameType | None) -> Given:
+def given_to_generate(model: Any, strategy: FrameType | None) -> CallerArguments:
     """The arguments of the generate() call that called `strategy`, all None if nothing did.
 
     :param strategy: the strategy's own frame.
@@ -50,14 +50,14 @@ def given_to_generate(model: Any, strategy: FrameType | None) -> Given:
     code = inspect.unwrap(GenerationMixin.generate).__code__
     caller = None if strategy is None else strategy.f_back
     if caller is None or caller.f_code is not code:
-        return Given(None, None, {})
+        return CallerArguments(None, None, {})
     found = caller.f_locals
     refused = {name: found.get(name) for name in REFUSED}
     # `tokenizer` and `assistant_tokenizer` are popped from generate()'s own kwargs; its decorators still hold theirs.
     outer, beyond = _outside(caller)
     refused["assistant_tokenizer"] = outer.get("assistant_tokenizer")
     asked = asked_for(model, outer.get("generation_config"), outer, beyond)
-    return Given(found.get("streamer"), outer.get("tokenizer"), refused, asked, outer.get("logits_processor"))
+    return CallerArguments(found.get("streamer"), outer.get("tokenizer"), refused, asked, outer.get("logits_processor"))
 
 
 def _outside(generate: FrameType) -> tuple[dict[str, Any], FrameType | None]:

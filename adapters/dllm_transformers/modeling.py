@@ -26,8 +26,8 @@ from dllm_transformers.generate import generate
 from dllm_transformers.hub import check_strategy
 from dllm_transformers.hub import write_custom_generate
 from dllm_transformers.tri_mode import MODEL_TYPE
+from dllm_transformers.tri_mode import DenoiserTensors
 from dllm_transformers.tri_mode import TriModeConfig
-from dllm_transformers.tri_mode import TriModeDenoiser
 from dllm_transformers.tri_mode import check_config
 from dllm_transformers.tri_mode import check_folder
 from dllm_transformers.tri_mode import config_of
@@ -47,7 +47,7 @@ class TriModeForCausalLM(LlamaForCausalLM):
         # Before a single layer is made.
         check_config(config)
         super().__init__(config)
-        self.denoiser = TriModeDenoiser(config)
+        self.denoiser = DenoiserTensors(config)
         self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod

@@ -27,7 +27,7 @@ SAID = ("family", "preset", "mask_id")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedCheckpoint:
     """A checkpoint and how to load it."""
 
     name: str
@@ -36,7 +36,7 @@ class Opened:
     options: LoadOptions
 
 
-def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options: dict[str, Any]) -> Opened:
+def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options: dict[str, Any]) -> OpenedCheckpoint:
     """Find a checkpoint and check what was said of it.
 
     :param config: in place of the folder's own config.json, as changed by the user.
@@ -55,7 +55,7 @@ def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options
         modes_of(str(name), checkpoint, load.preset, plugins.modes())
     if load.mask_id is not None:
         make_spec(str(name), checkpoint, None, load, plugins.modes())
-    return Opened(str(name), checkpoint, dtype_of(dtype), load)
+    return OpenedCheckpoint(str(name), checkpoint, dtype_of(dtype), load)
 
 
 def plain(generation: dict[str, Any]) -> dict[str, Any]:

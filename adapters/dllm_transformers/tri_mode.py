@@ -119,7 +119,7 @@ def check_folder(folder: Path, config: TriModeConfig) -> None:
             )
 
 
-class TriModeDenoiser(nn.Module):
+class DenoiserTensors(nn.Module):
     """The denoiser's tensors, under the names of the shipped safetensors file."""
 
     def __init__(self, config: TriModeConfig) -> None:
@@ -146,6 +146,6 @@ def _pair(inner: int, rank: int, outer: int) -> nn.ParameterDict:
 def denoiser_tensors(model: nn.Module) -> dict[str, Tensor] | None:
     """The denoiser's tensors of a tri-mode model by their shipped names; None for other models."""
     denoiser = getattr(model, "denoiser", None)
-    if not isinstance(denoiser, TriModeDenoiser):
+    if not isinstance(denoiser, DenoiserTensors):
         return None
     return {name: tensor.detach() for name, tensor in denoiser.state_dict().items()}

@@ -24,7 +24,7 @@ EVENT = "dllm_draft"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DraftListeners:
     """Who is told about the drafts of a run."""
 
     handlers: list[BaseCallbackHandler]
@@ -45,8 +45,8 @@ class Run:
             await manager.on_custom_event(EVENT, _data(event), run_id=self.run_id)
 
 
-_current: ContextVar[Run | None] = ContextVar("_current", default=None)
-_nobody = Run([], uuid4(), [], {})
+_current: ContextVar[DraftListeners | None] = ContextVar("_current", default=None)
+_nobody = DraftListeners([], uuid4(), [], {})
 
 
 def _data(draft: Draft) -> dict[str, Any]:
@@ -62,14 +62,14 @@ def _listening(handlers: list[BaseCallbackHandler]) -> list[BaseCallbackHandler]
     return [handler for handler in handlers if not handler.ignore_custom_event]
 
 
-def run_of(manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> Run:
+def run_of(manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> DraftListeners:
     """The run of this manager; without one, the run that :func:`current` told of."""
     if manager is None:
         return _current.get() or _nobody
-    return Run(_listening(manager.handlers), manager.run_id, manager.tags, manager.metadata)
+    return DraftListeners(_listening(manager.handlers), manager.run_id, manager.tags, manager.metadata)
 
 
-def planned(model: BaseLanguageModel[Any], config: RunnableConfig | None) -> tuple[Run, RunnableConfig]:
+def planned(model: BaseLanguageModel[Any], config: RunnableConfig | None) -> tuple[DraftListeners, RunnableConfig]:
     """The run that `model.stream(..., config)` is about to start, and the config that makes it start so."""
     known = ensure_config(config)
     run_id = known.get("run_id") or uuid4()
@@ -82,12 +82,12 @@ def planned(model: BaseLanguageModel[Any], config: RunnableConfig | None) -> tup
         known.get("metadata"),
         model.metadata,
     )
-    run = Run(_listening(manager.handlers), run_id, manager.tags, manager.metadata)
+    run = DraftListeners(_listening(manager.handlers), run_id, manager.tags, manager.metadata)
     return run, {**known, "run_id": run_id}
 
 
 @contextmanager
-def current(run: Run) -> Iterator[None]:
+def current(run: DraftListeners) -> Iterator[None]:
     """Let a `_stream` that begins meanwhile know its run, which LangChain does not tell it."""
     token = _current.set(run)
     try:

@@ -113,7 +113,7 @@ def cut_short(usage: "Usage") -> str:
     )
 
 
-class _Options:
+class _LazyOptions:
     """The class of options, where llm looks for it; making it takes longer than all else that llm imports of ours."""
 
     def __get__(self, model: object, owner: type) -> type[llm.Options]:
@@ -129,7 +129,7 @@ class DLLM(llm.Model):
     """
 
     can_stream = True
-    Options = _Options()  # type: ignore[assignment]  # llm declares a class where subclasses put their own
+    Options = _LazyOptions()  # type: ignore[assignment]  # llm declares a class where subclasses put their own
 
     def __init__(self, choice: Choice = DEFAULT) -> None:
         self.choice = choice
@@ -159,7 +159,7 @@ class AsyncDLLM(llm.AsyncModel):
     """The same model for asyncio: every pass runs in a thread, the event loop goes on."""
 
     can_stream = True
-    Options = _Options()  # type: ignore[assignment]  # llm declares a class where subclasses put their own
+    Options = _LazyOptions()  # type: ignore[assignment]  # llm declares a class where subclasses put their own
 
     def __init__(self, choice: Choice = DEFAULT) -> None:
         self.choice = choice

@@ -12,9 +12,9 @@ from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
 from dllm_plugins.events import Usage
-from llm_dllm.canvas_view import CanvasView
 from llm_dllm.commands import choice_of
 from llm_dllm.commands import config_of
+from llm_dllm.growing_text import GrowingText
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import Choice
 from llm_dllm.model import cut_short
@@ -30,7 +30,10 @@ _BETWEEN = " · "
 @click.option("-s", "--system", help="System prompt.")
 @click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
 def watch(prompt: str, options: tuple[tuple[str, str], ...], system: str | None, model: str) -> None:
-    """Show an answer while it is denoised, then one line of statistics; with `-o stats true`, times by part."""
+    """Show an answer while it is denoised, then its statistics.
+
+    They are one line; with `-o stats true` times by part follow.
+    """
     chat = [{"role": "user", "content": prompt}]
     if system:
         chat.insert(0, {"role": "system", "content": system})
@@ -80,7 +83,7 @@ def _watch_live(
     chat: list[dict[str, str]], config: SamplingConfig, console: Console, choice: Choice = DEFAULT
 ) -> Finish:
     """The canvas in place: final text, drafts in colour, open positions as dots."""
-    with waiting(choice.model_id) as arrived, CanvasView(console) as view:
+    with waiting(choice.model_id) as arrived, GrowingText(console) as view:
         for event in events(chat, config, choice):
             arrived()
             if isinstance(event, Commit):

@@ -149,11 +149,11 @@ class Pass:
     asks: tuple[Ask, ...] | None = None
 
 
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 #: Further asks about the pass just made.
 Asks: TypeAlias = tuple[Ask, ...]
 #: A part of a program: yields passes, or asks about the last one; is sent an answer for each ask; returns its result.
-Dialogue: TypeAlias = Generator[Pass | Asks, list[Answer], Result]
+Dialogue: TypeAlias = Generator[Pass | Asks, list[Answer], Returned]
 Program: TypeAlias = Dialogue[None]
 
 

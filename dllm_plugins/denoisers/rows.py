@@ -12,24 +12,24 @@ from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
 
 
-class Store(PrefixState, Protocol):
+class RowStore(PrefixState, Protocol):
     """A row's keys."""
 
     def freeze(self, count: int) -> None:
         """The first `count` tokens of the last pass join the prefix."""
 
 
-Kept = TypeVar("Kept", bound=Store)
+AnyStore = TypeVar("AnyStore", bound=RowStore)
 
 
-class Handles(FullDenoiser, Generic[Kept]):
+class Handles(FullDenoiser, Generic[AnyStore]):
     """Part of a denoiser: its open rows; the rest opens them with :meth:`_open` and takes them out."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, Kept] = {}
+        self._rows: dict[int, AnyStore] = {}
         self._opened = 0
 
-    def _open(self, store: Kept) -> int:
+    def _open(self, store: AnyStore) -> int:
         """A new handle for a store."""
         self._opened = handle = self._opened + 1
         try:
@@ -50,10 +50,10 @@ class Handles(FullDenoiser, Generic[Kept]):
         self._rows[row].freeze(count)
 
 
-class Rows(Handles[Kept]):
+class Rows(Handles[AnyStore]):
     """The same where a row's store is itself the prefix it leaves."""
 
-    def close_row(self, row: int) -> Kept:
+    def close_row(self, row: int) -> AnyStore:
         """End the row; its store is the caller's."""
         return self._rows.pop(row)
 

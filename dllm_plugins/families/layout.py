@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Config = Mapping[str, Any]
 Tensors = dict[str, "Tensor"]
-Attention = Literal[
+AttentionKind = Literal[
     "bidirectional", "block-causal", "causal", "causal, reordered", "causal context, bidirectional block", "own"
 ]
 
@@ -72,7 +72,7 @@ class Layout:
     native: "Callable[[Config], type[PreTrainedModel]]"
     classes: str
     config: Callable[[Config], dict[str, Any]]
-    attention: Attention
+    attention: AttentionKind
     shifted: bool
     checkpoints: tuple[str, ...]
     licence: str

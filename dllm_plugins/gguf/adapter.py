@@ -27,7 +27,7 @@ from dllm_plugins.files.progress import quiet
 from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
-from dllm_plugins.gguf.names import Entry
+from dllm_plugins.gguf.names import TensorEntry
 from dllm_plugins.gguf.tensors import read_tensor
 from dllm_plugins.gguf.writing import write
 
@@ -78,11 +78,11 @@ def _name(field: str) -> str:
     return f"dllm.{field}_norm.weight"
 
 
-def _entry(name: str, tensor: Tensor) -> Entry:
-    return Entry(name, tuple(tensor.shape), lambda: tensor)
+def _entry(name: str, tensor: Tensor) -> TensorEntry:
+    return TensorEntry(name, tuple(tensor.shape), lambda: tensor)
 
 
-def _pairs(weights: LowRankWeights, shape: LlamaShape, *, permuted: bool) -> Iterator[Entry]:
+def _pairs(weights: LowRankWeights, shape: LlamaShape, *, permuted: bool) -> Iterator[TensorEntry]:
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     for index, (qkv, out, gate_up, down) in enumerate(weights.pairs):
         parts = [
@@ -98,7 +98,7 @@ def _pairs(weights: LowRankWeights, shape: LlamaShape, *, permuted: bool) -> Ite
         for name, first, second in parts:
             yield _entry(f"blk.{index}.{name}.weight.lora_a", first)
             make = partial(_second, second, heads.get(name, 0))
-            yield Entry(f"blk.{index}.{name}.weight.lora_b", tuple(second.shape), make)
+            yield TensorEntry(f"blk.{index}.{name}.weight.lora_b", tuple(second.shape), make)
 
 
 def _second(second: Tensor, heads: int) -> Tensor:

@@ -90,12 +90,12 @@ def read_header(path: Path) -> Header:
             if file.read(4) != MAGIC:
                 raise CheckpointError(f"{place} is not a GGUF file; give a *.gguf file, or a checkpoint's folder")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                return _Reader(place, view, len(MAGIC)).header()
+                return _HeaderReader(place, view, len(MAGIC)).header()
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {place}: {error}; check the path") from error
 
 
-class _Reader(Cursor):
+class _HeaderReader(Cursor):
     """A file that is being read from its start to its tensors."""
 
     def header(self) -> Header:

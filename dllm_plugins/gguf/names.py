@@ -26,7 +26,7 @@ _FUSED = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """One tensor of the file; `make` reads and arranges it when it is its turn."""
 
     name: str
@@ -39,7 +39,7 @@ class Entry:
         return len(self.shape) == 1 or self.name.endswith("ffn_gate_inp.weight")
 
 
-def arrange(stored: Mapping[str, Tensor], config: Any, found: Architecture) -> list[Entry]:
+def arrange(stored: Mapping[str, Tensor], config: Any, found: Architecture) -> list[TensorEntry]:
     """All tensors of a file, in layer order; nothing is read yet.
 
     :param stored: by the names of transformers' class; experts stacked or one by one.
@@ -63,8 +63,8 @@ def arrange(stored: Mapping[str, Tensor], config: Any, found: Architecture) -> l
     return entries
 
 
-def _as_it_is(name: str, tensor: Tensor) -> Entry:
-    return Entry(name, tuple(tensor.shape), lambda: tensor)
+def _as_it_is(name: str, tensor: Tensor) -> TensorEntry:
+    return TensorEntry(name, tuple(tensor.shape), lambda: tensor)
 
 
 def _refuse(name: str, found: Architecture) -> None:
@@ -77,7 +77,7 @@ def _refuse(name: str, found: Architecture) -> None:
     )
 
 
-def _layer(prefix: str, tensors: Mapping[str, Tensor], config: Any, found: Architecture) -> list[Entry]:
+def _layer(prefix: str, tensors: Mapping[str, Tensor], config: Any, found: Architecture) -> list[TensorEntry]:
     plain: dict[str, Tensor] = {}
     experts: dict[str, dict[int, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -94,19 +94,19 @@ def _layer(prefix: str, tensors: Mapping[str, Tensor], config: Any, found: Archi
     for name, tensor in plain.items():
         rows = _heads(name, config) if found.permuted else 0
         make = partial(_paired, tensor, rows) if rows else partial(_same, tensor)
-        entries[found.layer[name]] = Entry(prefix + found.layer[name], tuple(tensor.shape), make)
+        entries[found.layer[name]] = TensorEntry(prefix + found.layer[name], tuple(tensor.shape), make)
     for name, parts in experts.items():
         shape = (len(parts), *parts[0].shape)
         make = partial(_stacked, [parts[index] for index in sorted(parts)])
-        entries[found.layer[name]] = Entry(prefix + found.layer[name], shape, make)
+        entries[found.layer[name]] = TensorEntry(prefix + found.layer[name], shape, make)
     return list(_joined(prefix, entries) if found.fused else entries.values())
 
 
-def _joined(prefix: str, entries: dict[str, Entry]) -> Iterator[Entry]:
+def _joined(prefix: str, entries: dict[str, TensorEntry]) -> Iterator[TensorEntry]:
     """Query, key and value in one."""
     parts = [entries.pop(name) for name in _FUSED]
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    yield Entry(prefix + "attn_qkv.weight", shape, lambda: torch.cat([part.make() for part in parts]))
+    yield TensorEntry(prefix + "attn_qkv.weight", shape, lambda: torch.cat([part.make() for part in parts]))
     yield from entries.values()
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.progress import Progress
 from dllm_plugins.gguf.architectures import Metadata
-from dllm_plugins.gguf.names import Entry
+from dllm_plugins.gguf.names import TensorEntry
 
 #: What a tensor can be written as without llama.cpp's help.
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -31,7 +31,7 @@ _SCALARS = {
 _MEMBERS = _SCALARS | {int: GGUFValueType.INT32}
 
 
-def write(path: Path, metadata: Metadata, entries: Sequence[Entry], kind: str, progress: Progress) -> None:
+def write(path: Path, metadata: Metadata, entries: Sequence[TensorEntry], kind: str, progress: Progress) -> None:
     """Write a whole file; one tensor is in memory at a time.
 
     :param metadata: numbers, strings, bools, or lists of one kind of these.
@@ -62,17 +62,17 @@ def write(path: Path, metadata: Metadata, entries: Sequence[Entry], kind: str, p
         writer.close()
 
 
-def size(entries: Iterable[Entry], kind: str) -> int:
+def size(entries: Iterable[TensorEntry], kind: str) -> int:
     """Bytes of all tensors."""
     return sum(size_of(entry, kind) for entry in entries)
 
 
-def size_of(entry: Entry, kind: str) -> int:
+def size_of(entry: TensorEntry, kind: str) -> int:
     """Bytes of one tensor."""
     return prod(entry.shape) * FLOATS[_kind(entry, kind)].itemsize
 
 
-def _kind(entry: Entry, kind: str) -> str:
+def _kind(entry: TensorEntry, kind: str) -> str:
     return "F32" if entry.exact else kind
 
 
@@ -83,7 +83,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_key_value(key, value, _SCALARS[type(value)])
 
 
-def _bytes(entry: Entry, kind: str) -> NDArray[Any]:
+def _bytes(entry: TensorEntry, kind: str) -> NDArray[Any]:
     """A tensor as the bytes of its type."""
     tensor: Tensor = entry.make().detach().to("cpu", FLOATS[kind]).contiguous()
     if tuple(tensor.shape) != entry.shape:

@@ -33,7 +33,7 @@ from dllm_plugins.gguf.architectures import Architecture
 from dllm_plugins.gguf.architectures import Metadata
 from dllm_plugins.gguf.architectures import architecture_of
 from dllm_plugins.gguf.architectures import describe
-from dllm_plugins.gguf.names import Entry
+from dllm_plugins.gguf.names import TensorEntry
 from dllm_plugins.gguf.names import arrange
 from dllm_plugins.gguf.rotary import rotary
 from dllm_plugins.gguf.vocabulary import vocabulary
@@ -122,7 +122,7 @@ def _save(
         keys, factors = rotary(checkpoint.native_config, found)
         entries = arrange(tensors, checkpoint.native_config, found)
     if factors is not None:
-        entries.append(Entry("rope_freqs.weight", tuple(factors.shape), lambda: factors))
+        entries.append(TensorEntry("rope_freqs.weight", tuple(factors.shape), lambda: factors))
     wide = kind if kind in FLOATS else _stored(tensors.values())
     metadata = metadata | keys | {"general.file_type": QUANTS[wide]}
     goal = estimate(entries, kind) if kind in TYPES else 0

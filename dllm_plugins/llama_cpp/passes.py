@@ -1,34 +1,71 @@
-"""A pass of either llama.cpp denoiser: planned, run in rounds, and its rows handed out by segment."""
+"""Rows and passes of either llama.cpp denoiser: planned, run in rounds, handed out by segment."""
 
 from collections import Counter
 from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.rows import Handles
 from dllm_plugins.denoisers.visibility import linked
 from dllm_plugins.llama_cpp.batch import Span
 from dllm_plugins.llama_cpp.calls import Chunk
 from dllm_plugins.llama_cpp.calls import Planning
 from dllm_plugins.llama_cpp.calls import lane_of
+from dllm_plugins.llama_cpp.context import Context
 from dllm_plugins.llama_cpp.context import Outputs
-from dllm_plugins.llama_cpp.rows import LlamaRows
+from dllm_plugins.llama_cpp.model import GgufModel
+from dllm_plugins.llama_cpp.prefix import Shelf
+from dllm_plugins.llama_cpp.prefix import StreamPrefix
+from dllm_plugins.llama_cpp.rows import LlamaRow
 from dllm_plugins.llama_cpp.running import Rounds
 from dllm_plugins.llama_cpp.running import RunningLane
 from dllm_plugins.llama_cpp.sharing import company_changes_nothing
 
 
-class Passes(LlamaRows):
-    """Part of both llama.cpp denoisers: :meth:`forward`, and the calls that each row took part in."""
+class Passes(Handles[LlamaRow]):
+    """Part of both llama.cpp denoisers: rows with a stream of one context each, passes, and the calls they took.
+
+    :param model: closed together with this.
+    """
 
     planning = Planning()
     #: By row and :meth:`counted`: how many calls the last pass had.
     _counts: Counter[tuple[int, bool]]
+
+    def __init__(self, model: GgufModel, context: Context) -> None:
+        super().__init__()
+        self.model = model
+        self.context = context
+        self._shelf = Shelf(context)
+
+    def close(self) -> None:
+        """Give all of llama.cpp's memory back; nothing can be decoded any more."""
+        self.model.close()
+
+    def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
+        """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
+        row = LlamaRow()
+        if self.model.has_memory and prefix is None:
+            self._shelf.stream(row)
+        elif self.model.has_memory:
+            self._shelf.take(cast(StreamPrefix, prefix), length, row)
+            row.frozen = length
+        return self._open(row)
+
+    def close_row(self, row: int) -> StreamPrefix:
+        """End the row and hand out its prefix; dropping that gives the memory back."""
+        ended = self._rows.pop(row)
+        if ended.stream is None or self.context.closed:
+            return StreamPrefix(0)
+        return self._shelf.keep(ended, ended.frozen)
 
     def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
         """One pass; see :meth:`~dllm_plugins.denoisers.base.Denoiser.forward`. Float32 [len(wanted), width].

@@ -27,7 +27,7 @@ class Scratch:
     stream: int | None = None
 
 
-class Prefix:
+class StreamPrefix:
     """What a row leaves behind; dropping it gives the memory back.
 
     :param stream: where its keys are; None if they are elsewhere, or if there are none.
@@ -69,14 +69,14 @@ class Shelf:
         holder.stream = None
         self._empty()
 
-    def keep(self, holder: Holder, length: int) -> Prefix:
+    def keep(self, holder: Holder, length: int) -> StreamPrefix:
         """The first `length` positions of its stream, which is the prefix's from now on.
 
         Once nothing but prefixes is left, and the context had grown a lot, they move out and it shrinks.
         """
         assert holder.stream is not None, "it has one"
         self.context.cut(holder.stream, length)
-        found = Prefix(length, holder.stream, self)
+        found = StreamPrefix(length, holder.stream, self)
         self._note(holder.stream, found)
         self._empty()
         kept = self._kept()
@@ -86,10 +86,10 @@ class Shelf:
             self.context.shrink()
         return found
 
-    def _kept(self) -> list[Prefix]:
+    def _kept(self) -> list[StreamPrefix]:
         """Prefixes in streams, the oldest first."""
         holders = [note() for note in self._holders.values()]
-        return [prefix for prefix in holders if isinstance(prefix, Prefix) and prefix.stream is not None]
+        return [prefix for prefix in holders if isinstance(prefix, StreamPrefix) and prefix.stream is not None]
 
     def _empty(self) -> None:
         """Close the streams that nobody has."""
@@ -98,13 +98,13 @@ class Shelf:
             if holder is None or holder.stream != stream:
                 self.context.close_stream(stream)
 
-    def _move_out(self, prefix: Prefix) -> None:
+    def _move_out(self, prefix: StreamPrefix) -> None:
         """Its keys leave llama.cpp as bytes."""
         assert prefix.stream is not None, "it was moved out before"
         prefix.state = self.context.save(prefix.stream)
         self.give_back(prefix)
 
-    def take(self, prefix: Prefix, length: int, holder: Holder) -> int:
+    def take(self, prefix: StreamPrefix, length: int, holder: Holder) -> int:
         """A stream with a copy of the first `length` positions of a prefix.
 
         :raises GgufError: if the prefix is another model's, or not that long.

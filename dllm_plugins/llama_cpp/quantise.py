@@ -13,7 +13,7 @@ from gguf import GGMLQuantizationType
 
 from dllm_plugins.errors import GgufError
 from dllm_plugins.files.progress import Progress
-from dllm_plugins.gguf.names import Entry
+from dllm_plugins.gguf.names import TensorEntry
 from dllm_plugins.gguf.writing import size_of
 from dllm_plugins.llama_cpp.library import failed
 from dllm_plugins.llama_cpp.library import library
@@ -50,7 +50,7 @@ def available() -> None:
         raise GgufError("this llama-cpp-python cannot quantise; install it anew, or choose F32, F16 or BF16")
 
 
-def estimate(entries: Iterable[Entry], quant: str) -> int:
+def estimate(entries: Iterable[TensorEntry], quant: str) -> int:
     """About how many bytes the quantised file's tensors take."""
     block, width = GGML_QUANT_SIZES[GGMLQuantizationType[TYPES[quant][1]]]
     return sum(size_of(entry, "F32") if entry.exact else prod(entry.shape) // block * width for entry in entries)

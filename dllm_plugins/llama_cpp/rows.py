@@ -1,17 +1,10 @@
-"""The rows of a llama.cpp denoiser, and what each knows of its stream of keys."""
+"""A row of a llama.cpp denoiser: what it knows of its stream of keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from dllm_plugins.denoisers.base import PrefixState
-from dllm_plugins.denoisers.rows import Handles
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
-from dllm_plugins.llama_cpp.context import Context
-from dllm_plugins.llama_cpp.model import GgufModel
-from dllm_plugins.llama_cpp.prefix import Prefix
-from dllm_plugins.llama_cpp.prefix import Shelf
 from dllm_plugins.messages import message
 
 
@@ -75,37 +68,3 @@ class LlamaRow:
                 )
             )
         self.held = len(kept)
-
-
-class LlamaRows(Handles[LlamaRow]):
-    """Part of both llama.cpp denoisers: rows by handle, each with a stream of one context.
-
-    :param model: closed together with this.
-    """
-
-    def __init__(self, model: GgufModel, context: Context) -> None:
-        super().__init__()
-        self.model = model
-        self.context = context
-        self._shelf = Shelf(context)
-
-    def close(self) -> None:
-        """Give all of llama.cpp's memory back; nothing can be decoded any more."""
-        self.model.close()
-
-    def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
-        """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""
-        row = LlamaRow()
-        if self.model.has_memory and prefix is None:
-            self._shelf.stream(row)
-        elif self.model.has_memory:
-            self._shelf.take(cast(Prefix, prefix), length, row)
-            row.frozen = length
-        return self._open(row)
-
-    def close_row(self, row: int) -> Prefix:
-        """End the row and hand out its prefix; dropping that gives the memory back."""
-        ended = self._rows.pop(row)
-        if ended.stream is None or self.context.closed:
-            return Prefix(0)
-        return self._shelf.keep(ended, ended.frozen)

@@ -52,7 +52,7 @@ class RunningLane:
 #: Rows of each chunk's wanted tokens, for chunks that share a call.
 Decode = Callable[[Sequence[tuple[RunningLane, Chunk]]], list[Outputs]]
 #: Chunks with equal keys may share a call.
-Key = Callable[[Chunk], Hashable]
+ChunkKey = Callable[[Chunk], Hashable]
 
 
 class Rounds:
@@ -61,7 +61,7 @@ class Rounds:
     :param shares: whether chunks may share calls at all; asked only if some could.
     """
 
-    def __init__(self, shelf: Shelf, decode: Decode, key: Key, shares: Callable[[], bool]) -> None:
+    def __init__(self, shelf: Shelf, decode: Decode, key: ChunkKey, shares: Callable[[], bool]) -> None:
         self._shelf = shelf
         self._decode = decode
         self._key = key

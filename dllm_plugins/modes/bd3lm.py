@@ -29,7 +29,7 @@ from dllm_plugins.modes.mdlm import transfers
 from dllm_plugins.modes.steps import Counts
 
 
-class _Forwarding:
+class _BlockForwarding:
     """Looks at the newest block: as it is, shifted by one, or with guidance."""
 
     def __init__(self, blocks: Blocks, spec: ModelSpec, settings: TransferSettings) -> None:
@@ -76,7 +76,7 @@ class _Forwarding:
 def start(canvas: Canvas, settings: TransferSettings, spec: ModelSpec) -> Program:
     """Block after block; the engine ends the row behind one that holds an end of text."""
     blocks = Blocks(canvas, settings.block_length or spec.block_length, anchor=canvas.prompt)
-    forwarding = _Forwarding(blocks, spec, settings)
+    forwarding = _BlockForwarding(blocks, spec, settings)
     for block in blocks.answer(whole=False):
         for count in transfers(canvas, block, settings.steps or blocks.length, settings):
             positions = canvas.open(block)

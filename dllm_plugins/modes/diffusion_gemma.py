@@ -69,7 +69,7 @@ def within_bound(entropy: Tensor, bound: float) -> Tensor:
     return torch.zeros_like(kept).scatter(0, order, kept)
 
 
-class Denoising:
+class GemmaDenoising:
     """One canvas of random tokens on its way to an answer.
 
     :param begin: its first position.
@@ -138,7 +138,7 @@ def start(process: NoiseProcess, canvas: Canvas, settings: DiffusionGemmaSetting
         tokens = process.noised(length, spec, canvas.row.noise, Key(Purpose.GEMMA_INITIAL, begin))
         if begin == canvas.prompt and settings.decoder_input_ids is not None:
             tokens = settings.decoder_input_ids
-        denoising = Denoising(canvas, begin, tokens, process, spec)
+        denoising = GemmaDenoising(canvas, begin, tokens, process, spec)
         for step in range(settings.steps):
             known, kind = begin - frozen, "predict" if frozen else "prefill"
             context = (canvas.part(range(frozen, begin), causal=True),) if known else ()

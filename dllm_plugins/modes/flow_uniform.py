@@ -30,7 +30,7 @@ from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 from dllm_plugins.prediction import predict
 from dllm_plugins.processes.base import NoiseProcess
-from dllm_plugins.processes.flow import Step
+from dllm_plugins.processes.flow import FlowStep
 from dllm_plugins.processes.flow import chosen
 
 
@@ -43,7 +43,7 @@ class FlowUniformSettings(FlowOptions):
 
 
 @dataclass
-class Denoising:
+class FlowDenoising:
     """One canvas of random tokens on its way to an answer.
 
     :param begin: its first position.
@@ -72,7 +72,7 @@ class Denoising:
             conditioning=self.last_logits,
         )
 
-    def move(self, logits: Tensor, number: int, step: Step, settings: FlowUniformSettings) -> None:
+    def move(self, logits: Tensor, number: int, step: FlowStep, settings: FlowUniformSettings) -> None:
         """Jumps of one step; logits [length, V]."""
         noise, length = self.canvas.row.noise, len(self.tokens)
         luck = noise.uniform(Key(Purpose.UNIFORM_MOVES, self.begin, number), length + 1).tolist()
@@ -107,7 +107,7 @@ def start(process: NoiseProcess, canvas: Canvas, settings: FlowUniformSettings, 
     length, frozen, steps = settings.block_length or spec.block_length, 0, settings.flow().steps(settings.steps)
     for begin in range(canvas.prompt, canvas.end, length):
         tokens = list(process.noised(length, spec, canvas.row.noise, Key(Purpose.UNIFORM_INITIAL, begin)))
-        denoising = Denoising(canvas, spec, process, begin, tokens)
+        denoising = FlowDenoising(canvas, spec, process, begin, tokens)
         for number, step in enumerate(steps):
             known, kind = begin - frozen, "predict" if frozen else "prefill"
             context = (canvas.part(range(frozen, begin), causal=True),) if known else ()

@@ -20,7 +20,7 @@ from dllm_plugins.modes.llada2 import draw
 from dllm_plugins.modes.llada2 import first_stop
 
 
-class EditSettings(Settings):
+class Llada2EditSettings(Settings):
     """Options of LLaDA2.1's sampler."""
 
     block_length: int | None = Field(None, description="positions denoised together")
@@ -42,7 +42,7 @@ def edits(canvas: Canvas, positions: range, token: Tensor, sure: Tensor, thresho
     return [positions[index] for index in changed.nonzero()[:, 0].tolist()]
 
 
-def start(canvas: Canvas, settings: EditSettings, spec: ModelSpec) -> Program:
+def start(canvas: Canvas, settings: Llada2EditSettings, spec: ModelSpec) -> Program:
     """Block after block, each until it stays as it is or has been edited long enough."""
     blocks = Blocks(canvas, settings.block_length or spec.block_length)
     for block in blocks.answer():
@@ -72,6 +72,6 @@ SAMPLER = Sampler(
     name="llada2.1",
     summary="blocks aligned to position 0, committed tokens are edited until they agree",
     source="LLaDA2MoeModelLM.generate of the 2.1 checkpoints, in ZHZisZZ/dllm ca176752 (arXiv 2512.15745)",
-    settings=EditSettings,
+    settings=Llada2EditSettings,
     start=start,
 )

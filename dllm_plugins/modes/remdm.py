@@ -103,7 +103,7 @@ class RemdmSettings(SchedulerSettings, SpanSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RemdmStep:
     """One step: the probability that an open position is committed, and that a committed one is reopened.
 
     :param reopen: with conf, what the softmax is multiplied with.
@@ -113,7 +113,7 @@ class Step:
     reopen: float
 
 
-def step_between(settings: RemdmSettings, begin: float, end: float) -> Step:
+def step_between(settings: RemdmSettings, begin: float, end: float) -> RemdmStep:
     """From one time to the next, which is less."""
     if settings.variant == "loop":
         alpha, loops = settings.loop().alpha, settings.loop().t_off < begin <= settings.loop().t_on
@@ -129,10 +129,10 @@ def step_between(settings: RemdmSettings, begin: float, end: float) -> Step:
         "loop": min(settings.strength(), bound) if loops else 0.0,
     }[settings.variant]
     commit = 1.0 if end <= 0 else (after - (1 - sigma) * now) / (1 - now)
-    return Step(commit, bound if settings.variant == "conf" else sigma)
+    return RemdmStep(commit, bound if settings.variant == "conf" else sigma)
 
 
-def steps(settings: RemdmSettings, count: int) -> list[Step]:
+def steps(settings: RemdmSettings, count: int) -> list[RemdmStep]:
     """All of them, of equal length."""
     times = [(count - number) / count for number in range(count + 1)]
     return [step_between(settings, begin, end) for begin, end in pairwise(times)]

@@ -66,7 +66,7 @@ class Scheduler:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class FlowStep:
     """One step along the path.
 
     :param begin: its time, and `end` the next one.
@@ -110,7 +110,7 @@ class Flow:
         """With frozen rates no step may be longer: its jumps would have a probability above 1."""
         return 1 / sum(self.rates(time))
 
-    def step(self, begin: float, end: float) -> Step:
+    def step(self, begin: float, end: float) -> FlowStep:
         """The jumps from one time to a later one.
 
         Two steps have rules of their own. At time 0 nothing is clean, so nothing can go back,
@@ -118,19 +118,19 @@ class Flow:
         The last one commits all that is open and takes nothing back.
         """
         if end >= 1:
-            return Step(begin, 1.0, commit=1.0, reopen=0.0, jump=1.0, forward=1.0)
+            return FlowStep(begin, 1.0, commit=1.0, reopen=0.0, jump=1.0, forward=1.0)
         kappa, after = self.scheduler.at(begin), self.scheduler.at(end)
         if kappa <= 0:
-            return Step(begin, end, commit=after, reopen=0.0, jump=after, forward=1.0)
+            return FlowStep(begin, end, commit=after, reopen=0.0, jump=after, forward=1.0)
         if self.solver == "euler":
             ahead, back = (rate * (end - begin) for rate in self.rates(begin))
-            return Step(begin, end, ahead, back, ahead + back, ahead / (ahead + back))
+            return FlowStep(begin, end, ahead, back, ahead + back, ahead / (ahead + back))
         weight = self.corrects(begin)
         ahead, back = (1 + weight) * math.log((1 - kappa) / (1 - after)), weight * math.log(after / kappa)
         both = ahead + back
-        return Step(begin, end, -math.expm1(-ahead), -math.expm1(-back), -math.expm1(-both), ahead / both)
+        return FlowStep(begin, end, -math.expm1(-ahead), -math.expm1(-back), -math.expm1(-both), ahead / both)
 
-    def steps(self, count: int) -> tuple[Step, ...]:
+    def steps(self, count: int) -> tuple[FlowStep, ...]:
         """All steps from 0 to 1.
 
         With the integrated solver `count` of equal length. With Euler's a step that would be
@@ -141,10 +141,10 @@ class Flow:
 
 
 @lru_cache(maxsize=64)
-def _steps(flow: Flow, count: int) -> tuple[Step, ...]:
+def _steps(flow: Flow, count: int) -> tuple[FlowStep, ...]:
     if flow.solver == "integrated":
         return tuple(flow.step(begin / count, (begin + 1) / count) for begin in range(count))
-    found, time = list[Step](), 0.0
+    found, time = list[FlowStep](), 0.0
     while 1 - time > (1 + _ROUNDING) / count:
         length = 1 / count if time == 0 else min(1 / count, flow.largest_step(time))
         found.append(flow.step(time, time + length))

@@ -17,7 +17,7 @@ from dllm_kernels.private_torch import mapped
 from dllm_kernels.private_torch import without_storage
 
 #: Gives rows start to stop, float32.
-Rows = Callable[[int, int], Tensor]
+ReadRows = Callable[[int, int], Tensor]
 
 
 #: So many numbers are made at a time: larger pieces between the weights that stay would leave holes in the heap.
@@ -50,10 +50,10 @@ class LazyWeight(Tensor):
 
     # torch's own stubs say otherwise of both hooks.
     __torch_function__ = NO_TORCH_FUNCTION
-    rows: Rows
+    rows: ReadRows
 
     @staticmethod
-    def __new__(cls: "type[LazyWeight]", shape: Sequence[int], rows: Rows) -> "LazyWeight":
+    def __new__(cls: "type[LazyWeight]", shape: Sequence[int], rows: ReadRows) -> "LazyWeight":
         """A tensor without storage."""
         made: LazyWeight = without_storage(cls, tuple(shape))
         made.rows = rows
@@ -97,5 +97,5 @@ class LazyWeight(Tensor):
         return parts
 
 
-def _behind(rows: Rows, first: int, start: int, stop: int) -> Tensor:
+def _behind(rows: ReadRows, first: int, start: int, stop: int) -> Tensor:
     return rows(first + start, first + stop)

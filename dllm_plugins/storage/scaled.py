@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.storage.lazy import LazyWeight
-from dllm_plugins.storage.lazy import Rows
+from dllm_plugins.storage.lazy import ReadRows
 from dllm_plugins.storage.lazy import in_steps
 from dllm_plugins.storage.settings import Storage
 
@@ -90,7 +90,7 @@ def _stack(weight: Tensor, scale: Tensor, block: Block, start: int, stop: int) -
 
 
 def of_numbers(
-    shape: Sequence[int], numbers: Rows, scale: Tensor, block: Block, zero: Tensor | None = None
+    shape: Sequence[int], numbers: ReadRows, scale: Tensor, block: Block, zero: Tensor | None = None
 ) -> LazyWeight:
     """The same for a matrix whose numbers are made when they are read.
 

@@ -24,7 +24,7 @@ SUFFIX_BLOCKS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TrainingText:
     """One training text: token ids, and how many of them are the prompt."""
 
     tokens: list[int]
@@ -32,7 +32,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrainingRow:
     """One row: its position, the last clean position it sees, its block, open or committed."""
 
     position: int
@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """Padded tensors of several answers.
 
     tokens int64 [A, N]; position, offset int64 [A, R]; open, real bool [A, R];
@@ -57,7 +57,7 @@ class Batch:
     mask: Tensor
 
 
-def read_answers(paths: list[Path], longest: int = 460) -> list[Answer]:
+def read_answers(paths: list[Path], longest: int = 460) -> list[TrainingText]:
     """Answers of more than 24 tokens from gzip JSON lines `{"p": [...], "r": [...]}`."""
     answers = []
     for path in paths:
@@ -65,23 +65,23 @@ def read_answers(paths: list[Path], longest: int = 460) -> list[Answer]:
             for line in file:
                 item = json.loads(line)
                 if len(item["r"]) > 24 and len(item["p"]) + len(item["r"]) <= longest:
-                    answers.append(Answer(item["p"] + item["r"], len(item["p"])))
+                    answers.append(TrainingText(item["p"] + item["r"], len(item["p"])))
     return answers
 
 
-def group_rows(answer: Answer, rng: random.Random) -> list[Row]:
+def group_rows(answer: TrainingText, rng: random.Random) -> list[TrainingRow]:
     """Fully open groups of GROUP rows, as speculative mode lays them out."""
     first = answer.prompt - 1 + rng.randrange(GROUP_STRIDE)
     starts = range(first, len(answer.tokens) - 2, GROUP_STRIDE)
     return [
-        Row(s + 2 + j, s, block, j, True)
+        TrainingRow(s + 2 + j, s, block, j, True)
         for block, s in enumerate(starts)
         for j in range(GROUP)
         if s + 2 + j < len(answer.tokens)
     ]
 
 
-def block_rows(answer: Answer, rng: random.Random) -> list[Row]:
+def block_rows(answer: TrainingText, rng: random.Random) -> list[TrainingRow]:
     """Blocks of BLOCK rows; in half of them a random part is committed."""
     rows = []
     first = answer.prompt - 1 + rng.randrange(BLOCK)
@@ -89,11 +89,11 @@ def block_rows(answer: Answer, rng: random.Random) -> list[Row]:
         rate = 0.0 if rng.random() < 0.5 else 0.9 * rng.random()
         for j in range(BLOCK):
             if s + 2 + j < len(answer.tokens):
-                rows.append(Row(s + 2 + j, s, block, j, rng.random() >= rate))
+                rows.append(TrainingRow(s + 2 + j, s, block, j, rng.random() >= rate))
     return rows
 
 
-def suffix_rows(answer: Answer, rng: random.Random) -> list[Row]:
+def suffix_rows(answer: TrainingText, rng: random.Random) -> list[TrainingRow]:
     """Blocks that end in a clean suffix of 1 to LONGEST_SUFFIX tokens (infilling)."""
     rows = []
     last = len(answer.tokens) - 4
@@ -103,12 +103,12 @@ def suffix_rows(answer: Answer, rng: random.Random) -> list[Row]:
         begin = min(s + 2 + rng.randint(1, BLOCK + 4), len(answer.tokens) - 1)
         end = min(begin + rng.randint(1, LONGEST_SUFFIX), len(answer.tokens))
         for p in range(s + 2, min(begin, s + 2 + BLOCK)):
-            rows.append(Row(p, s, block, p - s - 2, rng.random() >= rate))
-        rows += [Row(p, s, block, BLOCK, False) for p in range(begin, end)]
+            rows.append(TrainingRow(p, s, block, p - s - 2, rng.random() >= rate))
+        rows += [TrainingRow(p, s, block, BLOCK, False) for p in range(begin, end)]
     return rows
 
 
-def collate(answers: list[Answer], rows: list[list[Row]]) -> Batch:
+def collate(answers: list[TrainingText], rows: list[list[TrainingRow]]) -> TrainingBatch:
     """Pad answers and their rows to one width; padding rows are committed and see position 0."""
     count, width = len(answers), max(len(answer.tokens) for answer in answers)
     height = max(len(part) for part in rows)
@@ -126,4 +126,4 @@ def collate(answers: list[Answer], rows: list[list[Row]]) -> Batch:
     behind = ~open_rows[:, None, :] & (position[:, None, :] <= position[:, :, None])
     canvas = same & (open_rows[:, :, None] | behind)
     mask = torch.cat([prefix, canvas], dim=2).unsqueeze(1)
-    return Batch(tokens, position, offset, open_rows, mask)
+    return TrainingBatch(tokens, position, offset, open_rows, mask)

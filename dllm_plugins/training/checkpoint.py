@@ -15,7 +15,7 @@ from dllm_plugins.training.model import LowRankDenoiser
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingProgress:
     """Where a run is: optimiser steps, seconds trained, open rows seen."""
 
     steps: int = 0
@@ -60,7 +60,9 @@ def copy_weights(denoiser: LowRankDenoiser, tensors: dict[str, Tensor]) -> None:
             denoiser.weights[name].copy_(tensor)
 
 
-def save_run(path: Path, denoiser: LowRankDenoiser, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
+def save_run(
+    path: Path, denoiser: LowRankDenoiser, optimiser: torch.optim.Optimizer, progress: TrainingProgress
+) -> None:
     """Everything needed to go on, written so that an interrupted write loses nothing."""
     state: dict[str, Any] = {
         "weights": {name: weight.detach() for name, weight in denoiser.weights.items()},
@@ -72,9 +74,9 @@ def save_run(path: Path, denoiser: LowRankDenoiser, optimiser: torch.optim.Optim
     partial.replace(path)
 
 
-def resume_run(path: Path, denoiser: LowRankDenoiser, optimiser: torch.optim.Optimizer) -> Progress:
+def resume_run(path: Path, denoiser: LowRankDenoiser, optimiser: torch.optim.Optimizer) -> TrainingProgress:
     """Load what :func:`save_run` wrote."""
     state = torch.load(path, weights_only=True)
     copy_weights(denoiser, state["weights"])
     optimiser.load_state_dict(state["optimiser"])
-    return Progress(**state["progress"])
+    return TrainingProgress(**state["progress"])

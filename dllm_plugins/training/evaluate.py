@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from dllm_plugins.training.batches import GROUP
-from dllm_plugins.training.batches import Answer
-from dllm_plugins.training.batches import Row
+from dllm_plugins.training.batches import TrainingRow
+from dllm_plugins.training.batches import TrainingText
 from dllm_plugins.training.batches import collate
 from dllm_plugins.training.loss import chain_hidden
 from dllm_plugins.training.model import LowRankDenoiser
@@ -27,10 +27,10 @@ class Score:
     tokens_per_pass: float
 
 
-def _every_group(answer: Answer) -> list[Row]:
+def _every_group(answer: TrainingText) -> list[TrainingRow]:
     starts = range(answer.prompt - 1, len(answer.tokens) - 2)
     return [
-        Row(s + 2 + j, s, block, j, True)
+        TrainingRow(s + 2 + j, s, block, j, True)
         for block, s in enumerate(starts)
         for j in range(GROUP)
         if s + 2 + j < len(answer.tokens)
@@ -52,7 +52,7 @@ def _walk(hits: list[list[bool]], length: int) -> int:
 
 
 @torch.no_grad()
-def simulate(trunk: Trunk, denoiser: LowRankDenoiser, answers: list[Answer]) -> Score:
+def simulate(trunk: Trunk, denoiser: LowRankDenoiser, answers: list[TrainingText]) -> Score:
     """Score the denoiser on held-out answers of the base model."""
     right, seen = torch.zeros(GROUP), torch.zeros(GROUP)
     tokens = passes = 0

@@ -28,8 +28,8 @@ from dllm_plugins.rules.base import needs_of
 from dllm_plugins.rules.view import Seen
 from dllm_plugins.training.chain import Chain
 from dllm_plugins.training.chain import sequence_number
+from dllm_plugins.training.rows import Canvases
 from dllm_plugins.training.rows import Crowd
-from dllm_plugins.training.rows import Rows
 from dllm_plugins.training.rows import alike
 from dllm_plugins.training.rows import joined
 from dllm_plugins.training.rows import mapped
@@ -53,9 +53,9 @@ class Trial:
     prompt: tuple[int, ...] = (0,)
     blind: bool = False
 
-    def start(self, count: int) -> Rows:
+    def start(self, count: int) -> Canvases:
         """Canvases where all is open."""
-        return Rows(torch.full((count, self.length), self.chain.vocabulary), torch.ones(count, dtype=torch.float64))
+        return Canvases(torch.full((count, self.length), self.chain.vocabulary), torch.ones(count, dtype=torch.float64))
 
     def logits(self, canvas: Tensor) -> Tensor:
         """What the denoiser says of canvases [R, B]: [R, B, V + 1], the mask last and impossible."""
@@ -63,7 +63,7 @@ class Trial:
         found = self.chain.posterior(self.chain.evidence(torch.cat([prompt, canvas], 1)))[:, len(self.prompt) :]
         return torch.nn.functional.pad(torch.log(found), (0, 1), value=-torch.inf)
 
-    def rescored(self, rows: Rows, step: int) -> tuple[Tensor, Rows]:
+    def rescored(self, rows: Canvases, step: int) -> tuple[Tensor, Canvases]:
         """Logits to draw from, and the rows with what the rule then remembers; row by row, as the engine does."""
         logits = self.logits(rows.canvas)
         if not hasattr(self.rule, "rescore"):
@@ -80,13 +80,13 @@ class Trial:
         state = mapped(lambda *leaves: torch.cat(leaves)[group], *states)
         return said[group], replace(rows, state=state)
 
-    def commit(self, rows: Rows, logits: Tensor, token: Tensor, step: int, noise: tuple[RowNoise, ...]) -> Rows:
+    def commit(self, rows: Canvases, logits: Tensor, token: Tensor, step: int, noise: tuple[RowNoise, ...]) -> Canvases:
         """The canvases after one pass that drew `token` [R, B] from `logits`."""
         is_open = rows.canvas == self.chain.vocabulary
         view = self._view(rows.canvas, logits, token, is_open, step, noise)
         decision, state = self.rule.decide(view, (self.config,) * len(token), rows.state)
         assert bool((decision <= is_open).all()), f"rule {self.rule.name!r} commits what is not open"
-        return Rows(torch.where(decision, token, rows.canvas), rows.weight, state)
+        return Canvases(torch.where(decision, token, rows.canvas), rows.weight, state)
 
     def _view(
         self, canvas: Tensor, logits: Tensor, token: Tensor, is_open: Tensor, step: int, noise: tuple[RowNoise, ...]
@@ -177,13 +177,13 @@ def _draws_noise(trial: Trial) -> bool:
 class _Cases:
     """Rows with tokens drawn for them [R, B], the logits those are from, and which noise a rule sees."""
 
-    rows: Rows
+    rows: Canvases
     token: Tensor
     logits: Tensor
     stream: Tensor
 
 
-def _cases(trial: Trial, rows: Rows, logits: Tensor, averaged: int) -> Iterator[_Cases]:
+def _cases(trial: Trial, rows: Canvases, logits: Tensor, averaged: int) -> Iterator[_Cases]:
     """Every row with every draw of its open positions, at least `averaged` in all; in parts of some size."""
     vocabulary = trial.chain.vocabulary
     log = torch.log_softmax(logits / trial.config.temperature, dim=-1)

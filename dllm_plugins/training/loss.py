@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dllm_plugins.denoisers.low_rank import SCALE
-from dllm_plugins.training.batches import Batch
-from dllm_plugins.training.model import KeyValues
+from dllm_plugins.training.batches import TrainingBatch
+from dllm_plugins.training.model import KeysAndValues
 from dllm_plugins.training.model import LowRankDenoiser
 from dllm_plugins.training.model import Trunk
 
@@ -16,13 +16,13 @@ OFFSET_DECAY = 0.85
 
 
 @torch.no_grad()
-def clean_keys(trunk: Trunk, batch: Batch) -> KeyValues:
+def clean_keys(trunk: Trunk, batch: TrainingBatch) -> KeysAndValues:
     """Keys and values of the clean text, from the unchanged base."""
     positions = torch.arange(batch.tokens.shape[1]).expand(batch.tokens.shape)
     return trunk.forward(trunk.base.embedding[batch.tokens], positions, None)[1]
 
 
-def open_hidden(trunk: Trunk, denoiser: LowRankDenoiser, batch: Batch, past: KeyValues) -> Tensor:
+def open_hidden(trunk: Trunk, denoiser: LowRankDenoiser, batch: TrainingBatch, past: KeysAndValues) -> Tensor:
     """Final hidden states of the open rows, [N, hidden], in row order."""
     embedding = trunk.base.embedding
     committed = embedding[batch.tokens.gather(1, batch.position)]
@@ -35,13 +35,13 @@ def open_hidden(trunk: Trunk, denoiser: LowRankDenoiser, batch: Batch, past: Key
     return hidden[batch.open]
 
 
-def _left(batch: Batch, distance: int) -> Tensor:
+def _left(batch: TrainingBatch, distance: int) -> Tensor:
     place = (batch.position - distance).clamp(min=0)
     return batch.tokens.gather(1, place)[batch.open]
 
 
 def chain_hidden(
-    trunk: Trunk, denoiser: LowRankDenoiser, batch: Batch, rng: random.Random, drop: float
+    trunk: Trunk, denoiser: LowRankDenoiser, batch: TrainingBatch, rng: random.Random, drop: float
 ) -> tuple[Tensor, Tensor]:
     """Refined hidden states and the right tokens of the open rows."""
     hidden = open_hidden(trunk, denoiser, batch, clean_keys(trunk, batch))
@@ -49,7 +49,7 @@ def chain_hidden(
 
 
 def refine(
-    trunk: Trunk, denoiser: LowRankDenoiser, batch: Batch, hidden: Tensor, rng: random.Random, drop: float
+    trunk: Trunk, denoiser: LowRankDenoiser, batch: TrainingBatch, hidden: Tensor, rng: random.Random, drop: float
 ) -> Tensor:
     """Apply the draft head with the true left tokens; the second one is dropped at rate `drop`."""
     embedding = trunk.base.embedding
@@ -63,8 +63,8 @@ def refine(
 def denoising_loss(
     trunk: Trunk,
     denoiser: LowRankDenoiser,
-    batch: Batch,
-    past: KeyValues,
+    batch: TrainingBatch,
+    past: KeysAndValues,
     vocabulary: Tensor,
     rng: random.Random,
     plain: float,

@@ -19,7 +19,7 @@ from dllm_plugins.denoisers.draft_head import unit_rms
 from dllm_plugins.denoisers.low_rank import LINEARS
 from dllm_plugins.denoisers.low_rank import low_rank_sizes
 
-KeyValues = list[tuple[Tensor, Tensor]]
+KeysAndValues = list[tuple[Tensor, Tensor]]
 
 
 class LowRankDenoiser(nn.Module):
@@ -115,17 +115,17 @@ class Trunk:
         x: Tensor,
         positions: Tensor,
         mask: Tensor | None,
-        past: KeyValues | None = None,
+        past: KeysAndValues | None = None,
         denoiser: LowRankDenoiser | None = None,
         gate: Tensor | None = None,
-    ) -> tuple[Tensor, KeyValues]:
+    ) -> tuple[Tensor, KeysAndValues]:
         """X [A, R, hidden], positions int64 [A, R], mask bool [A, 1, R, P + R] or None for causal.
 
         :param gate: [A, R, 1], the low-rank scale at open rows and 0 elsewhere.
         :returns: normed hidden states [A, R, hidden]; keys and values, each [A, KV, R, D].
         """
         rotary = (self.rotary[0][positions].unsqueeze(1), self.rotary[1][positions].unsqueeze(1))
-        kept: KeyValues = []
+        kept: KeysAndValues = []
         for index, layer in enumerate(self.base.layers):
             low = None
             if denoiser is not None:

@@ -51,7 +51,7 @@ class _Member(RowNoise):
 
 
 @dataclass(frozen=True)
-class Rows:
+class Canvases:
     """Canvases that stand at the same pass.
 
     :param canvas: int64 [R, B]; V where open.
@@ -63,9 +63,9 @@ class Rows:
     weight: Tensor
     state: Any = None
 
-    def take(self, index: Tensor) -> "Rows":
+    def take(self, index: Tensor) -> "Canvases":
         """Some of them, some perhaps more than once."""
-        return Rows(self.canvas[index], self.weight[index], mapped(lambda leaf: leaf[index], self.state))
+        return Canvases(self.canvas[index], self.weight[index], mapped(lambda leaf: leaf[index], self.state))
 
 
 def mapped(change: Callable[..., Tensor], state: Any, *others: Any) -> Any:
@@ -93,7 +93,7 @@ def _leaves(state: Any) -> list[Tensor]:
     return found
 
 
-def alike(rows: Rows) -> tuple[Tensor, Tensor]:
+def alike(rows: Canvases) -> tuple[Tensor, Tensor]:
     """Equal canvases with equal memories: the first of each group [G], and the group of each row [R]."""
     count = len(rows.canvas)
     bits = [leaf.reshape(count, -1).double().view(torch.int64) for leaf in _leaves(rows.state) if leaf.numel()]
@@ -103,10 +103,10 @@ def alike(rows: Rows) -> tuple[Tensor, Tensor]:
     return torch.full((len(found),), count).scatter_reduce(0, group, torch.arange(count), "amin"), group
 
 
-def joined(parts: list[Rows]) -> Rows:
+def joined(parts: list[Canvases]) -> Canvases:
     """All of them, equal ones merged."""
     state = mapped(lambda *leaves: torch.cat(leaves), *(part.state for part in parts))
-    together = Rows(torch.cat([p.canvas for p in parts]), torch.cat([p.weight for p in parts]), state)
+    together = Canvases(torch.cat([p.canvas for p in parts]), torch.cat([p.weight for p in parts]), state)
     first, group = alike(together)
     weight = torch.zeros(len(first), dtype=torch.float64).index_add(0, group, together.weight)
     return replace(together.take(first), weight=weight)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.denoisers.weights import load_llama
-from dllm_plugins.training.batches import Answer
-from dllm_plugins.training.batches import Batch
+from dllm_plugins.training.batches import TrainingBatch
+from dllm_plugins.training.batches import TrainingText
 from dllm_plugins.training.batches import block_rows
 from dllm_plugins.training.batches import collate
 from dllm_plugins.training.batches import group_rows
 from dllm_plugins.training.batches import read_answers
 from dllm_plugins.training.batches import suffix_rows
-from dllm_plugins.training.checkpoint import Progress
+from dllm_plugins.training.checkpoint import TrainingProgress
 from dllm_plugins.training.checkpoint import export
 from dllm_plugins.training.checkpoint import load_weights
 from dllm_plugins.training.checkpoint import resume_run
@@ -53,7 +53,7 @@ class Recipe:
     save_every: float = 240.0
 
 
-def _sorted_chunks(answers: list[Answer], size: int, rng: random.Random) -> list[list[Answer]]:
+def _sorted_chunks(answers: list[TrainingText], size: int, rng: random.Random) -> list[list[TrainingText]]:
     """Batches of similar length (little padding) in random order."""
     by_length = sorted(answers, key=lambda answer: len(answer.tokens) + rng.random() * 12)
     chunks = [by_length[i : i + size] for i in range(0, len(by_length) - size + 1, size)]
@@ -61,12 +61,12 @@ def _sorted_chunks(answers: list[Answer], size: int, rng: random.Random) -> list
     return chunks
 
 
-def _frequent_tokens(answers: list[Answer], count: int) -> Tensor:
+def _frequent_tokens(answers: list[TrainingText], count: int) -> Tensor:
     counts = Counter(token for answer in answers for token in answer.tokens[answer.prompt :])
     return torch.tensor(sorted(token for token, _ in counts.most_common(count)))
 
 
-def _vocabulary(batch: Batch, frequent: Tensor, extra: int, size: int, rng: random.Random) -> Tensor:
+def _vocabulary(batch: TrainingBatch, frequent: Tensor, extra: int, size: int, rng: random.Random) -> Tensor:
     """A subset for the loss: frequent tokens, the batch's own, and a few at random."""
     generator = torch.Generator().manual_seed(rng.getrandbits(48))
     noise = torch.randint(size, (extra,), generator=generator)
@@ -93,7 +93,7 @@ class Run:
         self.optimiser = torch.optim.AdamW(
             self.denoiser.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
         )
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self.rng = random.Random(recipe.seed)
 
     def resume(self, weights: Path | None) -> None:
@@ -111,7 +111,7 @@ class Run:
         return self.recipe.learning_rate * warm * max(self.recipe.floor, left)
 
     def _backward(
-        self, batch: Batch, past: list[tuple[Tensor, Tensor]], plain: float, weight: float
+        self, batch: TrainingBatch, past: list[tuple[Tensor, Tensor]], plain: float, weight: float
     ) -> dict[str, float]:
         size = self.trunk.base.shape.vocabulary
         vocabulary = _vocabulary(batch, self.frequent, self.recipe.noise_tokens, size, self.rng)
@@ -120,7 +120,7 @@ class Run:
         self.progress.rows += int(batch.open.sum())
         return parts
 
-    def step(self, answers: list[Answer]) -> dict[str, float]:
+    def step(self, answers: list[TrainingText]) -> dict[str, float]:
         """One optimiser step: speculative groups and diffusion blocks of the same answers."""
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()

@@ -7,7 +7,6 @@ internal to torch: whether they run, and are right, is tried before they are tru
 from functools import cache
 
 import torch
-from torch import Tensor
 
 from dllm_kernels.private_torch import MISSING
 from dllm_kernels.private_torch import ordered_linear
@@ -17,16 +16,6 @@ from dllm_kernels.private_torch import ordered_weight
 ROWS = 16
 
 
-def pack(weight: Tensor, rows: int = ROWS) -> Tensor:
-    """A weight [out, in] as oneDNN reads it fastest; one of :data:`MISSING` is raised where that is impossible."""
-    return ordered_weight(weight, rows)
-
-
-def multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    """Rows [N, in] to [N, out], in the dtype of x."""
-    return ordered_linear(x, packed, bias)
-
-
 @cache
 def packing_fault(dtype: torch.dtype) -> str | None:
     """Why weights cannot be packed here; None if they can, and the product is right."""
@@ -34,7 +23,7 @@ def packing_fault(dtype: torch.dtype) -> str | None:
     weight, x, bias = (torch.randn(size, generator=noise).to(dtype) for size in ((48, 40), (16, 40), (48,)))
     try:
         with torch.inference_mode():
-            found = multiply(x, pack(weight), bias).float()
+            found = ordered_linear(x, ordered_weight(weight, ROWS), bias).float()
     except MISSING as error:
         return f"needs oneDNN's packed linear, which this torch does not run in {dtype} ({error})"
     exact = x.double() @ weight.double().T + bias.double()

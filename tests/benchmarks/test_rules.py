@@ -10,8 +10,8 @@ import pytest
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
-from dllm_plugins.training.blocks.recipe import Recipe
-from dllm_plugins.training.blocks.train import Run
+from dllm_plugins.training.blocks.recipe import BlockRecipe
+from dllm_plugins.training.blocks.train import BlockRun
 from rules import agreement
 from rules import run
 from rules import sudoku
@@ -36,7 +36,7 @@ from sweep import ruled_mode
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that was hardly trained."""
     place = tmp_path_factory.mktemp("run")
-    Run(place, Recipe(steps=2, batch=8, width=32, inner=64, layers=2, heads=2)).train()
+    BlockRun(place, BlockRecipe(steps=2, batch=8, width=32, inner=64, layers=2, heads=2)).train()
     return place / "model"
 
 

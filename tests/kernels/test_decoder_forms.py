@@ -75,11 +75,11 @@ def test_operators_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.backends.cpu.get_cpu_capability() == "AVX512":
         assert packing_fault(torch.bfloat16) is None
     with monkeypatch.context() as patch:
-        patch.setattr(onednn, "multiply", lambda x, packed, bias: x.new_zeros(len(x), 48))
+        patch.setattr(onednn, "ordered_linear", lambda x, packed, bias: x.new_zeros(len(x), 48))
         assert "wrong products" in str(packing_fault(torch.float32))
-    monkeypatch.setattr(onednn, "pack", missing)
+    monkeypatch.setattr(onednn, "ordered_weight", missing)
     assert "no such operator" in str(packing_fault(torch.float32))
-    monkeypatch.setattr(onednn, "packing_fault", packing_fault)
+    monkeypatch.setattr(matrices, "packing_fault", packing_fault)
     with pytest.raises(KernelError, match=r"a packed matrix needs oneDNN.*no such operator.*use another form"):
         PackedMatrix(torch.ones(4, 4), None)
 

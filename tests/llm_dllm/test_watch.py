@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dllm_plugins import SamplingConfig
 from llm_dllm import watch_command
-from llm_dllm.canvas_view import CanvasView
+from llm_dllm.growing_text import GrowingText
 from llm_dllm.waiting import waiting
 
 from .screen import Screen
@@ -42,7 +42,7 @@ def console_on(screen: Screen) -> Console:
 def watched(text: str, screen: Screen, draft: str = "draft ·· words " * 60) -> None:
     """Hand a text out in pieces, with drafts between them."""
     chance = random.Random(1)
-    with CanvasView(console_on(screen)) as view:
+    with GrowingText(console_on(screen)) as view:
         while text:
             cut = chance.randint(1, 30)
             view.add(text[:cut])
@@ -74,7 +74,7 @@ def test_all_of_it_stays_once_and_no_draft_does(name: str, size: tuple[int, int]
 def test_drafts_are_drawn_and_drawn_over() -> None:
     """As much of them as the screen holds, beginning where the final text ends."""
     screen = Screen(20, 4)
-    with CanvasView(console_on(screen)) as view:
+    with GrowingText(console_on(screen)) as view:
         view.add("The sky")
         view.show(" is ··· " + "blue " * 50)
         assert screen.lines[0].startswith("The sky is ···")
@@ -88,7 +88,7 @@ def test_drafts_are_drawn_and_drawn_over() -> None:
 def test_what_was_final_stays_after_an_interrupt() -> None:
     """The cursor is shown again, and no draft is left."""
     screen = Screen(20, 4)
-    with pytest.raises(KeyboardInterrupt), CanvasView(console_on(screen)) as view:
+    with pytest.raises(KeyboardInterrupt), GrowingText(console_on(screen)) as view:
         view.add("The sky")
         view.show(" is ···")
         raise KeyboardInterrupt

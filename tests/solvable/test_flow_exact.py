@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dllm_plugins.modes.remdm import RemdmSettings
-from dllm_plugins.modes.remdm import Step
+from dllm_plugins.modes.remdm import RemdmStep
 from dllm_plugins.modes.remdm import steps as remdm_steps
 from dllm_plugins.processes.flow import Flow
 from dllm_plugins.processes.flow import Scheduler
@@ -130,7 +130,7 @@ def shares(steps: "list[tuple[float, float]]") -> list[float]:
     return found
 
 
-def remdm(count: int, **options: object) -> list[Step]:
+def remdm(count: int, **options: object) -> list[RemdmStep]:
     return remdm_steps(RemdmSettings.model_validate(options), count)
 
 

@@ -28,12 +28,12 @@ from dllm_plugins.training.blocks.puzzles import boards
 from dllm_plugins.training.blocks.puzzles import solves
 from dllm_plugins.training.blocks.puzzles import split
 from dllm_plugins.training.blocks.puzzles import text
-from dllm_plugins.training.blocks.recipe import Recipe
-from dllm_plugins.training.blocks.train import Run
+from dllm_plugins.training.blocks.recipe import BlockRecipe
+from dllm_plugins.training.blocks.train import BlockRun
 from dllm_plugins.training.blocks.train import learning_rate
 from dllm_plugins.training.blocks.train import stream
 
-TINY = Recipe(steps=80, batch=32, width=32, inner=64, layers=2, heads=2, learning_rate=5e-3, warm_up=10)
+TINY = BlockRecipe(steps=80, batch=32, width=32, inner=64, layers=2, heads=2, learning_rate=5e-3, warm_up=10)
 BOARD = "1234341221434321"
 
 
@@ -108,14 +108,14 @@ def test_noise() -> None:
 
 def test_loss_of_a_model_that_knows_nothing(tmp_path: Path) -> None:
     """A uniform guess costs log V for each of a block's positions."""
-    run = Run(tmp_path, TINY)
+    run = BlockRun(tmp_path, TINY)
     torch.nn.init.zeros_(run.model.lm_head.weight)
     assert run.held_out_loss(16) == pytest.approx(8 * math.log(len(VOCABULARY)), rel=1e-5)
 
 
 def test_one_pass_over_all_blocks_equals_a_pass_for_each(tmp_path: Path) -> None:
     """Noisy rows say what a plain block-causal pass over their true past and their block says."""
-    run = Run(tmp_path, TINY)
+    run = BlockRun(tmp_path, TINY)
     batch = run.batch(run.training, 0, 3)
     together = run.model(
         batch.tokens, attention_mask=run.mask, position_ids=run.positions.expand(3, -1), use_cache=False
@@ -131,7 +131,7 @@ def test_one_pass_over_all_blocks_equals_a_pass_for_each(tmp_path: Path) -> None
 
 def test_learning_rate() -> None:
     """It warms up, then falls to nothing."""
-    rates = [learning_rate(Recipe(steps=1000, warm_up=100), step) for step in (0, 99, 500, 999)]
+    rates = [learning_rate(BlockRecipe(steps=1000, warm_up=100), step) for step in (0, 99, 500, 999)]
     assert rates[0] == pytest.approx(2e-5)
     assert rates[1] > 0.97 * 2e-3
     assert rates[2] == pytest.approx(1e-3)
@@ -141,12 +141,12 @@ def test_learning_rate() -> None:
 @pytest.mark.slow
 def test_it_learns_and_resumes_to_the_bit(tmp_path: Path) -> None:
     """A run that was interrupted ends where one that was not ends, and both know more than at the beginning."""
-    whole = Run(tmp_path / "whole", TINY)
+    whole = BlockRun(tmp_path / "whole", TINY)
     before = whole.held_out_loss()
     whole.train()
     assert whole.held_out_loss() < 0.75 * before
-    Run(tmp_path / "parts", TINY).train(until=30)
-    parts = Run(tmp_path / "parts", TINY)
+    BlockRun(tmp_path / "parts", TINY).train(until=30)
+    parts = BlockRun(tmp_path / "parts", TINY)
     parts.resume()
     assert parts.steps == 30
     parts.train()
@@ -160,15 +160,15 @@ def test_it_learns_and_resumes_to_the_bit(tmp_path: Path) -> None:
 
 def test_another_recipe_does_not_go_on_with_a_run(tmp_path: Path) -> None:
     """Sizes and rates are the run's."""
-    Run(tmp_path, TINY).train(until=1)
-    other = Run(tmp_path, Recipe(steps=9, width=32, layers=2, heads=2, inner=64))
+    BlockRun(tmp_path, TINY).train(until=1)
+    other = BlockRun(tmp_path, BlockRecipe(steps=9, width=32, layers=2, heads=2, inner=64))
     with pytest.raises(CheckpointError, match="use another folder"):
         other.resume()
 
 
 def test_the_folder_is_a_checkpoint_of_family_sdar(tmp_path: Path) -> None:
     """It loads, fills its context with the answer, and never shows a mask."""
-    Run(tmp_path, TINY).train(until=1)
+    BlockRun(tmp_path, TINY).train(until=1)
     model = load_model(str(tmp_path / "model"), dtype="float32", device="cpu")
     spec = model.denoiser.spec
     assert (spec.block_length, spec.mask_id, spec.modes[0]) == (8, MASK_ID, "diffusion")
@@ -191,7 +191,7 @@ def test_tokenizer() -> None:
 
 def test_score_counts_what_the_checker_accepts(tmp_path: Path) -> None:
     """An untrained model solves nothing; one cell a pass is 16 passes an answer."""
-    Run(tmp_path, TINY).train(until=1)
+    BlockRun(tmp_path, TINY).train(until=1)
     model = load_model(str(tmp_path / "model"), dtype="float32", device="cpu")
     config = SamplingConfig(steps=8, preset_options={"remasking": "low_confidence_static"})
     found = score(model, held_out_puzzles(8), config)

@@ -13,8 +13,8 @@ from dllm_plugins import load_model
 from dllm_plugins.denoisers.low_rank import FORMAT
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.training.batches import GROUP
-from dllm_plugins.training.batches import Answer
-from dllm_plugins.training.batches import Row
+from dllm_plugins.training.batches import TrainingRow
+from dllm_plugins.training.batches import TrainingText
 from dllm_plugins.training.batches import block_rows
 from dllm_plugins.training.batches import collate
 from dllm_plugins.training.batches import group_rows
@@ -29,14 +29,14 @@ from dllm_plugins.training.prompts import varied_prompts
 from dllm_plugins.training.train import Recipe
 from dllm_plugins.training.train import Run
 
-ANSWER = Answer(list(range(10, 70)), 12)
+ANSWER = TrainingText(list(range(10, 70)), 12)
 
 
 @pytest.mark.parametrize("make", [group_rows, block_rows, suffix_rows])
 def test_rows_follow_the_geometry(make: object) -> None:
     """Open rows begin two places behind the last clean token; a suffix is committed and lies to the right."""
     for seed in range(20):
-        rows: list[Row] = make(ANSWER, random.Random(seed))  # type: ignore[operator]
+        rows: list[TrainingRow] = make(ANSWER, random.Random(seed))  # type: ignore[operator]
         assert rows
         for row in rows:
             assert ANSWER.prompt - 1 <= row.sees < row.position < len(ANSWER.tokens)
@@ -51,8 +51,13 @@ def test_rows_follow_the_geometry(make: object) -> None:
 
 def test_mask_of_a_batch() -> None:
     """Open rows see the prefix and their whole block, committed rows look left only, blocks are apart."""
-    rows = [Row(3, 1, 0, 0, True), Row(4, 1, 0, 1, False), Row(5, 1, 0, 2, False), Row(6, 4, 1, 0, True)]
-    batch = collate([Answer(list(range(8)), 1), Answer(list(range(5)), 1)], [rows, rows[:1]])
+    rows = [
+        TrainingRow(3, 1, 0, 0, True),
+        TrainingRow(4, 1, 0, 1, False),
+        TrainingRow(5, 1, 0, 2, False),
+        TrainingRow(6, 4, 1, 0, True),
+    ]
+    batch = collate([TrainingText(list(range(8)), 1), TrainingText(list(range(5)), 1)], [rows, rows[:1]])
     mask = batch.mask[0, 0].int().tolist()
     prefix = [[1, 1, 0, 0, 0, 0, 0, 0]] * 3 + [[1, 1, 1, 1, 1, 0, 0, 0]]
     canvas = [[1, 1, 1, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]

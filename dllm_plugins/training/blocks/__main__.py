@@ -9,8 +9,8 @@ from dllm_plugins.errors import DllmError
 from dllm_plugins.files.whole import alone
 from dllm_plugins.training.blocks.evaluate import print_scores
 from dllm_plugins.training.blocks.evaluate import shipped_model
-from dllm_plugins.training.blocks.recipe import Recipe
-from dllm_plugins.training.blocks.train import Run
+from dllm_plugins.training.blocks.recipe import BlockRecipe
+from dllm_plugins.training.blocks.train import BlockRun
 
 
 @click.group()
@@ -23,11 +23,11 @@ def main(threads: int) -> None:
 
 @main.command()
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/blocks"), show_default=True)
-@click.option("--steps", default=Recipe().steps, show_default=True, help="Length of the whole run.")
+@click.option("--steps", default=BlockRecipe().steps, show_default=True, help="Length of the whole run.")
 @click.option("--seed", default=0, show_default=True)
 def train(folder: Path, steps: int, seed: int) -> None:
     """Train, or go on with the run in FOLDER."""
-    run = Run(folder, Recipe(steps=steps, seed=seed))
+    run = BlockRun(folder, BlockRecipe(steps=steps, seed=seed))
     with alone(folder / "run.pt", wait=False):
         run.resume()
         run.train()

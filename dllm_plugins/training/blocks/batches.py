@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BlockBatch:
     """Noisy and clean rows of A answers.
 
     :param tokens: int64 [A, N + C].
@@ -40,7 +40,7 @@ def layout(prompt: int, answer: int, length: int) -> tuple[Tensor, Tensor]:
     return positions, own | earlier
 
 
-def noised(prompts: Tensor, answers: Tensor, length: int, mask_id: int, generator: torch.Generator) -> Batch:
+def noised(prompts: Tensor, answers: Tensor, length: int, mask_id: int, generator: torch.Generator) -> BlockBatch:
     """Mask 1 to `length` positions of every block, each number equally often.
 
     With k of a block's positions masked each weighs 1 / k. Over all k this is the bound
@@ -56,4 +56,4 @@ def noised(prompts: Tensor, answers: Tensor, length: int, mask_id: int, generato
     hidden = (order < masked).flatten(1)
     weights = (1 / masked.float()).expand(-1, -1, length).flatten(1) * hidden
     tokens = torch.cat([torch.where(hidden, mask_id, answers), prompts, answers[:, :-length]], dim=1)
-    return Batch(tokens, answers, weights)
+    return BlockBatch(tokens, answers, weights)

@@ -21,7 +21,7 @@ EVALUATION_STREAM = HELD_OUT_STREAM + 1
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class BlockScore:
     """How one setting did.
 
     :param solved: share of answers the checker accepts.
@@ -43,12 +43,12 @@ def held_out_puzzles(count: int, seed: int = 0) -> list[str]:
     return [text(prompt) for prompt in prompts]
 
 
-def score(model: Model, puzzles: Sequence[str], config: SamplingConfig) -> Score:
+def score(model: Model, puzzles: Sequence[str], config: SamplingConfig) -> BlockScore:
     """Decode all puzzles with `config` and check them."""
     requests = [Request(model.tokenizer(puzzle)["input_ids"], config) for puzzle in puzzles]
     finished = model.engine().generate(requests)
     right = [solves(puzzle, finish.text) for puzzle, finish in zip(puzzles, finished, strict=True)]
-    return Score(sum(right) / len(right), sum(finish.usage.total_passes for finish in finished) / len(finished))
+    return BlockScore(sum(right) / len(right), sum(finish.usage.total_passes for finish in finished) / len(finished))
 
 
 def print_scores(folder: Path, count: int, seed: int) -> None:

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from dllm_plugins.training.blocks.puzzles import CELLS
 from dllm_plugins.training.blocks.puzzles import MASK_ID
 from dllm_plugins.training.blocks.puzzles import VOCABULARY
-from dllm_plugins.training.blocks.recipe import Recipe
+from dllm_plugins.training.blocks.recipe import BlockRecipe
 from dllm_plugins.training.blocks.recipe import model_config
 
 #: The board alone is the prompt.
@@ -36,7 +36,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return found
 
 
-def export(model: nn.Module, recipe: Recipe, folder: Path) -> None:
+def export(model: nn.Module, recipe: BlockRecipe, folder: Path) -> None:
     """Write config, weights in bfloat16, tokenizer and generation config."""
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {

@@ -12,7 +12,7 @@ from dllm_plugins.training.blocks.puzzles import VOCABULARY
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class BlockRecipe:
     """Sizes, steps and rates. The learning rate warms up, then falls along a cosine to 0 at `steps`."""
 
     steps: int = 4000
@@ -30,7 +30,7 @@ class Recipe:
     save_every: int = 250
 
 
-def model_config(recipe: Recipe) -> dict[str, Any]:
+def model_config(recipe: BlockRecipe) -> dict[str, Any]:
     """The shape of the model, in Qwen3's words. A board and its solution fill the context, so an answer ends by itself."""
     return {
         "vocab_size": len(VOCABULARY),
@@ -49,7 +49,7 @@ def model_config(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def new_model(recipe: Recipe) -> Qwen3ForCausalLM:
+def new_model(recipe: BlockRecipe) -> Qwen3ForCausalLM:
     """A model with random weights; the same seed gives the same ones, and no other draw is disturbed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

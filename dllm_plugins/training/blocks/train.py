@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.whole import whole
-from dllm_plugins.training.blocks.batches import Batch
+from dllm_plugins.training.blocks.batches import BlockBatch
 from dllm_plugins.training.blocks.batches import layout
 from dllm_plugins.training.blocks.batches import noised
 from dllm_plugins.training.blocks.export import export
@@ -19,7 +19,7 @@ from dllm_plugins.training.blocks.puzzles import CELLS
 from dllm_plugins.training.blocks.puzzles import MASK_ID
 from dllm_plugins.training.blocks.puzzles import Puzzles
 from dllm_plugins.training.blocks.puzzles import split
-from dllm_plugins.training.blocks.recipe import Recipe
+from dllm_plugins.training.blocks.recipe import BlockRecipe
 from dllm_plugins.training.blocks.recipe import new_model
 
 #: Held-out puzzles come from streams behind those of all steps.
@@ -31,16 +31,16 @@ def stream(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed << 32) + step + 1)
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: BlockRecipe, step: int) -> float:
     """The rate of step `step`, counted from 0."""
     warm = min(1.0, (step + 1) / recipe.warm_up)
     return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
-class Run:
+class BlockRun:
     """One training run in `folder`: checkpoint `run.pt`, the model in `model/`, `log.jsonl`."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: BlockRecipe) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.recipe = folder, recipe
         self.training, self.held_out = split(recipe.seed)
@@ -70,7 +70,7 @@ class Run:
     def _fixed(self) -> dict[str, Any]:
         """What a run may not change half-way."""
         free = ("log_every", "save_every")
-        return {name: getattr(self.recipe, name) for name in Recipe.__slots__ if name not in free}
+        return {name: getattr(self.recipe, name) for name in BlockRecipe.__slots__ if name not in free}
 
     def save(self) -> None:
         """Write the checkpoint, so that an interrupted write loses nothing, and the model."""
@@ -87,13 +87,13 @@ class Run:
         with whole(self.folder / "model") as part:
             export(self.model, self.recipe, part)
 
-    def batch(self, puzzles: Puzzles, step: int, count: int) -> Batch:
+    def batch(self, puzzles: Puzzles, step: int, count: int) -> BlockBatch:
         """The examples of one step."""
         generator = stream(self.recipe.seed, step)
         prompts, answers = puzzles.draw(count, generator)
         return noised(prompts, answers, self.recipe.block_length, MASK_ID, generator)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: BlockBatch) -> Tensor:
         """Nats a block of masked diffusion, averaged over blocks; a bound on its true surprise."""
         width = batch.targets.shape[1]
         positions = self.positions.expand(len(batch.tokens), -1)

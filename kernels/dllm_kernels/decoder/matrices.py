@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from dllm_kernels import int8
-from dllm_kernels import onednn
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import kernel
+from dllm_kernels.onednn import ROWS
+from dllm_kernels.onednn import packing_fault
+from dllm_kernels.private_torch import ordered_linear
+from dllm_kernels.private_torch import ordered_weight
 
 Form = Literal["plain", "packed", "int8"]
 
@@ -50,14 +53,14 @@ class PackedMatrix:
         if bias is not None and bias.shape != (self.outs,):
             raise KernelError(f"bias {tuple(bias.shape)} must be [{self.outs}]")
         self.key: tuple[object, ...] = ("packed", weight.shape, weight.dtype, bias is None)
-        if fault := onednn.packing_fault(weight.dtype):
+        if fault := packing_fault(weight.dtype):
             raise KernelError(f"a packed matrix {fault}; use another form of the weights")
-        self._packed = onednn.pack(weight)
+        self._packed = ordered_weight(weight, ROWS)
         self._bias = bias
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """See :class:`Matrix`."""
-        return onednn.multiply(x, self._packed, self._bias)
+        return ordered_linear(x, self._packed, self._bias)
 
 
 class Int8Matrix:

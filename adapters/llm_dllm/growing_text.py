@@ -11,7 +11,7 @@ _CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(cod
 DRAFT = "dim cyan"
 
 
-class CanvasView:
+class GrowingText:
     """Final text above, what is still open below; used as a context manager.
 
     A line is printed when nothing can change it any more, and never again. The line that
