@@ -9,7 +9,7 @@ from typing import Any
 
 if TYPE_CHECKING:
     from dllm_plugins.config import SamplingConfig
-    from dllm_plugins.default_model.base_model import base_folder
+    from dllm_plugins.default_model import base_folder
     from dllm_plugins.engine import Engine
     from dllm_plugins.errors import DllmError
     from dllm_plugins.events import Commit
@@ -35,7 +35,7 @@ _HOMES = {
     "Request": "request",
     "SamplingConfig": "config",
     "Usage": "events",
-    "base_folder": "default_model.base_model",
+    "base_folder": "default_model",
     "hookimpl": "hookspecs",
     "load_model": "models",
 }

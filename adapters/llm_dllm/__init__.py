@@ -9,9 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-import llm
 
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import MissingExtraError
+
+try:
+    import llm
+except ModuleNotFoundError as error:
+    if error.name != "llm":
+        raise
+    raise MissingExtraError("llm_dllm needs llm; install it with `pip install 'dllm-plugins[llm]'`") from error
+
 from llm_dllm.group import dllm
 from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM

@@ -37,9 +37,9 @@ def gguf(
     mask_id: int | None,
     force: bool,
 ) -> None:
-    """Convert CHECKPOINT, a folder or a hub id, to the GGUF file OUT.
+    """Convert CHECKPOINT to the GGUF file OUT.
 
-    OUT then holds weights, tokenizer, chat template and all that the family needs:
+    CHECKPOINT is a folder or a hub id. OUT then holds weights, tokenizer, chat template and all that the family needs:
     `llm -m OUT` answers, through llama.cpp.
     """
     with clean_errors():

@@ -13,7 +13,10 @@ from llm_dllm.registry import registry_file
 @click.command()
 @click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
 def info(model: str) -> None:
-    """What would be loaded, what computes it and why, what would be faster, and the modes there are."""
+    """Show what would be loaded, what computes it and why.
+
+    Also what would be faster, and which modes the model has. Weights are not read.
+    """
     with clean_errors():
         from dllm_plugins.commands.info import about
 

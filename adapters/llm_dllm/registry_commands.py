@@ -28,9 +28,10 @@ from llm_dllm.named_files import SUFFIX
 def add(
     place: str, name: str | None, named: str | None, preset: str | None, family: str | None, mask_id: int | None
 ) -> None:
-    """Register a checkpoint, so that `llm -m NAME` uses it: of the hub, in a folder, or a GGUF file.
+    """Register a checkpoint, so that `llm -m NAME` uses it.
 
-    NAME is the last part of its place if not given. A hub repository is fetched first.
+    The checkpoint is on the hub, in a folder or in a GGUF file. NAME is the last part of its place if
+    not given. A hub repository is fetched first.
     Everything but the weights themselves is checked.
     """
     with clean_errors():

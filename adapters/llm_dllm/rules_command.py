@@ -19,7 +19,10 @@ _KINDS = {
 @click.command()
 @click.argument("name", required=False)
 def rules(name: str | None) -> None:
-    """List commit rules, revocation rules and samplers, with parameters and sources; or one of them, by NAME."""
+    """List commit rules, revocation rules and samplers.
+
+    With their parameters and sources; with NAME only the one of that name.
+    """
     with clean_errors():
         found = _registered()
     known = {one for those in found.values() for one in those}

@@ -15,14 +15,20 @@ from dllm_plugins.default_model import base_model
 from dllm_plugins.errors import DownloadError
 from dllm_plugins.errors import MissingExtraError
 from dllm_plugins.files.cache import cache_folder
+from dllm_plugins.libraries.extras import has
 
 DEFAULT = "dllm"
+#: Hosts that an extra of the same name brings, and their library.
+HOSTS = {"langchain": "langchain_core", "llm": "llm"}
 
 
 @click.command()
 @click.argument("model", default=DEFAULT)
 def info(model: str) -> None:
-    """What would be loaded for MODEL (a name, a folder, a hub id or a GGUF file), and what computes it and why."""
+    """Show what would be loaded for MODEL, what computes it and why.
+
+    MODEL is a name, a folder, a hub id or a GGUF file; the default model if it is left out. Weights are not read.
+    """
     with clean_errors():
         show(about(model, {}))
 
@@ -37,13 +43,19 @@ def about(model: str, options: Mapping[str, Any]) -> dict[str, str]:
     return _versions() | lines | _backend_lines(model, dict(options)) | cache
 
 
+def _host(name: str, module: str) -> str:
+    """A host and what serves it, or how to install it."""
+    absent = name in HOSTS and not has(HOSTS[name])
+    return f"{name} (not installed: pip install 'dllm-plugins[{name}]')" if absent else f"{name} ({module})"
+
+
 def _versions() -> dict[str, str]:
     """What is installed of ourselves and of what computes and calls us, and the hosts there are adapters for."""
     found = []
     for name in ("dllm-plugins", "torch", "transformers", "llm", "langchain-core"):
         with suppress(PackageNotFoundError):
             found.append(f"{name} {version(name)}")
-    hosts = ", ".join(f"{name} ({adapter.module})" for name, adapter in sorted(plugins.adapters().items()))
+    hosts = ", ".join(_host(name, adapter.module) for name, adapter in sorted(plugins.adapters().items()))
     return {"installed": ", ".join(found), "hosts": hosts}
 
 

@@ -21,9 +21,9 @@ STAGES = {
 @click.option("--force", is_flag=True, help="Fetch and convert again, for example after a damaged file.")
 @click.option("--hub", is_flag=True, help=f"Fetch {base_model.HUB_ID} from the hub instead.")
 def setup(force: bool, hub: bool) -> None:
-    """Fetch the base weights of the default model once, and build the kernels where there is a C++ compiler.
+    """Fetch the default model's base weights once; build the kernels.
 
-    Later runs need no network.
+    Kernels are built where there is a C++ compiler. Later runs need no network.
     """
     with clean_errors():
         if hub:

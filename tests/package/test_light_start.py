@@ -48,6 +48,7 @@ def test_llm_starts_without_what_answering_needs() -> None:
     found = imported(PLUGIN, LLM_LOAD_PLUGINS="dllm-plugins")
     assert "llm_dllm" in found
     assert not found & HEAVY
+    assert "shlex" not in found
     ours = {name for name in found if name.startswith(("dllm_", "llm_dllm."))}
     assert not {name for name in ours if name.endswith(("_command", "_commands", ".config", ".events", ".options"))}
     assert len(ours) < 20, sorted(ours)
@@ -77,6 +78,7 @@ def test_answering_imports_only_what_it_uses() -> None:
         ("from dllm_plugins import load_model; load_model('a.gguf')", "pip install 'dllm-plugins[gguf]'"),
         ("from click.testing import CliRunner; from llm.cli import cli; print(CliRunner().invoke(cli, ['dllm', 'watch',"
          " 'hi', '-o', 'max_tokens', '3']).output)", "`llm dllm watch` needs rich"),
+        (f"{hiding('llm')}; import llm_dllm", "llm_dllm needs llm; install it with `pip install 'dllm-plugins[llm]'`"),
     ],
 )  # fmt: skip
 def test_what_needs_an_extra_says_which(code: str, words: str) -> None:

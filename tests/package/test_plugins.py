@@ -341,6 +341,9 @@ def test_a_third_party_family_in_every_host(pocket: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("sys.argv", ["llm", *asked])
     shown = CliRunner().invoke(cli, asked)
     assert shown.exit_code == 0, shown.output
+    added = CliRunner().invoke(cli, ["dllm", "add", str(pocket), "--name", "pocket"])
+    assert added.exit_code == 0, added.output
+    assert "pocket" in CliRunner().invoke(cli, ["dllm", "models"]).output
     text = ChatDLLM(model=str(pocket), dtype="float32", max_tokens=8).invoke("why?").text
     assert shown.stdout.rstrip("\n").encode(errors="replace") == text.rstrip("\n").encode(errors="replace")
 
