@@ -1,5 +1,6 @@
 """From logits to tokens: what a denoiser says about N wanted positions."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from dllm_kernels.draws import draw as draw_inverse
 
+#: Logits that are drawn from in one go, in float64: as many as a processor keeps at hand.
+_TOGETHER = 1 << 17
 _EMPTY = torch.empty(0, dtype=torch.int64)
 
 
@@ -160,22 +163,31 @@ def inverse(logits: Tensor, draw: Draw, uniform: Tensor) -> Tensor:
 
 
 def _draw_one(logits: Tensor, draw: Draw, ids: Tensor | None) -> Tensor:
-    if draw.uniform is not None:
-        return inverse(logits, draw, torch.tensor(draw.uniform, dtype=torch.float64, device=logits.device))
     assert draw.gumbel is not None, "a temperature above 0 needs noise"
     noise = draw.gumbel if ids is None else draw.gumbel[ids.cpu()]
     return gumbel_max(logits, draw, noise.to(logits.device))
 
 
+def _together(draws: Sequence[Draw], places: Sequence[int], width: int) -> Iterator[list[int]]:
+    """Places whose draws are tempered and cut alike, a few rows of `width` at a time."""
+    kinds: dict[tuple[float, int | None, float | None], list[int]] = {}
+    for place in places:
+        draw = draws[place]
+        kinds.setdefault((draw.temperature, draw.top_k, draw.top_p), []).append(place)
+    most = max(1, _TOGETHER // max(1, width))
+    for alike in kinds.values():
+        yield from (alike[first : first + most] for first in range(0, len(alike), most))
+
+
 def distribution(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     """What each of N positions is drawn from, [N, V]: tempered and cut as its draw says, greedy ones untouched."""
-    rows = [
-        torch.softmax(_truncate(row.double() / draw.temperature, draw), dim=-1).to(row.dtype)
-        if draw.temperature > 0
-        else torch.softmax(row, dim=-1)
-        for row, draw in zip(logits, draws, strict=True)
-    ]
-    return torch.stack(rows)
+    found = torch.empty_like(logits)
+    for places in _together(draws, range(len(draws)), logits.shape[-1]):
+        rows, draw = logits[places], draws[places[0]]
+        if draw.temperature > 0:
+            rows = _truncate(rows.double() / draw.temperature, draw)
+        found[places] = torch.softmax(rows, dim=-1).to(logits.dtype)
+    return found
 
 
 def without(logits: Tensor, ids: Sequence[int]) -> Tensor:
@@ -191,6 +203,10 @@ def probability_of(logits: Tensor, token: Tensor, dtype: torch.dtype | None = No
     :param dtype: of the softmax; None for the logits' own.
     """
     return torch.softmax(logits, dim=-1, dtype=dtype).gather(1, token[:, None])[:, 0]
+
+
+def _drawable(logits: Tensor, never: int | None) -> Tensor:
+    return logits if never is None else without(logits, [never])
 
 
 def predict(
@@ -211,7 +227,11 @@ def predict(
             index = likeliest(without(exact, [never]))
     else:
         index = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    numbered = [place for place in hot if draws[place].uniform is not None]
+    for places in _together(draws, numbered, logits.shape[-1]):
+        numbers = torch.tensor([draws[place].uniform for place in places], dtype=torch.float64, device=logits.device)
+        index[places] = inverse(_drawable(logits[places], never), draws[places[0]], numbers)
     for place in hot:
-        drawable = logits[place] if never is None else without(logits[place], [never])
-        index[place] = _draw_one(drawable, draws[place], ids)
+        if draws[place].uniform is None:
+            index[place] = _draw_one(_drawable(logits[place], never), draws[place], ids)
     return Prediction(index if ids is None else ids[index], logits, ids, index, exact)
