@@ -127,7 +127,16 @@ class Runner:
     """
 
     def __init__(
-        self, mode: str, speaks: Speaks, size: int, length: int, *, steps: int, copies: int = 1, **options: Any
+        self,
+        mode: str,
+        speaks: Speaks,
+        size: int,
+        length: int,
+        *,
+        steps: int,
+        copies: int = 1,
+        temperature: float = 1.0,
+        **options: Any,
     ) -> None:
         self.sampler, self.size, self.text, self.length = plugins.modes()[mode], size, length, length * copies
         self.speaks: Speaks = lambda answer, passes: torch.cat(
@@ -148,7 +157,11 @@ class Runner:
             "row-invariant",
         )
         self.config = SamplingConfig(
-            max_new_tokens=self.length, temperature=1.0, steps=steps, block_length=self.length, preset_options=options
+            max_new_tokens=self.length,
+            temperature=temperature,
+            steps=steps,
+            block_length=self.length,
+            preset_options=options,
         )
         self.settings = self.sampler.read(self.config)
 
@@ -173,12 +186,9 @@ class Runner:
         row = Row(0, 0, [PROMPT], 1, self.config, noise, self.spec.vocabulary, frozenset(), self.length)
         return Canvas(row, self.spec)
 
-    def counts(self, samples: int, seed: int = 0) -> Tensor:
-        """How often each answer came in this many or a few more, int64 [V^L]."""
-        canvases = range(seed, seed - -samples * self.text // self.length)
-        found = torch.tensor([self.answer(RowNoise(own)) for own in canvases]).reshape(-1, self.text)
-        powers = self.size ** torch.arange(self.text - 1, -1, -1)
-        return torch.bincount((found * powers).sum(1), minlength=self.size**self.text)
+    def texts(self, seeds: Iterable[int]) -> Tensor:
+        """Answers, as many a seed as a canvas holds; int64 [N, L]."""
+        return torch.tensor([self.answer(RowNoise(seed)) for seed in seeds]).reshape(-1, self.text)
 
     def history(self, seed: int, purpose: int) -> list[list[int]]:
         """What the answer holds before each step, `size` where open.

@@ -27,9 +27,12 @@ def wrong_by(truth: Tensor, distance: float) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("length", [4, 6])
+@pytest.mark.parametrize("length", [3, 4])
 def test_an_error_of_two_percent_is_seen(length: int) -> None:
-    """By at least 99 of 100 runs, for the error that shows least: counted over 3,000 runs with fixed seeds."""
+    """By at least 99 of 100 runs, for the error that shows least: counted over 3,000 runs with fixed seeds.
+
+    As many answers as the tests of samplers count.
+    """
     truth = Chain.random(3, 3, 0, evenness=0.3).distribution(length, (0,))
     samples, wrong, generator = samples_needed(len(truth)), wrong_by(truth, 0.02), np.random.default_rng(1)
     rejected = [
@@ -42,7 +45,7 @@ def test_an_error_of_two_percent_is_seen(length: int) -> None:
 
 def test_a_right_sampler_passes() -> None:
     """p-values of exact draws are uniform: none below alpha, a tenth below a tenth."""
-    truth = Chain.random(3, 3, 0, evenness=0.3).distribution(6, (0,))
+    truth = Chain.random(3, 3, 0, evenness=0.3).distribution(4, (0,))
     samples, generator = samples_needed(len(truth)), np.random.default_rng(2)
     found = [p_value(torch.from_numpy(generator.multinomial(samples, truth.numpy())), truth) for _ in range(400)]
     assert min(found) > ALPHA
