@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -129,6 +130,29 @@ def load_tiny(tiny_folder: Path) -> Callable[[str], Model]:
 def tiny(load_tiny: Callable[[str], Model]) -> Model:
     """The tiny model in float32."""
     return load_tiny("float32")
+
+
+@pytest.fixture(scope="session")
+def _llm_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The empty log of `llm`, whose tables are made once: its thirty migrations take seconds."""
+    from llm.migrations import migrate
+    from sqlite_utils import Database
+
+    path = tmp_path_factory.mktemp("llm") / "logs.db"
+    database = Database(path)
+    migrate(database)  # type: ignore[no-untyped-call]
+    database.close()
+    return path
+
+
+@pytest.fixture
+def llm_folder(_llm_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a user of `llm` who has asked nothing so far."""
+    folder = tmp_path / "llm"
+    folder.mkdir()
+    shutil.copy(_llm_log, folder)
+    monkeypatch.setenv("LLM_USER_PATH", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

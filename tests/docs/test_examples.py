@@ -141,11 +141,11 @@ def parameters() -> list[Any]:
 
 
 @pytest.fixture(autouse=True)
-def _a_user_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _a_user_of_their_own(llm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty working folder, an empty llm folder, no settings, no network."""
     for name in [name for name in os.environ if name.startswith("DLLM_") and name != "DLLM_CACHE"]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "llm"))
+    assert llm_folder.exists()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     # The variable is read when the module is imported, which another test may have done.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

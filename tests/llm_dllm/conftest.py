@@ -21,9 +21,9 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def tiny_llm(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny_llm(tiny_folder: Path, llm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty llm folder, and the tiny model in place of the default one."""
-    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "llm"))
+    assert llm_folder.exists()
     monkeypatch.setenv("DLLM_BASE", str(tiny_folder))
     monkeypatch.setenv("DLLM_DENOISER", str(tiny_folder.parent / "denoiser.safetensors"))
     monkeypatch.setenv("DLLM_DTYPE", "float32")

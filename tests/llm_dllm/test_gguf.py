@@ -53,6 +53,8 @@ def test_files_that_settings_and_the_log_name(tmp_path: Path, monkeypatch: pytes
     assert named(monkeypatch, "-m", "short") == {}
     (user / "aliases.json").write_text(f'{{"short": "{paths[0]}", "other": "gpt-4o"}}')
     (user / "default_model.txt").write_text(str(paths[1]))
+    # An older llm's has fewer tables.
+    (user / "logs.db").unlink()
     with sqlite3.connect(user / "logs.db") as database:
         database.execute("create table conversations (id text, model text)")
         database.executemany("insert into conversations values (?, ?)", [("1", str(paths[2])), ("2", "gpt-4o")])
