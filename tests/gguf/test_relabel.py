@@ -1,5 +1,6 @@
 """Renamed copies compute the same and keep keys and values; the user's file is only read."""
 
+import os
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -159,10 +160,17 @@ def _copy(path: str) -> str:
     return str(with_memory(read_header(Path(path))))
 
 
+def _set(name: str, value: str) -> None:
+    os.environ[name] = value
+
+
 def test_processes_share_one_copy(tmp_path: Path, cache: Path) -> None:
     """Whoever comes second waits, and finds it there."""
     path = convert(make(tmp_path / "folder", "dream"), tmp_path / "a.gguf", "F32")
-    with get_context("spawn").Pool(3) as pool:
+    server = get_context("forkserver")
+    # Imported once for all of them; what the environment says is that of whoever came first.
+    server.set_forkserver_preload([__name__])
+    with server.Pool(3, _set, ("DLLM_CACHE", os.environ["DLLM_CACHE"])) as pool:
         found = set(pool.map(_copy, [str(path)] * 6))
     assert len(found) == 1
     assert [str(item) for item in cache.iterdir()] == list(found)

@@ -195,12 +195,13 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is
 @needs_triton
 @pytest.mark.slow
 def test_in_the_interpreter() -> None:
-    """All functions called check_*, in a process of their own: Triton decides on import whether to interpret."""
-    command = [sys.executable, "-m", "pytest", "-o", "python_functions=check_*", "-p", "no:cacheprovider", __file__]
+    """All functions called check_*, of the decoder too, in one process: Triton decides on import if it interprets."""
+    files = [__file__, str(Path(__file__).with_name("test_gpu_decoder.py"))]
+    command = [sys.executable, "-m", "pytest", "-o", "python_functions=check_*", "-p", "no:cacheprovider", *files]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "11 passed" in done.stdout
+    assert "12 passed" in done.stdout
 
 
 #: Of bfloat16: its rounding of the result, which the interpreter's cast does to the queries' products as well.

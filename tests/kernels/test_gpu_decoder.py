@@ -1,13 +1,9 @@
 """The decoder for GPUs, which records its passes: held to the reference decoder on the CPU."""
 
 import gc
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -304,16 +300,6 @@ def test_unknown_attention_is_refused() -> None:
         GpuDecoder(weights, attend="triton")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
-def test_in_the_interpreter() -> None:
-    """All functions called check_*, in a process of their own: Triton decides on import whether to interpret."""
-    command = [sys.executable, "-m", "pytest", "-o", "python_functions=check_*", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "1 passed" in done.stdout
-
-
 def check_the_decoder_on_triton() -> None:
+    """Run by test_block_attention.py, in the process where Triton interprets."""
     walk(Pair(GpuDecoder(take_weights(network("qwen3", **SHAPES[1])), attend="triton"), 2))

@@ -143,9 +143,9 @@ def interrupted(command: list[str], folder: Path, number: int) -> tuple[int, byt
 def test_killed_half_way(sdar: Path, run: Run, tmp_path: Path) -> None:
     """Ctrl-C and kill -9 in mid-answer: file, registry and log are whole, and the next answer is the same."""
     run("dllm", "add", str(sdar), "mine")
-    command = [sys.executable, "-c", LLM, "-m", "./sdar.gguf", "how?", "-o", "max_tokens", "240"]
-    command += ["-o", "block_length", "4", "-o", "steps", "4"]
-    whole = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path).stdout
+    words = ["how?", "-o", "max_tokens", "240", "-o", "block_length", "4", "-o", "steps", "4"]
+    command = [sys.executable, "-c", LLM, "-m", "./sdar.gguf", *words]
+    whole = run("-m", "mine", *words).stdout_bytes
     folder = registry_file().parent
     before = {path.name: digest(path) for path in (sdar, registry_file())}
     logged = 1
