@@ -66,7 +66,7 @@ def test_two_positions_a_pass_are_not() -> None:
     counts, passes = sampled(trial("random", 4, steps=2), samples_needed(len(truth)), seed=200)
     assert passes == 2
     assert p_value(counts, truth) < 1e-12
-    assert_distribution(counts, induced(trial("random", 4, steps=2), averaged=400_000).probabilities)
+    assert_distribution(counts, induced(trial("random", 4, steps=2), averaged=200_000).probabilities)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -128,11 +128,11 @@ def answer(asked: Trial, noise: RowNoise) -> list[int]:
 
 #: None of so many answers would differ with probability 0.01 if one out of 65 did.
 ALIKE = range(300)
-ENOUGH = samples_needed(27, total_variation=DISTANCE - unseen(len(ALIKE)))
+ENOUGH = samples_needed(27, total_variation=2 * DISTANCE - unseen(len(ALIKE)))
 
 
 def test_the_engine_draws_from_the_chain() -> None:
-    """The whole engine, answers of 3 tokens: those of functions that sample the chain. An error of 0.02 is seen."""
+    """The whole engine, answers of 3 tokens: those of functions that sample the chain. An error of 0.04 is seen."""
     asked, truth = trial("random", 3, steps=3), CHAIN.distribution(3, PROMPT)
     assert decoded_alike(asked, ALIKE)
     assert_distribution(sampled(asked, ENOUGH, seed=300)[0], truth)
