@@ -110,6 +110,9 @@ class SamplingConfig(Sampling, Checked):
     def _no_empty_stop(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any(not text for text in value):
             raise ValueError("a stop string is empty; leave it out")
+        for text in value:
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise ValueError("half of a surrogate pair is no character and stops nothing; leave it out")
         return value
 
     def given(self) -> dict[str, Any]:

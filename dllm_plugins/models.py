@@ -126,8 +126,8 @@ class Model:
         """
         from dllm_plugins.text import chats
 
-        last = messages[-1].get("content") if messages else None
-        if not messages or (isinstance(last, str) and not last.strip()):
+        chats.check_messages(messages)
+        if not messages or not messages[-1]["content"].strip():
             raise RequestError("the prompt is empty; write a question")
         if not self.tokenizer.chat_template:
             raise RequestError(f"{self.name} has no chat template; give it token ids, or use an instruct checkpoint")

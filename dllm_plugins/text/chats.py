@@ -13,6 +13,7 @@ from dllm_plugins.text.spelled import ids_of
 from dllm_plugins.text.templates import render
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+_EXAMPLE = '{"role": "user", "content": text}'
 #: Short chats that show which tokens a template puts around turns.
 _PROBES = (
     [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "a"}],
@@ -47,8 +48,7 @@ def encode_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], control: 
     :raises RequestError: for messages that are none, that the template refuses, or that spell a control
         token which cannot be written as text.
     """
-    for place, message in enumerate(messages):
-        _check(place, message)
+    check_messages(messages)
     source = _source(tokenizer)
     speller = _speller(tokenizer, control, source, name)
     chat = [dict(message) for message in messages]
@@ -83,6 +83,19 @@ def spells(tokenizer: Any, prompt: str | Sequence[Mapping[str, Any]], control: f
 
 def _source(tokenizer: Any) -> str:
     return str(ids_of(lambda: [tokenizer.get_chat_template()], "its own chat templates")[0])
+
+
+def check_messages(messages: Any) -> None:
+    """Refuse a chat that is none.
+
+    :raises RequestError: naming the message.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+        raise RequestError(f"a chat is a list of messages, not a {type(messages).__name__}; give [{_EXAMPLE}]")
+    for place, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise RequestError(f"message {place} is a {type(message).__name__}; give {_EXAMPLE}")
+        _check(place, message)
 
 
 def _check(place: int, message: Mapping[str, Any]) -> None:

@@ -36,6 +36,7 @@ from dllm_plugins.errors import RequestError
         ({"steps": 0}, "steps=0"),
         ({"factor": -1}, "factor=-1"),
         ({"stop": ""}, "stop string is empty"),
+        ({"stop": ["x", "a\ud83d"]}, "half of a surrogate pair"),
         ({"temprature": 1.0}, "unknown option temprature=1.0"),
     ],
 )
@@ -100,6 +101,24 @@ def test_empty_chat_is_refused(tiny: Model) -> None:
     for messages in ([], [{"role": "user", "content": "  "}]):
         with pytest.raises(RequestError, match="empty"):
             tiny.encode_chat(messages)
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ("hi", "a chat is a list of messages, not a str"),
+        ({"role": "user", "content": "hi"}, "not a dict"),
+        (None, "not a NoneType"),
+        ([None], "message 0 is a NoneType; give {"),
+        ([{"role": "user", "content": "hi"}, "hi"], "message 1 is a str"),
+        ([{"role": "user", "content": None}], "message 0 has NoneType as its content"),
+    ],
+)
+def test_what_is_no_chat(tiny: Model, messages: Any, said: str) -> None:
+    """Said with what to give, whatever it is."""
+    with pytest.raises(RequestError) as caught:
+        tiny.encode_chat(messages)
+    assert said in str(caught.value)
 
 
 def test_unknown_names_are_refused(tiny_folder: Path) -> None:
