@@ -36,6 +36,10 @@ class Canvas:
         """Those of `positions` that are open."""
         return [position for position in positions if self.tokens[position] == self.mask]
 
+    def committed(self, positions: Iterable[int]) -> list[int]:
+        """Those of `positions` that hold a token."""
+        return [position for position in positions if self.tokens[position] != self.mask]
+
     def wanting(self, block: range) -> bool:
         """Whether the answer still has open positions in this block."""
         return bool(self.open(range(block.start, min(block.stop, self.end))))
@@ -100,21 +104,43 @@ class Canvas:
         causal: bool = False,
         behind: tuple[tuple[int, int], ...] = (),
         groups: Sequence[int] | None = None,
+        tokens: Sequence[int] | None = None,
     ) -> Segment:
         """A segment of these positions.
 
         :param wanted: positions, not indices, whose logits the pass returns.
+        :param tokens: a whole canvas, in place of this one.
         """
         index = {position: number for number, position in enumerate(positions)}
+        tokens = self.tokens if tokens is None else tokens
         return Segment(
             self.row.handle,
-            [self.tokens[position] for position in positions],
+            [tokens[position] for position in positions],
             list(positions),
             noisy=True,
             causal=causal,
             behind=behind,
             wanted=[index[position] for position in wanted],
             groups=groups,
+        )
+
+    def noisy(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        behind: tuple[tuple[int, int], ...] = (),
+        conditioning: Tensor | None = None,
+    ) -> Segment:
+        """A segment of tokens that stand on no canvas; all of them are wanted, and see one another both ways."""
+        return Segment(
+            self.row.handle,
+            tokens,
+            positions,
+            noisy=True,
+            causal=False,
+            behind=behind,
+            wanted=range(len(tokens)),
+            conditioning=conditioning,
         )
 
     def tentative(self) -> tuple[int | None, ...]:

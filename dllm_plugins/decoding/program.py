@@ -16,7 +16,6 @@ from functools import partial
 from typing import TypeAlias
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from dllm_plugins.denoisers.base import Segment
@@ -90,11 +89,11 @@ class Answer:
         """The model's probability of each drawn token at temperature 1, the mask id among the rest; float32 [N]."""
         return self._predictions.probability[self.rows]
 
-    def probability_in(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The same by a softmax in this dtype, that of the logits if None, where there are logits; on the CPU."""
+    def coarse_probability(self) -> Tensor:
+        """The same in the logits' own dtype, by a softmax in it where there are logits; on the CPU."""
         if self.has_logits:
-            return probability_of(self.logits, self.token, dtype).cpu()
-        return self.probability.to("cpu", dtype or self.hidden.dtype)
+            return probability_of(self.logits, self.token).cpu()
+        return self.probability.to("cpu", self.hidden.dtype)
 
     @property
     def entropy(self) -> Tensor:

@@ -32,9 +32,8 @@ from dllm_plugins.modes.ruled import CommitSettings
 from dllm_plugins.modes.steps import Counts
 from dllm_plugins.prediction import predict
 from dllm_plugins.processes.base import NoiseProcess
+from dllm_plugins.rules.at_work import Rules
 from dllm_plugins.rules.at_work import RulesAtWork
-from dllm_plugins.rules.at_work import check_rules
-from dllm_plugins.rules.at_work import choose_rule
 from dllm_plugins.rules.base import CommitRule
 
 
@@ -84,23 +83,14 @@ class BlockDiffusion:
         new = row.tokens[row.frozen :]
         segments = [Segment(row.handle, new, range(row.frozen, len(row.tokens)), wanted=(len(new) - 1,))]
         behind: tuple[tuple[int, int], ...] = ((0, len(new)),)
-        committed = [position for position in window if tokens[position] != self.canvas.mask]
+        committed = self.canvas.committed(window)
         if committed:
             segments.append(Segment(row.handle, [tokens[position] for position in committed], committed, behind=behind))
             behind += ((1, len(committed)),)
         asks: Asks = (frontier(self.canvas),)
         if opened:
-            segments.append(
-                Segment(
-                    row.handle,
-                    self.process.noised(len(opened), self.spec),
-                    [position - 1 for position in opened],
-                    noisy=True,
-                    causal=False,
-                    behind=behind,
-                    wanted=range(len(opened)),
-                )
-            )
+            noise = self.process.noised(len(opened), self.spec)
+            segments.append(self.canvas.noisy(noise, [position - 1 for position in opened], behind))
             asks = (*asks, Ask(len(segments) - 1))
         return Pass(tuple(segments), kind, freeze=len(new), asks=asks)
 
@@ -196,17 +186,10 @@ class BlockDiffusion:
             self.canvas.guesses = dict(zip(positions, opened.token, strict=True))
 
 
-def start(
-    rules: Mapping[str, CommitRule],
-    process: NoiseProcess,
-    canvas: Canvas,
-    settings: CommitSettings,
-    spec: ModelSpec,
-) -> Program:
+def start(rules: Rules, process: NoiseProcess, canvas: Canvas, settings: CommitSettings, spec: ModelSpec) -> Program:
     """Pass after pass; the window slides over the answer."""
-    config, kind = canvas.row.config, "prefill"
-    at_work = RulesAtWork(config, canvas.row.noise, choose_rule(config, rules))
-    this = BlockDiffusion(canvas, settings.block_length or spec.block_length, at_work, process, spec)
+    length, kind = settings.block_length or spec.block_length, "prefill"
+    this = BlockDiffusion(canvas, length, rules.at_work(canvas.row), process, spec)
     while True:
         window = this.window()
         canvas.shown, positions = window.stop, canvas.open(window)
@@ -217,13 +200,14 @@ def start(
 
 def sampler(rules: Mapping[str, CommitRule], process: NoiseProcess) -> Sampler:
     """It, with the rules there are, on a process that says what an open position holds."""
+    known = Rules(rules, {})
     return Sampler(
         name="diffusion",
         summary="blocks behind an exactly cached prefix, any commit rule, the frontier by a clean row",
         source="the geometry is ours: docs/default-model.md; the rules name theirs",
         settings=CommitSettings,
-        start=partial(start, rules, process),
+        start=partial(start, known, process),
         counts=Counts.BLOCK,
-        refuse=partial(check_rules, rules, {}),
+        refuse=known.check,
         keeps_prefix=True,
     )

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import LOGITS
@@ -83,15 +82,3 @@ class Blocks:
         else:
             [answer] = yield Pass((self.canvas.part(block, wanted),), kind, asks=(ask,))
         return answer if len(wanted) == len(positions) else of_logits(torch.cat([self._last, answer.logits]))
-
-
-def spread(sure: Tensor, positions: Sequence[int], span: range) -> Tensor:
-    """Confidences [N] of open positions among all of `span`, -inf elsewhere, so that ties fall as in the references."""
-    index = torch.tensor(positions, device=sure.device) - span.start
-    return sure.new_full((len(span),), -torch.inf).index_copy(0, index, sure)
-
-
-def quotas(length: int, steps: int) -> list[int]:
-    """How many positions each of `steps` passes commits, the remainder first (LLaDA's schedule)."""
-    share, rest = divmod(length, steps)
-    return [share + (step < rest) for step in range(steps)]

@@ -21,9 +21,7 @@ from dllm_plugins.modes.ruled import Ruled
 from dllm_plugins.modes.ruled import RuledSettings
 from dllm_plugins.modes.steps import Counts
 from dllm_plugins.prediction import probability_of
-from dllm_plugins.rules.at_work import check_rules
-from dllm_plugins.rules.at_work import choose_revocation
-from dllm_plugins.rules.at_work import choose_rule
+from dllm_plugins.rules.at_work import Rules
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
 
@@ -33,16 +31,9 @@ def probability(logits: Tensor, token: Tensor) -> Tensor:
     return probability_of(logits, token, torch.float32).cpu()
 
 
-def start(
-    rules: Mapping[str, CommitRule],
-    revocations: Mapping[str, RevocationRule],
-    canvas: Canvas,
-    settings: RuledSettings,
-    spec: ModelSpec,
-) -> Program:
+def start(rules: Rules, canvas: Canvas, settings: RuledSettings, spec: ModelSpec) -> Program:
     """Block after block; nothing is denoised behind the answer's end."""
-    config = canvas.row.config
-    ruled = Ruled(canvas, choose_rule(config, rules), choose_revocation(config, revocations), probability)
+    ruled = Ruled(canvas, rules, probability)
     blocks = Blocks(canvas, settings.block_length or spec.block_length, shift=int(spec.shifted))
     for block in blocks.answer():
         while canvas.wanting(block):
@@ -54,13 +45,14 @@ def start(
 
 def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, RevocationRule]) -> Sampler:
     """It, with the rules there are."""
+    known = Rules(rules, revocations)
     return Sampler(
         name="blocks",
         summary="any commit rule on blocks aligned to position 0, exact cache",
         source="arXiv 2503.09573, with the rules' own sources",
         settings=RuledSettings,
-        start=partial(start, rules, revocations),
-        refuse=partial(check_rules, rules, revocations),
+        start=partial(start, known),
+        refuse=known.check,
         attention=frozenset({"block-causal"}),
         counts=Counts.BLOCK,
     )

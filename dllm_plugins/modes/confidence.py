@@ -117,11 +117,6 @@ def surest(confidence: Tensor, count: int, row: Row, alg_temp: float | None) -> 
     return torch.topk(confidence, count).indices.tolist()
 
 
-def spread(values: Tensor, positions: Sequence[int], length: int, elsewhere: float) -> Tensor:
-    """Values [N] of some positions as one of all `length` positions, so that ties fall as in the references."""
-    return values.new_full((length,), elsewhere).index_copy(0, torch.tensor(positions), values)
-
-
 def commit(canvas: Canvas, positions: Sequence[int], token: Tensor, logits: Tensor, chosen: Sequence[int]) -> None:
     """Write the drawn tokens [N] of those positions that were chosen; logits [N, V]."""
     picked = set(chosen)

@@ -9,6 +9,7 @@ last scaled logits. What the canvas says is the argmax; it is final after N step
 it is stable and sure.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -18,10 +19,10 @@ from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
@@ -85,22 +86,8 @@ class GemmaDenoising:
         self.tokens = tokens
         self.process = process
         self.spec = spec
-        self._conditioning: Tensor | None = None
+        self.conditioning: Tensor | None = None
         self._past: list[Tensor] = []
-
-    def segment(self, known: int) -> Segment:
-        """All of it, behind `known` tokens that the same pass forwards."""
-        length = len(self.tokens)
-        return Segment(
-            self.canvas.row.handle,
-            self.tokens,
-            range(self.begin, self.begin + length),
-            noisy=True,
-            causal=False,
-            behind=((0, known),) if known else (),
-            wanted=range(length),
-            conditioning=self._conditioning,
-        )
 
     def read(self, raw: Tensor, step: int, settings: DiffusionGemmaSettings) -> bool:
         """Take in what a pass said, raw logits [length, V]; whether the canvas is stable and sure."""
@@ -109,7 +96,7 @@ class GemmaDenoising:
         for position, token, source in zip(range(self.begin, self.canvas.end), best.tolist(), raw, strict=False):
             self.canvas.write(position, token, source)
         self._renoise(logits, within_bound(entropy, settings.entropy_bound), step)
-        self._conditioning = logits
+        self.conditioning = logits
         stable = len(self._past) >= settings.stability_threshold and all(torch.equal(past, best) for past in self._past)
         self._past = [*self._past, best][-settings.stability_threshold :] if settings.stability_threshold else []
         return stable and bool(entropy.mean() < settings.confidence_threshold)
@@ -123,6 +110,21 @@ class GemmaDenoising:
         self.tokens = tuple(
             mine if keep else other for keep, mine, other in zip(kept.tolist(), drawn, fresh, strict=True)
         )
+
+
+def forward(
+    canvas: Canvas, frozen: int, begin: int, tokens: Sequence[int], conditioning: Tensor | None
+) -> Dialogue[Tensor]:
+    """Logits [len(tokens), V] of random tokens that stand from `begin` on; what is before them freezes by the way.
+
+    :param frozen: how long the prefix is so far.
+    :param conditioning: the pass's before this one, [len(tokens), V], for the model to read.
+    """
+    known = begin - frozen
+    context = (canvas.part(range(frozen, begin), causal=True),) if known else ()
+    behind = ((0, known),) if known else ()
+    newest = canvas.noisy(tokens, range(begin, begin + len(tokens)), behind, conditioning)
+    return (yield Pass((*context, newest), "predict" if frozen else "prefill", freeze=known))[-1].logits
 
 
 def temperature(step: int, settings: DiffusionGemmaSettings) -> Tensor:
@@ -140,10 +142,8 @@ def start(process: NoiseProcess, canvas: Canvas, settings: DiffusionGemmaSetting
             tokens = settings.decoder_input_ids
         denoising = GemmaDenoising(canvas, begin, tokens, process, spec)
         for step in range(settings.steps):
-            known, kind = begin - frozen, "predict" if frozen else "prefill"
-            context = (canvas.part(range(frozen, begin), causal=True),) if known else ()
+            logits = yield from forward(canvas, frozen, begin, denoising.tokens, denoising.conditioning)
             frozen = begin
-            logits = (yield Pass((*context, denoising.segment(known)), kind, freeze=known))[-1].logits
             if denoising.read(logits, step, settings):
                 break
         canvas.release(begin + length)

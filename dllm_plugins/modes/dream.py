@@ -22,11 +22,11 @@ from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.choosing import spread
 from dllm_plugins.modes.confidence import DREAM
 from dllm_plugins.modes.confidence import Measure
 from dllm_plugins.modes.confidence import commit
 from dllm_plugins.modes.confidence import measure
-from dllm_plugins.modes.confidence import spread
 from dllm_plugins.modes.confidence import surest
 from dllm_plugins.modes.whole_canvas import WholeCanvas
 from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
@@ -66,7 +66,7 @@ def shares(steps: int, eps: float) -> Tensor:
 def start(way: Measure, canvas: Canvas, settings: ScheduleSettings, spec: ModelSpec) -> Program:
     """All of the canvas, pass after pass."""
     row, view, hole = canvas.row, WholeCanvas(canvas, spec, settings), range(canvas.prompt, canvas.end)
-    length = len(canvas.tokens)
+    whole = range(len(canvas.tokens))
     for share in shares(settings.steps or len(canvas.open(hole)), settings.eps):
         positions = canvas.open(hole)
         if not positions:
@@ -74,10 +74,10 @@ def start(way: Measure, canvas: Canvas, settings: ScheduleSettings, spec: ModelS
         logits = (yield from view.forward(positions, hole)).logits
         found = measure(logits, canvas, positions, settings.alg, way)
         if settings.alg == "origin":
-            luck = row.noise.uniform(Key(Purpose.ORIGIN, step=row.step), length)
+            luck = row.noise.uniform(Key(Purpose.ORIGIN, step=row.step), len(whole))
             chosen = [position for position in positions if luck[position] < share]
         else:
-            sure = spread(found.confidence.to(logits.dtype), positions, length, -torch.inf)
+            sure = spread(found.confidence.to(logits.dtype), positions, whole)
             chosen = surest(sure, int(torch.tensor(float(len(positions))) * share), row, settings.alg_temp)
         commit(canvas, positions, found.token, logits, chosen)
         canvas.release_committed()

@@ -23,7 +23,6 @@ from dllm_plugins.modes.confidence import measure
 from dllm_plugins.modes.confidence import surest
 from dllm_plugins.modes.ids import TokenId
 from dllm_plugins.modes.whole_canvas import WholeCanvas
-from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 
 _BLOCKED = 1e9
 _SHORTEST = 4
@@ -90,11 +89,7 @@ class Hole:
 
 def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program:
     """One position a pass, until nothing in the hole is open."""
-    hole, view, left = (
-        Hole(canvas, settings),
-        WholeCanvas(canvas, spec, WholeCanvasSettings.model_validate({})),
-        settings.steps,
-    )
+    hole, view, left = Hole(canvas, settings), WholeCanvas(canvas, spec), settings.steps
     end_of_text = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     assert end_of_text is not None
     while (positions := canvas.open(hole.positions)) and left != 0:

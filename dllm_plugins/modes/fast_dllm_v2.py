@@ -28,7 +28,6 @@ from dllm_plugins.modes.drawing import extend
 from dllm_plugins.modes.drawing import release
 from dllm_plugins.modes.ids import TokenIds
 from dllm_plugins.prediction import GREEDY
-from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import distribution
 
 #: What the reference keeps of a distribution it samples from.
@@ -84,18 +83,11 @@ class _Forwarding:
         return (yield Pass((segment,), kind, release=True, freeze=before, hold=hold if self.holds else None))[0].logits
 
 
-def _draws(canvas: Canvas, positions: list[int]) -> list[Draw]:
-    """How open positions are drawn."""
-    row = canvas.row
-    top_p = row.config.top_p or TOP_P
-    return [
-        replace(row.canvas_draw(position), top_p=top_p) if row.config.temperature else GREEDY for position in positions
-    ]
-
-
 def _commit(canvas: Canvas, positions: list[int], logits: Tensor, threshold: float) -> None:
     """Write all that are more probable than `threshold`, or the best one; logits [N, V]."""
-    draws = _draws(canvas, positions)
+    draws, config = canvas.row.canvas_draws(positions), canvas.row.config
+    if config.temperature:
+        draws = [replace(draw, top_p=config.top_p or TOP_P) for draw in draws]
     tokens = draw_tokens(canvas, logits, draws)
     sure = distribution(logits, draws).gather(1, tokens[:, None])[:, 0]
     committed = sure > threshold

@@ -111,7 +111,7 @@ def start(canvas: Canvas, settings: FlowSettings, spec: ModelSpec) -> Program:
         for number, step in enumerate(flow.steps(settings.steps or len(canvas.open(span)))):
             luck = canvas.row.noise.uniform(Key(Purpose.FLOW_MOVES, span.start, number), len(span) + 1).tolist()
             opened = canvas.open(span)
-            committed = [position for position in span if canvas.tokens[position] != canvas.mask]
+            committed = canvas.committed(span)
             committing = moving(opened, luck, span, [step.commit] * len(opened), evenly=settings.few_steps)
             reopening = moving(committed, luck, span, [step.reopen] * len(committed), evenly=settings.few_steps)
             yield from spans.commit(span, committing, number)

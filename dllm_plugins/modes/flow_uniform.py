@@ -12,7 +12,6 @@ unless `self_conditioning` is off.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
 from functools import partial
 
 import torch
@@ -20,11 +19,10 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_plugins.decoding.canvas import Canvas
-from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.diffusion_gemma import forward
 from dllm_plugins.modes.flow import FlowOptions
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
@@ -56,21 +54,7 @@ class FlowDenoising:
     process: NoiseProcess
     begin: int
     tokens: list[int]
-    last_logits: Tensor | None = field(default=None)
-
-    def segment(self, known: int) -> Segment:
-        """All of it, behind `known` tokens that the same pass forwards."""
-        length = len(self.tokens)
-        return Segment(
-            self.canvas.row.handle,
-            list(self.tokens),
-            range(self.begin, self.begin + length),
-            noisy=True,
-            causal=False,
-            behind=((0, known),) if known else (),
-            wanted=range(length),
-            conditioning=self.last_logits,
-        )
+    last_logits: Tensor | None = None
 
     def move(self, logits: Tensor, number: int, step: FlowStep, settings: FlowUniformSettings) -> None:
         """Jumps of one step; logits [length, V]."""
@@ -109,10 +93,8 @@ def start(process: NoiseProcess, canvas: Canvas, settings: FlowUniformSettings, 
         tokens = list(process.noised(length, spec, canvas.row.noise, Key(Purpose.UNIFORM_INITIAL, begin)))
         denoising = FlowDenoising(canvas, spec, process, begin, tokens)
         for number, step in enumerate(steps):
-            known, kind = begin - frozen, "predict" if frozen else "prefill"
-            context = (canvas.part(range(frozen, begin), causal=True),) if known else ()
+            logits = yield from forward(canvas, frozen, begin, tuple(denoising.tokens), denoising.last_logits)
             frozen = begin
-            logits = (yield Pass((*context, denoising.segment(known)), kind, freeze=known))[-1].logits
             denoising.move(logits, number, step, settings)
         canvas.release(begin + length)
         if canvas.row.stop_ids.intersection(canvas.tokens[begin : canvas.end]):

@@ -41,7 +41,7 @@ class Forwarding:
 
     def _whole(self, state: CanvasState, positions: Sequence[int]) -> Segment:
         wanted = [max(position - self._shift, 0) for position in positions]
-        return self._segment(state, range(len(state.tokens)), wanted)
+        return self.canvas.part(range(len(state.tokens)), wanted, tokens=state.tokens)
 
     def _blocks(
         self, states: Sequence[CanvasState], positions: dict[CanvasState, list[int]]
@@ -54,11 +54,10 @@ class Forwarding:
             block, before = self.slow.blocks[state.block], range(self._frozen, self._begin(state))
             if before:
                 count = len(before)
-                segments.append(
-                    self._segment(state, before, groups=[position // self.slow.length for position in before])
-                )
+                groups = [position // self.slow.length for position in before]
+                segments.append(self.canvas.part(before, groups=groups, tokens=state.tokens))
             behind = ((0, count),) if before else ()
-            segments.append(self._segment(state, block, positions[state], behind=behind))
+            segments.append(self.canvas.part(block, positions[state], behind=behind, tokens=state.tokens))
         # A context that only a certain state has may join at once; another waits for the verdict.
         frozen = count if crossing and crossing[0] == states[0] else 0
         if frozen and not self._frozen:
@@ -77,23 +76,3 @@ class Forwarding:
 
     def _begin(self, state: CanvasState) -> int:
         return self.slow.blocks[state.block].start
-
-    def _segment(
-        self,
-        state: CanvasState,
-        positions: range,
-        wanted: Sequence[int] = (),
-        *,
-        groups: Sequence[int] | None = None,
-        behind: tuple[tuple[int, int], ...] = (),
-    ) -> Segment:
-        return Segment(
-            self.canvas.row.handle,
-            [state.tokens[position] for position in positions],
-            positions,
-            noisy=True,
-            causal=False,
-            behind=behind,
-            wanted=[position - positions.start for position in wanted],
-            groups=groups,
-        )

@@ -14,7 +14,9 @@ from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
+from dllm_plugins.modes.choosing import at_least
 from dllm_plugins.modes.drawing import draw_open
+from dllm_plugins.modes.llada import blocks_of
 from dllm_plugins.prediction import probability_of
 
 
@@ -39,16 +41,12 @@ def next_pass(canvas: Canvas, frozen: int, block: range, positions: list[int]) -
 def start(canvas: Canvas, settings: IdlmSettings, spec: ModelSpec) -> Program:
     """Block after block; tokens are final from left to right."""
     length, frozen = settings.block_length or spec.block_length, 0
-    for begin in range(canvas.prompt, canvas.end, length):
-        block = range(begin, min(begin + length, canvas.end))
+    for block in blocks_of(canvas, length):
         while positions := canvas.open(block):
             logits = (yield next_pass(canvas, frozen, block, positions))[-1].logits
-            frozen = begin - 1
+            frozen = block.start - 1
             tokens = draw_open(canvas, logits, positions)
-            sure = probability_of(logits, tokens)
-            accepted = sure >= settings.threshold
-            accepted[sure.argmax()] = True
-            for index in accepted.nonzero()[:, 0].tolist():
+            for index in at_least(probability_of(logits, tokens), settings.threshold):
                 canvas.write(positions[index], int(tokens[index]), logits[index])
             canvas.release_committed()
 

@@ -27,9 +27,7 @@ from dllm_plugins.modes.whole_canvas import WholeCanvas
 from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 from dllm_plugins.prediction import probability_of
 from dllm_plugins.prediction import without
-from dllm_plugins.rules.at_work import check_rules
-from dllm_plugins.rules.at_work import choose_revocation
-from dllm_plugins.rules.at_work import choose_rule
+from dllm_plugins.rules.at_work import Rules
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
 
@@ -60,23 +58,14 @@ def blocks_of(canvas: Canvas, length: int) -> list[range]:
     return [range(begin, min(begin + length, canvas.end)) for begin in range(canvas.prompt, canvas.end, length)]
 
 
-def start(
-    rules: Mapping[str, CommitRule],
-    revocations: Mapping[str, RevocationRule],
-    precise: bool,
-    canvas: Canvas,
-    settings: LladaSettings,
-    spec: ModelSpec,
-) -> Program:
+def start(rules: Rules, precise: bool, canvas: Canvas, settings: LladaSettings, spec: ModelSpec) -> Program:
     """Block after block, pass after pass."""
-    config = canvas.row.config
 
     def sure(logits: Tensor, token: Tensor) -> Tensor:
         return confidence(logits, token, settings.late_tokens, torch.float64 if precise else logits.dtype)
 
     view = WholeCanvas(canvas, spec, settings)
-    rule, revocation = choose_rule(config, rules), choose_revocation(config, revocations)
-    ruled = Ruled(canvas, rule, revocation, sure, coarse=not precise)
+    ruled = Ruled(canvas, rules, sure, coarse=not precise)
     direct = not (settings.guidance or settings.suppress_tokens or settings.late_tokens)
     for block in blocks_of(canvas, settings.block_length or spec.block_length):
         while canvas.open(block):
@@ -90,26 +79,26 @@ def start(
 
 def samplers(rules: Mapping[str, CommitRule], revocations: Mapping[str, RevocationRule]) -> list[Sampler]:
     """Both, with the rules there are."""
-    check = partial(check_rules, rules, revocations)
+    known = Rules(rules, revocations)
     return [
         Sampler(
             name="llada",
             summary="semi-autoregressive blocks, confidence in the logits' dtype",
             source="ML-GSAI/LLaDA b7e6c35 generate.py (arXiv 2502.09992)",
             settings=LladaSettings,
-            start=partial(start, rules, revocations, False),
+            start=partial(start, known, False),
             suffix=True,
             counts=Counts.ANSWER,
-            refuse=check,
+            refuse=known.check,
         ),
         Sampler(
             name="fast_dllm",
             summary="LLaDA's blocks, confidence in float64, prefix and dual caching",
             source="NVlabs/Fast-dLLM 24cc59e llada/generate.py (arXiv 2505.22618)",
             settings=LladaSettings,
-            start=partial(start, rules, revocations, True),
+            start=partial(start, known, True),
             suffix=True,
             counts=Counts.ANSWER,
-            refuse=check,
+            refuse=known.check,
         ),
     ]

@@ -24,8 +24,8 @@ from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.blocks import Blocks
-from dllm_plugins.modes.blocks import quotas
-from dllm_plugins.modes.blocks import spread
+from dllm_plugins.modes.choosing import quotas
+from dllm_plugins.modes.choosing import spread
 from dllm_plugins.modes.drawing import draw_tokens
 from dllm_plugins.modes.steps import Counts
 from dllm_plugins.prediction import distribution
@@ -52,7 +52,7 @@ def draw(canvas: Canvas, positions: Sequence[int], logits: Tensor, *, rounded: b
 
     :param rounded: greedy tokens have the largest probability: two logits may round to one.
     """
-    draws = [canvas.row.canvas_draw(position) for position in positions]
+    draws = canvas.row.canvas_draws(positions)
     odds = distribution(logits, draws)
     source = odds if rounded and canvas.row.config.temperature == 0 else logits
     token = draw_tokens(canvas, source, draws)

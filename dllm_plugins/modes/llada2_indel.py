@@ -22,7 +22,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.blocks import Blocks
-from dllm_plugins.modes.blocks import spread
+from dllm_plugins.modes.choosing import spread
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import distribution
 from dllm_plugins.prediction import predict
@@ -74,7 +74,7 @@ class Editing:
 
     def read(self, logits: Tensor) -> None:
         """Edit the block; logits [len(positions), V]."""
-        draws = [self.canvas.row.canvas_draw(position) for position in self.positions]
+        draws = self.canvas.row.canvas_draws(self.positions)
         odds, token = distribution(logits, draws), predict(logits, draws).token
         old = torch.tensor([item[0] for item in self.block], device=logits.device)
         unfilled = old == self.canvas.mask

@@ -27,7 +27,7 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
-from dllm_plugins.modes.blocks import spread
+from dllm_plugins.modes.choosing import spread
 from dllm_plugins.modes.drawing import ask
 from dllm_plugins.modes.drawing import drawn
 from dllm_plugins.modes.ids import TokenIds
@@ -131,7 +131,7 @@ def commit(
     elif late:
         sure = confidence(answer.logits, answer.token, late, answer.logits.dtype)
     else:
-        sure = answer.probability_in()
+        sure = answer.coarse_probability()
     for number in torch.topk(spread(sure, positions, span), count).indices.tolist():
         index = positions.index(span[number])
         canvas.write(positions[index], answer.tokens[index], answer.source(index))

@@ -7,7 +7,6 @@ pass, or all that reach a threshold. With `causal_context=False` the prompt and 
 block see themselves both ways, and no token is given beforehand.
 """
 
-import torch
 from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
@@ -21,6 +20,7 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
+from dllm_plugins.modes.choosing import at_least
 from dllm_plugins.modes.drawing import draw_open
 from dllm_plugins.modes.drawing import draw_tokens
 from dllm_plugins.modes.drawing import extend
@@ -73,13 +73,6 @@ def fit(settings: NemotronArSettings, _config: SamplingConfig, spec: ModelSpec) 
         )
 
 
-def committed(confidence: Tensor, threshold: float | None) -> list[int]:
-    """Indices into the open positions, at least one; confidence [N]."""
-    sure = torch.zeros_like(confidence, dtype=torch.bool) if threshold is None else confidence >= threshold
-    sure[confidence.argmax()] = True
-    return sure.nonzero()[:, 0].tolist()
-
-
 def next_token(canvas: Canvas, begin: int, end: int, kind: str) -> Dialogue[tuple[int, Tensor]]:
     """The token at `end` and its logits [V], after a causal pass that caches what stands from `begin` on."""
     segment = canvas.part(range(begin, end), [end - 1], causal=True)
@@ -94,7 +87,7 @@ def _denoise(canvas: Canvas, block: range, begin: int, groups: list[int], thresh
         logits = (yield Pass((segment,), "predict" if begin else "prefill", freeze=block.start - begin))[0].logits
         begin = block.start
         tokens = draw_open(canvas, logits, positions)
-        for index in committed(probability_of(logits, tokens), threshold):
+        for index in at_least(probability_of(logits, tokens), threshold):
             canvas.write(positions[index], int(tokens[index]), logits[index])
         canvas.release_committed()
     canvas.release_committed()

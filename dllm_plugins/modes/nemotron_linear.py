@@ -21,11 +21,11 @@ from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.choosing import at_least
 from dllm_plugins.modes.drawing import draw_tokens
 from dllm_plugins.modes.drawing import extend
 from dllm_plugins.modes.nemotron import SOURCE
 from dllm_plugins.modes.nemotron import NemotronArSettings
-from dllm_plugins.modes.nemotron import committed
 from dllm_plugins.modes.nemotron import fit
 from dllm_plugins.modes.nemotron import next_token
 from dllm_plugins.prediction import distribution
@@ -69,17 +69,17 @@ class _Round:
         extend(canvas, self.block.stop)
         while positions := canvas.open(self.block):
             logits = yield from self.forward(positions, causal=False)
-            draws = [canvas.row.draw(position) for position in positions]
+            draws = canvas.row.draws(positions)
             tokens = draw_tokens(canvas, logits, draws)
             sure = distribution(logits, draws).gather(1, tokens[:, None])[:, 0]
-            for index in range(len(positions)) if threshold is None else committed(sure, threshold):
+            for index in range(len(positions)) if threshold is None else at_least(sure, threshold):
                 canvas.write(positions[index], int(tokens[index]))
 
     def verify(self) -> Dialogue[tuple[list[int], Tensor]]:
         """The drafts that autoregression would have drawn, and one token more; logits [length, V]."""
         canvas, block = self.canvas, self.block
         logits = yield from self.forward(list(block), causal=True)
-        drawn = draw_tokens(canvas, logits, [canvas.row.draw(position + 1) for position in block]).tolist()
+        drawn = draw_tokens(canvas, logits, canvas.row.draws([position + 1 for position in block])).tolist()
         count = 1
         while count < len(block) and drawn[count - 1] == canvas.tokens[block.start + count]:
             count += 1

@@ -19,10 +19,10 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.modes import dream
 from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.choosing import spread
 from dllm_plugins.modes.confidence import OPEN_DLLM
 from dllm_plugins.modes.confidence import commit
 from dllm_plugins.modes.confidence import measure
-from dllm_plugins.modes.confidence import spread
 from dllm_plugins.modes.whole_canvas import WholeCanvas
 
 
@@ -53,7 +53,7 @@ def plan(canvas: Canvas, settings: OpenDcoderSettings, spec: ModelSpec) -> Progr
         logits = (yield from view.forward(variable, hole)).logits
         found = measure(logits, canvas, variable, settings.alg, OPEN_DLLM)
         count = int(torch.tensor(float(len(variable))) * (1.0 - step / steps))
-        doubt = torch.argsort(spread(found.confidence, variable, len(canvas.tokens), torch.inf))
+        doubt = torch.argsort(spread(found.confidence, variable, range(len(canvas.tokens)), torch.inf))
         doubtful = doubt[:count].tolist()
         commit(canvas, variable, found.token, logits, list(set(positions).difference(doubtful)))
         for position in doubtful:

@@ -158,7 +158,7 @@ def start(canvas: Canvas, settings: RemdmSettings, spec: ModelSpec) -> Program:
         for number, step in enumerate(steps(settings, settings.steps or len(canvas.open(span)))):
             luck = canvas.row.noise.uniform(Key(Purpose.REMDM_MOVES, span.start, number), len(span) + 1).tolist()
             opened = canvas.open(span)
-            committed = [position for position in span if canvas.tokens[position] != canvas.mask]
+            committed = canvas.committed(span)
             committing = moving(opened, luck, span, [step.commit] * len(opened), evenly=False)
             reopening = moving(committed, luck, span, shares(step.reopen, committed, sure, settings), evenly=False)
             drawn = yield from spans.commit(span, committing, number)

@@ -21,9 +21,9 @@ from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.modes.base import Sampler
+from dllm_plugins.modes.choosing import spread
 from dllm_plugins.modes.confidence import commit
 from dllm_plugins.modes.confidence import draw
-from dllm_plugins.modes.confidence import spread
 from dllm_plugins.modes.confidence import without_mask
 from dllm_plugins.modes.ids import TokenId
 from dllm_plugins.modes.whole_canvas import WholeCanvas
@@ -80,7 +80,7 @@ def start(canvas: Canvas, settings: Rnd1Settings, spec: ModelSpec) -> Program:
     """All of the canvas, pass after pass."""
     view, hole = WholeCanvas(canvas, spec, settings), range(canvas.prompt, canvas.end)
     canvas.tokens += tail(settings, spec, spec.context - len(canvas.tokens))
-    length, total = len(canvas.tokens), len(hole)
+    whole, total = range(len(canvas.tokens)), len(hole)
     steps = settings.steps or total
     for left in range(steps - 1, -1, -1):
         positions = canvas.open(hole)
@@ -91,11 +91,11 @@ def start(canvas: Canvas, settings: Rnd1Settings, spec: ModelSpec) -> Program:
         if left == 0:
             chosen = positions
         elif settings.eb_gamma is not None:
-            order = torch.argsort(spread(-sure, positions, length, torch.inf))[: len(positions)]
-            chosen = bounded(order, spread(entropy, positions, length, 0.0), settings.eb_gamma)
+            order = torch.argsort(spread(-sure, positions, whole, torch.inf))[: len(positions)]
+            chosen = bounded(order, spread(entropy, positions, whole, 0.0), settings.eb_gamma)
         else:
             kept = int(torch.tensor(total) * (left / steps))
-            doubt = spread(entropy, positions, length, -torch.finfo(entropy.dtype).max)
+            doubt = spread(entropy, positions, whole, -torch.finfo(entropy.dtype).max)
             chosen = list(set(positions).difference(torch.topk(doubt, kept).indices.tolist()))
         commit(canvas, positions, token, logits, chosen)
         canvas.release_committed()

@@ -15,10 +15,8 @@ from dllm_plugins.decoding.program import Ask
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.drawing import ask
 from dllm_plugins.modes.drawing import drawn
-from dllm_plugins.rules.at_work import RulesAtWork
+from dllm_plugins.rules.at_work import Rules
 from dllm_plugins.rules.at_work import seen_of
-from dllm_plugins.rules.base import CommitRule
-from dllm_plugins.rules.base import RevocationRule
 from dllm_plugins.rules.view import Positions
 
 #: Passes over a block, per position, after which nothing is reopened any more: a rule
@@ -56,17 +54,9 @@ class Ruled:
     :param coarse: whether that has the logits' dtype.
     """
 
-    def __init__(
-        self,
-        canvas: Canvas,
-        rule: CommitRule,
-        revocation: RevocationRule | None,
-        confidence: Confidence,
-        *,
-        coarse: bool = False,
-    ) -> None:
+    def __init__(self, canvas: Canvas, rules: Rules, confidence: Confidence, *, coarse: bool = False) -> None:
         self.canvas = canvas
-        self.rules = RulesAtWork(canvas.row.config, canvas.row.noise, rule, revocation)
+        self.rules = rules.at_work(canvas.row)
         self.confidence = confidence
         self.coarse = coarse
         self._block = range(0)
@@ -115,7 +105,7 @@ class Ruled:
         """How sure the model is of each token: as this sampler measures it where there are logits."""
         if answer.has_logits:
             return self.confidence(answer.logits, answer.token)
-        return answer.probability_in() if self.coarse else answer.probability
+        return answer.coarse_probability() if self.coarse else answer.probability
 
     def _positions(self, block: range, opened: set[int]) -> Positions:
         answer = [self.canvas.prompt <= position for position in block]

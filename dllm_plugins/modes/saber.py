@@ -23,7 +23,6 @@ from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.llada import blocks_of
 from dllm_plugins.modes.whole_canvas import WholeCanvas
-from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 from dllm_plugins.prediction import Prediction
 from dllm_plugins.prediction import predict
 from dllm_plugins.prediction import probability_of
@@ -80,7 +79,7 @@ class Memory:
 
 def start(canvas: Canvas, settings: SaberSettings, spec: ModelSpec) -> Program:
     """Block after block; the text is final as a whole."""
-    view = WholeCanvas(canvas, spec, WholeCanvasSettings(**{}))
+    view = WholeCanvas(canvas, spec)
     memory = Memory()
     for block in blocks_of(canvas, settings.block_length or spec.block_length):
         known = range(canvas.prompt, block.stop)
@@ -89,7 +88,7 @@ def start(canvas: Canvas, settings: SaberSettings, spec: ModelSpec) -> Program:
             memory.before |= dict.fromkeys(block, float("-inf"))
         while canvas.open(known):
             logits = (yield from view.forward(known, block)).logits
-            drawn = predict(canvas.drawable(logits), [canvas.row.canvas_draw(position) for position in known])
+            drawn = predict(canvas.drawable(logits), canvas.row.canvas_draws(known))
             sure = probability_of(logits, drawn.token).cpu()
             change = memory.change(known, sure)
             count = reveal(canvas, settings, memory, drawn, sure)

@@ -28,27 +28,19 @@ from dllm_plugins.modes.ruled import Ruled
 from dllm_plugins.modes.scheduling import Schedule
 from dllm_plugins.modes.scheduling import ScheduledSettings
 from dllm_plugins.modes.steps import Counts
-from dllm_plugins.rules.at_work import check_rules
-from dllm_plugins.rules.at_work import choose_revocation
-from dllm_plugins.rules.at_work import choose_rule
+from dllm_plugins.rules.at_work import Rules
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
 
 
-def start(
-    rules: Mapping[str, CommitRule],
-    revocations: Mapping[str, RevocationRule],
-    canvas: Canvas,
-    settings: ScheduledSettings,
-    spec: ModelSpec,
-) -> Program:
+def start(rules: Rules, canvas: Canvas, settings: ScheduledSettings, spec: ModelSpec) -> Program:
     """Block after block, pass after pass."""
-    config, schedule = canvas.row.config, Schedule(canvas, settings, spec)
+    schedule = Schedule(canvas, settings, spec)
 
     def sure(logits: Tensor, token: Tensor) -> Tensor:
         return confidence(logits, token, settings.late_tokens, logits.dtype)
 
-    ruled = Ruled(canvas, choose_rule(config, rules), choose_revocation(config, revocations), sure)
+    ruled = Ruled(canvas, rules, sure)
     block = schedule.block(canvas.prompt)
     while block.start < schedule.limit:
         searched = schedule.searched(block.start)
@@ -93,15 +85,16 @@ def fit(settings: ScheduledSettings, _config: SamplingConfig, spec: ModelSpec) -
 
 def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, RevocationRule]) -> Sampler:
     """It, with the rules there are."""
+    known = Rules(rules, revocations)
     return Sampler(
         name="scheduled",
         summary="llada with blocks that end at delimiters, early commits, early ends, a short suffix",
         source="arXiv 2509.26432, 2508.19982, 2508.14148; see modes/schedule.py",
         settings=ScheduledSettings,
-        start=partial(start, rules, revocations),
+        start=partial(start, known),
         suffix=True,
         attention=frozenset({"bidirectional"}),
         counts=Counts.ANSWER,
-        refuse=partial(check_rules, rules, revocations),
+        refuse=known.check,
         fit=fit,
     )

@@ -21,7 +21,7 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.blocks import Blocks
-from dllm_plugins.modes.blocks import quotas
+from dllm_plugins.modes.choosing import quotas
 from dllm_plugins.modes.drawing import ask
 from dllm_plugins.modes.steps import Counts
 
@@ -77,7 +77,7 @@ def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
             positions = canvas.open(block)
             wanted = [*positions, *(surplus(canvas, block, quota) if settings.rewrite else ())]
             answer = yield from blocks.forward(block, wanted, ask=ask(canvas, wanted))
-            sure = answer.probability_in()[: len(positions)]
+            sure = answer.coarse_probability()[: len(positions)]
             for index in [*chosen(sure, quota, settings), *range(len(positions), len(wanted))]:
                 canvas.write(wanted[index], answer.tokens[index], answer.source(index))
         canvas.release(block.stop)

@@ -109,7 +109,7 @@ class Spans:
         if not positions:
             return torch.empty(0, dtype=torch.float64)
         logits = self.canvas.drawable((yield from self.forward(span, positions)))
-        draws = [self.canvas.row.canvas_draw(position, step) for position in positions]
+        draws = self.canvas.row.canvas_draws(positions, step)
         token = predict(logits, draws).token
         for position, drawn, source in zip(positions, token.tolist(), logits, strict=True):
             self.canvas.write(position, drawn, source)

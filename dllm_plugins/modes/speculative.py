@@ -51,15 +51,7 @@ class _Speculation:
 
     def group(self, position: int, size: int, behind: tuple[tuple[int, int], ...] = ()) -> Segment:
         """Open rows that draft what follows the token at `position`, whose own row is not needed."""
-        return Segment(
-            self.row.handle,
-            self.process.noised(size, self.spec),
-            range(position, position + size),
-            noisy=True,
-            causal=False,
-            behind=behind,
-            wanted=range(size),
-        )
+        return self.canvas.noisy(self.process.noised(size, self.spec), range(position, position + size), behind)
 
     def verify(self, kind: str, keep: int) -> Pass:
         """Clean rows (what is not cached, then the drafts) and one group behind each candidate."""

@@ -17,7 +17,8 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.blocks import Blocks
-from dllm_plugins.modes.blocks import quotas
+from dllm_plugins.modes.choosing import at_least
+from dllm_plugins.modes.choosing import quotas
 from dllm_plugins.modes.drawing import draw_open
 from dllm_plugins.modes.steps import Counts
 from dllm_plugins.prediction import probability_of
@@ -45,9 +46,7 @@ def chosen(confidence: Tensor, quota: int, threshold: float | None) -> list[int]
     """Indices into the open positions; at least one with a threshold. Confidence float64 [N]."""
     if threshold is None:
         return torch.topk(confidence, min(quota, len(confidence))).indices.tolist()
-    sure = confidence >= threshold
-    sure[confidence.argmax()] = True
-    return sure.nonzero()[:, 0].tolist()
+    return at_least(confidence, threshold)
 
 
 def start(canvas: Canvas, settings: StableDiffCoderSettings, spec: ModelSpec) -> Program:

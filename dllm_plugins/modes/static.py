@@ -15,7 +15,7 @@ from torch import Tensor
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.modes.blocks import Blocks
-from dllm_plugins.modes.blocks import quotas
+from dllm_plugins.modes.choosing import quotas
 from dllm_plugins.modes.llada import blocks_of
 from dllm_plugins.prediction import predict
 from dllm_plugins.prediction import probability_of
@@ -90,7 +90,7 @@ class StaticDecoding:
         if any(position not in logits_at for position in positions):
             return None
         logits = torch.stack([logits_at[position] for position in positions])
-        draws = [self.canvas.row.canvas_draw(position, state.step) for position in positions]
+        draws = self.canvas.row.canvas_draws(positions, state.step)
         token = predict(self.canvas.drawable(logits), draws).token
         sure = probability_of(logits, token).cpu()
         quota = min(self.quota(state), len(positions))

@@ -41,8 +41,7 @@ def known_first(canvas: Canvas, begin: int, end: int) -> Pass:
     The pass returns the logits of the open positions.
     """
     positions = canvas.open(range(begin, end))
-    known = [position for position in range(begin, end) if canvas.tokens[position] != canvas.mask]
-    segment = canvas.part([*known, *positions], positions, causal=True)
+    segment = canvas.part([*canvas.committed(range(begin, end)), *positions], positions, causal=True)
     return Pass((segment,), "predict" if begin else "prefill", freeze=positions[0] - begin)
 
 
@@ -59,7 +58,7 @@ def chosen(logits: Tensor, positions: list[int], settings: WedlmSettings) -> lis
 
 def drawn(canvas: Canvas, logits: Tensor, positions: list[int]) -> Tensor:
     """Tokens [N]; the cuts act on the raw logits, the temperature on what they leave."""
-    draws = [canvas.row.canvas_draw(position) for position in positions]
+    draws = canvas.row.canvas_draws(positions)
     if canvas.row.config.temperature > 0:
         logits = distribution(canvas.drawable(logits), [replace(draw, temperature=1.0) for draw in draws]).log()
         draws = [replace(draw, top_k=None, top_p=None) for draw in draws]

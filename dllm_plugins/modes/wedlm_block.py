@@ -9,14 +9,15 @@ one is `confidence_temperature` here, and the common option samples.
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
+from dllm_plugins.modes.choosing import at_least
 from dllm_plugins.modes.drawing import draw_open
+from dllm_plugins.modes.llada import blocks_of
 from dllm_plugins.modes.wedlm import known_first
 
 
@@ -30,26 +31,16 @@ class WedlmBlockSettings(Settings):
     confidence_temperature: float = Field(1.0, gt=0.0, description="of the probabilities the threshold is compared to")
 
 
-def chosen(confidence: Tensor, threshold: float | None) -> list[int]:
-    """Indices into the open positions; confidence [N]."""
-    if threshold is not None:
-        sure = (confidence >= threshold).nonzero()[:, 0].tolist()
-        if sure:
-            return sure
-    return [int(confidence.argmax())]
-
-
 def start(canvas: Canvas, settings: WedlmBlockSettings, spec: ModelSpec) -> Program:
     """Block after block; the last may be short."""
     length, begin = settings.block_length or spec.block_length, 0
-    for position in range(canvas.prompt, canvas.end, length):
-        block = range(position, min(position + length, canvas.end))
+    for block in blocks_of(canvas, length):
         while positions := canvas.open(block):
             logits = (yield known_first(canvas, begin, block.stop))[0].logits
             begin = positions[0]
             tokens = draw_open(canvas, logits, positions)
             probabilities = torch.softmax(logits / settings.confidence_temperature, dim=-1)
-            for index in chosen(probabilities.gather(1, tokens[:, None])[:, 0], settings.threshold):
+            for index in at_least(probabilities.gather(1, tokens[:, None])[:, 0], settings.threshold):
                 canvas.write(positions[index], int(tokens[index]), logits[index])
             canvas.release_committed()
 

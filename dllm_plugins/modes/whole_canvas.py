@@ -52,10 +52,10 @@ class WholeCanvasSettings(Settings):
 class WholeCanvas:
     """Looks at one canvas, pass after pass."""
 
-    def __init__(self, canvas: Canvas, spec: ModelSpec, settings: WholeCanvasSettings) -> None:
+    def __init__(self, canvas: Canvas, spec: ModelSpec, settings: WholeCanvasSettings | None = None) -> None:
         self.canvas = canvas
         self.shift = int(spec.shifted)
-        self.settings = settings
+        self.settings = settings or WholeCanvasSettings.model_validate({})
         self._block = range(0)
         self._cached = 0
 

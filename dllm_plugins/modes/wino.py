@@ -133,7 +133,7 @@ def start(canvas: Canvas, settings: WinoSettings, spec: ModelSpec) -> Program:
         own = range(max(block.start, canvas.prompt), block.stop)
         while canvas.wanting(block):
             positions = canvas.open(block)
-            revealed = [position for position in own if canvas.tokens[position] != canvas.mask]
+            revealed = canvas.committed(own)
             logits, doubts = yield from shadowed.forward(block, positions, revealed)
             chosen = reveal(canvas, settings, positions, logits)
             if doubts is not None and chosen > 1:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from typing import cast
 
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.row import Row
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
-from dllm_plugins.noise import RowNoise
 from dllm_plugins.rules.base import CanvasView
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
@@ -37,17 +38,15 @@ class RulesAtWork:
     :param rescores: whether the commit rule changes logits before tokens are drawn from them.
     """
 
-    def __init__(
-        self, config: SamplingConfig, noise: RowNoise, rule: CommitRule, revocation: RevocationRule | None = None
-    ) -> None:
+    def __init__(self, row: Row, rule: CommitRule, revocation: RevocationRule | None = None) -> None:
         also = revocation.needs if revocation else frozenset[str]()
         self.needs = needs_of(rule) | also
         self.wants_logits = wants_logits(rule, also)
         self.rescores = rescores(rule)
         self.revocation = revocation
         self._rule = rule
-        self._config = config
-        self._noise = noise
+        self._config = row.config
+        self._noise = row.noise
         self._state: Any = None
         self._revocation_state: Any = None
 
@@ -94,54 +93,55 @@ def seen_of(answer: Answer, index: Tensor | None, probability: Tensor, needs: fr
     return Seen(index, answer.token, probability, logits, entropy, answer.margin if "margin" in needs else None)
 
 
-def choose_rule(config: SamplingConfig, rules: Mapping[str, CommitRule]) -> CommitRule:
-    """The rule asked for by name, or by the only rule option given; else the threshold rule.
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules that a request may name."""
 
-    :raises OptionError: for an unknown rule.
-    """
-    name = config.rule
-    if name is None:
-        name = "quota" if config.steps is not None else "factor" if config.factor is not None else "threshold"
-    if name not in rules:
-        raise OptionError(f"unknown rule {name!r}; known rules: {', '.join(sorted(rules))}")
-    return rules[name]
+    commit: Mapping[str, CommitRule]
+    revoke: Mapping[str, RevocationRule]
 
+    def at_work(self, row: Row) -> RulesAtWork:
+        """Those that a row's request asks for."""
+        return RulesAtWork(row, self._rule(row.config), self._revocation(row.config))
 
-def choose_revocation(config: SamplingConfig, known: Mapping[str, RevocationRule]) -> RevocationRule | None:
-    """The revocation rule asked for, if one is.
+    def check(self, config: SamplingConfig) -> None:
+        """Refuse an option of another rule than the one that is used, and parameters it does not have.
 
-    :raises OptionError: for an unknown one.
-    """
-    if config.revoke is None:
-        return None
-    if config.revoke not in known:
-        raise OptionError(
-            f"unknown revocation rule revoke={config.revoke!r}; known: {', '.join(sorted(known)) or 'none'}"
-        )
-    return known[config.revoke]
-
-
-def check_rules(
-    rules: Mapping[str, CommitRule], revocations: Mapping[str, RevocationRule], config: SamplingConfig
-) -> None:
-    """Refuse an option of another rule than the one that is used, and parameters it does not have.
-
-    :raises OptionError: naming the option and its rule.
-    """
-    rule, given = choose_rule(config, rules), config.given()
-    foreign = frozenset[str]().union(*(other.options for other in rules.values())) - rule.options
-    for option in sorted(foreign & given.keys()):
-        raise OptionError(
-            message(
-                "option {}={} has no effect with rule {!r}; leave it out or choose its rule",
-                Option(option),
-                shown(given[option]),
-                rule.name,
+        :raises OptionError: naming the option and its rule.
+        """
+        rule, given = self._rule(config), config.given()
+        foreign = frozenset[str]().union(*(other.options for other in self.commit.values())) - rule.options
+        for option in sorted(foreign & given.keys()):
+            raise OptionError(
+                message(
+                    "option {}={} has no effect with rule {!r}; leave it out or choose its rule",
+                    Option(option),
+                    shown(given[option]),
+                    rule.name,
+                )
             )
-        )
-    check_parameters(rule, config)
-    revocation = choose_revocation(config, revocations)
-    if revocation is not None:
-        revocation_parameters(revocation.settings, config, revocation.name)
-    elif config.revoke_options:
-        raise OptionError(f"revoke_options={shown(config.revoke_options)} have no effect without revoke; name a rule")
+        check_parameters(rule, config)
+        revocation = self._revocation(config)
+        if revocation is not None:
+            revocation_parameters(revocation.settings, config, revocation.name)
+        elif config.revoke_options:
+            raise OptionError(
+                f"revoke_options={shown(config.revoke_options)} have no effect without revoke; name a rule"
+            )
+
+    def _rule(self, config: SamplingConfig) -> CommitRule:
+        """The rule asked for by name, or by the only rule option given; else the threshold rule."""
+        name = config.rule
+        if name is None:
+            name = "quota" if config.steps is not None else "factor" if config.factor is not None else "threshold"
+        if name not in self.commit:
+            raise OptionError(f"unknown rule {name!r}; known rules: {', '.join(sorted(self.commit))}")
+        return self.commit[name]
+
+    def _revocation(self, config: SamplingConfig) -> RevocationRule | None:
+        if config.revoke is None:
+            return None
+        if config.revoke not in self.revoke:
+            known = ", ".join(sorted(self.revoke)) or "none"
+            raise OptionError(f"unknown revocation rule revoke={config.revoke!r}; known: {known}")
+        return self.revoke[config.revoke]
