@@ -28,7 +28,9 @@ from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
 from dllm_plugins.gguf.names import TensorEntry
+from dllm_plugins.gguf.names import paired
 from dllm_plugins.gguf.tensors import read_tensor
+from dllm_plugins.gguf.writing import FLOATS
 from dllm_plugins.gguf.writing import write
 
 _DRAFTS = "dllm.draft_tokens"
@@ -69,17 +71,13 @@ def write_adapter(weights: LowRankWeights, shape: LlamaShape, architecture: str,
         metadata[_DRAFTS] = weights.draft_tokens.tolist()
     known = ARCHITECTURES.get(architecture)
     entries = list(_pairs(weights, shape, permuted=known is not None and known.permuted))
-    entries += [_entry(_name(name), getattr(weights, name)) for name in _TENSORS]
-    kinds = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+    entries += [TensorEntry.of(_name(name), getattr(weights, name)) for name in _TENSORS]
+    kinds = {dtype: kind for kind, dtype in FLOATS.items()}
     write(out, metadata, entries, kinds[weights.chain_down.dtype], quiet)
 
 
 def _name(field: str) -> str:
     return f"dllm.{field}_norm.weight"
-
-
-def _entry(name: str, tensor: Tensor) -> TensorEntry:
-    return TensorEntry(name, tuple(tensor.shape), lambda: tensor)
 
 
 def _pairs(weights: LowRankWeights, shape: LlamaShape, *, permuted: bool) -> Iterator[TensorEntry]:
@@ -96,7 +94,7 @@ def _pairs(weights: LowRankWeights, shape: LlamaShape, *, permuted: bool) -> Ite
         ]
         heads = {"attn_q": shape.heads, "attn_k": shape.kv_heads} if permuted else {}
         for name, first, second in parts:
-            yield _entry(f"blk.{index}.{name}.weight.lora_a", first)
+            yield TensorEntry.of(f"blk.{index}.{name}.weight.lora_a", first)
             make = partial(_second, second, heads.get(name, 0))
             yield TensorEntry(f"blk.{index}.{name}.weight.lora_b", tuple(second.shape), make)
 
@@ -104,9 +102,7 @@ def _pairs(weights: LowRankWeights, shape: LlamaShape, *, permuted: bool) -> Ite
 def _second(second: Tensor, heads: int) -> Tensor:
     """The factor is a power of two, so nothing is lost by keeping it here; `adapter.lora.alpha` depends on the rank."""
     scaled = second * SCALE
-    if not heads:
-        return scaled
-    return scaled.reshape(heads, 2, -1, second.shape[1]).transpose(1, 2).reshape(second.shape)
+    return paired(scaled, heads) if heads else scaled
 
 
 def read_adapter(path: Path, width: int) -> Extras:

@@ -43,8 +43,10 @@ class Architecture:
     """One of llama.cpp's graphs.
 
     :param name: `general.architecture`.
+    :param computes: the class of transformers that does the same, without its `ForCausalLM`.
     :param layer: a layer's tensors: name in transformers' class to name in the file; experts
         without their number.
+    :param family: whose graph it is: llama.cpp's own of diffusion models see the whole canvas and keep nothing.
     :param permuted: rotates neighbouring pairs, so rows of query and key change places.
     :param square: takes heads times head size to be the width.
     :param partial: can rotate a part of each head.
@@ -57,7 +59,9 @@ class Architecture:
     """
 
     name: str
+    computes: str
     layer: Mapping[str, str]
+    family: str | None = None
     permuted: bool = False
     square: bool = False
     partial: bool = False
@@ -71,31 +75,29 @@ class Architecture:
 _ARCHITECTURES = (
     Architecture(
         "llama",
+        "Llama",
         _LLAMA | _FFN_BIAS | {"self_attn.o_proj.bias": "attn_output.bias"},
         permuted=True,
         factors=True,
     ),
-    Architecture("mistral3", _LLAMA, permuted=True, tempered=True),
-    Architecture("llada", _LLAMA, permuted=True),
-    Architecture("qwen2", _LLAMA, square=True),
-    Architecture("dream", _LLAMA, square=True),
-    Architecture("qwen3", _LLAMA | _QK_NORM),
-    Architecture("qwen3moe", _QWEN3_MOE, renormalised=True),
-    Architecture("rnd1", _QWEN3_MOE, renormalised=True),
-    Architecture("llada-moe", _QWEN3_MOE, square=True, own_head=True, renormalised=False),
-    Architecture("bailingmoe2", _GLM, square=True, partial=True, own_head=True, fused=True),
-    Architecture("glm4moe", _GLM | {"post_attention_layernorm.weight": "post_attention_norm.weight"}, partial=True),
+    Architecture("llada", "Llama", _LLAMA, family="llada", permuted=True),
+    Architecture("mistral3", "Ministral3", _LLAMA, permuted=True, tempered=True),
+    Architecture("qwen2", "Qwen2", _LLAMA, square=True),
+    Architecture("dream", "Qwen2", _LLAMA, family="dream", square=True),
+    Architecture("qwen3", "Qwen3", _LLAMA | _QK_NORM),
+    Architecture("qwen3moe", "Qwen3Moe", _QWEN3_MOE, renormalised=True),
+    Architecture("rnd1", "Qwen3Moe", _QWEN3_MOE, family="rnd1", renormalised=True),
+    Architecture(
+        "llada-moe", "Qwen3Moe", _QWEN3_MOE, family="llada_moe", square=True, own_head=True, renormalised=False
+    ),
+    Architecture("bailingmoe2", "Glm4Moe", _GLM, square=True, partial=True, own_head=True, fused=True),
+    Architecture(
+        "glm4moe", "Glm4Moe", _GLM | {"post_attention_layernorm.weight": "post_attention_norm.weight"}, partial=True
+    ),
 )
 ARCHITECTURES = {item.name: item for item in _ARCHITECTURES}
-#: llama.cpp's own graphs of diffusion models: they see the whole canvas and keep nothing.
-_OF_FAMILY = {"dream": "dream", "llada": "llada", "llada_moe": "llada-moe", "rnd1": "rnd1"}
-_OF_CLASS = {
-    "LlamaForCausalLM": "llama",
-    "Ministral3ForCausalLM": "mistral3",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-    "Qwen3MoeForCausalLM": "qwen3moe",
-}
+_OF_FAMILY = {item.family: item.name for item in _ARCHITECTURES if item.family}
+_OF_CLASS = {f"{item.computes}ForCausalLM": item.name for item in _ARCHITECTURES if not item.family}
 
 
 def architecture_of(checkpoint: Checkpoint) -> Architecture:

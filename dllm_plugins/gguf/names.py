@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +20,7 @@ from dllm_plugins.messages import message
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _EXPERT = re.compile(r"mlp\.experts\.(\d+)\.(gate|up|down)_proj\.weight")
-_OUTSIDE = {
+OUTSIDE = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
     "lm_head.weight": "output.weight",
@@ -32,6 +35,11 @@ class TensorEntry:
     name: str
     shape: tuple[int, ...]
     make: Callable[[], Tensor]
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor) -> "TensorEntry":
+        """A tensor as it is."""
+        return cls(name, tuple(tensor.shape), lambda: tensor)
 
     @property
     def exact(self) -> bool:
@@ -52,19 +60,15 @@ def arrange(stored: Mapping[str, Tensor], config: Any, found: Architecture) -> l
         inside = _LAYER.fullmatch(name)
         if inside:
             layers.setdefault(int(inside[1]), {})[inside[2]] = tensor
-        elif name in _OUTSIDE:
-            entries.append(_as_it_is(_OUTSIDE[name], tensor))
+        elif name in OUTSIDE:
+            entries.append(TensorEntry.of(OUTSIDE[name], tensor))
         else:
             _refuse(name, found)
     if found.own_head and "lm_head.weight" not in stored:
-        entries.append(_as_it_is("output.weight", stored["model.embed_tokens.weight"]))
+        entries.append(TensorEntry.of("output.weight", stored["model.embed_tokens.weight"]))
     for index in sorted(layers):
         entries += _layer(f"blk.{index}.", layers[index], config, found)
     return entries
-
-
-def _as_it_is(name: str, tensor: Tensor) -> TensorEntry:
-    return TensorEntry(name, tuple(tensor.shape), lambda: tensor)
 
 
 def _refuse(name: str, found: Architecture) -> None:
@@ -93,11 +97,11 @@ def _layer(prefix: str, tensors: Mapping[str, Tensor], config: Any, found: Archi
     entries = {}
     for name, tensor in plain.items():
         rows = _heads(name, config) if found.permuted else 0
-        make = partial(_paired, tensor, rows) if rows else partial(_same, tensor)
-        entries[found.layer[name]] = TensorEntry(prefix + found.layer[name], tuple(tensor.shape), make)
+        entry = TensorEntry.of(prefix + found.layer[name], tensor)
+        entries[found.layer[name]] = replace(entry, make=partial(paired, tensor, rows)) if rows else entry
     for name, parts in experts.items():
         shape = (len(parts), *parts[0].shape)
-        make = partial(_stacked, [parts[index] for index in sorted(parts)])
+        make = partial(torch.stack, [parts[index] for index in sorted(parts)])
         entries[found.layer[name]] = TensorEntry(prefix + found.layer[name], shape, make)
     return list(_joined(prefix, entries) if found.fused else entries.values())
 
@@ -110,21 +114,23 @@ def _joined(prefix: str, entries: dict[str, TensorEntry]) -> Iterator[TensorEntr
     yield from entries.values()
 
 
+def foreign(names: Iterable[str], layer: Collection[str]) -> list[str]:
+    """Those of a file's tensors that are neither outside the layers nor one of `layer`."""
+    outside = OUTSIDE.values()
+    return [
+        name
+        for name in names
+        if name not in outside and not (name.startswith("blk.") and name.split(".", 2)[-1] in layer)
+    ]
+
+
 def _heads(name: str, config: Any) -> int:
     """Heads of a query or key projection, 0 for any other tensor."""
     heads = {"self_attn.q_proj.": config.num_attention_heads, "self_attn.k_proj.": config.num_key_value_heads}
     return next((count for start, count in heads.items() if name.startswith(start)), 0)
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _stacked(parts: list[Tensor]) -> Tensor:
-    return torch.stack(parts)
-
-
-def _paired(tensor: Tensor, heads: int) -> Tensor:
+def paired(tensor: Tensor, heads: int) -> Tensor:
     """Rows from halves of a head, as transformers rotates them, to neighbouring pairs."""
     halves = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:])
     return halves.transpose(1, 2).reshape(tensor.shape)

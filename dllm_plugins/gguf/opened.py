@@ -18,26 +18,11 @@ from dllm_plugins.files.limits import check_numbers
 from dllm_plugins.files.limits import whole
 from dllm_plugins.files.reading import parse_json
 from dllm_plugins.files.reading import reading
+from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
 from dllm_plugins.messages import message
 
-#: Families whose graph llama.cpp calls by a name of its own.
-FAMILIES = {"dream": "dream", "llada": "llada", "llada-moe": "llada_moe", "rnd1": "rnd1"}
-#: The class of transformers that a graph computes.
-COMPUTES = {
-    "llama": "Llama",
-    "llada": "Llama",
-    "mistral3": "Ministral3",
-    "qwen2": "Qwen2",
-    "dream": "Qwen2",
-    "qwen3": "Qwen3",
-    "qwen3moe": "Qwen3Moe",
-    "rnd1": "Qwen3Moe",
-    "llada-moe": "Qwen3Moe",
-    "bailingmoe2": "Glm4Moe",
-    "glm4moe": "Glm4Moe",
-}
 #: Ids that end an answer, where no generation config came along.
 ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 #: Ids of config.json, by their keys in files that others converted.
@@ -121,10 +106,10 @@ def _family_of(header: Header, given: str | None, families: Mapping[str, Layout]
 
     :raises CheckpointError: if nothing says it, or what is said does not fit.
     """
-    name = given or FAMILIES.get(header.architecture)
+    graph = ARCHITECTURES.get(header.architecture)
+    name = given or (graph.family if graph else None)
     if name is None:
-        graph = COMPUTES.get(header.architecture)
-        fitting = [layout.name for layout in families.values() if graph in _graphs(layout)]
+        fitting = [layout.name for layout in families.values() if graph and graph.computes in _graphs(layout)]
         raise CheckpointError(
             message(
                 "{} is an ordinary {!r} file{}",
@@ -150,8 +135,9 @@ def _check(header: Header, layout: Layout) -> None:
     """
     if "token_embd.weight" not in header.tensors:
         raise CheckpointError(f"{header.path} has no tensor 'token_embd.weight'; it holds no language model")
-    if COMPUTES.get(header.architecture) not in _graphs(layout):
-        fitting = [name for name, graph in COMPUTES.items() if graph in layout.classes]
+    graph = ARCHITECTURES.get(header.architecture)
+    if graph is None or graph.computes not in _graphs(layout):
+        fitting = [name for name, known in ARCHITECTURES.items() if known.computes in layout.classes]
         raise CheckpointError(
             f"{header.path} is a {header.architecture!r} file, which family {layout.name!r} is not; its files are "
             f"{' or '.join(fitting) or 'not known to llama.cpp'}"

@@ -26,11 +26,11 @@ from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.copying import PAGE
 from dllm_plugins.gguf.copying import copy_range
 from dllm_plugins.gguf.header import Header
+from dllm_plugins.gguf.names import foreign
 
 #: Rows of the shared expert that does nothing, for a graph that always has one.
 _IDLE = 32
 _SAMPLE = 4096
-_OUTSIDE = {"token_embd.weight", "output_norm.weight", "output.weight"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,11 @@ def _check(header: Header, twin: Twin) -> None:
     if int(header.metadata.get("split.count", 1)) > 1:
         raise CheckpointError(f"{where} is one of several parts; join them with llama-gguf-split --merge")
     layer = {*ARCHITECTURES[header.architecture].layer.values(), "attn_qkv.weight", "attn_qkv.bias"}
-    for name in header.tensors:
-        inside = name.startswith("blk.") and name.split(".", 2)[-1] in layer
-        if not inside and name not in _OUTSIDE:
-            raise CheckpointError(
-                f"{where} has a tensor {name!r}, which {header.architecture!r} and {twin.name!r} treat differently; "
-                "convert the original checkpoint with `llm dllm gguf`"
-            )
+    for name in foreign(header.tensors, layer):
+        raise CheckpointError(
+            f"{where} has a tensor {name!r}, which {header.architecture!r} and {twin.name!r} treat differently; "
+            "convert the original checkpoint with `llm dllm gguf`"
+        )
     if twin.idle and not isinstance(header.value("expert_feed_forward_length"), int):
         raise CheckpointError(f"{where} does not say how wide its experts are; convert the original checkpoint again")
 

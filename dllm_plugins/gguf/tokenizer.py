@@ -83,10 +83,7 @@ def _byte_level(header: Header) -> PreTrainedTokenizerBase:
     tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
     if name is None or not tokens or not merges:
         missing = f"the pre-tokenizer {pre!r}, which is not known here" if name is None else "no tokens or no merges"
-        raise CheckpointError(
-            f"{header.path} has {missing}; convert the original checkpoint with `llm dllm gguf`, which keeps its "
-            "tokenizer.json"
-        )
+        raise CheckpointError(f"{header.path} has {missing}; {_REMEDY}")
     types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     ids = {token: number for number, token in enumerate(tokens) if types[number] != _UNUSED}
     pairs = [tuple(merge.split(" ")) for merge in merges]

@@ -57,8 +57,7 @@ def _of(tokenizer: Any, size: int) -> Metadata:
     ids: dict[str, int] = tokenizer.get_vocab()
     if max(ids.values(), default=0) >= size:
         raise CheckpointError(f"the tokenizer has ids up to {max(ids.values())}, the embedding only {size} rows")
-    keys: Metadata = {"tokenizer.ggml.model": "none"}
-    keys |= _byte_level(found, ids, size) or _pieces(found, ids, size)
+    keys = _byte_level(found, ids, size) or _pieces(found, ids, size)
     for name, key in SPECIAL.items():
         number = getattr(tokenizer, f"{name}_id", None)
         if number is not None:

@@ -55,11 +55,16 @@ def write(path: Path, metadata: Metadata, entries: Sequence[TensorEntry], kind: 
             writer.write_tensor_data(_bytes(entry, _kind(entry, kind)))
             done += size_of(entry, kind)
         progress("write", done, total)
-        for file in writer.fout or ():
-            file.flush()
-            os.fsync(file.fileno())
+        synced(writer)
     finally:
         writer.close()
+
+
+def synced(writer: gguf.GGUFWriter) -> None:
+    """What was written is on the disk afterwards."""
+    for file in writer.fout or ():
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def size(entries: Iterable[TensorEntry], kind: str) -> int:

@@ -25,6 +25,8 @@ from dllm_plugins.errors import GgufError
 from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import TensorInfo
+from dllm_plugins.gguf.names import foreign
+from dllm_plugins.gguf.writing import synced
 from dllm_plugins.llama_cpp.batch import LlamaBatch
 from dllm_plugins.llama_cpp.batch import Span
 from dllm_plugins.llama_cpp.context import Context
@@ -39,7 +41,6 @@ _SHARED_ROPE = 8
 _POSITIONS = 4
 _SOURCE = "llama"
 _INTEGERS = (GGUFValueType.ARRAY, GGUFValueType.INT32)
-_OUTSIDE = {"token_embd.weight", "output_norm.weight", "output.weight"}
 
 
 class PlacedModel(GgufModel):
@@ -130,20 +131,14 @@ def write_placed(header: Header, out: Path) -> None:
         data = np.memmap(header.path, np.uint8, "r")
         for tensor in header.tensors.values():
             writer.write_tensor_data(_arranged(data[tensor.offset : tensor.offset + tensor.size], tensor, header))
-        for file in writer.fout or ():
-            file.flush()
-            os.fsync(file.fileno())
+        synced(writer)
     finally:
         writer.close()
 
 
 def _check(header: Header) -> None:
     layer = {name for name in ARCHITECTURES[_SOURCE].layer.values() if name.endswith(".weight")}
-    odd = [
-        name
-        for name in header.tensors
-        if name not in _OUTSIDE and not (name.startswith("blk.") and name.split(".", 2)[-1] in layer)
-    ]
+    odd = foreign(header.tensors, layer)
     if header.architecture != _SOURCE or odd:
         what = f"has a tensor {odd[0]!r}" if header.architecture == _SOURCE else f"is a {header.architecture!r} file"
         raise CheckpointError(

@@ -17,6 +17,7 @@ from dllm_plugins.gguf.names import TensorEntry
 from dllm_plugins.gguf.writing import size_of
 from dllm_plugins.llama_cpp.library import failed
 from dllm_plugins.llama_cpp.library import library
+from dllm_plugins.llama_cpp.model import cores
 
 #: llama.cpp's types that need no importance matrix: its number (llama.h, `llama_ftype`) and the type of most matrices.
 TYPES = {
@@ -68,7 +69,7 @@ def quantise(source: Path, target: Path, quant: str, progress: Progress, total: 
     module = library()
     params = module.llama_model_quantize_default_params()
     params.ftype = TYPES[quant][0]
-    params.nthread = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    params.nthread = cores()
     codes: list[int] = []
     worker = Thread(target=_run, args=(module, source, target, params, codes), daemon=True)
     worker.start()
