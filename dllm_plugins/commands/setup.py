@@ -68,7 +68,7 @@ def build_kernels(progress: Progress) -> str:
     except (KernelError, OSError) as error:
         reason = f"was not built: {_one_line(str(error))}"
     if reason is None:
-        return f"The compiled kernels for {target} are ready in {library.folder()}."
+        return f"The compiled kernels for {target} are ready in {library.place(target).parent}."
     return f"Answers come slower than they could: the compiled kernel library {reason}"
 
 

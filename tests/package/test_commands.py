@@ -6,11 +6,15 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from dllm_kernels.compiled import library
+from dllm_kernels.compiled.targets import file_name
 from dllm_plugins import DllmError
 from dllm_plugins import base_folder
 from dllm_plugins.__main__ import CHECKOUT
 from dllm_plugins.__main__ import main
 from dllm_plugins.commands import info as about
+from dllm_plugins.commands.setup import build_kernels
+from dllm_plugins.files.progress import quiet
 from llm_dllm.group import dllm
 
 
@@ -48,3 +52,15 @@ def test_the_base_folder_before_setup(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("DLLM_CACHE", str(tmp_path))
     with pytest.raises(DllmError, match="run `python -m dllm_plugins setup`"):
         base_folder()
+
+
+def test_setup_names_the_folder_that_a_platform_s_wheel_brought(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where kernels came with the wheel, nothing is built, and theirs is the folder."""
+    monkeypatch.delenv("DLLM_KERNELS", raising=False)
+    monkeypatch.setattr(library, "SHIPPED", tmp_path)
+    monkeypatch.setattr(library, "best_target", lambda: "avx2")
+    monkeypatch.setattr(library, "why_not", lambda: None)
+    (tmp_path / file_name("avx2")).touch()
+    assert build_kernels(quiet) == f"The compiled kernels for avx2 are ready in {tmp_path}."
