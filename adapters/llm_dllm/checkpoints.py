@@ -63,21 +63,9 @@ def entry_of(source: str, options: LoadOptions) -> Entry:
     if not has_tokenizer(folder):
         raise CheckpointError(f"{folder} has no tokenizer.json; llm deals in text, so add the tokenizer's files")
     spec = make_spec(source, checkpoint, tokenizer_of(checkpoint), options, plugins.modes())
-    return Entry(
-        source=source,
-        folder=str(folder),
-        family=options.family,
-        # The hub id may tell the sampler; the folder, which is loaded later, need not.
-        preset=spec.samplers["diffusion"],
-        mask_id=options.mask_id,
-        facts=facts_of(
-            checkpoint.layout,
-            spec,
-            *weigh(checkpoint.files),
-            licence_of(folder),
-            preset_of(source, checkpoint, options.preset),
-        ),
-    )
+    weight, licence = weigh(checkpoint.files), licence_of(folder)
+    facts = facts_of(checkpoint.layout, spec, *weight, licence, preset_of(source, checkpoint, options.preset))
+    return _entry(source, folder, options, facts)
 
 
 def gguf_entry(place: Path, options: LoadOptions) -> Entry:
@@ -101,20 +89,20 @@ def gguf_entry(place: Path, options: LoadOptions) -> Entry:
     spec = make_spec(source, checkpoint, tokenizer, stored, plugins.modes())
     tensors = checkpoint.header.tensors.values()
     licence = checkpoint.header.metadata.get("general.license")
+    parameters, size = sum(prod(tensor.shape) for tensor in tensors), place.stat().st_size
+    facts = facts_of(checkpoint.layout, spec, parameters, size, licence, preset_of(source, checkpoint, stored.preset))
+    return _entry(source, source, options, facts)
+
+
+def _entry(source: str, folder: str | Path, options: LoadOptions, facts: Facts) -> Entry:
+    """What is registered: the hub id may tell the sampler; the folder, which is loaded later, need not."""
     return Entry(
         source=source,
-        folder=source,
+        folder=str(folder),
         family=options.family,
-        preset=spec.samplers["diffusion"],
+        preset=facts.sampler,
         mask_id=options.mask_id,
-        facts=facts_of(
-            checkpoint.layout,
-            spec,
-            sum(prod(tensor.shape) for tensor in tensors),
-            place.stat().st_size,
-            licence,
-            preset_of(source, checkpoint, stored.preset),
-        ),
+        facts=facts,
     )
 
 

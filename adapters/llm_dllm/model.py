@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -122,48 +123,58 @@ class _LazyOptions:
         return Options
 
 
-class DLLM(llm.Model):
+def _text_of(
+    event: "Event", stream: bool, response: "llm.Response | llm.AsyncResponse", arrived: Callable[[], None]
+) -> str | None:
+    """What is handed out at an event: text that is committed, or all of it at the end; None for nothing."""
+    from dllm_plugins.events import Commit
+    from dllm_plugins.events import Finish
+
+    if isinstance(event, Commit) and stream and event.text:
+        arrived()
+        return event.text
+    if not isinstance(event, Finish):
+        return None
+    arrived()
+    _report(response, event)
+    return None if stream else event.text
+
+
+class _Chosen:
     """A model of dllm-plugins.
 
     :param choice: what it loads at its first prompt; the default model if not given.
     """
 
     can_stream = True
-    Options = _LazyOptions()  # type: ignore[assignment]  # llm declares a class where subclasses put their own
 
     def __init__(self, choice: Choice = DEFAULT) -> None:
         self.choice = choice
         self.model_id = choice.model_id
+
+
+class DLLM(_Chosen, llm.Model):
+    """A model of dllm-plugins for llm."""
+
+    Options = _LazyOptions()  # type: ignore[assignment]  # llm declares a class where subclasses put their own
 
     def execute(
         self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
     ) -> Iterator[str]:
         """Yield committed text; drafts are shown by `llm dllm watch` only."""
-        from dllm_plugins.events import Commit
-        from dllm_plugins.events import Finish
         from llm_dllm.options import to_config
 
         with clean_errors(), waiting(self.model_id) as arrived:
             for event in events(chat_of(prompt), to_config(prompt.options), self.choice):
-                if isinstance(event, Commit) and stream and event.text:
-                    arrived()
-                    yield event.text
-                elif isinstance(event, Finish):
-                    arrived()
-                    _report(response, event)
-                    if not stream:
-                        yield event.text
+                text = _text_of(event, stream, response, arrived)
+                if text is not None:
+                    yield text
 
 
-class AsyncDLLM(llm.AsyncModel):
+class AsyncDLLM(_Chosen, llm.AsyncModel):
     """The same model for asyncio: every pass runs in a thread, the event loop goes on."""
 
-    can_stream = True
     Options = _LazyOptions()  # type: ignore[assignment]  # llm declares a class where subclasses put their own
-
-    def __init__(self, choice: Choice = DEFAULT) -> None:
-        self.choice = choice
-        self.model_id = choice.model_id
 
     async def execute(
         self,
@@ -173,18 +184,11 @@ class AsyncDLLM(llm.AsyncModel):
         conversation: llm.AsyncConversation | None,
     ) -> AsyncGenerator[str, None]:
         """See :meth:`DLLM.execute`."""
-        from dllm_plugins.events import Commit
-        from dllm_plugins.events import Finish
         from llm_dllm.options import to_config
 
         with clean_errors(), waiting(self.model_id) as arrived:
             async with aclosing(_aevents(chat_of(prompt), to_config(prompt.options), self.choice)) as source:
                 async for event in source:
-                    if isinstance(event, Commit) and stream and event.text:
-                        arrived()
-                        yield event.text
-                    elif isinstance(event, Finish):
-                        arrived()
-                        _report(response, event)
-                        if not stream:
-                            yield event.text
+                    text = _text_of(event, stream, response, arrived)
+                    if text is not None:
+                        yield text
