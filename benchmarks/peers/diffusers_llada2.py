@@ -52,16 +52,16 @@ class Experts:
     :param dense: width of the first layer's product.
     """
 
-    vocabulary: int = models.VOCABULARY
-    width: int = models.WIDTH
-    heads: int = models.HEADS
-    kv_heads: int = models.KV_HEADS
+    vocabulary: int = models.SHAPE.vocabulary
+    width: int = models.SHAPE.width
+    heads: int = models.SHAPE.heads
+    kv_heads: int = models.SHAPE.kv_heads
     layers: int = 8
     experts: int = 64
     chosen: int = 8
     groups: int = 8
     inner: int = 96
-    dense: int = models.INNER
+    dense: int = models.SHAPE.inner
 
     @property
     def mask(self) -> int:

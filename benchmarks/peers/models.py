@@ -9,6 +9,7 @@ Special ids have small embeddings, too, and are therefore never the likeliest.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,30 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-VOCABULARY, WIDTH, INNER, LAYERS, HEADS, KV_HEADS = 49_152, 576, 1536, 30, 9, 3
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a model."""
+
+    vocabulary: int
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    kv_heads: int
+
+    @property
+    def head(self) -> int:
+        """Width of one head."""
+        return self.width // self.heads
+
+
+#: SmolLM2-135M's.
+SHAPE = Shape(vocabulary=49_152, width=576, inner=1536, layers=30, heads=9, kv_heads=3)
 CONTEXT = 2048
 #: Positions denoised together.
 BLOCK = 32
-EOS, PAD, BOS, MASK = 0, 1, 2, VOCABULARY - 1
+EOS, PAD, BOS, MASK = 0, 1, 2, SHAPE.vocabulary - 1
 SPECIAL = (EOS, PAD, BOS, MASK)
 #: Of queries and keys, of special ids and of logits, as multiples of what keeps a vector's length.
 SHARPNESS, SPECIAL_SCALE, HEAD_SCALE = 1.5, 0.05, 0.3
@@ -52,102 +72,106 @@ LLADA_INSIDE = {
 }
 
 
-def layer(generator: torch.Generator) -> dict[str, Tensor]:
-    """One layer's weights by short names, float32."""
-    narrow = WIDTH // HEADS * KV_HEADS
+def layer(shape: Shape, generator: torch.Generator, *, norms: bool = False) -> dict[str, Tensor]:
+    """One layer's weights by short names, float32.
 
-    def drawn(rows: int, columns: int, scale: float = 1.0) -> Tensor:
-        found: Tensor = torch.randn(rows, columns, generator=generator) * (scale / columns**0.5)
-        return found
-
-    small = (2 * LAYERS) ** -0.5
-    return {
-        "input_norm": torch.ones(WIDTH),
-        "inner_norm": torch.ones(WIDTH),
-        "q": drawn(WIDTH, WIDTH, SHARPNESS),
-        "k": drawn(narrow, WIDTH, SHARPNESS),
-        "v": drawn(narrow, WIDTH),
-        "o": drawn(WIDTH, WIDTH, small),
-        "gate": drawn(INNER, WIDTH),
-        "up": drawn(INNER, WIDTH),
-        "down": drawn(WIDTH, INNER, small),
+    :param norms: of query and key heads; they undo the size of q and k, so the size is theirs.
+    """
+    narrow = shape.head * shape.kv_heads
+    small = (2 * shape.layers) ** -0.5
+    found = {
+        "input_norm": torch.ones(shape.width),
+        "inner_norm": torch.ones(shape.width),
+        "q": drawn(generator, shape.width, shape.width, SHARPNESS),
+        "k": drawn(generator, narrow, shape.width, SHARPNESS),
+        "v": drawn(generator, narrow, shape.width),
+        "o": drawn(generator, shape.width, shape.width, small),
+        "gate": drawn(generator, shape.inner, shape.width),
+        "up": drawn(generator, shape.inner, shape.width),
+        "down": drawn(generator, shape.width, shape.inner, small),
     }
+    return found | ({name: torch.full((shape.head,), SHARPNESS) for name in ("q_norm", "k_norm")} if norms else {})
+
+
+def drawn(generator: torch.Generator, rows: int, columns: int, scale: float = 1.0) -> Tensor:
+    """A matrix that keeps a vector's length, times `scale`."""
+    found: Tensor = torch.randn(rows, columns, generator=generator) * (scale / columns**0.5)
+    return found
 
 
 def embedding(generator: torch.Generator) -> Tensor:
-    """[VOCABULARY, WIDTH], also the head."""
-    found: Tensor = torch.randn(VOCABULARY, WIDTH, generator=generator)
+    """[vocabulary, width], also the head."""
+    found: Tensor = torch.randn(SHAPE.vocabulary, SHAPE.width, generator=generator)
     found[list(SPECIAL)] *= SPECIAL_SCALE
     return found
 
 
-def qwen3_folder(folder: Path) -> Path:
-    """A Qwen3 that sees both sides, as ZHZisZZ/dllm calls and stores it (`a2d-qwen3`)."""
-    generator = torch.Generator().manual_seed(0)
-    tensors = {_OUTSIDE["embedding"]: embedding(generator), _OUTSIDE["norm"]: torch.full((WIDTH,), HEAD_SCALE)}
-    for number in range(LAYERS):
-        # Norms of heads undo the size of q and k, so the size is theirs here.
-        norms = {name: torch.full((WIDTH // HEADS,), SHARPNESS) for name in ("q_norm", "k_norm")}
-        for name, tensor in (layer(generator) | norms).items():
-            tensors[f"model.layers.{number}.{INSIDE[name]}.weight"] = tensor
-    config = {
-        "architectures": ["A2DQwen3LMHeadModel"],
-        "model_type": "a2d-qwen3",
-        "vocab_size": VOCABULARY,
-        "hidden_size": WIDTH,
-        "intermediate_size": INNER,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS,
-        "head_dim": WIDTH // HEADS,
+def qwen_config(shape: Shape, architecture: str, model_type: str) -> dict[str, Any]:
+    """config.json of a Qwen without its special ids."""
+    return {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.inner,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
         "hidden_act": "silu",
         "max_position_embeddings": CONTEXT,
         "rms_norm_eps": 1e-6,
         "rope_theta": 10_000.0,
         "tie_word_embeddings": True,
-        "eos_token_id": EOS,
-        "pad_token_id": PAD,
-        "bos_token_id": BOS,
     }
-    return written(folder, config, tensors)
 
 
-def llada_folder(folder: Path) -> Path:
-    """A LLaDA under its own tensor names."""
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        "model.transformer.wte.weight": embedding(generator),
-        "model.transformer.ln_f.weight": torch.full((WIDTH,), HEAD_SCALE),
-    }
-    for number in range(LAYERS):
-        for name, tensor in layer(generator).items():
-            tensors[f"model.transformer.blocks.{number}.{LLADA_INSIDE[name]}.weight"] = tensor
-    config = {
+def llada_config(shape: Shape) -> dict[str, Any]:
+    """config.json of a LLaDA without its special ids."""
+    return {
         "architectures": ["LLaDAModelLM"],
         "model_type": "llada",
         "block_type": "llama",
         "activation_type": "silu",
         "layer_norm_type": "rms",
         "rope": True,
-        "vocab_size": VOCABULARY,
-        "embedding_size": VOCABULARY,
-        "d_model": WIDTH,
-        "mlp_hidden_size": INNER,
-        "n_layers": LAYERS,
-        "n_heads": HEADS,
-        "n_kv_heads": KV_HEADS,
+        "vocab_size": shape.vocabulary,
+        "embedding_size": shape.vocabulary,
+        "d_model": shape.width,
+        "mlp_hidden_size": shape.inner,
+        "n_layers": shape.layers,
+        "n_heads": shape.heads,
+        "n_kv_heads": shape.kv_heads,
         "max_sequence_length": CONTEXT,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10_000.0,
         "weight_tying": True,
-        "attention_dropout": 0.0,
-        "residual_dropout": 0.0,
-        "embedding_dropout": 0.0,
-        "mask_token_id": MASK,
-        "eos_token_id": EOS,
-        "pad_token_id": PAD,
     }
-    return written(folder, config, tensors)
+
+
+def qwen3_folder(folder: Path) -> Path:
+    """A Qwen3 that sees both sides, as ZHZisZZ/dllm calls and stores it (`a2d-qwen3`)."""
+    generator, shape = torch.Generator().manual_seed(0), SHAPE
+    tensors = {_OUTSIDE["embedding"]: embedding(generator), _OUTSIDE["norm"]: torch.full((shape.width,), HEAD_SCALE)}
+    for number in range(shape.layers):
+        for name, tensor in layer(shape, generator, norms=True).items():
+            tensors[f"model.layers.{number}.{INSIDE[name]}.weight"] = tensor
+    config = qwen_config(shape, "A2DQwen3LMHeadModel", "a2d-qwen3") | {"head_dim": shape.head}
+    return written(folder, config | {"eos_token_id": EOS, "pad_token_id": PAD, "bos_token_id": BOS}, tensors)
+
+
+def llada_folder(folder: Path) -> Path:
+    """A LLaDA under its own tensor names."""
+    generator, shape = torch.Generator().manual_seed(0), SHAPE
+    tensors = {
+        "model.transformer.wte.weight": embedding(generator),
+        "model.transformer.ln_f.weight": torch.full((shape.width,), HEAD_SCALE),
+    }
+    for number in range(shape.layers):
+        for name, tensor in layer(shape, generator).items():
+            tensors[f"model.transformer.blocks.{number}.{LLADA_INSIDE[name]}.weight"] = tensor
+    dropout = dict.fromkeys(("attention_dropout", "residual_dropout", "embedding_dropout"), 0.0)
+    special = {"mask_token_id": MASK, "eos_token_id": EOS, "pad_token_id": PAD}
+    return written(folder, llada_config(shape) | dropout | special, tensors)
 
 
 def written(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:

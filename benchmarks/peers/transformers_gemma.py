@@ -38,15 +38,15 @@ NOTE = "theirs encodes the prompt and each finished canvas in a pass of its own,
 class Gemma:
     """The size of a checkpoint; every sixth layer sees everything, the others a window."""
 
-    vocabulary: int = models.VOCABULARY
-    width: int = models.WIDTH
-    heads: int = models.HEADS
-    kv_heads: int = models.KV_HEADS
+    vocabulary: int = models.SHAPE.vocabulary
+    width: int = models.SHAPE.width
+    heads: int = models.SHAPE.heads
+    kv_heads: int = models.SHAPE.kv_heads
     layers: int = 12
     experts: int = 32
     chosen: int = 4
     inner: int = 96
-    dense: int = models.INNER
+    dense: int = models.SHAPE.inner
     window: int = 512
     canvas: int = 64
 

@@ -53,8 +53,7 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"VOCABULARY": 512, "WIDTH": 24, "INNER": 48, "LAYERS": 2, "HEADS": 3, "KV_HEADS": 1}.items():
-        monkeypatch.setattr(models, name, value)
+    monkeypatch.setattr(models, "SHAPE", models.Shape(512, width=24, inner=48, layers=2, heads=3, kv_heads=1))
     monkeypatch.setattr(models, "MASK", 511)
     monkeypatch.setattr(models, "SPECIAL", (models.EOS, models.PAD, models.BOS, 511))
 

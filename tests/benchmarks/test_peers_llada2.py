@@ -39,9 +39,8 @@ def test_llada2_pipeline(tmp_path: Path, size: str) -> None:
 def test_dense_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The block decoder says what transformers' class says behind the pipeline."""
     pytest.importorskip("diffusers")
-    for name, value in {"VOCABULARY": 512, "MASK": 511, "SPECIAL": (0, 1, 2, 511), "WIDTH": 48, "INNER": 64}.items():
-        monkeypatch.setattr(models, name, value)
-    for name, value in {"LAYERS": 2, "HEADS": 3, "KV_HEADS": 1}.items():
+    shape = models.Shape(512, width=48, inner=64, layers=2, heads=3, kv_heads=1)
+    for name, value in {"SHAPE": shape, "MASK": 511, "SPECIAL": (0, 1, 2, 511)}.items():
         monkeypatch.setattr(models, name, value)
     made = diffusers_llada2.dense(setup(tmp_path, "p64n64"))
     assert made.ours().tokens == made.theirs().tokens
