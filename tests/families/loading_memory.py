@@ -1,11 +1,11 @@
 """What loading a checkpoint costs in anonymous memory, measured in a process of its own."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from ..forked import run
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
 
@@ -40,6 +40,7 @@ def loading_memory(load: str, small: Path, large: Path) -> dict[str, int]:
     :param load: source of a function `load(position)` that returns a torch module.
     :param small: loaded first, for all that is paid once.
     """
-    command = [sys.executable, "-c", load + SCRIPT, str(small), str(large)]
-    found: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    done = run(load + SCRIPT, str(small), str(large))
+    assert done.code == 0, done.stderr
+    found: dict[str, int] = json.loads(done.stdout)
     return found

@@ -1,10 +1,7 @@
 """A conversion that ends early leaves what was there; one that runs holds one tensor at a time."""
 
 import errno
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +17,7 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.gguf.header import read_header
 from dllm_plugins.llama_cpp.convert import convert
 
+from ..forked import run
 from .checkpoints import make
 
 
@@ -72,9 +70,7 @@ convert(sys.argv[1], Path(sys.argv[2]), "Q8_0", progress=progress)
 def test_killing_it_leaves_the_old_file_and_no_hindrance(stage: str, tmp_path: Path) -> None:
     folder, out = make(tmp_path / "folder", "dream"), tmp_path / "out.gguf"
     out.write_bytes(b"old")
-    command = [sys.executable, "-c", KILLED, str(folder), str(out), stage]
-    code = subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
-    assert code == -signal.SIGKILL
+    assert run(KILLED, str(folder), str(out), stage).code == -signal.SIGKILL
     assert out.read_bytes() == b"old"
     convert(folder, out, "Q8_0")
     read_header(out)
@@ -118,6 +114,6 @@ def test_one_tensor_is_in_memory_at_a_time(tmp_path: Path) -> None:
     """The stored weights are mapped from their file; only what is being written is the process's own."""
     folder = make(tmp_path / "folder", "dream", torch.bfloat16, num_hidden_layers=24, intermediate_size=8192)
     whole = (folder / "model.safetensors").stat().st_size
-    command = [sys.executable, "-c", MEASURED, str(folder), str(tmp_path / "out.gguf")]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    assert int(told[-1]) < whole / 4
+    done = run(MEASURED, str(folder), str(tmp_path / "out.gguf"))
+    assert done.code == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < whole / 4
