@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -41,28 +42,39 @@ def requests(model: Model, **options: Any) -> list[Request]:
     ]
 
 
-def alone(model: Model, count: int = len(PROMPTS), **options: Any) -> list[Finish]:
+def together(model: Model, **options: Any) -> list[Finish]:
+    """All prompts in one batch."""
+    return model.engine().generate(requests(model, **options))
+
+
+@cache
+def alone(model: Model, number: int, **options: Any) -> Finish:
+    """A prompt decoded on its own; once for all tests."""
+    return model.engine().generate([requests(model, **options)[number]])[0]
+
+
+def all_alone(model: Model, **options: Any) -> list[Finish]:
     """Each prompt decoded on its own."""
-    return [model.engine().generate([request])[0] for request in requests(model, **options)[:count]]
+    return [alone(model, number, **options) for number in range(len(PROMPTS))]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_speculative_is_ar_in_fewer_passes(default_model: Model, temperature: float) -> None:
     """Invariant 4, and the promise of at least 1.45 useful tokens a pass when greedy."""
-    reference = alone(default_model, mode="ar", temperature=temperature)
-    found = alone(default_model, mode="speculative", temperature=temperature)
+    reference = together(default_model, mode="ar", temperature=temperature)
+    found = all_alone(default_model, mode="speculative", temperature=temperature)
     assert [finish.tokens for finish in found] == [finish.tokens for finish in reference]
     useful = sum(finish.usage.useful_tokens for finish in found)
     passes = sum(finish.usage.total_passes for finish in found)
     assert useful / passes > (1.45 if temperature == 0 else 1.0)
 
 
-@pytest.mark.parametrize("mode", ["speculative", "diffusion"])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("mode", ["speculative", "diffusion"])
 def test_batch_equals_alone(default_model: Model, mode: str, temperature: float) -> None:
     """Invariant 2 on unequal prompts."""
-    expected = [finish.tokens for finish in alone(default_model, mode=mode, temperature=temperature)]
-    found = default_model.engine().generate(requests(default_model, mode=mode, temperature=temperature))
+    expected = [finish.tokens for finish in all_alone(default_model, mode=mode, temperature=temperature)]
+    found = together(default_model, mode=mode, temperature=temperature)
     assert [finish.tokens for finish in found] == expected
 
 
@@ -72,24 +84,29 @@ def test_float32_equals_transformers_greedy(load_default: Callable[[str], Model]
 
     model = load_default("float32")
     network: Any = AutoModelForCausalLM.from_pretrained(require_base(), dtype=torch.float32)
-    for request in requests(model)[:3]:
+    asked = requests(model)[:3]
+    found = {
+        mode: model.engine().generate(
+            [Request(request.tokens, request.config.with_options(mode=mode)) for request in asked]
+        )
+        for mode in ("ar", "speculative")
+    }
+    for number, request in enumerate(asked):
         ids = torch.tensor([list(request.tokens)])
         room = request.config.max_new_tokens
         mask = torch.ones_like(ids)
         plain = network.generate(ids, attention_mask=mask, max_new_tokens=room, do_sample=False, pad_token_id=2)
         expected = [token for token in plain[0, ids.shape[1] :].tolist() if token not in model.denoiser.spec.stop_ids]
-        for mode in ("ar", "speculative"):
-            config = request.config.with_options(mode=mode)
-            finish = model.engine().generate([Request(request.tokens, config)])[0]
-            assert list(finish.tokens) == expected
+        for finishes in found.values():
+            assert list(finishes[number].tokens) == expected
 
 
 def test_stop_string_in_mid_block(default_model: Model) -> None:
     """Every mode ends where the text ends, and the rest of the canvas is not counted."""
     for mode in ("ar", "speculative", "diffusion"):
-        whole = alone(default_model, 1, mode=mode)[0].text
+        whole = alone(default_model, 0, mode=mode, temperature=0.0).text
         stop = whole[30:36]
-        cut = alone(default_model, 1, mode=mode, stop=(stop,))[0]
+        cut = alone(default_model, 0, mode=mode, temperature=0.0, stop=(stop,))
         assert cut.text == whole[: whole.index(stop)]
         assert cut.reason == "stop"
         assert cut.usage.useful_tokens == len(cut.tokens)
@@ -97,7 +114,7 @@ def test_stop_string_in_mid_block(default_model: Model) -> None:
 
 def test_diffusion_writes_english(default_model: Model) -> None:
     """More tokens than passes, no word twice in a row."""
-    found = alone(default_model, mode="diffusion", threshold=0.9)
+    found = together(default_model, mode="diffusion", threshold=0.9)
     assert sum(f.usage.useful_tokens for f in found) > 1.1 * sum(f.usage.total_passes for f in found)
     for finish in found:
         words = finish.text.lower().split()
