@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -107,6 +108,15 @@ def make_tri_mode(folder: Path) -> Path:
     make_tokenizer().save_pretrained(folder)
     save_file(_denoiser_tensors(generator), folder.parent / "denoiser.safetensors", metadata={"format": FORMAT})
     return folder
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run with one and with two threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

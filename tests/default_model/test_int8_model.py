@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,14 +54,6 @@ def load(folder: Path, **options: Any) -> Model:
 def int8(tiny_folder: Path, request: pytest.FixtureRequest) -> Model:
     """The tiny model with int8 weights, the rest in a dtype."""
     return load(tiny_folder, weights="int8", dtype=request.param)
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])

@@ -1,7 +1,6 @@
 """Row-invariance: a position's result does not depend on what else is in the pass."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,15 +15,6 @@ from dllm_kernels.tiles import pad_rows
 from dllm_plugins import Model
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Run with one and with two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def clean_logits(denoiser: TriModeDenoiser, tokens: list[int], at_once: int, company: int = 0) -> Tensor:

@@ -28,10 +28,10 @@ from dllm_plugins.denoisers import rows
 from dllm_plugins.denoisers.kernel import DecoderDenoiser
 from dllm_plugins.errors import PassError
 from dllm_plugins.sharing import SharedModel
+from dllm_plugins.training.solvable import Letters
 
 from ..kernels.recordings import Recorder
 from ..kernels.test_gpu_decoder import dense
-from ..modes.tiny_models import Letters
 from ..modes.tiny_models import random_model
 from ..modes.tiny_models import spec
 from .injecting import Injector

@@ -1,6 +1,5 @@
 """The fast block decoder does not depend on its company: the same bits alone and batched."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,15 +30,6 @@ from .decoders import runs
 from .decoders import skip_unless_run
 
 FAST: list[Any] = [PlainDecoder, PackedDecoder, Int8Decoder]
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Run with one and with two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def walked(decoder: Decoder, tokens: Tensor, at_once: int, company: int = 0) -> Tensor:

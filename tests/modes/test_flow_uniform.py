@@ -15,13 +15,13 @@ from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
+from dllm_plugins.training.solvable import Letters
 
 from .batches import NEVER
 from .batches import equal_alone
 from .batches import unequal
 from .tiny_gemma import LENGTH
 from .tiny_gemma import VOCABULARY
-from .tiny_models import Letters
 from .tiny_models import Scripted
 from .tiny_models import says
 from .tiny_models import spec

@@ -34,6 +34,7 @@ from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.rules.base import RuleSettings
+from dllm_plugins.training.solvable import Letters
 
 from ..dllm_transformers.checkpoints import NEEDED as NEEDED_TO_LOAD
 from ..golden.cases import FOLDERS
@@ -41,7 +42,6 @@ from .test_admission import BESIDE
 from .tiny_models import EOS
 from .tiny_models import MASK
 from .tiny_models import VOCABULARY
-from .tiny_models import Letters
 from .tiny_models import Scripted
 from .tiny_models import spec
 

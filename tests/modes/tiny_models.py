@@ -13,18 +13,10 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.models import Model
+from dllm_plugins.training.solvable import Letters
 
 VOCABULARY, MASK, DELETE, SPLIT, EOS = 32, 31, 30, 29, 28
 IDS = {"delete_token_id": DELETE, "split_token_id": SPLIT}
-
-
-class Letters:
-    """One character per id."""
-
-    chat_template = None
-
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        return "".join(chr(97 + token) for token in token_ids)
 
 
 def spec(*modes: str, **fields: Any) -> ModelSpec:
