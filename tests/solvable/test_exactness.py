@@ -157,6 +157,8 @@ def test_engine_and_pure_functions_decode_alike(rule: str, length: int) -> None:
     assert decoded_alike(trial(rule, length), range(24))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", sorted(RULES))
 def test_every_rule_samples_what_it_induces(rule: str) -> None:
     """20,000 answers of 3 tokens drawn against the distribution followed exactly, and it sums to 1."""
     asked = trial(rule, 3)
