@@ -25,9 +25,15 @@ struct Factors {
     Rows x, w, t, u;
 };
 
-constexpr int MOST_ROWS = 6;
+// Of x86-64 without AVX-512; larger tiles would spill their sums.
+#if defined(__x86_64__) && !defined(__AVX512F__)
+constexpr bool FEW_REGISTERS = true;
+#else
+constexpr bool FEW_REGISTERS = false;
+#endif
+constexpr int MOST_ROWS = FEW_REGISTERS ? 3 : 6;
 // Outputs of a tile: accumulators fit the registers, and loads stay behind multiplications.
-constexpr int outputs_of(int rows) { return rows <= 2 ? 8 : 4; }
+constexpr int outputs_of(int rows) { return rows <= (FEW_REGISTERS ? 1 : 2) ? 8 : 4; }
 // Room for the results of a tile: to[r * outputs_of(rows) + n].
 constexpr int TILE = 32;
 
@@ -100,7 +106,7 @@ inline void multiply(const Factors& f, int row, int rows, int out, int outputs, 
 }
 
 // Outputs that are multiplied with all rows before the next ones are.
-constexpr int panel_of(int rows) { return rows <= 6 * MOST_ROWS ? 8 : 192; }
+constexpr int panel_of(int rows) { return rows <= 36 ? 8 : 192; }
 
 // Visits all tiles of rows x [begin, end) so that weights come from memory once; each panel is opened before.
 template <class Open, class Visit>
