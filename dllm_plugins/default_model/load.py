@@ -53,7 +53,7 @@ from dllm_plugins.models import Preset
 NAME = "dllm"
 MODES = ("speculative", "diffusion", "ar")
 BLOCK_LENGTH = 8
-#: Of 1 to 4 the longest whose passes pay on two cores, see docs/default-model.md.
+#: What passes of several rows cost depends on the processor: with AVX2 alone none pays, see docs/benchmarks.md.
 DRAFT_LENGTH = 2
 #: What the option `weights` may be: blocks are multiplied as the base's file holds them, which gives the bits of
 #: the dequantised weights; "auto" is that where the base has a file.
