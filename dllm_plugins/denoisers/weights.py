@@ -158,12 +158,17 @@ def check_llama(tensors: Mapping[str, M], shape: LlamaShape, origin: str, remedy
         )
     compare(found, expected_tensors(shape), origin, remedy)
     embedding = found[EMBEDDING]
-    if head is not None and head is not embedding and not torch.equal(plain(head), plain(embedding)):
+    if head is not None and not _same(plain(head), plain(embedding)):
         raise CheckpointError(
             f"{origin}: {HEAD} differs from {EMBEDDING}, and config.json says that they are one "
             f"(tie_word_embeddings); {remedy}"
         )
     return found
+
+
+def _same(head: Tensor, embedding: Tensor) -> bool:
+    """Whether two matrices are one, or hold the same numbers."""
+    return head.is_set_to(embedding) or torch.equal(head, embedding)
 
 
 def llama_from(

@@ -153,8 +153,10 @@ def below(parts: list[M]) -> M:
     blocks = [part for part in parts if isinstance(part, Blocks)]
     if not blocks:
         return cast(M, torch.cat(tensors))
-    if tensors or len({(part.kind, part.dtype, part.plain is None) for part in blocks}) > 1:
+    if tensors or len({(part.kind, part.dtype) for part in blocks}) > 1:
         raise KernelError(f"matrices of {', '.join(map(form_of, parts))} cannot be one; dequantise them")
+    if any(part.plain is not None for part in blocks):
+        raise KernelError("matrices with plain rows behind their blocks cannot be one; dequantise them")
     return cast(M, replace(blocks[0], data=torch.cat([part.data for part in blocks])))
 
 

@@ -125,6 +125,9 @@ def test_matrices_of_one_kind_are_joined() -> None:
     mixed: list[Any] = [first, torch.zeros(3, 64)]
     with pytest.raises(KernelError, match="Q4_0, float32 cannot be one"):
         below(mixed)
+    longer = replace(second, plain=torch.zeros(1, 64))
+    with pytest.raises(KernelError, match="plain rows behind their blocks"):
+        below([longer, longer])
 
 
 def test_data_of_another_shape_is_refused() -> None:

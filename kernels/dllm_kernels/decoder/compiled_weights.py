@@ -16,7 +16,6 @@ from torch import Tensor
 
 from dllm_kernels.blocks import Blocks
 from dllm_kernels.blocks import Weight
-from dllm_kernels.blocks import plain
 from dllm_kernels.compiled import library
 from dllm_kernels.compiled import structures
 from dllm_kernels.decoder.checks import check_weights
@@ -124,8 +123,9 @@ def pack(weights: AnyWeights, rotation: Rotation | None = None) -> Packed:
     if rotation is None:
         packed.head = packed.linear(weights.head, None, None, int8=False)
     else:
-        packed.head = packed.linear(plain(weights.head), None, None, int8=True, rotate=rotation.rotate)
-        _rotate_embedding(packed, weights, rotation)
+        embedding, head = weights.plain_ends()
+        packed.head = packed.linear(head, None, None, int8=True, rotate=rotation.rotate)
+        _rotate_embedding(packed, weights, embedding, rotation)
     shape = weights.shape
     packed.model = structures.Model(
         layers=shape.layers,
@@ -173,8 +173,7 @@ def _computable(weights: AnyWeights) -> AnyWeights:
     return replace(weights, low_rank=even)
 
 
-def _rotate_embedding(packed: Packed, weights: AnyWeights, rotation: Rotation) -> None:
-    embedding = plain(weights.embedding)
+def _rotate_embedding(packed: Packed, weights: AnyWeights, embedding: Tensor, rotation: Rotation) -> None:
     own = weights.given or embedding is not weights.embedding
     packed.embedding = rotated_embedding(embedding, rotation, in_place=own)
     if weights.given and not weights.tied:

@@ -137,10 +137,14 @@ class StoredWeights(Generic[M_co]):
         """Whether the head is the embedding, or its first rows."""
         return _memory(self.head) == _memory(self.embedding)
 
+    def plain_ends(self) -> tuple[Tensor, Tensor]:
+        """Embedding and head as tensors; a head that is tied to the embedding stays so."""
+        embedding = plain(self.embedding)
+        return embedding, embedding[: self.shape.vocabulary] if self.tied else plain(self.head)
+
     def plain(self) -> "DecoderWeights":
         """The same with every matrix a tensor; a head that is tied to the embedding stays so."""
-        embedding = plain(self.embedding)
-        head = embedding[: self.shape.vocabulary] if self.tied else plain(self.head)
+        embedding, head = self.plain_ends()
         layers = tuple(layer.plain() for layer in self.layers)
         return cast(DecoderWeights, replace(cast(Any, self), embedding=embedding, head=head, layers=layers))
 

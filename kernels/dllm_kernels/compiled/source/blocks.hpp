@@ -35,12 +35,6 @@ inline float half_to_float(const uint8_t* from) {
 #endif
 }
 
-// Rounds to bfloat16, with zeros behind.
-inline Units rounded(Floats x) {
-    Units bits = (Units)x;
-    return (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-}
-
 // 16 weights.
 template <class T>
 inline void put_weights(Unit* to, int at, const Floats (&x)[16 / LANES]) {
@@ -54,7 +48,7 @@ inline void put_weights(Unit* to, int at, const Floats (&x)[16 / LANES]) {
     }
 #endif
 #pragma GCC unroll 4
-    for (int i = 0; i < 16 / LANES; i++) T::set_vector(to, at + i * LANES, (Floats)rounded(x[i]));
+    for (int i = 0; i < 16 / LANES; i++) T::set_vector(to, at + i * LANES, T::PER_UNIT == 1 ? (Floats)rounded(x[i]) : x[i]);
 }
 
 // The first 16 of a block's numbers are the lower halves of its bytes; each is `above` too large.

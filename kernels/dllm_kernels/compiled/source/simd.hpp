@@ -99,6 +99,12 @@ inline uint16_t to_bfloat16(float x) {
     return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
 
+// The same of every lane, with zeros behind.
+inline Units rounded(Floats x) {
+    Units bits = (Units)x;
+    return (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+}
+
 // What a numeric type means by its units.
 struct Float32 {
     static constexpr int PER_UNIT = 1;
@@ -134,9 +140,7 @@ struct BFloat16 {
         return (Floats)(__builtin_convertvector(load<Halves>((const uint16_t*)row + i), Units) << 16);
     }
     static void set_vector(Unit* row, int i, Floats x) {
-        Units bits = (Units)x;
-        bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-        store((uint16_t*)row + i, __builtin_convertvector(bits, Halves));
+        store((uint16_t*)row + i, __builtin_convertvector(rounded(x) >> 16, Halves));
     }
 };
 
