@@ -76,9 +76,15 @@ def tri_mode_model(base: Path, denoiser: dict[str, Tensor], dtype: torch.dtype) 
     """A model made of a base folder and a denoiser's tensors.
 
     :raises CheckpointError: if they are missing, damaged or do not fit one another.
+    :raises OptionError: for a base that is no Llama.
     """
     found = read_config(base)
     shape = LlamaShape.from_config(found)
+    if found["model_type"] != "llama":
+        raise OptionError(
+            f"{base} is a {found['model_type']}, and one checkpoint is made of a Llama and its denoiser; decode them "
+            f"with load_model('dllm', base=..., denoiser=...), or with block_diffusion(denoiser=...)"
+        )
     low_rank_from(denoiser, {}, shape, dtype, "the denoiser")
     weights = check_llama(read_tensors(base), shape, str(base))
     taken = {name: value for name, value in found.items() if name not in ("architectures", "model_type", "dtype")}

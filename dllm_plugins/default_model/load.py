@@ -26,7 +26,6 @@ from dllm_plugins.default_model.base_model import require_base
 from dllm_plugins.default_model.stored import read_stored
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.denoisers.llama_config import ids_of
 from dllm_plugins.denoisers.low_rank import LowRankWeights
 from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.placement import best_device
@@ -37,6 +36,7 @@ from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_tensors
+from dllm_plugins.denoisers.weights import stop_ids
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import load_tokenizer
@@ -93,11 +93,6 @@ def make_spec(shape: LlamaShape, stop_ids: frozenset[int]) -> ModelSpec:
     )
 
 
-def _stop_ids(folder: Path, vocabulary: int) -> frozenset[int]:
-    """End-of-text ids of config.json; a model without any would never stop."""
-    return ids_of(read_config(folder).get("eos_token_id"), vocabulary, "eos_token_id")
-
-
 def load(options: LoadOptions) -> Model:
     """Load base and denoiser; see :class:`~dllm_plugins.models.LoadOptions`.
 
@@ -128,7 +123,7 @@ def load(options: LoadOptions) -> Model:
     if options.weights == "dequantised":
         base = base.plain()
     low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), shape, dtype)
-    spec = make_spec(shape, _stop_ids(folder, shape.vocabulary))
+    spec = make_spec(shape, stop_ids(folder, shape.vocabulary))
     base = place(folder, base, device, options.device_map)
     denoiser = build_kernels(base, low_rank, spec, int8=True) if int8 else backend.build(base, low_rank, spec)
     if options.weights == "blocks" and denoiser.spec.weights != base.form:
@@ -168,7 +163,7 @@ def build_llama_cpp(folder: Path, options: LoadOptions) -> Denoiser:
     from dllm_plugins.default_model.llama_cpp import load_denoiser
 
     shape = LlamaShape.from_config(read_config(folder))
-    spec = make_spec(shape, _stop_ids(folder, shape.vocabulary))
+    spec = make_spec(shape, stop_ids(folder, shape.vocabulary))
     # Verifying and drafting are calls of their own there, which cost more than the drafts save.
     spec = replace(spec, modes=("ar", *(mode for mode in spec.modes if mode != "ar")))
     return load_denoiser(folder, Path(options.denoiser or shipped_denoiser()), shape, spec, options)

@@ -21,6 +21,8 @@ from dllm_kernels.decoder import AnyWeights
 from dllm_kernels.decoder import DecoderShape
 from dllm_kernels.decoder import LowRankPair
 from dllm_kernels.decoder import devices_of
+from dllm_plugins.denoisers.base_mark import check_embedding
+from dllm_plugins.denoisers.base_mark import check_shape
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.reading import regular
 from dllm_plugins.messages import message
@@ -35,7 +37,8 @@ RANKED, CHAINED = "layers.0.qkv.down", "chain.down"
 #: Token ids among the weights.
 DRAFTS = "draft_tokens"
 REMEDY = (
-    "leave denoiser= out for the shipped weights, which fit SmolLM2-135M-Instruct, or give a file made for this base"
+    "leave denoiser= out for the shipped weights, which fit SmolLM2-135M-Instruct, or give a file that "
+    "`python -m dllm_plugins.training train --base FOLDER` made for this base"
 )
 
 
@@ -110,6 +113,7 @@ def low_rank_from(
     :raises CheckpointError: if one is missing, surplus, does not fit the base, or holds what no
         weight and no token id can be.
     """
+    check_shape(metadata, shape, origin)
     tensors, draft = check_low_rank(tensors, shape, origin)
     tensors = converted(tensors, dtype, origin, REMEDY)
     pairs = tuple(
@@ -176,10 +180,13 @@ def _checked_ids(ids: Tensor | None, vocabulary: int, origin: str, remedy: str) 
 def with_low_rank(base: AnyWeights, own: LowRankWeights) -> AnyWeights:
     """The base with the pairs, which act at open rows; the mask's id is the vocabulary's size.
 
-    Each layer's pairs go where the layer is. Every other tensor is shared but the embedding, which has the
-    mask's row more and whose first rows are the head. The draft head stays with the caller: it acts behind
+    Each layer's pairs go where the layer is. Every other tensor is shared but the embedding, which has the mask's
+    row more and whose first rows are the head of a tied base. The draft head stays with the caller: it acts behind
     the decoder.
+
+    :raises CheckpointError: if the denoiser says that it belongs to another base.
     """
+    check_embedding(own.metadata, base.embedding, "the denoiser")
     mask = own.mask_embedding[None].to(base.norm)
     pairs = tuple(
         tuple(LowRankPair(pair.down.to(device), pair.up.to(device)) for pair in layer)
@@ -190,5 +197,5 @@ def with_low_rank(base: AnyWeights, own: LowRankWeights) -> AnyWeights:
         embedding, head = replace(base.embedding, plain=mask), base.head
     else:
         embedding = torch.cat([base.embedding, mask])
-        head = embedding[: base.shape.vocabulary]
+        head = embedding[: base.shape.vocabulary] if base.tied else base.head
     return replace(base, embedding=embedding, head=head, low_rank=pairs, low_rank_scale=SCALE)

@@ -92,7 +92,7 @@ def place(
     device: torch.device,
     device_map: str | dict[str, str | int] | None,
 ) -> AnyWeights:
-    """Move weights to where they run; the head is the embedding.
+    """Move weights to where they run; a head that is the embedding stays so.
 
     :raises OptionError: if a device map is incomplete.
     """
@@ -103,4 +103,5 @@ def place(
     devices = [find(f"model.layers.{index}") for index in range(base.shape.layers)]
     layers = tuple(layer.to(target) for layer, target in zip(base.layers, devices, strict=True))
     embedding = base.embedding.to(home)
-    return replace(base, embedding=embedding, head=embedding, norm=base.norm.to(home), layers=layers)
+    head = embedding if base.tied else base.head.to(home)
+    return replace(base, embedding=embedding, head=head, norm=base.norm.to(home), layers=layers)

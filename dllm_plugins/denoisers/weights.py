@@ -1,4 +1,4 @@
-"""The default model's base as a block decoder's weights, read straight from a folder in the hub's format.
+"""A tri-mode model's base as a block decoder's weights, read straight from a folder in the hub's format.
 
 Query/key/value and gate/up projections are fused once. Reading safetensors directly keeps one copy of the weights in
 memory and needs no model class.
@@ -23,7 +23,9 @@ from dllm_kernels.decoder import DecoderWeights
 from dllm_kernels.decoder import StoredLayer
 from dllm_kernels.decoder import StoredWeights
 from dllm_plugins.denoisers.llama_config import REMEDY
+from dllm_plugins.denoisers.llama_config import ids_of
 from dllm_plugins.denoisers.llama_config import numbers_of
+from dllm_plugins.denoisers.rope import Rope
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.limits import check_numbers
 from dllm_plugins.files.reading import read_object
@@ -38,19 +40,35 @@ from dllm_plugins.storage.tensors import one_dtype
 
 M = TypeVar("M", bound=Weight)
 
+#: Linear layers that are one product, by their names in a layer.
+_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_OUT = ("self_attn.o_proj",)
+_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+_DOWN = ("mlp.down_proj",)
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaShape(DecoderShape):
-    """The numbers of `config.json`: those of the decoder, and what its rotary positions go by."""
+    """The numbers of `config.json`: those of the decoder, what its rotary positions go by, and which tensors it has.
+
+    :param qkv_bias: whether queries, keys and values have biases (Qwen2).
+    :param head_norms: whether query and key heads have norms (Qwen3).
+    :param tied: whether the head is the embedding.
+    """
 
     rope_theta: float
     context: int
+    rope: Rope = Rope()  # noqa: RUF009
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    head_norms: bool = False
+    tied: bool = True
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LlamaShape":
-        """Read a Llama `config.json`.
+        """Read the `config.json` of a Llama, Qwen2 or Qwen3.
 
         :raises CheckpointError: if the config asks for something this forward does not do, or its
             numbers are none that a Llama has.
@@ -68,6 +86,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_object(place)
     check_numbers(config, str(place))
     return config
+
+
+def stop_ids(folder: Path, vocabulary: int) -> frozenset[int]:
+    """End-of-text ids of generation_config.json, else of config.json; a model without any would never stop.
+
+    :raises CheckpointError: if neither names one, or it is no id below `vocabulary`.
+    """
+    name = "generation_config.json"
+    said = read_object(folder / name).get("eos_token_id") if (folder / name).exists() else None
+    if said is not None:
+        return ids_of(said, vocabulary, "eos_token_id", name)
+    return ids_of(read_config(folder).get("eos_token_id"), vocabulary, "eos_token_id")
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -101,22 +131,37 @@ def read_file(path: Path, remedy: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged ({error}); {remedy}") from error
 
 
-def _layer(tensors: dict[str, M], index: int) -> StoredLayer[M]:
+def _layer(tensors: dict[str, M], index: int, shape: LlamaShape) -> StoredLayer[M]:
     def take(*names: str) -> M:
-        return below([tensors.pop(f"model.layers.{index}.{name}.weight") for name in names])
+        return below([tensors.pop(f"model.layers.{index}.{name}") for name in names])
+
+    def matrix(*names: str) -> M:
+        return take(*(f"{name}.weight" for name in names))
+
+    def bias(there: bool, *names: str) -> Tensor | None:
+        return plain(take(*(f"{name}.bias" for name in names))) if there else None
+
+    def norm(there: bool, name: str) -> Tensor | None:
+        return plain(matrix(name)) if there else None
 
     return StoredLayer(
-        input_norm=plain(take("input_layernorm")),
-        qkv=take("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        out=take("self_attn.o_proj"),
-        post_norm=plain(take("post_attention_layernorm")),
-        gate_up=take("mlp.gate_proj", "mlp.up_proj"),
-        down=take("mlp.down_proj"),
+        input_norm=plain(matrix("input_layernorm")),
+        qkv=matrix(*_QKV),
+        out=matrix(*_OUT),
+        post_norm=plain(matrix("post_attention_layernorm")),
+        gate_up=matrix(*_GATE_UP),
+        down=matrix(*_DOWN),
+        qkv_bias=bias(shape.qkv_bias, *_QKV),
+        out_bias=bias(shape.out_bias, *_OUT),
+        gate_up_bias=bias(shape.mlp_bias, *_GATE_UP),
+        down_bias=bias(shape.mlp_bias, *_DOWN),
+        q_norm=norm(shape.head_norms, "self_attn.q_norm"),
+        k_norm=norm(shape.head_norms, "self_attn.k_norm"),
     )
 
 
 def load_llama(folder: Path, dtype: torch.dtype) -> DecoderWeights:
-    """Load a tied-embedding Llama checkpoint on the CPU in `dtype`.
+    """Load a Llama, Qwen2 or Qwen3 checkpoint on the CPU in `dtype`.
 
     :raises CheckpointError: if the folder does not hold such a checkpoint.
     """
@@ -125,22 +170,31 @@ def load_llama(folder: Path, dtype: torch.dtype) -> DecoderWeights:
 
 
 def expected_tensors(shape: LlamaShape) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a Llama's tensors, the head being the embedding."""
+    """Names and shapes of a base's tensors; a head that is the embedding is not among them."""
     hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    in_layer: dict[str, tuple[int, ...]] = {
-        "input_layernorm": (hidden,),
-        "self_attn.q_proj": (queries, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, queries),
-        "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (shape.intermediate, hidden),
-        "mlp.up_proj": (shape.intermediate, hidden),
-        "mlp.down_proj": (hidden, shape.intermediate),
+    matrices = {
+        **dict(zip(_QKV, ((queries, hidden), (keys, hidden), (keys, hidden)), strict=True)),
+        **dict.fromkeys(_OUT, (hidden, queries)),
+        **dict.fromkeys(_GATE_UP, (shape.intermediate, hidden)),
+        **dict.fromkeys(_DOWN, (hidden, shape.intermediate)),
     }
+    biased = {
+        **dict.fromkeys(_QKV, shape.qkv_bias),
+        **dict.fromkeys(_OUT, shape.out_bias),
+        **dict.fromkeys((*_GATE_UP, *_DOWN), shape.mlp_bias),
+    }
+    norms = dict.fromkeys(("input_layernorm", "post_attention_layernorm"), hidden)
+    if shape.head_norms:
+        norms |= dict.fromkeys(("self_attn.q_norm", "self_attn.k_norm"), shape.head_dim)
+    in_layer: dict[str, tuple[int, ...]] = {f"{name}.weight": size for name, size in matrices.items()}
+    in_layer |= {f"{name}.bias": size[:1] for name, size in matrices.items() if biased[name]}
+    in_layer |= {f"{name}.weight": (width,) for name, width in norms.items()}
     layers = range(shape.layers)
-    found = {f"model.layers.{index}.{name}.weight": size for index in layers for name, size in in_layer.items()}
-    return {EMBEDDING: (shape.vocabulary, hidden), NORM: (hidden,), **found}
+    found = {f"model.layers.{index}.{name}": size for index in layers for name, size in in_layer.items()}
+    outside: dict[str, tuple[int, ...]] = {EMBEDDING: (shape.vocabulary, hidden), NORM: (hidden,)}
+    if not shape.tied:
+        outside[HEAD] = (shape.vocabulary, hidden)
+    return outside | found
 
 
 def check_llama(tensors: Mapping[str, M], shape: LlamaShape, origin: str, remedy: str = REMEDY) -> dict[str, M]:
@@ -150,7 +204,7 @@ def check_llama(tensors: Mapping[str, M], shape: LlamaShape, origin: str, remedy
     :raises CheckpointError: if one is missing, surplus, misshapen or no weight, or the head is another matrix.
     """
     found = dict(tensors)
-    head = found.pop(HEAD, None)
+    head = found.pop(HEAD, None) if shape.tied else None
     layers = len({name.split(".")[2] for name in found if name.startswith("model.layers.")})
     if layers != shape.layers:
         raise CheckpointError(
@@ -185,14 +239,13 @@ def llama_from(
     if dtype is None:
         one_dtype(found, origin, "load the model in one dtype")
     found = converted(found, dtype or found[EMBEDDING].dtype, origin, REMEDY)
-    layers = tuple(_layer(found, index) for index in range(shape.layers))
-    half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
+    layers = tuple(_layer(found, index, shape) for index in range(shape.layers))
     return StoredWeights(
         shape=shape,
         embedding=found[EMBEDDING],
         layers=layers,
         norm=plain(found[NORM]),
-        head=found[EMBEDDING],
-        frequencies=1.0 / shape.rope_theta**half,
+        head=found[EMBEDDING if shape.tied else HEAD],
+        frequencies=shape.rope.frequencies(shape.rope_theta, shape.head_dim),
         rope_scale=1.0,
     )

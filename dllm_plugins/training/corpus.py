@@ -1,106 +1,132 @@
-"""Make training text: the base model's own greedy answers, many at a time.
+"""Training text: a base's own answers, in files of some hundred prompts each, made by any number of processes.
 
-The denoiser is trained to guess what the unchanged base model would say next, so
-its training text is made by that model and needs no outside data.
+The denoiser is trained to guess what the unchanged base would say next, so its training text is made by that base and
+needs no outside data. A file is there when it is whole; what is missing is made by whoever comes next.
 """
 
 import gzip
 import json
-import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM
-from transformers import AutoTokenizer
-
-from dllm_plugins.training.prompts import FOLLOW_UPS
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.files.reading import read_object
+from dllm_plugins.files.whole import alone
+from dllm_plugins.files.whole import whole
+from dllm_plugins.training.answers import Answer
+from dllm_plugins.training.answers import Answers
+from dllm_plugins.training.answers import Wishes
+from dllm_plugins.training.base import Base
+from dllm_plugins.training.base import model_of
 from dllm_plugins.training.prompts import varied_prompts
 
-FOLLOW_UP_SHARE = 0.12
-LONGEST_PROMPT = 200
+#: Shorter answers teach nothing.
 SHORTEST_ANSWER = 4
-MOST_TURNS = 4
+#: In the folder: whose answers these are, and how they were asked for.
+ABOUT = "corpus.json"
 
 
-def _next_chats(prompts: Iterator[Any], finished: list[Any], rng: random.Random, rows: int) -> list[Any]:
-    chats: list[Any] = []
-    while len(chats) < rows:
-        if finished and rng.random() < FOLLOW_UP_SHARE:
-            turn = {"role": "user", "content": rng.choice(FOLLOW_UPS)}
-            chats.append([*rng.choice(finished), turn])
-        else:
-            chats.append(next(prompts))
-    return chats
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A folder of text and how it is made.
 
-
-def _encode(tokenizer: Any, chats: list[Any]) -> list[tuple[Any, list[int]]]:
-    """Chats with their prompt ids, too long ones left out."""
-    pairs = []
-    for chat in chats:
-        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
-        if len(ids) <= LONGEST_PROMPT:
-            pairs.append((chat, ids))
-    return pairs
-
-
-class Writer:
-    """The base model answering greedily, many prompts at a time."""
-
-    def __init__(self, base_folder: Path) -> None:
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(base_folder, padding_side="left", trust_remote_code=False)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(
-            base_folder, dtype=torch.bfloat16, trust_remote_code=False
-        ).eval()
-        self.end: int = self.model.config.eos_token_id
-
-    def answer(self, chats: list[Any], longest: int) -> list[tuple[Any, list[int], list[int]]]:
-        """(chat, prompt ids, answer ids with the end-of-text id if it was reached)."""
-        pairs = _encode(self.tokenizer, chats)
-        batch = self.tokenizer.pad({"input_ids": [ids for _, ids in pairs]}, return_tensors="pt")
-        written = self.model.generate(**batch, max_new_tokens=longest, do_sample=False)
-        found = []
-        for (chat, ids), row in zip(pairs, written[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-            found.append((chat, ids, row[: row.index(self.end) + 1] if self.end in row else row))
-        return found
-
-
-def _append(out: Path, answers: list[tuple[Any, list[int], list[int]]]) -> int:
-    with gzip.open(out, "at") as file:
-        for _, ids, answer in answers:
-            file.write(json.dumps({"p": ids, "r": answer}) + "\n")
-    return sum(len(answer) for _, _, answer in answers)
-
-
-def make_corpus(base_folder: Path, out: Path, *, minutes: float, seed: int, rows: int = 96, longest: int = 192) -> int:
-    """Append answers to `out` (gzip JSON lines `{"p": prompt ids, "r": answer ids}`).
-
-    :returns: the number of answer tokens written.
+    :param prompts: of one file.
+    :param seed: of the prompts.
     """
-    writer, rng, prompts = Writer(base_folder), random.Random(seed + 1), varied_prompts(seed)
-    finished: list[Any] = []
-    written, end = 0, time.monotonic() + 60 * minutes
-    while time.monotonic() < end:
-        answers = writer.answer(_next_chats(prompts, finished, rng, rows), longest)
-        answers = [item for item in answers if len(item[2]) >= SHORTEST_ANSWER]
-        written += _append(out, answers)
-        for chat, _, answer in answers:
-            if answer[-1] == writer.end and len(chat) < MOST_TURNS:
-                text = writer.tokenizer.decode(answer[:-1])
-                finished.append([*chat, {"role": "assistant", "content": text}])
-        del finished[:-400]
-        print(f"{written} tokens", flush=True)
+
+    folder: Path
+    wishes: Wishes = Wishes()  # noqa: RUF009
+    prompts: int = 512
+    seed: int = 2026
+
+    def files(self) -> list[Path]:
+        """The files that are whole."""
+        return sorted(self.folder.glob("answers-*.jsonl.gz"))
+
+    def tokens(self) -> int:
+        """Tokens of all answers so far."""
+        return sum(_tokens(path) for path in self.files())
+
+    def make(self, base: Base, tokens: int, say: Callable[[str], None] = print) -> int:
+        """Make files until there are `tokens` tokens of answers; go on with what is there.
+
+        :param say: told after each file how many tokens there are, and how fast they came.
+        :returns: how many there are.
+        :raises CheckpointError: for a folder of another base's answers, or made in another way.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._check(base)
+        answers, chats = Answers(model_of(base), self.wishes), enumerate(varied_prompts(self.seed))
+        there, number = self.tokens(), 0
+        while there < tokens:
+            some = list(islice(chats, self.prompts))
+            path = self.folder / f"answers-{number:05}.jsonl.gz"
+            began, spent = time.monotonic(), time.process_time()
+            if not path.exists() and (made := _written(path, answers, some)):
+                there = self.tokens()
+                passed, used = time.monotonic() - began, time.process_time() - spent
+                rates = f"{made / used:.0f} a CPU-second, {made / passed:.0f} a second"
+                say(f"{path.name}: {made} tokens, {rates}; {there} in all")
+            number += 1
+        return there
+
+    def _check(self, base: Base) -> None:
+        wishes = asdict(self.wishes)
+        # How many are answered together changes no answer.
+        del wishes["rows"]
+        about = {"base": base.mark, "wishes": wishes, "prompts": self.prompts, "seed": self.seed}
+        path = self.folder / ABOUT
+        with alone(path):
+            if not path.exists():
+                with whole(path) as part:
+                    part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            found = read_object(path)
+        other = sorted(name for name in about if found.get(name) != json.loads(json.dumps(about[name])))
+        if other:
+            raise CheckpointError(
+                f"{self.folder} holds text made with another {', '.join(other)}; use another --folder, or say what "
+                f"{path} says"
+            )
+
+
+def _written(path: Path, answers: Answers, chats: Sequence[tuple[int, list[dict[str, str]]]]) -> int:
+    """Write a file, unless another process does or did; returns the tokens of its answers."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone(path, wait=False))
+        except CheckpointError:
+            return 0
+        part = held.enter_context(whole(path))
+        return 0 if path.exists() else write_answers(part, answers(chats))
+
+
+def write_answers(path: Path, answers: Iterable[Answer]) -> int:
+    """Write gzip JSON lines `{"p": prompt ids, "r": answer ids, "t": temperature}`; returns the tokens of answers.
+
+    :raises CheckpointError: if all of them are too short to teach anything.
+    """
+    written = 0
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        for answer in answers:
+            if len(answer.tokens) >= SHORTEST_ANSWER:
+                line = {"p": answer.prompt, "r": answer.tokens, "t": answer.temperature}
+                file.write(json.dumps(line, separators=(",", ":")) + "\n")
+                written += len(answer.tokens)
+    if not written:
+        raise CheckpointError(
+            f"no answer of the base has {SHORTEST_ANSWER} tokens; use a base that was taught to answer, and look at "
+            f"its chat template and eos_token_id"
+        )
     return written
 
 
-def make_held_out(base_folder: Path, out: Path, prompts: Sequence[str], longest: int = 96) -> int:
-    """Write the base's answers to held-out prompts, in the same format.
-
-    :returns: the number of answer tokens written.
-    """
-    out.unlink(missing_ok=True)
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    return _append(out, Writer(base_folder).answer(chats, longest))
+def _tokens(path: Path) -> int:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return sum(len(json.loads(line)["r"]) for line in file)

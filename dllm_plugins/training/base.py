@@ -1,0 +1,71 @@
+"""The base that is made tri-mode: its weights, its tokenizer, and what it says alone."""
+
+from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dllm_kernels.decoder import AnyWeights
+from dllm_plugins.default_model.base_model import gguf_path
+from dllm_plugins.default_model.load import base_place
+from dllm_plugins.default_model.load import make_spec
+from dllm_plugins.default_model.stored import read_stored
+from dllm_plugins.denoisers.base_mark import mark_of
+from dllm_plugins.denoisers.kernel import DecoderDenoiser
+from dllm_plugins.denoisers.kernel import best_decoder
+from dllm_plugins.denoisers.placement import best_device
+from dllm_plugins.denoisers.placement import choose_dtype
+from dllm_plugins.denoisers.placement import place
+from dllm_plugins.denoisers.weights import LlamaShape
+from dllm_plugins.denoisers.weights import llama_from
+from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.denoisers.weights import read_tensors
+from dllm_plugins.denoisers.weights import stop_ids
+from dllm_plugins.families.files import load_tokenizer
+from dllm_plugins.models import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A Llama, Qwen2 or Qwen3 whose weights stay as they are.
+
+    :param name: what its user called it: a folder's name or a hub id.
+    :param stops: ids that end an answer.
+    """
+
+    name: str
+    folder: Path
+    shape: LlamaShape
+    weights: AnyWeights
+    tokenizer: Any
+    stops: frozenset[int]
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What a denoiser's file says of it."""
+        return mark_of(self.name, self.shape, self.weights.embedding)
+
+
+def open_base(base: str | Path | None, dtype: str = "auto", device: str = "auto") -> Base:
+    """Read a base.
+
+    :param base: a folder or a hub id; None for the default model's, as its GGUF file holds it.
+    :param dtype: what it is computed in: "auto", "bfloat16", "float16" or "float32".
+    :raises DownloadError: if the default base was never set up.
+    :raises CheckpointError: if it is damaged, or no base that can be made tri-mode.
+    :raises OptionError: for an unknown dtype or device.
+    """
+    folder, where = base_place(base), best_device(device)
+    shape = LlamaShape.from_config(read_config(folder))
+    stored = base is None and gguf_path().exists()
+    tensors = read_stored(gguf_path()).tensors if stored else read_tensors(folder)
+    weights: AnyWeights = llama_from(tensors, shape, str(folder), choose_dtype(dtype, where))
+    weights = place(folder, weights, where, None)
+    name = folder.name if base is None or Path(base).is_dir() else str(base)
+    return Base(name, folder, shape, weights, load_tokenizer(folder), stop_ids(folder, shape.vocabulary))
+
+
+def model_of(base: Base) -> Model:
+    """The base as a model that decodes in mode `ar` only, on the best block decoder here."""
+    spec = replace(make_spec(base.shape, base.stops), name=base.name, modes=("ar",), draft_head=False)
+    return Model(base.name, DecoderDenoiser(best_decoder(lambda: base.weights, spec), spec), base.tokenizer)
