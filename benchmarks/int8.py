@@ -1,4 +1,4 @@
-"""How much int8 weights change the default model: its own held-out answers, token by token.
+"""How much int8 weights and activations change the default model: its own held-out answers, token by token.
 
 Both models read the same answers; at every position of an answer they say what comes next.
 `agree` is the share of positions where their likeliest tokens are the same, `KL` the mean
@@ -24,6 +24,7 @@ from torch import Tensor
 from dllm_plugins import Model
 from dllm_plugins import load_model
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.errors import OptionError
 from dllm_plugins.training.batches import TrainingText
 from dllm_plugins.training.batches import read_answers
 from harness import machine
@@ -35,9 +36,17 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
     "float32": {"dtype": "float32"},
     "bf16": {"dtype": "bfloat16"},
     "int8": {"dtype": "bfloat16", "weights": "int8"},
+    "blocks_int8": {"dtype": "float32", "weights": "blocks_int8"},
+    "bf16_blocks_int8": {"dtype": "bfloat16", "weights": "blocks_int8"},
 }
-#: Pairs that are compared: the first is the baseline.
-PAIRS = (("float32", "bf16"), ("float32", "int8"), ("bf16", "int8"))
+#: Pairs that are compared: the first is the baseline. Those of models that this machine does not compute are left out.
+PAIRS = (
+    ("float32", "bf16"),
+    ("float32", "int8"),
+    ("bf16", "int8"),
+    ("float32", "blocks_int8"),
+    ("bf16", "bf16_blocks_int8"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +101,24 @@ class Count:
 
 def compare(models: Mapping[str, Model], answers: Sequence[TrainingText]) -> Iterator[list[Row]]:
     """All pairs over one more of the answers each time."""
-    counts = {pair: Count() for pair in PAIRS}
+    counts = {pair: Count() for pair in PAIRS if models.keys() >= set(pair)}
     for answer in track(answers, "answers"):
         found = {name: said(model, answer) for name, model in models.items()}
         tokens = torch.tensor(answer.tokens[answer.prompt :])
         for (baseline, own), count in counts.items():
             count.add(found[baseline], found[own], tokens)
         yield [count.row(f"{own}_vs_{baseline}") for (baseline, own), count in counts.items()]
+
+
+def computable() -> dict[str, Model]:
+    """The models that run here; what the others lack is shown."""
+    found = {}
+    for name, options in MODELS.items():
+        try:
+            found[name] = load_model("dllm", device="cpu", **options)
+        except OptionError as error:
+            show(f"{name}: {error}")
+    return found
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -120,7 +140,7 @@ def table(rows: Sequence[Row]) -> Table:
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Also write the rows here.")
 def main(answers: int, path: Path | None) -> None:
     """Print a table."""
-    models = {name: load_model("dllm", device="cpu", **options) for name, options in MODELS.items()}
+    models = computable()
     show(machine())
     rows: list[Row] = []
     try:

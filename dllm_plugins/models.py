@@ -50,7 +50,8 @@ class LoadOptions:
         the name of any other registered backend.
     :param weights: "auto" for the checkpoint's own; for the default model those are the blocks of its GGUF file
         ("blocks") where the compiled kernels multiply them, which gives the bits of "dequantised", and less to
-        read. "int8" to quantise linear layers and head while loading,
+        read. "blocks_int8" for the same blocks with activations rounded to int8, which is another model, too.
+        "int8" to quantise linear layers and head while loading,
         on CPUs. They take half the memory of bfloat16 and passes are faster, but it is another model: lossless
         modes are so with respect to its own mode `ar`, its spec's `name` and the statistics say int8, and
         docs/kernels.md how much it changes. With backend "llama_cpp" the default model's base takes

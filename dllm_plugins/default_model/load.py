@@ -56,8 +56,10 @@ BLOCK_LENGTH = 8
 #: What passes of several rows cost depends on the processor: with AVX2 alone none pays, see docs/benchmarks.md.
 DRAFT_LENGTH = 2
 #: What the option `weights` may be: blocks are multiplied as the base's file holds them, which gives the bits of
-#: the dequantised weights; "auto" is that where the base has a file.
-WEIGHTS = ("auto", "blocks", "dequantised", "int8")
+#: the dequantised weights, or with activations in int8; "auto" is the first of them where the base has a file.
+WEIGHTS = ("auto", "blocks", "blocks_int8", "dequantised", "int8")
+#: Those that need the file, and the compiled kernels.
+IN_BLOCKS = ("blocks", "blocks_int8")
 
 
 def shipped_denoiser() -> Path:
@@ -119,18 +121,30 @@ def load(options: LoadOptions) -> Model:
     shape = LlamaShape.from_config(read_config(folder))
     if int8:
         check_int8(device, dtype, shape)
+    if options.weights in IN_BLOCKS:
+        _check_blocks(options, choose(KERNEL, device, dtype, shape.sizes()).name)
     base: AnyWeights = llama_from(_tensors(folder, options), shape, str(folder), dtype)
     if options.weights == "dequantised":
         base = base.plain()
+    if options.weights == "blocks_int8":
+        base = base.with_coded()
     low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), shape, dtype)
     spec = make_spec(shape, stop_ids(folder, shape.vocabulary))
     base = place(folder, base, device, options.device_map)
     denoiser = build_kernels(base, low_rank, spec, int8=True) if int8 else backend.build(base, low_rank, spec)
-    if options.weights == "blocks" and denoiser.spec.weights != base.form:
-        raise OptionError(
-            message("{weights}='blocks' needs the compiled kernels; leave {backend} out, and run `{}`", SETUP)
-        )
     return Model(NAME, denoiser, load_tokenizer(folder))
+
+
+def _check_blocks(options: LoadOptions, decoder: str) -> None:
+    """Refuse blocks where they would be dequantised, or multiplied by the slow reference.
+
+    :param decoder: the best one here.
+    :raises OptionError: then.
+    """
+    ours = options.backend in (AUTO.name, KERNELS.name) and options.device_map is None
+    if not ours or decoder != "compiled":
+        needed = "{weights}={!r} needs the compiled kernels; leave {backend} and {device} out, and run `{}`"
+        raise OptionError(message(needed, options.weights, SETUP))
 
 
 def _tensors(folder: Path, options: LoadOptions) -> Mapping[str, Weight]:
@@ -141,10 +155,9 @@ def _tensors(folder: Path, options: LoadOptions) -> Mapping[str, Weight]:
     """
     if options.base is None and gguf_path().exists():
         return read_stored(gguf_path()).tensors
-    if options.weights == "blocks":
-        raise OptionError(
-            message("{weights}='blocks' multiplies a GGUF file's blocks, and {} holds none; leave it out", folder)
-        )
+    if options.weights in IN_BLOCKS:
+        needed = "{weights}={!r} multiplies a GGUF file's blocks, and {} holds none; leave it out"
+        raise OptionError(message(needed, options.weights, folder))
     return read_tensors(folder)
 
 

@@ -50,6 +50,9 @@ class DecoderDenoiser(Rows[Store]):
         if int8:
             name, numerics = f"{spec.name} with int8 weights", f"{numerics} int8"
             self.spec = replace(self.spec, name=name, numerics=numerics, weights="int8")
+        elif decoder.weights.coded:
+            name, numerics = f"{spec.name} with int8 activations", f"{numerics} int8"
+            self.spec = replace(self.spec, name=name, numerics=numerics)
         self.decoder = decoder
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:

@@ -41,6 +41,8 @@ class Blocks:
     :param data: uint8 [rows in blocks, in / 32 * bytes of a block], on the CPU.
     :param dtype: what it is multiplied in, float32 or bfloat16; its weights have bfloat16's digits in both.
     :param plain: [further rows, in] in `dtype`, behind the rows in blocks.
+    :param coded: whether what it is multiplied with is rounded to int8 first, block by block; see
+        :mod:`dllm_kernels.coded`. The matrix itself is then not rounded to bfloat16.
     :raises KernelError: for data of another shape or dtype.
     """
 
@@ -48,6 +50,7 @@ class Blocks:
     data: Tensor
     dtype: torch.dtype
     plain: Tensor | None = None
+    coded: bool = False
 
     def __post_init__(self) -> None:
         whole = self.data.dim() == 2 and self.data.dtype == torch.uint8 and self.data.shape[1] % self.kind.size == 0
@@ -91,8 +94,13 @@ class Blocks:
         return found.where(coded[..., None], self.plain[(rows - len(self.data)).clamp(min=0)])
 
     def to(self, where: torch.device | torch.dtype) -> "Weight":
-        """The same to be multiplied in another dtype; on a device that is no CPU, the dequantised matrix."""
+        """The same to be multiplied in another dtype; on a device that is no CPU, the dequantised matrix.
+
+        :raises KernelError: for another device, where rows are rounded first.
+        """
         if isinstance(where, torch.device):
+            if self.coded and where.type != "cpu":
+                raise KernelError(f"rows are rounded to int8 on the cpu only, not on {where}")
             return self if where.type == "cpu" else self.dequantised().to(where)
         return replace(self, dtype=where, plain=None if self.plain is None else self.plain.to(where))
 
@@ -107,7 +115,14 @@ class Blocks:
         found = self._dequantised(self.data)
         return found if self.plain is None else torch.cat([found, self.plain])
 
+    def exact(self) -> Tensor:
+        """Rows in blocks [rows, in] in float32, not rounded to bfloat16."""
+        return self._numbers(self.data)
+
     def _dequantised(self, data: Tensor) -> Tensor:
+        return self._numbers(data).to(torch.bfloat16).to(self.dtype)
+
+    def _numbers(self, data: Tensor) -> Tensor:
         blocks = data.reshape(-1, self.kind.size)
         scale = _halves(blocks[:, :2])
         if self.kind is Kind.Q8_0:
@@ -117,7 +132,7 @@ class Blocks:
             # Two numbers a byte: the lower halves are the block's first ones.
             numbers = torch.cat([blocks[:, begin:] & 15, blocks[:, begin:] >> 4], dim=1).float()
             found = (numbers - 8) * scale if self.kind is Kind.Q4_0 else numbers * scale + _halves(blocks[:, 2:4])
-        return found.to(torch.bfloat16).to(self.dtype).view(*data.shape[:-1], -1)
+        return found.view(*data.shape[:-1], -1)
 
 
 #: A matrix of a decoder's weights.

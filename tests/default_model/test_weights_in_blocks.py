@@ -41,7 +41,7 @@ def test_blocks_that_are_not_there_are_refused(tiny_folder: Path) -> None:
     """A base in the hub's format has none; torch multiplies none."""
     with pytest.raises(OptionError, match=r"weights='blocks' multiplies a GGUF file's blocks, and .* holds none"):
         load_model("dllm", base=tiny_folder, denoiser=tiny_folder.parent / "denoiser.safetensors", weights="blocks")
-    with pytest.raises(OptionError, match="weights='block' is unknown; use 'auto' or 'blocks' or 'dequantised'"):
+    with pytest.raises(OptionError, match="weights='block' is unknown; use 'auto' or 'blocks' or 'blocks_int8' or"):
         load_model("dllm", weights="block")
 
 

@@ -24,6 +24,7 @@ class Linear(ctypes.Structure):
         ("offset", c_void_p),
         ("blocks", c_void_p),
         ("kind", c_int32),
+        ("coded", c_int32),
         ("outputs", c_int32),
         ("inputs", c_int32),
     )

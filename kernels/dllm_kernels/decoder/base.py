@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 from typing import Protocol
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from dllm_kernels import tiles
+from dllm_kernels.blocks import Blocks
 from dllm_kernels.blocks import Weight
 from dllm_kernels.blocks import plain
+from dllm_kernels.coded import coded_product
 from dllm_kernels.decoder.weights import AnyWeights
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import Shapes
@@ -154,6 +157,8 @@ class Decoder(Protocol):
         :param weight: [out, in] in the decoder's dtype, on the device of its head; a tensor or in blocks.
         :raises KernelError: for a weight of another dtype or shape.
         """
+        if isinstance(weight, Blocks) and weight.coded:
+            return partial(coded_product, weight=weight)
         matrix = plain(weight)
         return lambda x: tiles.product(x, matrix)
 

@@ -81,6 +81,7 @@ class Packed:
             made.down, made.up = self.address(aligned(pair.down)), self.address(aligned(pair.up))
         if isinstance(weight, Blocks):
             made.blocks, made.kind = self.address(weight.data.contiguous()), weight.kind
+            made.coded = int(weight.coded)
         elif int8:
             levels, scale = _quantised(weight, rotate)
             made.levels, made.scale = self.address(levels), self.address(scale)

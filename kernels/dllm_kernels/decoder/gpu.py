@@ -33,6 +33,7 @@ from dllm_kernels.decoder.rotary import rotated
 from dllm_kernels.decoder.weights import AnyWeights
 from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import LayerWeights
+from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import Shapes
 from dllm_kernels.dispatch import choose
 from dllm_kernels.tiles import ROWS
@@ -52,6 +53,8 @@ class GpuDecoder(Decoder):
 
     def __init__(self, weights: AnyWeights, attend: str | None = None, record: Record | None = None) -> None:
         check_weights(weights)
+        if weights.coded:
+            raise KernelError(f"weights of {weights.form} are computed by the compiled kernels, on the cpu")
         self.weights: DecoderWeights = weights.plain()
         weights = self.weights
         shape, like = weights.shape, weights.embedding

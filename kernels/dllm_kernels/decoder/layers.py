@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dllm_kernels.blocks import Weight
 from dllm_kernels.decoder.matrices import Form
 from dllm_kernels.decoder.matrices import Matrix
 from dllm_kernels.decoder.matrices import matrix
-from dllm_kernels.decoder.weights import DecoderWeights
-from dllm_kernels.decoder.weights import LayerWeights
+from dllm_kernels.decoder.weights import AnyLayer
+from dllm_kernels.decoder.weights import AnyWeights
 from dllm_kernels.decoder.weights import LowRankPair
 from dllm_kernels.onednn import packing_fault
 
@@ -38,7 +39,7 @@ class Layer:
 
 
 @torch.inference_mode()
-def layers_of(weights: DecoderWeights, form: Form) -> list[Layer]:
+def layers_of(weights: AnyWeights, form: Form) -> list[Layer]:
     """Layer by layer; where the weights are given away, each is emptied before the next one is put into its form.
 
     :raises KernelError: for numbers the form cannot hold.
@@ -48,16 +49,16 @@ def layers_of(weights: DecoderWeights, form: Form) -> list[Layer]:
 
 
 @torch.inference_mode()
-def head_of(weights: DecoderWeights, form: Form) -> Matrix:
+def head_of(weights: AnyWeights, form: Form) -> Matrix:
     """The head; packed only if that is no second copy of the embedding."""
     if weights.tied:
         return matrix("plain" if form == "packed" else form, weights.head)
     return _made(form, weights.head, None, weights.given)
 
 
-def _layer(layer: LayerWeights, pairs: tuple[LowRankPair, ...], form: Form, given: bool) -> Layer:
+def _layer(layer: AnyLayer, pairs: tuple[LowRankPair, ...], form: Form, given: bool) -> Layer:
     # Pairs are too narrow for int8 to pay.
-    packs = form != "plain" and layer.qkv.device.type == "cpu" and packing_fault(layer.qkv.dtype) is None
+    packs = form != "plain" and layer.input_norm.device.type == "cpu" and packing_fault(layer.input_norm.dtype) is None
     narrow: Form = "packed" if packs else "plain"
     return Layer(
         input_norm=layer.input_norm,
@@ -72,8 +73,8 @@ def _layer(layer: LayerWeights, pairs: tuple[LowRankPair, ...], form: Form, give
     )
 
 
-def _made(form: Form, weight: Tensor, bias: Tensor | None, given: bool) -> Matrix:
+def _made(form: Form, weight: Weight, bias: Tensor | None, given: bool) -> Matrix:
     made = matrix(form, weight, bias)
-    if given and form != "plain":
+    if given and form != "plain" and isinstance(weight, Tensor):
         weight.data = weight.new_empty(0)
     return made

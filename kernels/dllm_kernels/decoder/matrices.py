@@ -1,4 +1,4 @@
-"""A linear layer's weight in the form it is multiplied in: plain, packed for oneDNN, or int8."""
+"""A linear layer's weight in the form it is multiplied in: plain, packed for oneDNN, int8, or blocks."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from dllm_kernels import int8
+from dllm_kernels.blocks import Blocks
+from dllm_kernels.blocks import Weight
+from dllm_kernels.blocks import plain
+from dllm_kernels.coded import coded_product
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import kernel
 from dllm_kernels.onednn import ROWS
@@ -78,11 +82,28 @@ class Int8Matrix:
         return self._linear(x)
 
 
-def matrix(form: Form, weight: Tensor, bias: Tensor | None = None) -> Matrix:
-    """Put a weight [out, in] into a form.
+class CodedMatrix:
+    """Blocks whose rows are coded, see :mod:`dllm_kernels.coded`; a reference, which dequantises each time."""
+
+    def __init__(self, weight: Blocks, bias: Tensor | None) -> None:
+        self.outs = len(weight)
+        self.key: tuple[object, ...] = ("coded", weight.shape, weight.kind, bias is None)
+        self._weight, self._bias = weight, bias
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """See :class:`Matrix`."""
+        found = coded_product(x, self._weight)
+        return (found if self._bias is None else found + self._bias.float()).to(x.dtype)
+
+
+def matrix(form: Form, weight: Weight, bias: Tensor | None = None) -> Matrix:
+    """Put a weight [out, in] into a form; blocks are dequantised for it, unless their rows are coded.
 
     :raises KernelError: for numbers that int8 cannot hold.
     """
+    if isinstance(weight, Blocks) and weight.coded:
+        return CodedMatrix(weight, bias)
+    weight = plain(weight)
     if form == "plain":
         return PlainMatrix(weight, bias)
     if form == "packed":

@@ -35,7 +35,6 @@ from dllm_kernels.decoder.rotary import rotated
 from dllm_kernels.decoder.store import KeyValues
 from dllm_kernels.decoder.store import whole_blocks
 from dllm_kernels.decoder.weights import AnyWeights
-from dllm_kernels.decoder.weights import DecoderWeights
 from dllm_kernels.decoder.weights import devices_of
 from dllm_kernels.dispatch import Shapes
 from dllm_kernels.tiles import pad_rows
@@ -73,7 +72,8 @@ class PlainDecoder(Decoder):
 
     def __init__(self, weights: AnyWeights) -> None:
         check_weights(weights, spread=True)
-        self.weights: DecoderWeights = weights.plain()
+        # Blocks whose rows are coded have a product of their own.
+        self.weights = weights if weights.coded else cast(AnyWeights, weights.plain())
         weights = self.weights
         self._devices = devices_of(weights)
         dtype, sizes = weights.embedding.dtype, weights.shape.sizes()

@@ -130,7 +130,20 @@ class StoredWeights(Generic[M_co]):
     def form(self) -> str:
         """What is multiplied: "Q4_1, Q8_0" for matrices in blocks, a dtype for others."""
         matrices = [self.embedding, *(getattr(layer, name) for layer in self.layers for name in MATRICES)]
-        return ", ".join(sorted({form_of(matrix) for matrix in matrices}))
+        forms = sorted({form_of(matrix) for matrix in matrices})
+        return ", ".join([*forms, "int8 activations"] if self.coded else forms)
+
+    @property
+    def coded(self) -> bool:
+        """Whether activations are rounded to int8 where they meet blocks; see :mod:`dllm_kernels.coded`."""
+        return any(isinstance(layer.qkv, Blocks) and layer.qkv.coded for layer in self.layers)
+
+    def with_coded(self) -> "AnyWeights":
+        """The same with activations rounded to int8 where they meet blocks."""
+        weights, layers = cast(Any, self), [cast(Any, layer) for layer in self.layers]
+        coded = (replace(layer, **{name: _coded(getattr(layer, name)) for name in MATRICES}) for layer in layers)
+        ends = {"embedding": _coded(self.embedding), "head": _coded(self.head)}
+        return cast(AnyWeights, replace(weights, layers=tuple(coded), **ends))
 
     @property
     def tied(self) -> bool:
@@ -152,6 +165,10 @@ class StoredWeights(Generic[M_co]):
 def _memory(matrix: Weight) -> int:
     """Where its memory begins."""
     return (matrix.data if isinstance(matrix, Blocks) else matrix).untyped_storage().data_ptr()
+
+
+def _coded(matrix: Weight) -> Weight:
+    return replace(matrix, coded=True) if isinstance(matrix, Blocks) else matrix
 
 
 LayerWeights: TypeAlias = StoredLayer[Tensor]

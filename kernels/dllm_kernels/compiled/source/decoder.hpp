@@ -66,7 +66,10 @@ class Forward {
         s_.low.resize((size_t)rows * units(m_.rank));
         s_.scratch.resize(p_.threads);
         for (Scratch& own : s_.scratch) own.fit(m_.heads / m_.kv_heads * QUERIES, size_);
-        s_.levels.fit(rows, std::max({m_.hidden, m_.intermediate, m_.heads * m_.head_dim}));
+        for (int i = 0; i < m_.layers; i++) {
+            const Layer& layer = m_.layer[i];
+            for (const Linear* l : {&layer.qkv, &layer.out, &layer.gate_up, &layer.down}) s_.levels.fit(*l, rows);
+        }
     }
 
     void run() {
@@ -163,9 +166,9 @@ class Forward {
     // With quantised rows where the weights are, and the low-rank part where the pass has noisy rows.
     Product<T> ready(const Linear& l, const Unit* from, int thread) {
         Product<T> product{l, {from, units(l.inputs)}};
-        if (l.levels) {
+        if (quantises(l)) {
             product.levels = &s_.levels;
-            quantise_share<T>(product.x, p_.rows, l.inputs, thread, p_.threads, s_.levels);
+            quantise_share<T>(l, product.x, p_.rows, thread, p_.threads, s_.levels);
             meet(thread, OTHER);
         }
         if (any_noisy_ && l.down) product.t = low(l, product.x, thread);
@@ -175,7 +178,7 @@ class Forward {
     // What the low-rank pair makes of the rows: zero for clean ones.
     Rows low(const Linear& l, Rows x, int thread) {
         Share outputs(m_.rank, 8, thread, p_.threads);
-        each_tile(p_.rows, outputs.begin, outputs.end, no_panel, [&](int row, int rows, int out, int count) {
+        each_tile(p_.rows, outputs.begin, outputs.end, panel_of(p_.rows), no_panel, [&](int row, int rows, int out, int count) {
             float found[TILE];
             multiply<T>({x, {l.down, x.units}, {}, {}}, row, rows, out, count, found);
             for (int r = 0; r < rows; r++)
@@ -302,12 +305,15 @@ class Forward {
         ups.place = 1;
         int inner = m_.intermediate;
         Share outputs(inner, 24, thread, p_.threads);
-        auto open = [&](int first, int last) { gates.open(first, last), ups.open(inner + first, inner + last); };
-        each_tile(p_.rows, outputs.begin, outputs.end, open, [&](int row, int rows, int out, int count) {
-            float gate[TILE] = {}, up[TILE] = {};
+        auto open = [&](int first, int last) {
+            gates.open(0, p_.rows, first, last), ups.open(0, p_.rows, inner + first, inner + last);
+        };
+        each_tile(p_.rows, outputs.begin, outputs.end, gates.panel(p_.rows), open, [&](int row, int rows, int out, int count) {
+            float gate[TILE], up[TILE];
+            if (count < outputs_of(rows)) clear(gate), clear(up);
             gates(row, rows, out, count, gate);
             ups(row, rows, inner + out, count, up);
-            for (int i = 0; i < TILE; i += LANES) {
+            for (int i = 0; i < rows * outputs_of(rows); i += LANES) {
                 Floats g = load<Floats>(gate + i);
                 store(gate + i, g / (1.0f + exponential(-g)) * load<Floats>(up + i));
             }

@@ -43,11 +43,11 @@ struct Prepared {
     Product<T> product;
 
     Prepared(const Unit* x, const Linear& l, int rows, int threads) : product{l, {x, l.inputs / T::PER_UNIT}, &levels} {
-        if (!l.levels) return;
-        levels.fit(rows, l.inputs);
+        if (!quantises(l)) return;
+        levels.fit(l, rows);
         pool().run(threads, [&](int thread) {
             fault.look(thread);
-            quantise_share<T>(product.x, rows, l.inputs, thread, threads, levels);
+            quantise_share<T>(l, product.x, rows, thread, threads, levels);
         });
     }
 };
@@ -66,7 +66,7 @@ void linear(const Unit* x, const Linear& l, float* to, int rows, int threads) {
 }  // namespace
 
 // Changes whenever a structure or a function does.
-DLLM_EXPORT int dllm_version() { return 2; }
+DLLM_EXPORT int dllm_version() { return 3; }
 
 // From now on torch's threads compute; see OpenMP in pool.hpp.
 DLLM_EXPORT void dllm_use_openmp(void* parallel, void* thread, void* threads) {

@@ -4,10 +4,11 @@
 
 #include <vector>
 
-#include "blocks.hpp"
+#include "coded.hpp"
 
 // Weights [out][in / per unit] units, or blocks of a kind, or int8 levels [out][in] with a scale and 128 times
-// the sum of the levels per output. The low-rank pair may be absent.
+// the sum of the levels per output. Where `coded` is set, rows are levels when they meet the blocks. The low-rank
+// pair may be absent.
 struct Linear {
     const Unit* weight;
     const float* bias;
@@ -17,16 +18,20 @@ struct Linear {
     const float* scale;
     const int32_t* offset;
     const uint8_t* blocks;
-    int32_t kind, outputs, inputs;
+    int32_t kind, coded, outputs, inputs;
 };
 
-// Rows in uint8: the level plus 128.
+// Rows in uint8, the level plus 128; or coded ones.
 struct Levels {
     std::vector<uint8_t> levels;
     std::vector<float> scale;
-    void fit(int rows, int inputs) {
-        levels.resize((size_t)rows * inputs);
-        scale.resize(rows);
+    Coded coded;
+    // Makes room for the rows of a layer.
+    void fit(const Linear& l, int rows) {
+        if (l.coded) coded.fit(rows, l.inputs);
+        if (!l.levels) return;
+        if (levels.size() < (size_t)rows * l.inputs) levels.resize((size_t)rows * l.inputs);
+        if (scale.size() < (size_t)rows) scale.resize(rows);
     }
 };
 
@@ -49,12 +54,6 @@ inline void quantise(const Unit* from, int count, uint8_t* to, float& scale) {
 
 #if defined(__AVX512VNNI__)
 constexpr bool HAS_INT8 = true;
-
-// sum += four products of uint8 and int8 a lane. Written out, because GCC 12 copies every sum
-// around the intrinsic and spills half of them.
-inline __attribute__((always_inline)) void dot_int8(__m512i& sum, __m512i a, __m512i b) {
-    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-}
 
 template <int MR, int NR, bool WHOLE>
 inline __attribute__((always_inline)) void step_int8(__m512i (&sum)[NR * MR], const uint8_t* x, const int8_t* w,
@@ -143,22 +142,33 @@ struct Product {
     Rows t = {};
     int place = 0;
     Rows w = {l.weight, x.units};
+    Sums sums = {};
 
-    void open(int first, int last) {
-        if (l.blocks) w = unpacked<T>(l.kind, l.blocks, l.inputs, first, last, place);
+    int panel(int rows) const { return l.coded ? PANEL : panel_of(rows); }
+
+    // Outputs [first, last) of rows [row, row + rows).
+    void open(int row, int rows, int first, int last) {
+        if (l.coded)
+            sums = coded_sums(l.kind, levels->coded, row, rows, l.blocks, l.inputs, first, last, place);
+        else if (l.blocks)
+            w = unpacked<T>(l.kind, l.blocks, l.inputs, first, last, place);
     }
 
     // A tile with the bias.
     void operator()(int row, int rows, int out, int outputs, float* to) const {
         Rows u{l.up, t.units};
-        if (!l.levels) {
+        if (!l.levels && !l.coded) {
             multiply<T>({x, w, t, u}, row, rows, out, outputs, to);
         } else {
-            multiply_int8(*levels, l, row, rows, out, outputs, to);
+            if (l.coded)
+                sums.put(row, rows, out, outputs, to);
+            else
+                multiply_int8(*levels, l, row, rows, out, outputs, to);
             if (t.data) {
-                float low[TILE] = {};
+                float low[TILE];
+                if (outputs < outputs_of(rows)) clear(low);
                 multiply<T>({t, u, {}, {}}, row, rows, out, outputs, low);
-                for (int i = 0; i < TILE; i++) to[i] += low[i];
+                for (int i = 0; i < rows * outputs_of(rows); i += 4) store(to + i, load<Four>(to + i) + load<Four>(low + i));
             }
         }
         if (l.bias)
@@ -167,19 +177,24 @@ struct Product {
     }
 };
 
-// This thread's share of rows [.., inputs], quantised.
+inline bool quantises(const Linear& l) { return l.levels || l.coded; }
+
+// This thread's share of a layer's rows, quantised.
 template <class T>
-inline void quantise_share(const Rows& x, int rows, int inputs, int thread, int threads, Levels& to) {
+inline void quantise_share(const Linear& l, const Rows& x, int rows, int thread, int threads, Levels& to) {
     Share own(rows, 1, thread, threads);
     for (int r = own.begin; r < own.end; r++)
-        quantise<T>(x.row(r), inputs, to.levels.data() + (size_t)r * inputs, to.scale[r]);
+        if (l.coded)
+            code_row<T>(x.row(r), l.inputs, r, to.coded);
+        else
+            quantise<T>(x.row(r), l.inputs, to.levels.data() + (size_t)r * l.inputs, to.scale[r]);
 }
 
 // Outputs [begin, end) of some rows, handed out; see hand_out.
 template <class T, class To>
 inline void multiply_outputs(Product<T> product, int row, int rows, int begin, int end, const To& to) {
-    auto open = [&](int first, int last) { product.open(first, last); };
-    each_tile(rows, begin, end, open, [&](int place, int count, int out, int some) {
+    auto open = [&](int first, int last) { product.open(row, rows, first, last); };
+    each_tile(rows, begin, end, product.panel(rows), open, [&](int place, int count, int out, int some) {
         float found[TILE];
         product(row + place, count, out, some, found);
         hand_out(row + place, count, out, some, found, to);

@@ -37,6 +37,9 @@ constexpr int outputs_of(int rows) { return rows <= (FEW_REGISTERS ? 1 : 2) ? 8 
 // Room for the results of a tile: to[r * outputs_of(rows) + n].
 constexpr int TILE = 32;
 
+// For tiles that are not whole; others would pay for it as much as for their sums.
+inline void clear(float (&tile)[TILE]) { std::fill_n(tile, TILE, 0.0f); }
+
 template <class T, int MR, int NR>
 inline __attribute__((always_inline)) void accumulate(Floats (&sum)[NR * MR], const Rows& x, int row, const Rows& w, int out) {
     const Unit* xs[MR];
@@ -110,8 +113,8 @@ constexpr int panel_of(int rows) { return rows <= 36 ? 8 : 192; }
 
 // Visits all tiles of rows x [begin, end) so that weights come from memory once; each panel is opened before.
 template <class Open, class Visit>
-inline void each_tile(int rows, int begin, int end, const Open& open, const Visit& visit) {
-    int groups = (rows + MOST_ROWS - 1) / MOST_ROWS, panel = panel_of(rows);
+inline void each_tile(int rows, int begin, int end, int panel, const Open& open, const Visit& visit) {
+    int groups = (rows + MOST_ROWS - 1) / MOST_ROWS;
     for (int first = begin; first < end; first += panel) {
         int last = std::min(first + panel, end);
         open(first, last);

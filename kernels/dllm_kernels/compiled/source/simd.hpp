@@ -230,6 +230,22 @@ inline __m256i sums_of_eight(const __m512i* v) {
 }
 #endif
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// The sums of the lanes of eight vectors, each in the order of sum_of.
+inline Floats sums_of_eight(const Floats* v) {
+    __m256 half[4], two[2];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        half[i] = _mm256_permute2f128_ps(v[i], v[i + 4], 0x20) + _mm256_permute2f128_ps(v[i], v[i + 4], 0x31);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        __m256d a = (__m256d)half[2 * i], b = (__m256d)half[2 * i + 1];
+        two[i] = (__m256)_mm256_unpacklo_pd(a, b) + (__m256)_mm256_unpackhi_pd(a, b);
+    }
+    return _mm256_shuffle_ps(two[0], two[1], 0x88) + _mm256_shuffle_ps(two[0], two[1], 0xdd);
+}
+#endif
+
 // Sums of the lanes of COUNT vectors; `to` has room for the next multiple of eight.
 template <int COUNT>
 inline void sums(const Floats* v, float* to) {
@@ -240,6 +256,14 @@ inline void sums(const Floats* v, float* to) {
 #pragma GCC unroll 8
         for (int j = 0; j < 8; j++) part[j] = i + j < COUNT ? (__m512i)v[i + j] : _mm512_setzero_si512();
         _mm256_storeu_si256((__m256i*)(to + i), sums_of_eight<AddFloats>(part));
+    }
+#elif defined(__AVX2__)
+#pragma GCC unroll 4
+    for (int i = 0; i < COUNT; i += 8) {
+        Floats part[8];
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) part[j] = i + j < COUNT ? v[i + j] : Floats{};
+        store(to + i, sums_of_eight(part));
     }
 #else
     for (int i = 0; i < COUNT; i++) to[i] = sum_of(v[i]);
