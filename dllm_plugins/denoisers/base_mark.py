@@ -72,7 +72,7 @@ def check_embedding(metadata: Mapping[str, str], embedding: Weight, origin: str)
 
 def _another(mark: Mapping[str, Any], origin: str, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"{origin} was trained for {mark['name']}, {reason}; give that base, or train a denoiser for this one: "
+        f"{origin} belongs to the base {mark['name']}, {reason}; give that base, or train a denoiser for this one: "
         f"python -m dllm_plugins.training train --base FOLDER"
     )
 

@@ -10,14 +10,17 @@ rows of their block to their left.
 import gzip
 import json
 import random
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+#: Open rows of a group, and of a block, where nothing else is asked for.
 GROUP = 4
-GROUP_STRIDE = 3
 BLOCK = 8
 LONGEST_SUFFIX = 64
 SUFFIX_BLOCKS = 5
@@ -27,7 +30,7 @@ SUFFIX_BLOCKS = 5
 class TrainingText:
     """One training text: token ids, and how many of them are the prompt."""
 
-    tokens: list[int]
+    tokens: Sequence[int]
     prompt: int
 
 
@@ -56,6 +59,10 @@ class TrainingBatch:
     open: Tensor
     mask: Tensor
 
+    def to(self, device: torch.device) -> "TrainingBatch":
+        """The same on a device."""
+        return TrainingBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
 
 def read_answers(paths: list[Path], longest: int = 460) -> list[TrainingText]:
     """Answers of more than 24 tokens from gzip JSON lines `{"p": [...], "r": [...]}`."""
@@ -65,46 +72,48 @@ def read_answers(paths: list[Path], longest: int = 460) -> list[TrainingText]:
             for line in file:
                 item = json.loads(line)
                 if len(item["r"]) > 24 and len(item["p"]) + len(item["r"]) <= longest:
-                    answers.append(TrainingText(item["p"] + item["r"], len(item["p"])))
+                    # Millions of tokens as plain numbers would take gigabytes.
+                    answers.append(TrainingText(array("i", item["p"] + item["r"]), len(item["p"])))
     return answers
 
 
-def group_rows(answer: TrainingText, rng: random.Random) -> list[TrainingRow]:
-    """Fully open groups of GROUP rows, as speculative mode lays them out."""
-    first = answer.prompt - 1 + rng.randrange(GROUP_STRIDE)
-    starts = range(first, len(answer.tokens) - 2, GROUP_STRIDE)
+def group_rows(answer: TrainingText, rng: random.Random, size: int = GROUP) -> list[TrainingRow]:
+    """Fully open groups of `size` rows, as speculative mode lays them out."""
+    stride = max(1, size - 1)
+    first = answer.prompt - 1 + rng.randrange(stride)
+    starts = range(first, len(answer.tokens) - 2, stride)
     return [
         TrainingRow(s + 2 + j, s, block, j, True)
         for block, s in enumerate(starts)
-        for j in range(GROUP)
+        for j in range(size)
         if s + 2 + j < len(answer.tokens)
     ]
 
 
-def block_rows(answer: TrainingText, rng: random.Random) -> list[TrainingRow]:
-    """Blocks of BLOCK rows; in half of them a random part is committed."""
+def block_rows(answer: TrainingText, rng: random.Random, size: int = BLOCK) -> list[TrainingRow]:
+    """Blocks of `size` rows; in half of them a random part is committed."""
     rows = []
-    first = answer.prompt - 1 + rng.randrange(BLOCK)
-    for block, s in enumerate(range(first, len(answer.tokens) - 2, BLOCK)):
+    first = answer.prompt - 1 + rng.randrange(size)
+    for block, s in enumerate(range(first, len(answer.tokens) - 2, size)):
         rate = 0.0 if rng.random() < 0.5 else 0.9 * rng.random()
-        for j in range(BLOCK):
+        for j in range(size):
             if s + 2 + j < len(answer.tokens):
                 rows.append(TrainingRow(s + 2 + j, s, block, j, rng.random() >= rate))
     return rows
 
 
-def suffix_rows(answer: TrainingText, rng: random.Random) -> list[TrainingRow]:
+def suffix_rows(answer: TrainingText, rng: random.Random, size: int = BLOCK) -> list[TrainingRow]:
     """Blocks that end in a clean suffix of 1 to LONGEST_SUFFIX tokens (infilling)."""
     rows = []
     last = len(answer.tokens) - 4
     starts = [rng.randint(answer.prompt - 1, last) for _ in range(SUFFIX_BLOCKS)]
     for block, s in enumerate(starts):
         rate = 0.0 if rng.random() < 0.5 else 0.9 * rng.random()
-        begin = min(s + 2 + rng.randint(1, BLOCK + 4), len(answer.tokens) - 1)
+        begin = min(s + 2 + rng.randint(1, size + 4), len(answer.tokens) - 1)
         end = min(begin + rng.randint(1, LONGEST_SUFFIX), len(answer.tokens))
-        for p in range(s + 2, min(begin, s + 2 + BLOCK)):
+        for p in range(s + 2, min(begin, s + 2 + size)):
             rows.append(TrainingRow(p, s, block, p - s - 2, rng.random() >= rate))
-        rows += [TrainingRow(p, s, block, BLOCK, False) for p in range(begin, end)]
+        rows += [TrainingRow(p, s, block, size, False) for p in range(begin, end)]
     return rows
 
 

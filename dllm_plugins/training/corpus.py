@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from dllm_plugins.denoisers.base_mark import KEY
+from dllm_plugins.denoisers.base_mark import check_embedding
+from dllm_plugins.denoisers.base_mark import check_shape
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.whole import alone
@@ -43,7 +46,7 @@ class Corpus:
 
     folder: Path
     wishes: Wishes = Wishes()  # noqa: RUF009
-    prompts: int = 512
+    prompts: int = 128
     seed: int = 2026
 
     def files(self) -> list[Path]:
@@ -81,19 +84,32 @@ class Corpus:
         wishes = asdict(self.wishes)
         # How many are answered together changes no answer.
         del wishes["rows"]
-        about = {"base": base.mark, "wishes": wishes, "prompts": self.prompts, "seed": self.seed}
+        about = {"wishes": wishes, "prompts": self.prompts, "seed": self.seed}
         path = self.folder / ABOUT
         with alone(path):
             if not path.exists():
                 with whole(path) as part:
-                    part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-            found = read_object(path)
-        other = sorted(name for name in about if found.get(name) != json.loads(json.dumps(about[name])))
+                    part.write_text(json.dumps({**about, "base": base.mark}, indent=1) + "\n", encoding="utf-8")
+        text_in(self.folder, base)
+        found = read_object(path)
+        other = [name for name in about if found.get(name) != about[name]]
         if other:
             raise CheckpointError(
                 f"{self.folder} holds text made with another {', '.join(other)}; use another --folder, or say what "
                 f"{path} says"
             )
+
+
+def text_in(folder: Path, base: Base) -> list[Path]:
+    """The files of text in a folder.
+
+    :raises CheckpointError: if they are another base's.
+    """
+    path = folder / ABOUT
+    mark = {KEY: json.dumps(read_object(path).get("base", {}), default=str)}
+    check_shape(mark, base.shape, str(path))
+    check_embedding(mark, base.weights.embedding, str(path))
+    return Corpus(folder).files()
 
 
 def _written(path: Path, answers: Answers, chats: Sequence[tuple[int, list[dict[str, str]]]]) -> int:

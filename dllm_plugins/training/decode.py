@@ -66,9 +66,11 @@ def decode_all(model: Model, prompts: Sequence[str], options: dict[str, Any]) ->
     return engine.generate([Request(tokens, config) for tokens in chats])
 
 
-def decode_table(denoiser: Path | None, dtype: str, tokens: int, prompts: Sequence[str]) -> list[Line]:
+def decode_table(
+    denoiser: Path | None, dtype: str, tokens: int, prompts: Sequence[str], base: str | None = None
+) -> list[Line]:
     """Decode in every mode and print a Markdown table."""
-    model = load_model("dllm", denoiser=denoiser, dtype=dtype)
+    model = load_model("dllm", base=base, denoiser=denoiser, dtype=dtype)
     reference = decode_all(model, prompts, {"mode": "ar", "max_new_tokens": tokens})
     print("| mode | tokens/pass | rows/token | answers equal to ar | tokens equal to ar | doubled words |")
     print("|---|---|---|---|---|---|", flush=True)

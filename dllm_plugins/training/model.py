@@ -7,6 +7,8 @@ sequential heads of DSpark and arXiv 2402.05109 (Hydra).
 """
 
 import math
+from dataclasses import fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from torch import nn
 
 from dllm_kernels.decoder import DecoderShape
 from dllm_kernels.decoder import DecoderWeights
+from dllm_kernels.decoder import StoredLayer
 from dllm_plugins.denoisers.draft_head import unit_rms
 from dllm_plugins.denoisers.low_rank import LINEARS
 from dllm_plugins.denoisers.low_rank import low_rank_sizes
@@ -57,10 +60,12 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 Low = tuple[Tensor, ...]
+#: A layer's tensors in the order of their names here; torch.compile takes no object of ours.
+FIELDS = tuple(field.name for field in fields(StoredLayer))
 
 
-def _linear(x: Tensor, weight: Tensor, low: Low | None, which: int, gate: Tensor | None) -> Tensor:
-    out = F.linear(x, weight)
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, low: Low | None, which: int, gate: Tensor | None) -> Tensor:
+    out = F.linear(x, weight, bias)
     if low is None or gate is None:
         return out
     return out + F.linear(F.linear(x, low[2 * which]) * gate, low[2 * which + 1])
@@ -71,43 +76,48 @@ def _layer(
     rotary: tuple[Tensor, Tensor],
     past: tuple[Tensor, Tensor] | None,
     mask: Tensor | None,
-    layer: tuple[Tensor, ...],
+    layer: tuple[Any, ...],
     low: Low | None,
     gate: Tensor | None,
     shape: DecoderShape,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One decoder layer; returns x, keys and values of the new rows."""
-    input_norm, qkv, out, post_norm, gate_up, down = layer
+    input_norm, qkv, out, post_norm, gate_up, down, *biases, q_norm, k_norm = layer
     batch, rows, _ = x.shape
     normed = F.rms_norm(x, (x.shape[-1],), input_norm, shape.eps)
-    fused = _linear(normed, qkv, low, 0, gate)
+    fused = _linear(normed, qkv, biases[0], low, 0, gate)
     widths = [shape.heads * shape.head_dim] + 2 * [shape.kv_heads * shape.head_dim]
     q, k, v = (part.view(batch, rows, -1, shape.head_dim).transpose(1, 2) for part in fused.split(widths, dim=-1))
+    if q_norm is not None and k_norm is not None:
+        q = F.rms_norm(q, (shape.head_dim,), q_norm, shape.eps)
+        k = F.rms_norm(k, (shape.head_dim,), k_norm, shape.eps)
     q, k = _rotate(q, *rotary), _rotate(k, *rotary)
     keys, values = (k, v) if past is None else (torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2))
     seen = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
-    x = x + _linear(seen.transpose(1, 2).reshape(batch, rows, -1), out, low, 1, gate)
+    x = x + _linear(seen.transpose(1, 2).reshape(batch, rows, -1), out, biases[1], low, 1, gate)
     normed = F.rms_norm(x, (x.shape[-1],), post_norm, shape.eps)
-    left, right = _linear(normed, gate_up, low, 2, gate).chunk(2, dim=-1)
-    return x + _linear(F.silu(left) * right, down, low, 3, gate), k, v
+    left, right = _linear(normed, gate_up, biases[2], low, 2, gate).chunk(2, dim=-1)
+    return x + _linear(F.silu(left) * right, down, biases[3], low, 3, gate), k, v
 
 
-def _rotary_table(frequencies: Tensor, length: int) -> Tensor:
-    """Cosines and sines of the rotary embedding, float32 [2, length, head_dim] (arXiv 2104.09864)."""
-    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+def _rotary_table(base: DecoderWeights, length: int) -> Tensor:
+    """Cosines and sines of the rotary embedding, [2, length, head_dim] (arXiv 2104.09864)."""
+    angles = torch.outer(torch.arange(length, dtype=torch.float32), base.frequencies.cpu())
     doubled = torch.cat([angles, angles], dim=-1)
-    return torch.stack([doubled.cos(), doubled.sin()])
+    return (torch.stack([doubled.cos(), doubled.sin()]) * base.rope_scale).to(base.embedding)
 
 
 class Trunk:
     """The frozen base, forwarded over padded batches.
 
+    :param length: most positions.
     :param compiled: fuse the elementwise work with torch.compile; needs a C++ compiler.
     """
 
     def __init__(self, base: DecoderWeights, length: int, compiled: bool = False) -> None:
         self.base = base
-        self.rotary = _rotary_table(base.frequencies, length).to(base.embedding.dtype)
+        self.rotary = _rotary_table(base, length)
+        self._layers = [tuple(getattr(layer, name) for name in FIELDS) for layer in base.layers]
         self._layer = torch.compile(_layer, dynamic=True) if compiled else _layer
 
     def forward(
@@ -126,11 +136,10 @@ class Trunk:
         """
         rotary = (self.rotary[0][positions].unsqueeze(1), self.rotary[1][positions].unsqueeze(1))
         kept: KeysAndValues = []
-        for index, layer in enumerate(self.base.layers):
+        for index, weights in enumerate(self._layers):
             low = None
             if denoiser is not None:
                 low = tuple(part for name in LINEARS for part in denoiser.pair(index, name, x.dtype))
-            weights = (layer.input_norm, layer.qkv, layer.out, layer.post_norm, layer.gate_up, layer.down)
             behind = None if past is None else past[index]
             x, k, v = self._layer(x, rotary, behind, mask, weights, low, gate, self.base.shape)
             kept.append((k, v))

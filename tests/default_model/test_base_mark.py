@@ -69,7 +69,7 @@ def test_another_base_is_refused(
     ):
         with pytest.raises(CheckpointError, match=message) as caught:
             load()
-        assert "was trained for base" in str(caught.value)
+        assert "belongs to the base base" in str(caught.value)
         assert "train --base" in str(caught.value)
 
 

@@ -125,7 +125,7 @@ def test_another_base_s_folder_is_refused(base: Base, tmp_path: Path) -> None:
     """Of the same shape, too."""
     Corpus(tmp_path / "text", WISHES, prompts=2).make(base, 1)
     other = open_base(make_base(tmp_path / "base", "qwen2", seed=1), "float32", "cpu")
-    with pytest.raises(CheckpointError, match="another base"):
+    with pytest.raises(CheckpointError, match="belongs to the base base, whose embedding is another"):
         Corpus(tmp_path / "text", WISHES, prompts=2).make(other, 1)
 
 

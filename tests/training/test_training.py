@@ -12,6 +12,7 @@ from safetensors import safe_open
 from dllm_plugins import load_model
 from dllm_plugins.denoisers.low_rank import FORMAT
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.training.base import open_base
 from dllm_plugins.training.batches import GROUP
 from dllm_plugins.training.batches import TrainingRow
 from dllm_plugins.training.batches import TrainingText
@@ -24,6 +25,7 @@ from dllm_plugins.training.decode import doubled_words
 from dllm_plugins.training.evaluate import _walk
 from dllm_plugins.training.train import Recipe
 from dllm_plugins.training.train import Run
+from dllm_plugins.training.workers import Workers
 
 ANSWER = TrainingText(list(range(10, 70)), 12)
 
@@ -88,7 +90,13 @@ def text(tmp_path: Path) -> Path:
 def make_run(folder: Path, text: Path, out: Path, minutes: float) -> Run:
     """A run on the tiny model."""
     recipe = Recipe(minutes=minutes, rank=4, chain=24, answers=8, evaluate_every=1000, frequent=64, noise_tokens=16)
-    return Run(folder, [text], [text], out, recipe, compiled=False)
+    return begun(folder, text, out, recipe)
+
+
+def begun(folder: Path, text: Path, out: Path, recipe: Recipe) -> Run:
+    """A run on the CPU."""
+    base = open_base(folder, "float32", "cpu")
+    return Run(base, [text], [text], out, recipe, False, Workers(torch.device("cpu")))
 
 
 @pytest.mark.slow
@@ -96,7 +104,7 @@ def test_training_learns_resumes_and_exports(tiny_folder: Path, text: Path, tmp_
     """The loss falls, a resumed run goes on where it was, and the engine loads what is written."""
     run = make_run(tiny_folder, text, tmp_path / "run", 10)
     answers = read_answers([text])
-    losses = [run.step(answers[:8])["group"] for _ in range(60)]
+    losses = [run.step(answers[:8])["group_chain"] for _ in range(60)]
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
     run.progress.seconds = 30.0
     run.save()
@@ -105,7 +113,7 @@ def test_training_learns_resumes_and_exports(tiny_folder: Path, text: Path, tmp_
     assert again.progress == run.progress
     for name, weight in run.denoiser.weights.items():
         assert torch.equal(weight, again.denoiser.weights[name])
-    assert again.step(answers[:8])["group"] < losses[0]
+    assert again.step(answers[:8])["group_chain"] < losses[0]
     exported = tmp_path / "run" / "denoiser.safetensors"
     with safe_open(exported, framework="pt") as file:
         assert file.metadata()["format"] == FORMAT
@@ -132,8 +140,7 @@ def test_weights_of_another_shape_are_refused(tiny_folder: Path, text: Path, tmp
     """Resuming from weights of another rank names the mismatch."""
     run = make_run(tiny_folder, text, tmp_path / "run", 1)
     other = tmp_path / "other.safetensors"
-    recipe = Recipe(minutes=1, rank=2, chain=24)
-    smaller = Run(tiny_folder, [text], [text], tmp_path / "smaller", recipe, compiled=False)
+    smaller = begun(tiny_folder, text, tmp_path / "smaller", Recipe(minutes=1, rank=2, chain=24))
     smaller.save()
     (tmp_path / "smaller" / "denoiser.safetensors").rename(other)
     with pytest.raises(CheckpointError, match="do not fit"):
