@@ -154,7 +154,10 @@ def test_the_rotation_is_orthogonal(size: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "int4"}, r"weights='int4' is unknown; use 'auto' or 'blocks' or 'blocks_int8' or 'dequantised' or 'int8'"),
+        (
+            {"weights": "int4"},
+            r"weights='int4' is unknown; use 'auto' or 'blocks' or 'blocks_int8' or 'dequantised' or 'int8'",
+        ),
         ({"weights": "int8", "backend": "torch"}, r"leave backend='torch' out"),
         ({"weights": "int8", "device": "auto", "device_map": "auto"}, r"leave device_map='auto' out"),
         ({"weights": "int8", "device": "meta"}, r"on the CPU only, not on meta; give device='cpu'"),

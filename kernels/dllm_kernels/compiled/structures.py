@@ -23,6 +23,7 @@ class Linear(ctypes.Structure):
         ("scale", c_void_p),
         ("offset", c_void_p),
         ("blocks", c_void_p),
+        ("turned", c_void_p),
         ("kind", c_int32),
         ("coded", c_int32),
         ("outputs", c_int32),

@@ -31,6 +31,8 @@ from dllm_kernels.int8 import quantise_rows
 
 #: Bytes of a cache line.
 LINE = 64
+#: Outputs that lie side by side in low-rank pairs behind blocks; see WIDE in coded.hpp.
+PANEL = 16
 #: How the activations of int8 products are shifted to be unsigned, as AVX-512 VNNI wants them.
 OFFSET = 128
 #: Layers at both ends whose `down` is not quantised. What goes into it there has a few numbers a
@@ -78,7 +80,11 @@ class Packed:
         """
         made = structures.Linear(bias=self.narrow(bias), outputs=weight.shape[0], inputs=weight.shape[1])
         if pair is not None:
-            made.down, made.up = self.address(aligned(pair.down)), self.address(aligned(pair.up))
+            made.down = self.address(aligned(pair.down))
+            if isinstance(weight, Blocks) and weight.coded:
+                made.turned = self.address(_turned(pair.up))
+            else:
+                made.up = self.address(aligned(pair.up))
         if isinstance(weight, Blocks):
             made.blocks, made.kind = self.address(weight.data.contiguous()), weight.kind
             made.coded = int(weight.coded)
@@ -89,6 +95,13 @@ class Packed:
         else:
             made.weight = self.address(aligned(weight))
         return made
+
+
+def _turned(up: Tensor) -> Tensor:
+    """A matrix [out, r] in panels, float32 [out / PANEL, r, PANEL] with zeros behind the last output."""
+    outs, rank = up.shape
+    whole = F.pad(up.float(), (0, 0, 0, -outs % PANEL))
+    return whole.view(-1, PANEL, rank).transpose(1, 2).contiguous()
 
 
 def _quantised(weight: Tensor, rotate: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

@@ -89,29 +89,44 @@ inline void panel_sums(int32_t kind, const Coded& x, int first, int rows, const 
     }
 }
 
-// What was found for rows from `row` and outputs from `first` on, [rows][stride].
-struct Sums {
-    const float* data = nullptr;
-    int stride = 0, row = 0, first = 0;
+// Outputs that lie side by side in a turned matrix, [outputs / WIDE][rank][WIDE]: a panel of any machine.
+constexpr int WIDE = 16;
 
-    // A tile; see multiply in product.hpp.
-    void put(int from, int rows, int out, int outputs, float* to) const {
-        for (int r = 0; r < rows; r++) {
-            const float* own = data + (size_t)(from - row + r) * stride + out - first;
-            float* place = to + r * outputs_of(rows);
-            int n = 0;
-            for (; n + 4 <= outputs; n += 4) store(place + n, load<Four>(own + n));
-            for (; n < outputs; n++) place[n] = own[n];
+// Adds t [rows][rank] times a turned matrix to a panel's sums, where rows are noisy.
+template <class T>
+inline void add_low(const Rows& t, const float* turned, const uint8_t* noisy, int row, int rows, int out,
+                    PanelFloats* sums) {
+    constexpr int MOST = 4, STEP = 64;
+    const int rank = t.units * T::PER_UNIT;
+    const float* own_panel = turned + (size_t)(out / WIDE) * rank * WIDE + out % WIDE;
+    for (int r = 0; r < rows;) {
+        int own[MOST], count = 0;
+        for (; r < rows && count < MOST; r++)
+            if (noisy[row + r]) own[count++] = r;
+        for (int i = count; i < MOST; i++) own[i] = own[0];
+        if (!count) return;
+        PanelFloats found[MOST];
+        for (int i = 0; i < MOST; i++) found[i] = sums[own[i]];
+        for (int begin = 0; begin < rank; begin += STEP) {
+            int some = std::min(STEP, rank - begin);
+            float factors[MOST][STEP];
+            for (int i = 0; i < MOST; i++) get_row<T>(factors[i], t.row(row + own[i]) + begin / T::PER_UNIT, some);
+            for (int k = 0; k < some; k++) {
+                PanelFloats u = load<PanelFloats>(own_panel + (size_t)(begin + k) * WIDE);
+#pragma GCC unroll 4
+                for (int i = 0; i < MOST; i++) found[i] += u * factors[i][k];
+            }
         }
+        for (int i = 0; i < count; i++) sums[own[i]] = found[i];
     }
-};
+}
 
-// Outputs [first, last), at most PANEL. Each thread has two places, as gate and up are multiplied side by side.
-inline Sums coded_sums(int32_t kind, const Coded& x, int row, int rows, const uint8_t* blocks, int inputs, int first,
-                       int last, int place) {
-    thread_local std::vector<PanelFloats> places[2];
-    std::vector<PanelFloats>& to = places[place];
-    if (to.size() < (size_t)rows) to.resize(rows);
-    panel_sums(kind, x, row, rows, blocks, inputs, first, last - first, to.data());
-    return {(const float*)to.data(), PANEL, row, first};
+// Visits to(row, output, PanelFloats) where a panel is whole, and to(row, output, float) for the others' outputs.
+template <class To>
+inline void hand_out_panel(int row, int rows, int out, int outputs, const PanelFloats* sums, const To& to) {
+    for (int r = 0; r < rows; r++)
+        if (outputs == PANEL)
+            to(row + r, out, sums[r]);
+        else
+            for (int n = 0; n < outputs; n++) to(row + r, out + n, sums[r][n]);
 }

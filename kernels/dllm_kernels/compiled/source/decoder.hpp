@@ -171,14 +171,14 @@ class Forward {
             quantise_share<T>(l, product.x, p_.rows, thread, p_.threads, s_.levels);
             meet(thread, OTHER);
         }
-        if (any_noisy_ && l.down) product.t = low(l, product.x, thread);
+        if (any_noisy_ && l.down) product.t = low(l, product.x, thread), product.noisy = p_.noisy;
         return product;
     }
 
     // What the low-rank pair makes of the rows: zero for clean ones.
     Rows low(const Linear& l, Rows x, int thread) {
         Share outputs(m_.rank, 8, thread, p_.threads);
-        each_tile(p_.rows, outputs.begin, outputs.end, panel_of(p_.rows), no_panel, [&](int row, int rows, int out, int count) {
+        each_tile(p_.rows, outputs.begin, outputs.end, no_panel, [&](int row, int rows, int out, int count) {
             float found[TILE];
             multiply<T>({x, {l.down, x.units}, {}, {}}, row, rows, out, count, found);
             for (int r = 0; r < rows; r++)
@@ -304,24 +304,46 @@ class Forward {
         Product<T> gates = ready(l, s_.normed.data(), thread), ups = gates;
         ups.place = 1;
         int inner = m_.intermediate;
-        Share outputs(inner, 24, thread, p_.threads);
-        auto open = [&](int first, int last) {
-            gates.open(0, p_.rows, first, last), ups.open(0, p_.rows, inner + first, inner + last);
-        };
-        each_tile(p_.rows, outputs.begin, outputs.end, gates.panel(p_.rows), open, [&](int row, int rows, int out, int count) {
+        Share outputs(inner, STEP, thread, p_.threads);
+        if (l.coded)
+            for (int out = outputs.begin; out < outputs.end; out += PANEL) {
+                int some = std::min(PANEL, outputs.end - out);
+                const PanelFloats* gate = gates.coded(0, p_.rows, out, some);
+                gated_panel(gate, ups.coded(0, p_.rows, inner + out, some), out, some);
+            }
+        else
+            gated_tiles(gates, ups, outputs);
+        meet(thread, LINEAR);
+    }
+
+    static Floats gated(Floats gate, Floats up) { return gate / (1.0f + exponential(-gate)) * up; }
+
+    Unit* inner_row(int row) { return s_.inner.data() + (size_t)row * units(m_.intermediate); }
+
+    void gated_panel(const PanelFloats* gate, const PanelFloats* up, int out, int outputs) {
+        for (int r = 0; r < p_.rows; r++)
+            for (int at = 0; at < outputs; at += LANES) {
+                Floats found = gated(load<Floats>((const float*)&gate[r] + at), load<Floats>((const float*)&up[r] + at));
+                if (at + LANES <= outputs)
+                    T::set_vector(inner_row(r), out + at, found);
+                else
+                    for (int n = 0; at + n < outputs; n++) T::set(inner_row(r), out + at + n, found[n]);
+            }
+    }
+
+    void gated_tiles(Product<T> gates, Product<T> ups, Share outputs) {
+        int wide = m_.intermediate;
+        auto open = [&](int first, int last) { gates.open(first, last), ups.open(wide + first, wide + last); };
+        each_tile(p_.rows, outputs.begin, outputs.end, open, [&](int row, int rows, int out, int count) {
             float gate[TILE], up[TILE];
             if (count < outputs_of(rows)) clear(gate), clear(up);
             gates(row, rows, out, count, gate);
-            ups(row, rows, inner + out, count, up);
-            for (int i = 0; i < rows * outputs_of(rows); i += LANES) {
-                Floats g = load<Floats>(gate + i);
-                store(gate + i, g / (1.0f + exponential(-g)) * load<Floats>(up + i));
-            }
+            ups(row, rows, wide + out, count, up);
+            for (int i = 0; i < rows * outputs_of(rows); i += LANES)
+                store(gate + i, gated(load<Floats>(gate + i), load<Floats>(up + i)));
             for (int r = 0; r < rows; r++)
-                for (int n = 0; n < count; n++)
-                    T::set(s_.inner.data() + (size_t)(row + r) * units(inner), out + n, gate[r * outputs_of(rows) + n]);
+                for (int n = 0; n < count; n++) T::set(inner_row(row + r), out + n, gate[r * outputs_of(rows) + n]);
         });
-        meet(thread, LINEAR);
     }
 
     const Model& m_;

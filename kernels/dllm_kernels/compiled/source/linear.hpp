@@ -7,8 +7,8 @@
 #include "coded.hpp"
 
 // Weights [out][in / per unit] units, or blocks of a kind, or int8 levels [out][in] with a scale and 128 times
-// the sum of the levels per output. Where `coded` is set, rows are levels when they meet the blocks. The low-rank
-// pair may be absent.
+// the sum of the levels per output. Where `coded` is set, rows are levels when they meet the blocks, and
+// `turned` is `up`, see coded.hpp. The low-rank pair may be absent.
 struct Linear {
     const Unit* weight;
     const float* bias;
@@ -18,6 +18,7 @@ struct Linear {
     const float* scale;
     const int32_t* offset;
     const uint8_t* blocks;
+    const float* turned;
     int32_t kind, coded, outputs, inputs;
 };
 
@@ -140,30 +141,21 @@ struct Product {
     Rows x;
     const Levels* levels = nullptr;
     Rows t = {};
+    const uint8_t* noisy = nullptr;
     int place = 0;
     Rows w = {l.weight, x.units};
-    Sums sums = {};
 
-    int panel(int rows) const { return l.coded ? PANEL : panel_of(rows); }
-
-    // Outputs [first, last) of rows [row, row + rows).
-    void open(int row, int rows, int first, int last) {
-        if (l.coded)
-            sums = coded_sums(l.kind, levels->coded, row, rows, l.blocks, l.inputs, first, last, place);
-        else if (l.blocks)
-            w = unpacked<T>(l.kind, l.blocks, l.inputs, first, last, place);
+    void open(int first, int last) {
+        if (l.blocks) w = unpacked<T>(l.kind, l.blocks, l.inputs, first, last, place);
     }
 
     // A tile with the bias.
     void operator()(int row, int rows, int out, int outputs, float* to) const {
         Rows u{l.up, t.units};
-        if (!l.levels && !l.coded) {
+        if (!l.levels) {
             multiply<T>({x, w, t, u}, row, rows, out, outputs, to);
         } else {
-            if (l.coded)
-                sums.put(row, rows, out, outputs, to);
-            else
-                multiply_int8(*levels, l, row, rows, out, outputs, to);
+            multiply_int8(*levels, l, row, rows, out, outputs, to);
             if (t.data) {
                 float low[TILE];
                 if (outputs < outputs_of(rows)) clear(low);
@@ -174,6 +166,19 @@ struct Product {
         if (l.bias)
             for (int r = 0; r < rows; r++)
                 for (int n = 0; n < outputs; n++) to[r * outputs_of(rows) + n] += l.bias[out + n];
+    }
+
+    // What coded rows make of a panel, [rows], with the bias. Each thread has two places.
+    const PanelFloats* coded(int row, int rows, int out, int outputs) const {
+        thread_local std::vector<PanelFloats> places[2];
+        std::vector<PanelFloats>& sums = places[place];
+        if (sums.size() < (size_t)rows) sums.resize(rows);
+        panel_sums(l.kind, levels->coded, row, rows, l.blocks, l.inputs, out, outputs, sums.data());
+        if (t.data) add_low<T>(t, l.turned, noisy, row, rows, out, sums.data());
+        if (l.bias)
+            for (int r = 0; r < rows; r++)
+                for (int n = 0; n < outputs; n++) sums[r][n] += l.bias[out + n];
+        return sums.data();
     }
 };
 
@@ -190,20 +195,30 @@ inline void quantise_share(const Linear& l, const Rows& x, int rows, int thread,
             quantise<T>(x.row(r), l.inputs, to.levels.data() + (size_t)r * l.inputs, to.scale[r]);
 }
 
-// Outputs [begin, end) of some rows, handed out; see hand_out.
+// Outputs [begin, end) of some rows, handed out; see hand_out, and hand_out_panel.
 template <class T, class To>
 inline void multiply_outputs(Product<T> product, int row, int rows, int begin, int end, const To& to) {
-    auto open = [&](int first, int last) { product.open(row, rows, first, last); };
-    each_tile(rows, begin, end, product.panel(rows), open, [&](int place, int count, int out, int some) {
+    if (product.l.coded) {
+        for (int out = begin; out < end; out += PANEL) {
+            int some = std::min(PANEL, end - out);
+            hand_out_panel(row, rows, out, some, product.coded(row, rows, out, some), to);
+        }
+        return;
+    }
+    auto open = [&](int first, int last) { product.open(first, last); };
+    each_tile(rows, begin, end, open, [&](int place, int count, int out, int some) {
         float found[TILE];
         product(row + place, count, out, some, found);
         hand_out(row + place, count, out, some, found, to);
     });
 }
 
+// Outputs of a thread's share come in multiples of whole tiles and panels.
+constexpr int STEP = 48;
+
 // This thread's share of the outputs, handed out; see hand_out.
 template <class T, class To>
 inline void multiply_share(const Product<T>& product, int rows, int thread, int threads, const To& to) {
-    Share outputs(product.l.outputs, 24, thread, threads);
+    Share outputs(product.l.outputs, STEP, thread, threads);
     multiply_outputs(product, 0, rows, outputs.begin, outputs.end, to);
 }

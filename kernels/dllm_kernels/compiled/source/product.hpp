@@ -113,8 +113,8 @@ constexpr int panel_of(int rows) { return rows <= 36 ? 8 : 192; }
 
 // Visits all tiles of rows x [begin, end) so that weights come from memory once; each panel is opened before.
 template <class Open, class Visit>
-inline void each_tile(int rows, int begin, int end, int panel, const Open& open, const Visit& visit) {
-    int groups = (rows + MOST_ROWS - 1) / MOST_ROWS;
+inline void each_tile(int rows, int begin, int end, const Open& open, const Visit& visit) {
+    int groups = (rows + MOST_ROWS - 1) / MOST_ROWS, panel = panel_of(rows);
     for (int first = begin; first < end; first += panel) {
         int last = std::min(first + panel, end);
         open(first, last);
