@@ -19,6 +19,11 @@ constexpr int FETCHED = 640;
 
 constexpr int bytes_of(int32_t kind) { return kind == Q4_0 ? 18 : kind == Q4_1 ? 20 : 34; }
 
+// The two float16 numbers that begin a block of Q4_1.
+struct Pair {
+    float scale, least;
+};
+
 inline float half_to_float(const uint8_t* from) {
     uint16_t half;
     std::memcpy(&half, from, 2);
@@ -35,6 +40,15 @@ inline float half_to_float(const uint8_t* from) {
 #endif
 }
 
+inline Pair halves_to_floats(const uint8_t* from) {
+#if defined(__F16C__)
+    __m128 both = _mm_cvtph_ps(_mm_loadu_si32(from));
+    return {both[0], both[1]};
+#else
+    return {half_to_float(from), half_to_float(from + 2)};
+#endif
+}
+
 // 16 weights.
 template <class T>
 inline void put_weights(Unit* to, int at, const Floats (&x)[16 / LANES]) {
@@ -43,12 +57,12 @@ inline void put_weights(Unit* to, int at, const Floats (&x)[16 / LANES]) {
     if constexpr (T::PER_UNIT == 2) return store((uint16_t*)to + at, _mm512_cvtneps_pbh((__m512)x[0]));
 #elif defined(__AVX2__) && !defined(__AVX512F__)
     if constexpr (T::PER_UNIT == 2) {
-        __m256i both = _mm256_packus_epi32((__m256i)(rounded(x[0]) >> 16), (__m256i)(rounded(x[1]) >> 16));
+        __m256i both = _mm256_packus_epi32((__m256i)((Units)split(x[0]) >> 16), (__m256i)((Units)split(x[1]) >> 16));
         return store((uint16_t*)to + at, _mm256_permute4x64_epi64(both, 0xd8));
     }
 #endif
 #pragma GCC unroll 4
-    for (int i = 0; i < 16 / LANES; i++) T::set_vector(to, at + i * LANES, T::PER_UNIT == 1 ? (Floats)rounded(x[i]) : x[i]);
+    for (int i = 0; i < 16 / LANES; i++) T::set_vector(to, at + i * LANES, T::PER_UNIT == 1 ? split(x[i]) : x[i]);
 }
 
 // The first 16 of a block's numbers are the lower halves of its bytes; each is `above` too large.
@@ -81,10 +95,12 @@ template <class T, int32_t KIND>
 inline void unpack_row(const uint8_t* from, int inputs, Unit* to) {
     for (int at = 0; at < inputs; at += IN_BLOCK, from += bytes_of(KIND)) {
         __builtin_prefetch(from + FETCHED, 0, 3);
-        float scale = half_to_float(from);
-        if constexpr (KIND == Q4_0) unpack_fours<T>(from + 2, 8, scale, -0.0f, to, at);
-        if constexpr (KIND == Q4_1) unpack_fours<T>(from + 4, 0, scale, half_to_float(from + 2), to, at);
-        if constexpr (KIND == Q8_0) unpack_bytes<T>(from + 2, scale, to, at);
+        if constexpr (KIND == Q4_0) unpack_fours<T>(from + 2, 8, half_to_float(from), -0.0f, to, at);
+        if constexpr (KIND == Q8_0) unpack_bytes<T>(from + 2, half_to_float(from), to, at);
+        if constexpr (KIND == Q4_1) {
+            Pair head = halves_to_floats(from);
+            unpack_fours<T>(from + 4, 0, head.scale, head.least, to, at);
+        }
     }
 }
 
@@ -109,5 +125,5 @@ inline Rows unpacked(int32_t kind, const uint8_t* blocks, int inputs, int first,
     to.resize((size_t)(last - first) * units);
     for (int row = first; row < last; row++)
         unpack_row<T>(kind, blocks + row * bytes, inputs, to.data() + (size_t)(row - first) * units);
-    return {to.data(), units, first, 0};
+    return {to.data(), units, first, true};
 }

@@ -16,7 +16,7 @@ struct Rows {
     const Unit* data = nullptr;
     int units = 0;
     int first = 0;
-    int ahead = AHEAD;
+    bool near = false;  // in the first-level cache
     const Unit* row(int index) const { return data + (size_t)(index - first) * units; }
 };
 
@@ -40,7 +40,7 @@ constexpr int TILE = 32;
 // For tiles that are not whole; others would pay for it as much as for their sums.
 inline void clear(float (&tile)[TILE]) { std::fill_n(tile, TILE, 0.0f); }
 
-template <class T, int MR, int NR>
+template <class T, int MR, int NR, bool FETCH>
 inline __attribute__((always_inline)) void accumulate(Floats (&sum)[NR * MR], const Rows& x, int row, const Rows& w, int out) {
     const Unit* xs[MR];
     const Unit* ws[NR];
@@ -53,7 +53,7 @@ inline __attribute__((always_inline)) void accumulate(Floats (&sum)[NR * MR], co
         for (int n = 0; n < NR; n++) {
             b[n] = load<Units>(ws[n] + k);
             // Weights of the next panel, on their way while this one is multiplied by all rows.
-            __builtin_prefetch(ws[n] + k + (size_t)w.ahead * w.units, 0, 3);
+            if constexpr (FETCH) __builtin_prefetch(ws[n] + k + (size_t)AHEAD * w.units, 0, 3);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < MR; r++) {
@@ -80,8 +80,11 @@ __attribute__((noinline)) void tile(const Factors& f, int row, int out, float* t
     Floats sum[NR * MR];
 #pragma GCC unroll 32
     for (int i = 0; i < NR * MR; i++) sum[i] = Floats{};
-    accumulate<T, MR, NR>(sum, f.x, row, f.w, out);
-    if (f.t.data) accumulate<T, MR, NR>(sum, f.t, row, f.u, out);
+    if (f.w.near)
+        accumulate<T, MR, NR, false>(sum, f.x, row, f.w, out);
+    else
+        accumulate<T, MR, NR, true>(sum, f.x, row, f.w, out);
+    if (f.t.data) accumulate<T, MR, NR, true>(sum, f.t, row, f.u, out);
     sums<NR * MR>(sum, to);
 }
 
