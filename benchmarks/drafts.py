@@ -2,7 +2,8 @@
 
 Answers are greedy, one request at a time; contestants take turns. Named baselines: our own mode `ar` on weights
 dequantised to bfloat16 (the same tokens), our own `ar` on the same weights, llama.cpp's AR of the shipped file
-(Q4_1) and of the same weights quantised to Q4_0, and a pass of one clean row. Rows are CONTESTANT_vs_BASELINE;
+(Q4_1) and of the same weights quantised to Q4_0, and a pass of one clean row. Those with `int8` round activations,
+as llama.cpp does, and are another model than the exact ones. Rows are CONTESTANT_vs_BASELINE;
 those of passes give our time over that of the one-row pass.
 """
 
@@ -47,11 +48,13 @@ def answers(models: dict[str, Model], tokens: int, files: dict[str, Path]) -> di
 
     :param files: GGUF files for llama.cpp, by their kind.
     """
-    stored, dequantised = models["stored"], models["dequantised"]
+    stored, int8 = models["stored"], models["int8"]
     found = {
         "ar_q4_exact": ours(stored, tokens, mode="ar"),
-        "ar_bf16": ours(dequantised, tokens, mode="ar"),
+        "ar_bf16": ours(models["dequantised"], tokens, mode="ar"),
+        "ar_int8": ours(int8, tokens, mode="ar"),
         "speculative": ours(stored, tokens, mode="speculative"),
+        "speculative_int8": ours(int8, tokens, mode="speculative"),
     }
     threads = torch.get_num_threads()
     return found | {
@@ -61,10 +64,19 @@ def answers(models: dict[str, Model], tokens: int, files: dict[str, Path]) -> di
 
 def pairs(files: dict[str, Path]) -> dict[str, tuple[str, str]]:
     """Which rows are printed, by name."""
-    found = {"ar_q4_exact_vs_ar_bf16": ("ar_q4_exact", "ar_bf16"), "speculative_vs_ar": ("speculative", "ar_q4_exact")}
+    found = {
+        "ar_q4_exact_vs_ar_bf16": ("ar_q4_exact", "ar_bf16"),
+        "speculative_vs_ar": ("speculative", "ar_q4_exact"),
+        "speculative_int8_vs_ar_int8": ("speculative_int8", "ar_int8"),
+    }
+    own = {
+        "ar_q4": "ar_q4_exact",
+        "ar_int8": "ar_int8",
+        "speculative": "speculative",
+        "speculative_int8": "speculative_int8",
+    }
     for kind in files:
-        found[f"ar_q4_vs_llama_cpp_{kind}"] = ("ar_q4_exact", f"llama_cpp_{kind}")
-        found[f"speculative_vs_llama_cpp_{kind}"] = ("speculative", f"llama_cpp_{kind}")
+        found |= {f"{row}_vs_llama_cpp_{kind}": (ours, f"llama_cpp_{kind}") for row, ours in own.items()}
     return found
 
 
@@ -108,8 +120,8 @@ def pass_table(rows: Sequence[PassRow]) -> str:
 
 
 def load(dtype: str) -> dict[str, Model]:
-    """The default model as its file holds it, and dequantised."""
-    chosen = {"stored": "auto", "dequantised": "dequantised"}
+    """The default model as its file holds it, the same with int8 activations, and dequantised."""
+    chosen = {"stored": "auto", "int8": "blocks_int8", "dequantised": "dequantised"}
     return {name: load_model("dllm", device="cpu", dtype=dtype, weights=weights) for name, weights in chosen.items()}
 
 

@@ -94,7 +94,7 @@ def test_cached_passes_equal_a_full_recompute(tiny: Model, tiny_folder: Path, mo
     recorder = record(tiny, SamplingConfig(mode=mode, max_new_tokens=24, **options))
     base = load_llama(tiny_folder, torch.float32)
     low_rank = LowRankDenoiser(base.shape, 4, 24, torch.zeros(64))
-    load_weights(low_rank, tiny_folder.parent / "denoiser.safetensors")
+    load_weights(low_rank, tiny_folder.parent / "denoiser.safetensors", base)
     trunk = Trunk(base, 128)
     embedding = torch.cat([base.embedding, low_rank.weights["mask_embedding"][None].detach()])
     assert len(recorder.passes) > 3
