@@ -10,6 +10,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +60,31 @@ def quantised(kind: str, folder: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A token of a pass: where it stands, in which sequence, and whether its logits are wanted."""
+
+    token: int
+    position: int
+    sequence: int = 0
+    wanted: bool = True
+
+
 class LlamaCpp:
-    """One sequence of one model.
+    """Sequences of one model.
 
     :param path: a GGUF file.
-    :param context: most positions.
+    :param context: most positions of a sequence.
+    :param sequences: how many at once.
     """
 
-    def __init__(self, path: Path, threads: int, context: int = 1024) -> None:
+    def __init__(self, path: Path, threads: int, context: int = 1024, sequences: int = 1) -> None:
         self._lib = lib = library()
         loading = lib.llama_model_default_params()
         loading.n_gpu_layers = 0
         self._model = lib.llama_model_load_from_file(bytes(path), loading)
         params = lib.llama_context_default_params()
-        params.n_ctx, params.n_seq_max = context, 1
+        params.n_ctx, params.n_seq_max = context * sequences, sequences
         # A block that is not causal must fit into one micro-batch, or the process aborts.
         params.n_batch = params.n_ubatch = 512
         # Its own default is four, whatever the machine has.
@@ -86,28 +98,34 @@ class LlamaCpp:
         self._batch = lib.llama_batch_init(params.n_ubatch, 0, 1)
         self._most = int(params.n_ubatch)
 
-    def rewind(self, length: int) -> None:
-        """Forget all but the first `length` positions."""
-        self._lib.llama_memory_seq_rm(self._lib.llama_get_memory(self._context), 0, length, -1)
+    def rewind(self, length: int, sequence: int = 0) -> None:
+        """Forget all but the first `length` positions of a sequence."""
+        self._lib.llama_memory_seq_rm(self._lib.llama_get_memory(self._context), sequence, length, -1)
 
     def decode(self, tokens: Sequence[int], begin: int, *, causal: bool, wanted: Sequence[int]) -> NDArray[np.float32]:
         """Logits float32 [wanted, V] of tokens at positions from `begin` on; overwritten by the next call.
 
         :param wanted: indices into `tokens`.
         """
+        asked = set(wanted)
+        return self.forward([Placed(token, begin + i, 0, i in asked) for i, token in enumerate(tokens)], causal=causal)
+
+    def forward(self, tokens: Sequence[Placed], *, causal: bool = True) -> NDArray[np.float32]:
+        """Logits float32 [wanted, V] of tokens of any sequences; overwritten by the next call."""
         if len(tokens) > self._most:
             raise ValueError(f"{len(tokens)} tokens in one pass; llama.cpp was set up for {self._most}")
-        lib, batch, asked = self._lib, self._batch, set(wanted)
+        lib, batch = self._lib, self._batch
         batch.n_tokens = len(tokens)
         for place, token in enumerate(tokens):
-            batch.token[place], batch.pos[place] = token, begin + place
-            batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
-            batch.logits[place] = int(place in asked)
+            batch.token[place], batch.pos[place] = token.token, token.position
+            batch.n_seq_id[place], batch.seq_id[place][0] = 1, token.sequence
+            batch.logits[place] = int(token.wanted)
         lib.llama_set_causal_attn(self._context, causal)
         if code := lib.llama_decode(self._context, batch):
             raise RuntimeError(f"llama_decode returned {code}")
         lib.llama_synchronize(self._context)
-        return np.ctypeslib.as_array(lib.llama_get_logits(self._context), shape=(len(wanted), self.vocabulary))
+        count = sum(token.wanted for token in tokens)
+        return np.ctypeslib.as_array(lib.llama_get_logits(self._context), shape=(count, self.vocabulary))
 
     def prefill(self, tokens: Sequence[int]) -> int:
         """Start anew with these tokens; returns the most probable next one."""
