@@ -31,6 +31,7 @@ from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.denoisers.placement import place
+from dllm_plugins.denoisers.rope import Rope
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import llama_from
@@ -172,10 +173,22 @@ def build_kernels(base: AnyWeights, low_rank: LowRankWeights, spec: ModelSpec, i
 
 
 def build_llama_cpp(folder: Path, options: LoadOptions) -> Denoiser:
-    """The backend of llama.cpp, from the base's folder: it computes files, which are made of the weights once."""
+    """The backend of llama.cpp, from the base's folder: it computes files, which are made of the weights once.
+
+    :raises OptionError: for a base that is no plain Llama, whose graph rotates elsewhere.
+    """
     from dllm_plugins.default_model.llama_cpp import load_denoiser
 
     shape = LlamaShape.from_config(read_config(folder))
+    if shape != replace(shape, rope=Rope(), qkv_bias=False, out_bias=False, mlp_bias=False, head_norms=False):
+        raise OptionError(
+            message(
+                "{backend}='llama_cpp' computes plain Llamas for {}, and {} has biases, norms of its heads or "
+                "stretched positions; leave it out",
+                NAME,
+                folder,
+            )
+        )
     spec = make_spec(shape, stop_ids(folder, shape.vocabulary))
     # Verifying and drafting are calls of their own there, which cost more than the drafts save.
     spec = replace(spec, modes=("ar", *(mode for mode in spec.modes if mode != "ar")))

@@ -64,7 +64,7 @@ def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) 
             skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         skeleton.tie_weights()
         places: dict[str, str | int] = accelerate.infer_auto_device_map(
-            skeleton, no_split_module_classes=["LlamaDecoderLayer"]
+            skeleton, no_split_module_classes=[type(skeleton.model.layers[0]).__name__]
         )
     else:
         places = device_map

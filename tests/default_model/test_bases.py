@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
+from llm.cli import cli
 from transformers import AutoModelForCausalLM
 
 from dllm_plugins import Request
@@ -17,6 +19,7 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_transformers import block_diffusion
 from dllm_transformers import export
+from langchain_dllm import ChatDLLM
 
 from .bases import BASES
 from .bases import make_base
@@ -68,6 +71,30 @@ def test_the_same_through_transformers(places: dict[str, tuple[Path, Path]], kin
     )
     expected = model.generate(prompt, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
     assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BASES if kind != "llama"])
+def test_what_llama_cpp_does_not_compute(places: dict[str, tuple[Path, Path]], kind: str) -> None:
+    """Refused before a file is made."""
+    base, denoiser = places[kind]
+    with pytest.raises(OptionError, match=r"backend='llama_cpp' computes plain Llamas .* leave it out"):
+        load_model(base=base, denoiser=denoiser, backend="llama_cpp")
+
+
+def test_the_same_in_the_hosts(
+    places: dict[str, tuple[Path, Path]], llm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LangChain's arguments and llm's environment lead to one model."""
+    base, denoiser = places["qwen2"]
+    model = load_model(base=base, denoiser=denoiser, dtype="float32", device="cpu")
+    prompt = model.encode_chat([{"role": "user", "content": "hi"}])
+    expected = model.engine().generate([Request(prompt, SamplingConfig(max_new_tokens=6))])[0].text
+    chat = ChatDLLM(base=str(base), denoiser=str(denoiser), dtype="float32", max_tokens=6)
+    assert chat.invoke("hi").content == expected
+    for name, value in (("BASE", str(base)), ("DENOISER", str(denoiser)), ("DTYPE", "float32")):
+        monkeypatch.setenv(f"DLLM_{name}", value)
+    done = CliRunner().invoke(cli, ["-m", "dllm", "hi", "-o", "max_tokens", "6", "--no-stream", "--no-log"])
+    assert done.output.strip() == expected.strip()
 
 
 def test_an_untied_head_and_bfloat16(places: dict[str, tuple[Path, Path]]) -> None:
