@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dllm_kernels.draws import draw as draw_inverse
+from dllm_kernels.draws import masses
 
 #: Logits that are drawn from in one go, in float64: as many as a processor keeps at hand.
 _TOGETHER = 1 << 17
@@ -162,6 +163,22 @@ def inverse(logits: Tensor, draw: Draw, uniform: Tensor) -> Tensor:
     return draw_inverse(scaled, uniform)
 
 
+def _spared(logits: Tensor, draw: Draw, uniform: Tensor, never: int) -> Tensor:
+    """:func:`inverse` of whole distributions [N, V] where `never` is not drawn.
+
+    As a head without logits draws, among all ids: only a number [N] that falls to `never` draws once more, by
+    where in its share it fell. So every other id has its share of what is left, without logits unless they are needed.
+    """
+    index = inverse(logits, draw, uniform)
+    fell = (index == never).nonzero()[:, 0]
+    if len(fell):
+        mass = masses(logits[fell].double() / draw.temperature)
+        within = (uniform[fell] * mass.sum(-1) - mass[:, :never].sum(-1)) / mass[:, never]
+        tiny = torch.finfo(torch.float64).tiny
+        index[fell] = inverse(without(logits[fell], [never]), draw, within.clamp(tiny, 1.0))
+    return index
+
+
 def _draw_one(logits: Tensor, draw: Draw, ids: Tensor | None) -> Tensor:
     assert draw.gumbel is not None, "a temperature above 0 needs noise"
     noise = draw.gumbel if ids is None else draw.gumbel[ids.cpu()]
@@ -230,7 +247,11 @@ def predict(
     numbered = [place for place in hot if draws[place].uniform is not None]
     for places in _together(draws, numbered, logits.shape[-1]):
         numbers = torch.tensor([draws[place].uniform for place in places], dtype=torch.float64, device=logits.device)
-        index[places] = inverse(_drawable(logits[places], never), draws[places[0]], numbers)
+        draw = draws[places[0]]
+        if never is None or draw.top_k is not None or draw.top_p is not None:
+            index[places] = inverse(_drawable(logits[places], never), draw, numbers)
+        else:
+            index[places] = _spared(logits[places], draw, numbers, never)
     for place in hot:
         if draws[place].uniform is None:
             index[place] = _draw_one(_drawable(logits[place], never), draws[place], ids)

@@ -141,16 +141,14 @@ def test_cached_blocks_ask_without_logits(options: dict[str, Any], built: bool, 
         found = []
         for denoiser in (Plain(), Straight()):
             # A mask id among the vocabulary, as the checkpoints of this mode have it.
-            denoiser.spec = replace(
-                SPEC, mask_id=VOCABULARY - 1, modes=("diffusion",), samplers={"diffusion": "blocks"}
-            )
+            denoiser.spec = replace(SPEC, mask_id=40, modes=("diffusion",), samplers={"diffusion": "blocks"})
             if masked:
-                denoiser.weight[-1] = denoiser.weight[:-1].mean(0) * 3 + denoiser.weight[17]
+                denoiser.weight[40] = denoiser.weight.mean(0) * 3 + denoiser.weight[17]
             config = SamplingConfig(max_new_tokens=30, temperature=temperature, seed=3, **options)
             requests = [Request(prompt, config) for prompt in ([5, 6, 7], [900])]
             done = Engine(denoiser, Letters(), plugins.modes()).generate(requests)
             found.append([(finish.tokens, finish.usage.passes) for finish in done])
-            assert all(VOCABULARY - 1 not in tokens for tokens, _ in found[-1])
+            assert all(40 not in tokens for tokens, _ in found[-1])
         assert found[0] == found[1]
         # The text before the newest block wants no logits, but its head is asked about none of its positions.
         assert (denoiser.wanted > 0) == (built or (masked and denoiser.masks > 0))
@@ -179,6 +177,22 @@ def test_logits_are_built_where_they_are_wanted(options: dict[str, Any], logits:
     assert found.tokens == plain.tokens
     assert (found.logits is not None) == logits
     assert engine.generate([Request([900], SamplingConfig(mode="ar", max_new_tokens=12))])[0].tokens == other.tokens
+
+
+@pytest.mark.parametrize("never", [0, 1, 3])
+def test_what_is_never_drawn_leaves_its_share_to_all(never: int) -> None:
+    """Others are drawn as often as without it, and by the same numbers as where it could be drawn."""
+    logits, count = torch.tensor([1.0, 2.0, 0.5, 1.5]), 4000
+    draws = [Draw(0.7, uniform=(number + 0.5) / count) for number in range(count)]
+    rows = logits.expand(count, -1)
+    found, among_all = predict(rows, draws, never=never).token, predict(rows, draws).token
+    others = torch.arange(4) != never
+    expected = torch.softmax(logits.double().where(others, -torch.inf) / 0.7, -1)
+    assert (found.bincount(minlength=4) / count - expected).abs().max() < 0.001
+    assert torch.equal(found[among_all != never], among_all[among_all != never])
+    # Divided by so little, logits are infinite; of the two that are plus infinity the other is left.
+    cold = predict(rows[:9] - 1.2, [Draw(1e-320, uniform=0.3)] * 9, never=never).token
+    assert cold.tolist() == [int(logits.where(others, -torch.inf).argmax())] * 9
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
