@@ -206,7 +206,7 @@ OUTSIDE = [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), asyncio.Cancelle
 
 
 @pytest.mark.parametrize("error", OUTSIDE, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("name", ["forward", "logits"])
+@pytest.mark.parametrize("name", ["forward", "logits", "unmask"])
 def test_a_pass_that_is_broken_off(
     error: BaseException, name: str, model: Model, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

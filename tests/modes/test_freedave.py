@@ -14,7 +14,6 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
-from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.errors import OptionError
 
 from ..golden.cases import CLONED
@@ -139,10 +138,7 @@ def test_saves_passes(model: Model, kind: str) -> None:
 @pytest.mark.slow
 def test_in_bfloat16(kind: str) -> None:
     """Where equal logits are common, too."""
-    made = random_model("llada", "sdar", "freedave", "ssd", seed=2, **SPECS[kind])
-    assert isinstance(made.denoiser, NativeDenoiser)
-    network: Any = made.denoiser.model
-    network.to(torch.bfloat16)
+    made = random_model("llada", "sdar", "freedave", "ssd", seed=2, dtype=torch.bfloat16, **SPECS[kind])
     texts = prompts(4, seed=2)
     options: dict[str, Any] = {"block_length": 7, "steps": 7}
     slow = decode(made, texts, **slowly(kind, **options))

@@ -11,7 +11,7 @@ from transformers import Qwen3ForCausalLM
 
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.denoisers.native import NativeDenoiser
+from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.models import Model
 from dllm_plugins.training.solvable import Letters
 
@@ -39,7 +39,7 @@ def spec(*modes: str, **fields: Any) -> ModelSpec:
     )
 
 
-def random_model(*modes: str, seed: int = 0, **fields: Any) -> Model:
+def random_network(seed: int = 0) -> Any:
     """Large weights, so that it is sure of some tokens and not of others."""
     torch.manual_seed(seed)
     config = Qwen3Config(
@@ -56,7 +56,15 @@ def random_model(*modes: str, seed: int = 0, **fields: Any) -> Model:
     for parameter in network.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)
-    return Model("tiny", NativeDenoiser(network, spec(*modes, **fields)), Letters())
+    return network
+
+
+def random_model(*modes: str, seed: int = 0, dtype: torch.dtype = torch.float32, **fields: Any) -> Model:
+    """It on the block decoder, a fraction of whose pass is what transformers' forward takes.
+
+    The samplers on transformers' forwards are decoded by tests/conformance and tests/families.
+    """
+    return Model("tiny", KernelDenoiser(random_network(seed).to(dtype), spec(*modes, **fields)), Letters())
 
 
 class Scripted:
