@@ -1,6 +1,8 @@
 """Row-invariance: a position's result does not depend on what else is in the pass."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import accumulate
 
 import pytest
 import torch
@@ -16,16 +18,20 @@ from dllm_plugins import Model
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 
+from ..kernels.decoders import parts
 
-def clean_logits(denoiser: TriModeDenoiser, tokens: list[int], at_once: int, company: int = 0) -> Tensor:
-    """Logits of every token, `at_once` tokens a pass, with `company` other rows in each pass."""
+#: Passes of one or two tokens.
+MOST = 24
+
+
+def clean_logits(denoiser: TriModeDenoiser, tokens: list[int], sizes: Sequence[int], company: int = 0) -> Tensor:
+    """Logits of every token, so many a pass, with `company` other rows in each pass."""
     row = denoiser.open_row()
     others = [denoiser.open_row() for _ in range(company)]
     found = []
     try:
-        for start in range(0, len(tokens), at_once):
-            part = tokens[start : start + at_once]
-            places = range(start, start + len(part))
+        for start, count in zip(accumulate(sizes, initial=0), sizes, strict=False):
+            part, places = tokens[start : start + count], range(start, start + count)
             segments = [Segment(row, part, places, wanted=range(len(part)))]
             for index, other in enumerate(others):
                 size = index + 2
@@ -42,11 +48,15 @@ def clean_logits(denoiser: TriModeDenoiser, tokens: list[int], at_once: int, com
     return torch.cat(found)
 
 
-def assert_row_invariant(denoiser: TriModeDenoiser, tokens: list[int]) -> None:
-    """Bit-equal logits for 1, 2, 9, 16 and 25 tokens a pass, alone and beside other rows."""
-    alone = clean_logits(denoiser, tokens, 1)
-    for at_once, company in [(2, 0), (9, 0), (16, 0), (25, 0), (len(tokens), 0), (1, 3), (9, 4), (25, 2)]:
-        assert torch.equal(clean_logits(denoiser, tokens, at_once, company), alone), (at_once, company)
+def assert_row_invariant(denoiser: TriModeDenoiser, tokens: list[int], *cases: tuple[int, int]) -> None:
+    """Bit-equal logits for so many tokens a pass beside so many other rows, and for all at once.
+
+    One or two tokens make a pass at either end, where there are few keys and where there are more than a chunk.
+    """
+    together = clean_logits(denoiser, tokens, [len(tokens)])
+    for at_once, company in cases:
+        sizes = parts(len(tokens), at_once, MOST if at_once < 9 else None)
+        assert torch.equal(clean_logits(denoiser, tokens, sizes, company), together), (at_once, company)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -54,7 +64,8 @@ def test_tiny_logits_are_bit_equal(load_tiny: Callable[[str], Model], dtype: str
     """On the tiny model, prompts longer than one chunk of keys included."""
     denoiser = load_tiny(dtype).denoiser
     assert isinstance(denoiser, TriModeDenoiser)
-    assert_row_invariant(denoiser, [3 + (7 * i) % 250 for i in range(CHUNK + 22)])
+    cases = [(1, 0), (2, 0), (9, 0), (16, 0), (25, 0), (1, 3), (9, 4), (25, 2)]
+    assert_row_invariant(denoiser, [3 + (7 * i) % 250 for i in range(CHUNK + 22)], *cases)
 
 
 @pytest.mark.slow
@@ -66,9 +77,7 @@ def test_default_model_logits_are_bit_equal(load_default: Callable[[str], Model]
     assert isinstance(denoiser, TriModeDenoiser)
     text = "The quick brown fox jumps over the lazy dog, and then it rests. " * 10
     tokens = model.tokenizer(text)["input_ids"][:60]
-    alone = clean_logits(denoiser, tokens, 1)
-    for at_once, company in [(2, 0), (9, 1), (16, 0), (25, 2)]:
-        assert torch.equal(clean_logits(denoiser, tokens, at_once, company), alone), (at_once, company)
+    assert_row_invariant(denoiser, tokens, (1, 0), (2, 0), (9, 1), (16, 0), (25, 2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

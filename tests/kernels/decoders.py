@@ -104,6 +104,18 @@ def drawn(length: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 71, (length,), generator=torch.Generator().manual_seed(seed))
 
 
+def parts(count: int, at_once: int, most: int | None = None) -> list[int]:
+    """How many of `count` tokens each pass takes: `at_once`.
+
+    :param most: how many passes take so few, half of them at either end; what is between is one pass.
+    """
+    if most is not None and most * at_once < count:
+        ends = [at_once] * (most // 2)
+        return [*ends, count - 2 * sum(ends), *ends]
+    whole, left = divmod(count, at_once)
+    return [at_once] * whole + [left] * bool(left)
+
+
 def blocks(begin: int, end: int, size: int = 5) -> Tensor:
     """Block-causal: bool [end - begin, end]."""
     return torch.arange(end)[None] // size <= torch.arange(begin, end)[:, None] // size

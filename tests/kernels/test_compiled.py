@@ -81,7 +81,7 @@ def test_bfloat16_is_as_close_to_float32_as_the_reference(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_row_invariant(kind: str, sizes: dict[str, int], dtype: torch.dtype, threads: int) -> None:
     """Bit-equal alone and batched, over the boundary of a block of keys."""
-    assert_row_invariant(CompiledDecoder(take_weights(network(kind, dtype, **sizes))), drawn(270))
+    assert_row_invariant(CompiledDecoder(take_weights(network(kind, dtype, **sizes))), drawn(270), most=40)
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:

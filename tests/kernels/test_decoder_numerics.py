@@ -1,5 +1,6 @@
 """The fast block decoder does not depend on its company: the same bits alone and batched."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from .decoders import KINDS
 from .decoders import SHAPES
 from .decoders import drawn
 from .decoders import network
+from .decoders import parts
 from .decoders import row_of
 from .decoders import run
 from .decoders import runs
@@ -32,15 +34,13 @@ from .decoders import skip_unless_run
 FAST: list[Any] = [PlainDecoder, PackedDecoder, Int8Decoder]
 
 
-def walked(decoder: Decoder, tokens: Tensor, at_once: int, company: int = 0) -> Tensor:
-    """Causal logits of every token, `at_once` a pass, beside `company` other rows of unequal lengths."""
+def walked(decoder: Decoder, tokens: Tensor, sizes: Sequence[int], company: int = 0) -> Tensor:
+    """Causal logits of every token, so many a pass, beside `company` other rows of unequal lengths."""
     store = row_of(decoder)
     others = [row_of(decoder) for _ in range(company)]
     found = []
-    for begin in range(0, len(tokens), at_once):
-        part = tokens[begin : begin + at_once]
-        places = torch.arange(begin, begin + len(part))
-        seen = torch.arange(begin + len(part))[None] <= places[:, None]
+    for part, places in zip(tokens.split(list(sizes)), torch.arange(len(tokens)).split(list(sizes)), strict=True):
+        seen = torch.arange(int(places[-1]) + 1)[None] <= places[:, None]
         rows = [(store, part, places, seen)]
         for index, other in enumerate(others):
             n = 2 + 5 * index
@@ -52,15 +52,22 @@ def walked(decoder: Decoder, tokens: Tensor, at_once: int, company: int = 0) -> 
     return torch.cat(found)
 
 
-def assert_row_invariant(decoder: Decoder, tokens: Tensor, singles: int | None = None) -> None:
-    """Bit-equal logits for 1, 2, 9, 16 and 25 rows a pass and all at once, alone and batched.
+#: Tokens a pass, and other rows beside them.
+CASES = [(1, 0), (1, 3), (2, 0), (9, 0), (16, 0), (25, 0), (9, 4), (16, 1), (25, 2)]
 
-    :param singles: how many tokens go one by one in company; by default all.
+
+def assert_row_invariant(
+    decoder: Decoder, tokens: Tensor, most: int = 12, cases: Sequence[tuple[int, int]] = CASES
+) -> None:
+    """Bit-equal logits for each of `cases` and all at once.
+
+    :param most: passes of one or two tokens, half of them at either end.
     """
-    alone = walked(decoder, tokens, 1)
-    assert torch.equal(walked(decoder, tokens[:singles], 1, 3), alone[:singles]), (1, 3)
-    for at_once, company in [(2, 0), (9, 0), (16, 0), (25, 0), (len(tokens), 0), (9, 4), (16, 1), (25, 2)]:
-        assert torch.equal(walked(decoder, tokens, at_once, company), alone), (at_once, company)
+    count = len(tokens)
+    together = walked(decoder, tokens, [count])
+    for at_once, company in cases:
+        found = walked(decoder, tokens, parts(count, at_once, most if at_once < 9 else None), company)
+        assert torch.equal(found, together), (at_once, company)
 
 
 @pytest.mark.slow
@@ -134,8 +141,9 @@ def test_row_invariant_at_the_default_models_widths(dtype: torch.dtype, threads:
     model = network("llama", dtype, **sizes, head_dim=64, vocab_size=1024, num_hidden_layers=1)
     weights = take_weights(model)
     # Without instructions for bfloat16 and int8 each of these passes takes a tenth of a second.
+    cases = [(1, 0), (1, 3), (9, 4), (25, 2)]
     for implementation in (item for item in FAST if runs(item, dtype)):
-        assert_row_invariant(implementation(weights), drawn(34), singles=8)
+        assert_row_invariant(implementation(weights), drawn(34), most=4, cases=cases)
 
 
 @pytest.mark.parametrize("implementation", FAST)
@@ -147,7 +155,7 @@ def test_threads_do_not_matter(implementation: Any) -> None:
     before, found = torch.get_num_threads(), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(walked(decoder, drawn(60), 25))
+        found.append(walked(decoder, drawn(60), parts(60, 25)))
     torch.set_num_threads(before)
     assert torch.equal(*found)
 
