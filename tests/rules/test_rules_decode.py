@@ -39,9 +39,9 @@ REVOKING: dict[str, dict[str, Any]] = {
 
 @cache
 def golden(name: str) -> Model:
-    """The tiny checkpoint of a case."""
+    """The tiny checkpoint of a case, on the block decoder: what is asked here is about rules."""
     case = next(Case(folder) for folder in case_folders() if folder.name == name)
-    return Models(case).get(**first_load(case))
+    return Models(case, "kernels").get(**first_load(case))
 
 
 @pytest.fixture(params=["diffusion", "llada", "blocks"])
