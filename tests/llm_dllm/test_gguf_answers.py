@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import signal
 import sqlite3
-import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import llm
@@ -19,6 +21,8 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from llm_dllm.registry import registry_file
+
+from ..forked import start
 
 pytest.importorskip("llama_cpp", reason="needs the extra gguf")
 
@@ -122,21 +126,25 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-#: llm that heeds Ctrl-C, which processes in the background inherit as ignored.
+#: llm in a folder, that heeds Ctrl-C, which processes in the background inherit as ignored.
 LLM = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from llm.cli import cli; "
-    "cli(prog_name='llm')"
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); os.chdir(sys.argv.pop(1)); "
+    "from llm.cli import cli; cli(prog_name='llm')"
 )
 
 
-def interrupted(command: list[str], folder: Path, number: int) -> tuple[int, bytes, bytes, bytes]:
-    """Exit code, first byte, what else was shown and errors of a process that gets a signal once it answers."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder) as process:
-        assert process.stdout is not None
-        begun = process.stdout.read(1)
-        process.send_signal(number)
-        shown, errors = process.communicate()
-    return process.returncode, begun, shown, errors
+def asked(words: list[str], folder: Path, number: int | None = None) -> tuple[int | None, bytes, bytes]:
+    """Exit code, what was shown and errors of a process, which may get a signal once it answers."""
+    with TemporaryDirectory() as out:
+        process = start(LLM, str(folder), *words, out=out)
+        shown, errors = Path(out) / "stdout", Path(out) / "stderr"
+        while number is not None and process.is_alive() and not (shown.exists() and shown.stat().st_size):
+            time.sleep(0.005)
+        if number is not None and process.is_alive():
+            assert process.pid is not None
+            os.kill(process.pid, number)
+        process.join()
+        return process.exitcode, shown.read_bytes(), errors.read_bytes()
 
 
 @pytest.mark.slow
@@ -144,7 +152,7 @@ def test_killed_half_way(sdar: Path, run: Run, tmp_path: Path) -> None:
     """Ctrl-C and kill -9 in mid-answer: file, registry and log are whole, and the next answer is the same."""
     run("dllm", "add", str(sdar), "mine")
     words = ["how?", "-o", "max_tokens", "240", "-o", "block_length", "4", "-o", "steps", "4"]
-    command = [sys.executable, "-c", LLM, "-m", "./sdar.gguf", *words]
+    command = ["-m", "./sdar.gguf", *words]
     whole = run("-m", "mine", *words).stdout_bytes
     folder = registry_file().parent
     before = {path.name: digest(path) for path in (sdar, registry_file())}
@@ -152,18 +160,19 @@ def test_killed_half_way(sdar: Path, run: Run, tmp_path: Path) -> None:
     for number, code in ((signal.SIGINT, 1), (signal.SIGKILL, -signal.SIGKILL)):
         # On a busy machine the answer may be there before the signal is.
         for _ in range(10):
-            found, begun, shown, errors = interrupted(command, tmp_path, number)
+            found, shown, errors = asked(command, tmp_path, number)
             if found:
                 break
             logged += 1
         assert found == code, errors
-        assert whole.startswith(begun)
-        assert len(shown) < len(whole) - 1
+        assert shown
+        assert whole.startswith(shown.rstrip(b"\n"))
+        assert len(shown) < len(whole)
         assert b"Traceback" not in errors
         assert {path.name: digest(path) for path in (sdar, registry_file())} == before
         with sqlite3.connect(folder / "logs.db") as log:
             assert log.execute("pragma integrity_check").fetchall() == [("ok",)]
         assert len(json.loads(run("logs", "--json", "-n", "0").stdout)) == logged
-    assert subprocess.run(command, capture_output=True, check=True, cwd=tmp_path).stdout == whole
+    assert asked(command, tmp_path)[:2] == (0, whole)
     assert len(json.loads(run("logs", "--json", "-n", "0").stdout)) == logged + 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llm", "sdar", "sdar.gguf"]
