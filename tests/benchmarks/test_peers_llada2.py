@@ -61,6 +61,7 @@ def test_half_blocks_and_canvases_are_refused(tmp_path: Path) -> None:
         gemma(setup(tmp_path, "p64n30"), CANVASES)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_diffusion_gemma(tmp_path: Path) -> None:
     """Draw by draw; theirs makes one more pass a canvas, for what it encodes."""

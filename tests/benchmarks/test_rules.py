@@ -114,6 +114,7 @@ def result(folder: Path) -> dict[str, Any]:
     return last
 
 
+@pytest.mark.slow
 def test_figures(result: dict[str, Any]) -> None:
     """Slow decoding agrees with itself at one token a pass; four cells a pass take two passes a block."""
     points = {(item["method"], item["setting"]): item for item in result["points"]}

@@ -56,6 +56,7 @@ def int8(tiny_folder: Path, request: pytest.FixtureRequest) -> Model:
     return load(tiny_folder, weights="int8", dtype=request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_speculative_is_its_own_ar(int8: Model, temperature: float, threads: int) -> None:
     """Alone and as a batch of unequal rows."""

@@ -274,6 +274,7 @@ def test_auto_classes_of_other_tasks(llada: Path, auto: Any) -> None:
         auto.from_pretrained(llada)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "size"), [("5GB", "20KB"), ("20KB", "20KB"), ("20KB", "5GB")])
 def test_a_save_that_is_broken_off_leaves_what_was_there(llada: Path, tmp_path: Path, first: str, size: str) -> None:
     """Wherever it is, in one file or several: the folder answers as before, or as the new weights with their config."""

@@ -87,6 +87,7 @@ def test_tokenizers_that_name_code_of_their_own(llada: Path, files: str) -> None
     assert tokenizer_class(llada).from_pretrained(llada)("why? so")["input_ids"] == expected
 
 
+@pytest.mark.slow
 def test_importing_is_all_it_takes(llada: Path) -> None:
     """A fresh process without a terminal: no question is asked, no code of the folder is looked for."""
     code = (

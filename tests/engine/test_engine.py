@@ -168,6 +168,7 @@ def test_stop_string_cuts_the_text_exactly_there(tiny: Model, mode: str) -> None
     assert checked >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
 def test_end_of_text_ends_the_work_in_mid_canvas(tiny: Model, mode: str) -> None:
     """EOS is not part of the answer, nothing behind it is, and no pass follows it."""

@@ -135,11 +135,13 @@ def positions(backend: Backend, mode: str) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["ar", "diffusion"])
 def test_pages(paged: Backend, mode: str) -> None:
     assert positions(paged, mode) > 2
 
 
+@pytest.mark.slow
 @needs_llama_cpp
 @pytest.mark.parametrize("mode", ["ar", "diffusion"])
 def test_streams(streamed: Backend, mode: str) -> None:

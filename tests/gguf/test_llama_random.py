@@ -52,6 +52,7 @@ class Life:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "seed"), [("llama", 1), ("qwen2", 2), ("qwen3", 3), ("qwen3moe", 4)])
 def test_random_lives(tmp_path: Path, kind: str, seed: int) -> None:
     dice, both = random.Random(seed), tiny.tiny(tmp_path, kind)

@@ -164,6 +164,7 @@ def _set(name: str, value: str) -> None:
     os.environ[name] = value
 
 
+@pytest.mark.slow
 def test_processes_share_one_copy(tmp_path: Path, cache: Path) -> None:
     """Whoever comes second waits, and finds it there."""
     path = convert(make(tmp_path / "folder", "dream"), tmp_path / "a.gguf", "F32")

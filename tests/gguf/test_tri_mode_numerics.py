@@ -26,6 +26,7 @@ TYPES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", TYPES, ids=lambda options: options.get("weights") or options["dtype"])
 def test_clean_rows_are_invariant_and_so_drafts_lossless(files: tri_mode.Files, options: dict[str, Any]) -> None:
     """Bit-equal logits however many tokens a pass has and beside whom; speculative text is that of mode `ar`."""
@@ -80,6 +81,7 @@ def test_the_measurement_sees_a_difference(files: tri_mode.Files, monkeypatch: p
     assert files.llama(dtype="bfloat16").spec.numerics == "approximate"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 3, 8])
 def test_taking_turns_is_lossless_on_any_backend(files: tri_mode.Files, length: int) -> None:
     """A pass verifies, the next one drafts: in torch the same text, in twice the passes less one."""

@@ -54,6 +54,7 @@ def test_llm_starts_without_what_answering_needs() -> None:
     assert len(ours) < 20, sorted(ours)
 
 
+@pytest.mark.slow
 def test_listing_what_there_is_imports_no_classes_of_models() -> None:
     """All families, samplers and rules, but nothing of transformers: families name their classes."""
     found = imported("from dllm_plugins import plugins; plugins.modes(); from dllm_plugins.families import layouts")
@@ -71,6 +72,7 @@ def test_answering_imports_only_what_it_uses() -> None:
     assert not found & UNUSED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "words"),
     [

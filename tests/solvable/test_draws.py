@@ -28,6 +28,7 @@ def gumbel32(uniform: Tensor) -> Tensor:
     return -torch.log(-torch.log(uniform.float()))
 
 
+@pytest.mark.slow
 def test_float32_noise_hardly_ever_draws_a_rare_token() -> None:
     """Exactly, over all 2^24 numbers that float32 `rand` can give: the largest Gumbel number is 16.64.
 
@@ -102,6 +103,7 @@ def stream(*keys: Key, seed: int = 0) -> Tensor:
     return torch.stack([noise.uniform(key, 3)[0] for key in keys])
 
 
+@pytest.mark.slow
 def test_draws_of_different_positions_steps_purposes_and_seeds_are_independent() -> None:
     """Pairs of neighbours, 3,000 of each kind."""
     pairs = [(position, step) for position in range(100) for step in range(30)]
