@@ -25,6 +25,7 @@ from dllm_plugins.errors import CheckpointError
 
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _STRING, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")
 _F32 = 0
 _ALIGNMENT = 32
 _NAMES = {
@@ -112,9 +113,9 @@ class _Reader:
         return found
 
     def _text(self) -> str:
-        size = self._number("Q")
-        self._at += size
-        return self._view[self._at - size : self._at].decode("utf-8")
+        begin = self._at + 8
+        self._at = begin + _LENGTH.unpack_from(self._view, self._at)[0]
+        return self._view[begin : self._at].decode("utf-8")
 
     def _value(self, kind: int) -> Any:
         if kind == _STRING:
@@ -130,8 +131,11 @@ class _Reader:
             raise ValueError(f"it claims a list of {count} strings")
         if self._words:
             return [self._text() for _ in range(count)]
+        # A hundred thousand times: nothing here but what finds the next one.
+        view, at, number = self._view, self._at, _LENGTH.unpack_from
         for _ in range(count):
-            self._at += 8 + int.from_bytes(self._view[self._at : self._at + 8], "little")
+            at += 8 + number(view, at)[0]
+        self._at = at
         return []
 
 

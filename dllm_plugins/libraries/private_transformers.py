@@ -3,23 +3,11 @@
 A test says which of them a new version has changed.
 """
 
-from typing import TYPE_CHECKING
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import nn
-
-if TYPE_CHECKING:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-
-def template_environment() -> "ImmutableSandboxedEnvironment":
-    """The environment that transformers renders chat templates in, with its filters, globals and extensions."""
-    from transformers.utils import chat_template_utils
-
-    found: ImmutableSandboxedEnvironment = chat_template_utils._compile_jinja_template("").environment
-    return found
 
 
 def default_generation_options() -> dict[str, Any]:

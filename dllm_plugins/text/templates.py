@@ -24,7 +24,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from dllm_plugins.errors import RequestError
-from dllm_plugins.libraries.private_transformers import template_environment
 from dllm_plugins.text.template_budget import ELEMENT
 from dllm_plugins.text.template_budget import WRITING
 from dllm_plugins.text.template_budget import Budget
@@ -33,6 +32,9 @@ from dllm_plugins.text.template_budget import filter_cost
 from dllm_plugins.text.template_budget import method_cost
 from dllm_plugins.text.template_budget import operator_cost
 from dllm_plugins.text.template_budget import shallow
+from dllm_plugins.text.template_language import EXTENSIONS
+from dllm_plugins.text.template_language import FILTERS
+from dllm_plugins.text.template_language import GLOBALS
 
 #: Characters of a template; the longest of known checkpoints has some thirty thousand.
 LARGEST = 1 << 18
@@ -151,12 +153,11 @@ def _paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 @lru_cache(maxsize=1)
 def _environment() -> _Bounded:
-    theirs = template_environment()
-    extensions = [type(extension) for extension in theirs.extensions.values()]
-    found = _Bounded(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_shown)
-    found.filters = {name: _paid(name, function) for name, function in theirs.filters.items()}
+    found = _Bounded(trim_blocks=True, lstrip_blocks=True, extensions=EXTENSIONS, finalize=_shown)
+    found.filters = {name: _paid(name, function) for name, function in (found.filters | FILTERS).items()}
     found.filters |= {"_step": _step, "_joined": _joined, "_copied": _copied}
-    found.globals = {name: value for name, value in theirs.globals.items() if name != "lipsum"}
+    found.globals |= GLOBALS
+    del found.globals["lipsum"]
     return found
 
 

@@ -32,13 +32,6 @@ def model() -> Any:
     return AutoModelForCausalLM.from_config(config)
 
 
-def test_templates_have_the_environment_of_transformers() -> None:
-    """chat_template_utils._compile_jinja_template: its `tojson` keeps what HTML would escape."""
-    environment = private_transformers.template_environment()
-    assert environment.from_string("{{ text | tojson }}").render(text="a < b") == '"a < b"'
-    assert "raise_exception" in environment.globals
-
-
 def test_generate_has_default_options() -> None:
     """GenerationConfig._get_default_generation_params."""
     found = private_transformers.default_generation_options()

@@ -5,11 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dllm_plugins.errors import RequestError
 from dllm_plugins.families.layouts import LAYOUTS
 from dllm_plugins.text.template_budget import UNITS
+from dllm_plugins.text.template_language import EXTENSIONS
+from dllm_plugins.text.template_language import FILTERS
+from dllm_plugins.text.template_language import GLOBALS
 from dllm_plugins.text.templates import LARGEST
 from dllm_plugins.text.templates import render
 
@@ -55,6 +61,67 @@ def test_a_busy_template(count: int) -> None:
     """Long chats, too."""
     chat = CHAT * count
     assert render(BUSY, chat, {"bos_token": "<s>"}, "m") == theirs(BUSY, chat)
+
+
+def environment() -> ImmutableSandboxedEnvironment:
+    """transformers' own, which it promises nobody."""
+    found: ImmutableSandboxedEnvironment = chat_template_utils._compile_jinja_template("").environment
+    return found
+
+
+def test_the_language_is_that_of_transformers() -> None:
+    """What a new version adds to jinja's filters, functions and tags, or takes away, is missing here."""
+    theirs, plain = environment(), ImmutableSandboxedEnvironment()
+    for ours, what in ((FILTERS, "filters"), (GLOBALS, "globals")):
+        table, known = getattr(theirs, what), getattr(plain, what)
+        assert ours.keys() == {name for name, found in table.items() if known.get(name) is not found}
+        assert known.keys() <= table.keys()
+    assert {tag for kind in EXTENSIONS for tag in kind.tags} == {
+        tag for kind in theirs.extensions.values() for tag in kind.tags
+    }
+    assert theirs.tests.keys() == plain.tests.keys()
+    assert theirs.trim_blocks and theirs.lstrip_blocks and not theirs.keep_trailing_newline
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ namespace(_a=1) }}",
+        "{{ namespace({'_a': 1}) }}",
+        "{% set n = namespace() %}{% set n._a = 1 %}",
+        "{{ dict.__class__ }}",
+        "{{ dict.mro() }}",
+        "{{ messages.append(1) }}",
+        "{{ raise_exception('no') }}",
+    ],
+)
+def test_what_is_forbidden_there_is_forbidden_here(source: str) -> None:
+    """The sandbox, and what transformers put around it; the end of each error is jinja's own or ours."""
+    template = environment().from_string(source)
+    try:
+        allowed = template.render(messages=[])
+    except TemplateError:
+        with pytest.raises(RequestError):
+            render(source, [], {}, "m")
+    else:
+        assert render(source, [], {}, "m") == allowed
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ dict(a=1, b='<é>') | tojson }}{{ dict([('self', 2)]) | tojson(indent=1, sort_keys=true) }}",
+        "{{ dict.fromkeys('ab', 3) | tojson(ensure_ascii=true, separators=(',', ':')) }}",
+        "{% set n = namespace(self=1, other='x') %}{% set n.more = 5 %}{{ n.self }}{{ n.other }}{{ n.more }}",
+        "{% generation %}a{% set b = 2 %}{{ b }}{% endgeneration %}{{ b }}",
+        "{% for m in [1, 2, 3] %}{% if m == 2 %}{% continue %}{% endif %}{{ m }}{% if m == 3 %}{% break %}{% endif %}"
+        "{% endfor %}{{ strftime_now('%Y')|length }}",
+        "{{ joiner(', ')() }}{{ cycler(1, 2).next() }}{{ range(3) | list }}\n",
+    ],
+)
+def test_its_functions_do_the_same(source: str) -> None:
+    """Every one of them, with the arguments they take."""
+    assert render(source, CHAT, {"bos_token": "<s>"}, "m") == theirs(source, CHAT)
 
 
 def test_template_of_the_default_model(tiny_folder: Path) -> None:
