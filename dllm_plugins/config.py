@@ -5,6 +5,7 @@ from typing import Literal
 from typing import Self
 
 from pydantic import BaseModel
+from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import field_validator
 
@@ -21,6 +22,8 @@ COMMON_OPTIONS = frozenset({"mode", "max_new_tokens", "temperature", "top_k", "t
 
 class Sampling(BaseModel):
     """The options of decoding that every host calls by the same names, with their ranges and descriptions."""
+
+    model_config = ConfigDict(defer_build=True)
 
     mode: str | None = Field(
         default=None,

@@ -21,8 +21,8 @@ from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
 from dllm_plugins.errors import RequestError
-from dllm_plugins.files.quietly import quiet_transformers
 from dllm_plugins.kept_prefixes import KeptPrefixes
+from dllm_plugins.libraries.collecting import uncollected
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
@@ -232,8 +232,8 @@ def load_model(name: str = "dllm", **options: Any) -> Model:
     :raises OptionError: for an unknown option.
     :raises CheckpointError: if its weights are missing or damaged.
     """
-    found, given = _found(name), _load_options(options)
-    with quiet_transformers():
+    with uncollected():
+        found, given = _found(name), _load_options(options)
         return found.load(given)
 
 

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+import click
+
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.libraries.collecting import leave_at_once
+from dllm_plugins.libraries.collecting import uncollected
 from dllm_plugins.messages import message
 from llm_dllm.dialect import ENVIRONMENT
 from llm_dllm.dialect import FLAGS
@@ -66,10 +70,8 @@ def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
             f"there is no {choice.file!r} in {Path.cwd()}; check the path. `llm dllm models` lists what has a name, "
             f"`llm dllm add OWNER/NAME` fetches a checkpoint from the hub"
         )
-    from dllm_plugins.sharing import shared_model
-
     try:
-        found = shared_model(choice.place, **choice.load_options())
+        found = _loaded(choice)
     except CheckpointError as error:
         # A path alone cannot give them.
         if choice.file is None or not error.detail.options() & FLAGS.keys():
@@ -78,3 +80,13 @@ def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
         raise CheckpointError(explained) from error
     _held[choice.model_id] = found
     return found
+
+
+def _loaded(choice: Choice) -> "SharedModel":
+    # Whoever runs a command has nothing else in the process.
+    if click.get_current_context(silent=True) is not None:
+        leave_at_once()
+    with uncollected():
+        from dllm_plugins.sharing import shared_model
+
+        return shared_model(choice.place, **choice.load_options())

@@ -36,6 +36,7 @@ from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.families.spec import known_modes
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.files.quietly import quiet_transformers
 from dllm_plugins.files.reading import reading
 from dllm_plugins.libraries.classes import is_a
 from dllm_plugins.messages import Option
@@ -57,6 +58,7 @@ BACKENDS = ("auto", "torch", "kernels")
 DECODED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
+@quiet_transformers()
 def load(name: str, options: LoadOptions, registered: Registered) -> Model:
     """Load a checkpoint; see :class:`~dllm_plugins.models.LoadOptions`.
 

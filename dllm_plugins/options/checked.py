@@ -24,6 +24,9 @@ from dllm_plugins.options.unknown import unknown_option
 class Numbers(BaseModel):
     """A class whose numbers are numbers: True is not 1, and False not 0."""
 
+    # Built when it is first used: most classes of options never are.
+    model_config = ConfigDict(defer_build=True)
+
     @model_validator(mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, given: Any) -> Any:

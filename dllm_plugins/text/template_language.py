@@ -80,9 +80,9 @@ def raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def strftime_now(format: str) -> str:  # noqa: A002  templates may name it
+def strftime_now(format: str) -> str:
     """The local date and time."""
-    return datetime.now().strftime(format)  # noqa: DTZ005  it is the reader's own
+    return datetime.now().strftime(format)
 
 
 EXTENSIONS: tuple[type[Extension], ...] = (Generation, LoopControlExtension)

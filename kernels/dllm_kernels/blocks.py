@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import TypeVar
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from dllm_kernels.dispatch import KernelError
 
 #: Numbers of a block.
 IN_BLOCK = 32
+#: Of a float16's bits: all of them are ones where it is no finite number.
+_EXPONENT = np.uint16(0x7C00)
 
 
 class Kind(IntEnum):
@@ -80,7 +83,7 @@ class Blocks:
 
     def take(self, rows: Tensor) -> "Blocks":
         """Rows in blocks of given numbers, int64 [n], as a matrix of their own."""
-        return replace(self, data=self.data[rows], plain=None)
+        return replace(self, data=torch.from_numpy(self.data.numpy()[rows.numpy()]), plain=None)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Rows of given numbers, int64 of any shape: one dimension more, in `dtype`.
@@ -106,9 +109,10 @@ class Blocks:
 
     def isfinite(self) -> Tensor:
         """Whether each row's numbers are finite, bool [out in blocks]."""
-        halves = 1 + (self.kind is Kind.Q4_1)
-        heads = self.data.view(len(self.data), -1, self.kind.size)[:, :, : 2 * halves].contiguous()
-        return heads.view(torch.float16).isfinite().flatten(1).all(-1)
+        # In numpy, whose one thread is done before torch's have met as often as that takes.
+        halves = self.data.contiguous().numpy().view(np.uint16).reshape(len(self.data), -1, self.kind.size // 2)
+        heads = halves[:, :, : 1 + (self.kind is Kind.Q4_1)]
+        return torch.from_numpy(((heads & _EXPONENT) != _EXPONENT).all((1, 2)))
 
     def dequantised(self) -> Tensor:
         """The matrix [out, in] in `dtype`."""
@@ -172,7 +176,18 @@ def below(parts: list[M]) -> M:
         raise KernelError(f"matrices of {', '.join(map(form_of, parts))} cannot be one; dequantise them")
     if any(part.plain is not None for part in blocks):
         raise KernelError("matrices with plain rows behind their blocks cannot be one; dequantise them")
-    return cast(M, replace(blocks[0], data=torch.cat([part.data for part in blocks])))
+    return cast(M, replace(blocks[0], data=_joined([part.data for part in blocks])))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Matrices of bytes one below the other: the memory they lie in, if it holds them so, such as a mapped file."""
+    first, at, rows = parts[0], parts[0].storage_offset(), 0
+    memory = first.untyped_storage().data_ptr()
+    for part in parts:
+        if not part.is_contiguous() or part.untyped_storage().data_ptr() != memory or part.storage_offset() != at:
+            return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))
+        at, rows = at + part.numel(), rows + len(part)
+    return first.as_strided((rows, first.shape[1]), first.stride())
 
 
 def _halves(raw: Tensor) -> Tensor:

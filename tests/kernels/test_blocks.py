@@ -120,6 +120,12 @@ def test_matrices_of_one_kind_are_joined() -> None:
     first, second = (random_blocks(Kind.Q4_0, outs, 64, torch.float32) for outs in (3, 5))
     joined = below([first, second])
     assert torch.equal(joined.dequantised(), torch.cat([first.dequantised(), second.dequantised()]))
+    assert joined.data.untyped_storage().data_ptr() != first.data.untyped_storage().data_ptr()
+    # What lies in one piece already, such as in a mapped file, stays there.
+    halves = [replace(joined, data=part) for part in joined.data.split([3, 5])]
+    assert below(halves).data.is_set_to(joined.data)
+    for apart in (halves[::-1], [halves[0], halves[0]], [replace(joined, data=joined.data[::2]), halves[1]]):
+        assert torch.equal(below(apart).dequantised(), torch.cat([part.dequantised() for part in apart]))
     with pytest.raises(KernelError, match="Q4_0, Q8_0 cannot be one"):
         below([first, random_blocks(Kind.Q8_0, 3, 64, torch.float32)])
     mixed: list[Any] = [first, torch.zeros(3, 64)]
