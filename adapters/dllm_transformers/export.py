@@ -7,7 +7,7 @@ from torch import Tensor
 from torch import nn
 from transformers import GenerationConfig
 
-from dllm_plugins.default_model.load import base_place
+from dllm_plugins.default_model.base import base_place
 from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.denoisers.low_rank import CHAINED
 from dllm_plugins.denoisers.low_rank import DRAFTS

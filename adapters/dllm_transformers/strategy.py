@@ -18,6 +18,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import shown
 from dllm_plugins.request import Request
+from dllm_plugins.text.tokenizer import LightTokenizer
 from dllm_transformers.asked import option_names
 from dllm_transformers.decode import decode
 from dllm_transformers.delivery import delivery
@@ -73,7 +74,7 @@ def block_diffusion(
     denoiser: str | Path | None = None,
     stop_strings: str | list[str] | None = None,
     streamer: BaseStreamer | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | LightTokenizer | None = None,
     **model_kwargs: Any,
 ) -> Tensor | DiffusionOutput:
     """Pass as `model.generate(**inputs, custom_generate=block_diffusion, ...)`; diffusion models do so themselves.
@@ -161,8 +162,10 @@ def block_diffusion(
 
 
 def _stop_string_criteria(
-    stop_strings: str | list[str], tokenizer: PreTrainedTokenizerBase | None
+    stop_strings: str | list[str], tokenizer: PreTrainedTokenizerBase | LightTokenizer | None
 ) -> StopStringCriteria:
+    if isinstance(tokenizer, LightTokenizer):
+        tokenizer = tokenizer.in_transformers
     if tokenizer is None:
         raise OptionError(
             f"stop_strings={shown(stop_strings)} needs the model's tokenizer; pass tokenizer=tokenizer beside it"

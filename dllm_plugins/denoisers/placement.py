@@ -1,8 +1,9 @@
 """Which device and dtype a model runs on; models larger than one device."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,7 +49,9 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) -> Callable[[str], torch.device]:
+def _devices(
+    config: Mapping[str, Any], layers: int, device_map: str | dict[str, str | int]
+) -> Callable[[str], torch.device]:
     """Where each module of the hub's names goes, by accelerate."""
     if isinstance(device_map, str):
         if device_map != "auto":
@@ -59,9 +62,9 @@ def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) 
         from transformers import AutoConfig
         from transformers import AutoModelForCausalLM
 
-        with reading(folder), accelerate.init_empty_weights():
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        with reading("config.json"), accelerate.init_empty_weights():
+            native = AutoConfig.for_model(**config)
+            skeleton = AutoModelForCausalLM.from_config(native, trust_remote_code=False)
         skeleton.tie_weights()
         places: dict[str, str | int] = accelerate.infer_auto_device_map(
             skeleton, no_split_module_classes=[type(skeleton.model.layers[0]).__name__]
@@ -87,17 +90,18 @@ def _devices(folder: Path, layers: int, device_map: str | dict[str, str | int]) 
 
 
 def place(
-    folder: Path,
+    config: Mapping[str, Any],
     base: AnyWeights,
     device: torch.device,
     device_map: str | dict[str, str | int] | None,
 ) -> AnyWeights:
     """Move weights to where they run; a head that is the embedding stays so.
 
+    :param config: of the base, by which accelerate divides it.
     :raises OptionError: if a device map is incomplete.
     """
     find: Callable[[str], torch.device] = (
-        (lambda _module: device) if device_map is None else _devices(folder, base.shape.layers, device_map)
+        (lambda _module: device) if device_map is None else _devices(config, base.shape.layers, device_map)
     )
     home = find("model.embed_tokens")
     devices = [find(f"model.layers.{index}") for index in range(base.shape.layers)]

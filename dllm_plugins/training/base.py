@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dllm_kernels.decoder import AnyWeights
-from dllm_plugins.default_model.base_model import gguf_path
-from dllm_plugins.default_model.load import base_place
+from dllm_plugins.default_model import base as sources
 from dllm_plugins.default_model.load import make_spec
-from dllm_plugins.default_model.stored import read_stored
 from dllm_plugins.denoisers.base_mark import mark_of
 from dllm_plugins.denoisers.kernel import DecoderDenoiser
 from dllm_plugins.denoisers.kernel import best_decoder
@@ -18,10 +16,6 @@ from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.denoisers.placement import place
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import llama_from
-from dllm_plugins.denoisers.weights import read_config
-from dllm_plugins.denoisers.weights import read_tensors
-from dllm_plugins.denoisers.weights import stop_ids
-from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.models import Model
 
 
@@ -30,11 +24,12 @@ class Base:
     """A Llama, Qwen2 or Qwen3 whose weights stay as they are.
 
     :param name: what its user called it: a folder's name or a hub id.
+    :param place: its folder; of the default base, its GGUF file.
     :param stops: ids that end an answer.
     """
 
     name: str
-    folder: Path
+    place: Path
     shape: LlamaShape
     weights: AnyWeights
     tokenizer: Any
@@ -55,14 +50,13 @@ def open_base(base: str | Path | None, dtype: str = "auto", device: str = "auto"
     :raises CheckpointError: if it is damaged, or no base that can be made tri-mode.
     :raises OptionError: for an unknown dtype or device.
     """
-    folder, where = base_place(base), best_device(device)
-    shape = LlamaShape.from_config(read_config(folder))
-    stored = base is None and gguf_path().exists()
-    tensors = read_stored(gguf_path()).tensors if stored else read_tensors(folder)
-    weights: AnyWeights = llama_from(tensors, shape, str(folder), choose_dtype(dtype, where))
-    weights = place(folder, weights, where, None)
-    name = folder.name if base is None or Path(base).is_dir() else str(base)
-    return Base(name, folder, shape, weights, load_tokenizer(folder), stop_ids(folder, shape.vocabulary))
+    source, where = sources.open_base(base), best_device(device)
+    shape = LlamaShape.from_config(source.config)
+    weights: AnyWeights = llama_from(source.tensors(), shape, str(source.place), choose_dtype(dtype, where))
+    weights = place(source.config, weights, where, None)
+    # Of the default base the name that its folder has.
+    name = source.whose.name if base is None or Path(base).is_dir() else str(base)
+    return Base(name, source.place, shape, weights, source.tokenizer(), source.stop_ids(shape.vocabulary))
 
 
 def model_of(base: Base) -> Model:

