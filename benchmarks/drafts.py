@@ -4,7 +4,8 @@ Answers are greedy, one request at a time; contestants take turns. Named baselin
 dequantised to bfloat16 (the same tokens), our own `ar` on the same weights, llama.cpp's AR of the shipped file
 (Q4_1) and of the same weights quantised to Q4_0, and a pass of one clean row. Those with `int8` round activations,
 as llama.cpp does, and are another model than the exact ones. Rows are CONTESTANT_vs_BASELINE;
-those of passes give our time over that of the one-row pass.
+those of passes give our time over that of the one-row pass. Behind them comes what a first word costs, of which
+benchmarks/first_word.py tells more.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tempfile import TemporaryDirectory
 import click
 import torch
 
+import first_word
 import llama_cpp_pass
 from default_model import llama_cpp_greedy
 from default_model import ours
@@ -131,8 +133,11 @@ def load(dtype: str) -> dict[str, Model]:
 @click.option("--tokens", default=64, show_default=True, help="Most tokens an answer.")
 @click.option("--rounds", default=3, show_default=True, help="Medians are over this many; ten times it for passes.")
 @click.option("--dtype", default="bfloat16", show_default=True, help="What is multiplied in.")
+@click.option("--before", type=click.Path(path_type=Path, exists=True), help="An earlier checkout, for the first word.")
 @click.option("--markdown", "page", type=click.Path(path_type=Path), help="Put the tables into this page.")
-def main(path: Path | None, prompts: int, tokens: int, rounds: int, dtype: str, page: Path | None) -> None:
+def main(
+    path: Path | None, prompts: int, tokens: int, rounds: int, dtype: str, before: Path | None, page: Path | None
+) -> None:
     """Measure and print tables."""
     models = load(dtype)
     show(f"weights as stored: {models['stored'].denoiser.spec.weights}; {dtype}")
@@ -146,9 +151,13 @@ def main(path: Path | None, prompts: int, tokens: int, rounds: int, dtype: str, 
     wide = [row for model in models.values() for row in passes(model, 10 * rounds)]
     show("", pass_table(wide))
     keep([*rows, *wide], path)
+    starts = first_word.measured(before, rounds)
+    show("", first_word.start_table(starts))
+    keep([*rows, *wide, *starts], path)
     if page is not None:
         head = f"{measured()} {prompts} prompts, at most {tokens} tokens, rounds: {rounds}, {dtype}."
-        put(page, "drafts", "\n\n".join([head, table(rows), pass_table(wide)]))
+        tables = [table(rows), pass_table(wide), first_word.start_table(starts)]
+        put(page, "drafts", "\n\n".join([head, *tables]))
 
 
 if __name__ == "__main__":
