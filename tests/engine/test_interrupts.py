@@ -8,6 +8,7 @@ from collections.abc import Generator
 from collections.abc import Sequence
 from contextlib import closing
 from contextlib import suppress
+from dataclasses import replace
 from functools import partialmethod
 from typing import Any
 
@@ -212,13 +213,15 @@ def test_a_pass_that_is_broken_off(
 ) -> None:
     """Whoever made it gets what was raised; rows of the pass end with an error of ours, later ones do not notice."""
     shared = SharedModel(model)
-    streams = [shared.stream(request) for request in requests("llada")[:2]]
+    # A head without logits is asked unless somebody wants them.
+    asked = [replace(request, logits=name == "logits") for request in requests("llada")]
+    streams = [shared.stream(request) for request in asked[:2]]
     for stream in streams:
         next(stream)
     with monkeypatch.context() as patch:
         patch.setattr(model.denoiser, name, Faulty(model.denoiser, name, error, lambda _: True))
         with pytest.raises(type(error)):
-            list(shared.stream(requests("llada")[2]))
+            list(shared.stream(asked[2]))
     assert shared._engine.active == ()
     assert model.denoiser.open_rows == 0  # type: ignore[attr-defined]
     for stream in streams:
