@@ -66,8 +66,10 @@ def test_a_batch_equals_its_rows_alone(name: str) -> None:
     for turn, (mode, kind) in enumerate(ways(CASES[name], model), list(CASES).index(name)):
         requests = requests_of(model, mode, kind, turn)
         together = model.engine().generate(requests)
-        alone = [model.engine().generate([request])[0] for request in requests]
-        assert [told(finish) for finish in together] == [told(finish) for finish in alone], (mode, kind)
+        # A greedy row and a drawn one; from mode to mode the first two and the last.
+        pair = slice(2 * (turn % 2), 2 * (turn % 2) + 2)
+        alone = [model.engine().generate([request])[0] for request in requests[pair]]
+        assert [told(finish) for finish in together[pair]] == [told(finish) for finish in alone], (mode, kind)
         for request, finish in zip(requests, together, strict=True):
             assert 0 < len(finish.tokens) <= request.config.max_new_tokens
             assert model.denoiser.spec.mask_id not in finish.tokens
