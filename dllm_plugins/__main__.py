@@ -2,6 +2,7 @@
 
 import click
 
+from dllm_plugins.commands.costs import costs
 from dllm_plugins.commands.info import info
 from dllm_plugins.commands.setup import setup
 
@@ -36,6 +37,7 @@ def main() -> None:
 
 main.add_command(setup)
 main.add_command(info)
+main.add_command(costs)
 
 if __name__ == "__main__":
     main(prog_name="python -m dllm_plugins")

@@ -15,6 +15,8 @@ from dllm_plugins.messages import message
 from dllm_plugins.options.checked import Checked
 
 LARGEST_SEED = 2**63 - 1
+#: Where drafts that are verified come from.
+Drafts = Literal["auto", "denoiser", "prompt_lookup"]
 
 #: Options that every mode honours; the rest belong to a strategy or a rule.
 COMMON_OPTIONS = frozenset({"mode", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop", "stats"})
@@ -40,8 +42,13 @@ class Sampling(BaseModel):
     seed: int | None = Field(
         default=None, ge=0, le=LARGEST_SEED, description="makes sampling repeatable; drawn at random if not given"
     )
+    drafts: Drafts | None = Field(
+        default=None,
+        description="speculative: drafts of the denoiser, prompt_lookup (copied from the text so far), or auto: both, "
+        "as many as pay; auto if not given, where the backend can",
+    )
     draft_length: int | None = Field(
-        default=None, ge=1, le=16, description="speculative: most draft tokens verified in one pass"
+        default=None, ge=1, le=16, description="speculative: a fixed layout, so many draft tokens verified in one pass"
     )
     block_length: int | None = Field(
         default=None, ge=1, le=1024, description="diffusion: open positions denoised together"

@@ -29,7 +29,8 @@ class Usage:
     the tokens that were committed. `passes` counts every forward in which the row took
     part, by kind; `rows` are all the positions forwarded in them. `parts`, with `stats`, are
     seconds of those passes by part (:data:`dllm_plugins.engine.profile.PARTS`), each pass's in full
-    however many rows shared it; what lies between passes belongs to no part.
+    however many rows shared it; what lies between passes belongs to no part. `drafts`, in mode
+    speculative, are drafts verified and accepted by where they came from, and the open rows among `rows`.
     """
 
     prompt_tokens: int
@@ -46,6 +47,7 @@ class Usage:
     seed: int | None
     weights: str = ""
     parts: dict[str, float] | None = None
+    drafts: dict[str, int] | None = None
 
     @property
     def total_passes(self) -> int:
@@ -63,7 +65,7 @@ class Usage:
         return self.rows / self.useful_tokens if self.useful_tokens else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-serialisable figures, the derived ones included; `weights` and `parts` only where they are known."""
+        """JSON-serialisable figures, the derived ones included; what nobody knows is left out."""
         found = asdict(self) | {
             "total_passes": self.total_passes,
             "tokens_per_forward": round(self.tokens_per_forward, 4),
@@ -71,6 +73,8 @@ class Usage:
         }
         if not self.weights:
             del found["weights"]
+        if self.drafts is None:
+            del found["drafts"]
         if self.parts is None:
             del found["parts"]
         else:

@@ -45,6 +45,7 @@ HONOURED = frozenset(
 )
 _BEAMS = "block diffusion has no beam search; leave it out"
 _DRAFTS = "drafts come from the denoiser; leave it out"
+_COPIES = "drafts='prompt_lookup' copies drafts from the text, with draft_length so many in every pass; use those"
 _OTHER = "it belongs to another strategy; leave it out"
 _CACHE = "the engine caches what the model's attention allows; leave it out"
 _PROCESSOR = (
@@ -54,9 +55,10 @@ _PROCESSOR = (
 _REMEDIES = {
     **dict.fromkeys(("num_beams", "num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping"), _BEAMS),
     **dict.fromkeys(("constraints", "force_words_ids"), _BEAMS),
-    **dict.fromkeys(("prompt_lookup_num_tokens", "assistant_early_exit", "speculation_type", "use_mtp"), _DRAFTS),
+    **dict.fromkeys(("prompt_lookup_num_tokens", "max_matching_ngram_size"), _COPIES),
+    **dict.fromkeys(("assistant_early_exit", "speculation_type", "use_mtp"), _DRAFTS),
     **dict.fromkeys(("is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule"), _DRAFTS),
-    **dict.fromkeys(("assistant_confidence_threshold", "max_matching_ngram_size", "assistant_lookbehind"), _DRAFTS),
+    **dict.fromkeys(("assistant_confidence_threshold", "assistant_lookbehind"), _DRAFTS),
     **dict.fromkeys(("target_lookbehind", "assistant_ensemble_weight"), _DRAFTS),
     **dict.fromkeys(("penalty_alpha", "dola_layers", "low_memory", "continuous_batching_config"), _OTHER),
     **dict.fromkeys(("use_cache", "cache_implementation", "cache_config", "max_cache_len"), _CACHE),

@@ -56,6 +56,7 @@ def block_diffusion(
     generation_config: GenerationConfig | None = None,
     *,
     mode: str | None = None,
+    drafts: str | None = None,
     draft_length: int | None = None,
     block_length: int | None = None,
     rule: str | None = None,
@@ -113,6 +114,7 @@ def block_diffusion(
             criteria.append(_stop_string_criteria(stop_strings, tokenizer or given.tokenizer))
         options = {
             "mode": mode,
+            "drafts": drafts,
             "draft_length": draft_length,
             "block_length": block_length,
             "rule": rule,

@@ -21,7 +21,7 @@ from llm_dllm.dialect import LLM
 _OTHERWISE = {
     "top_k": "all tokens",
     "top_p": "all tokens",
-    "draft_length": "the model's own",
+    "draft_length": "what pays, or the model's own",
     "block_length": "the model's own",
     "rule": "the mode's own",
     "threshold": "the rule's own",

@@ -40,7 +40,16 @@ def about(model: str, options: Mapping[str, Any]) -> dict[str, str]:
     """
     lines = _default_lines(options) if model == DEFAULT else {"place": model}
     cache = {"cache": f"{cache_folder()} (DLLM_CACHE)"}
-    return _versions() | lines | _backend_lines(model, dict(options)) | cache
+    costs = _costs() if model == DEFAULT else {}
+    return _versions() | lines | _backend_lines(model, dict(options)) | costs | cache
+
+
+def _costs() -> dict[str, str]:
+    """What passes cost here, as far as it was measured."""
+    from dllm_plugins.drafting.kept import kept
+
+    found = [f"{name}: {costs}" for name, costs in kept().items()]
+    return {"costs": "; ".join(found) or "of passes not measured yet; `costs --measure` does, or the first answer"}
 
 
 def _host(name: str, module: str) -> str:

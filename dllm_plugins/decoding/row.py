@@ -1,5 +1,6 @@
 """The state of one request while it is decoded."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.denoisers.costs import Costs
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
@@ -33,6 +35,10 @@ class Row:
     :param cache: what served the row: approximate once keys were held that a whole pass would
         have computed anew; None for the model's own kind.
     :param logits: what each generated token was drawn from, by position, if asked for.
+    :param costs: tells what passes of its model cost, measured when asked for the first time; None if nobody knows.
+    :param company: requests and rows of others in the last pass; together they make a further row cheaper or dearer.
+    :param drafts: how many drafts were verified and accepted by where they came from, and how many open rows made
+        some; None where nothing is drafted.
     :param error: what the row raised in the pass under way; the engine then ends it, and nobody else.
     """
 
@@ -53,6 +59,9 @@ class Row:
     suffix: tuple[int, ...] = ()
     done: bool = False
     cache: Literal["exact", "approximate"] | None = None
+    costs: Callable[[], Costs | None] = lambda: None
+    company: tuple[int, int] = (0, 0)
+    drafts: dict[str, int] | None = None
     error: Exception | None = None
 
     @property

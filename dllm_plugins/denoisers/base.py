@@ -191,13 +191,21 @@ class FullDenoiser(Denoiser, Protocol):
         """
         return {}
 
+    def form(self) -> str | None:
+        """What its passes cost depends on this, the machine and the number of threads; None if nobody need measure it.
+
+        The model's name, its weights and what computes them. Where it is told, modes that choose how much to
+        forward have the costs measured once (:mod:`dllm_plugins.drafting.kept`).
+        """
+        return None
+
     def close(self) -> None:
         """Give back at once what is held outside Python; nothing happens the second time."""
         return None
 
 
 #: What :class:`FullDenoiser` adds.
-OFFERS = ("unmask", "rounds", "timings", "close")
+OFFERS = ("unmask", "rounds", "timings", "form", "close")
 
 
 def completed(denoiser: Denoiser) -> FullDenoiser:

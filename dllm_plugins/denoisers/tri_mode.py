@@ -54,6 +54,13 @@ class TriModeDenoiser(DecoderDenoiser):
         self._draft_head = DraftHead(down, up, decoder.product, decoder.embed)
         self._shortlist_head = None if shortlist_head is None else decoder.product(shortlist_head)
 
+    def form(self) -> str:
+        """The model, its weights and the decoder; see :class:`~dllm_plugins.denoisers.base.FullDenoiser`."""
+        shape, head = self.decoder.weights.shape, self.decoder.weights.embedding
+        size = f"{shape.layers} layers of {shape.hidden}"
+        where = f"{str(head.dtype).removeprefix('torch.')} on {head.device}"
+        return f"{self.spec.name}, {size}, {self.spec.weights}, {type(self.decoder).__name__}, {where}"
+
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Refused: the cache of this model is exact.
 

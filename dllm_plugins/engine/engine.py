@@ -14,6 +14,7 @@ from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from dllm_plugins.decoding.failing import blaming
 from dllm_plugins.decoding.failing import broken_off
@@ -27,6 +28,7 @@ from dllm_plugins.decoding.running import answer_programs
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.denoisers.base import completed
+from dllm_plugins.drafting.kept import costs_of
 from dllm_plugins.engine.admission import check_prompt
 from dllm_plugins.engine.admission import row_of
 from dllm_plugins.engine.admission import sampler_of
@@ -97,6 +99,7 @@ class Engine:
         if request.noise is not None and config.seed is not None:
             raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
         row = row_of(request, config, tokens, spec)
+        row.costs = partial(costs_of, self._full)
         job = self._job(request, row, sampler)
         state, cached = None, 0
         if job.kept is not None:
@@ -248,6 +251,9 @@ class Engine:
         if not jobs:
             return
         own, rows = [passes[job.row.number] for job in jobs], [job.row for job in jobs]
+        forwarded = [sum(len(segment.tokens) for segment in made.segments) for made in own]
+        for row, count in zip(rows, forwarded, strict=True):
+            row.company = len(rows) - 1, sum(forwarded) - count
         with sharing(rows):
             hidden = iter(denoiser.forward([segment for made in own for segment in made.segments]))
             parts = [[next(hidden) for _ in made.segments] for made in own]

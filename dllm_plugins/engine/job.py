@@ -117,6 +117,7 @@ class Job:
             seed=row.noise.seed if row.config.temperature > 0 or row.noise.drawn else row.config.seed,
             weights=spec.weights,
             parts=self.parts,
+            drafts=row.drafts,
         )
         stop_token = row.generated[len(answer)] if reason == "eos" and len(answer) < len(row.generated) else None
         logits = None

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from dllm_plugins import Engine
 from dllm_plugins import Model
@@ -13,6 +11,8 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
+
+from .knowing import KnowingDenoiser
 
 PROMPTS = [[5], [7, 8, 9], [1, 40, 41, 42, 43, 44, 45, 46, 60, 61, 62], list(range(10, 120))]
 SAMPLING = [
@@ -39,27 +39,6 @@ def test_speculative_equals_ar(load_tiny: Callable[[str], Model], dtype: str, sa
     expected = told(mode="ar")
     for length in (1, 3, 4, 8):
         assert told(mode="speculative", draft_length=length) == expected
-
-
-class KnowingDenoiser:
-    """The tiny model, but with drafts taken from a script: the right text, wrong in every `fault`-th place."""
-
-    def __init__(self, inner: TriModeDenoiser, text: list[int], fault: int) -> None:
-        self.inner, self.text, self.fault = inner, text, fault
-        self.spec = inner.spec
-        self.open_row, self.close_row = inner.open_row, inner.close_row
-        self.forward, self.freeze, self.logits = inner.forward, inner.freeze, inner.logits
-        self.hold, self.release = inner.hold, inner.release
-
-    def draft_logits(self, hidden: Tensor, left: Tensor) -> tuple[Tensor, Tensor | None]:
-        pairs = [(self.text[i - 1], self.text[i]) for i in range(1, len(self.text))]
-        logits = torch.zeros(len(hidden), self.spec.vocabulary)
-        for row, (near, far) in enumerate(left.tolist()):
-            position = pairs.index((far, near)) + 2 if (far, near) in pairs else 0
-            wrong = self.fault and position % self.fault == 0
-            token = self.text[position] if position < len(self.text) else 0
-            logits[row, (token + 1) % 256 if wrong else token] = 1e3
-        return logits, None
 
 
 @pytest.mark.parametrize(("fault", "most"), [(0, 12), (3, 24), (1, 48)])
