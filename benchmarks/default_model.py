@@ -90,15 +90,10 @@ def llama_cpp_greedy(model: Model, gguf: Path, tokens: int, threads: int) -> Dec
     return decode
 
 
-def other_drafts(model: Model) -> list[int]:
-    """Draft lengths beside the default one."""
-    return [length for length in DRAFT_LENGTHS if length != model.denoiser.spec.draft_length]
-
-
 def contestants(model: Model, tokens: int, gguf: Path | None) -> dict[str, Decode]:
     """All that can run here."""
     found: dict[str, Decode] = {mode: ours(model, tokens, mode=mode) for mode in ("ar", *MODES)}
-    for length in other_drafts(model):
+    for length in DRAFT_LENGTHS:
         found[f"speculative_{length}"] = ours(model, tokens, mode="speculative", draft_length=length)
     for name, dtype in DTYPES.items():
         found[f"transformers_{name}"] = transformers_greedy(model, dtype, tokens)
@@ -133,7 +128,7 @@ def main(
     """Measure and print a table."""
     model = load_model("dllm", dtype=dtype)
     everyone = contestants(model, tokens, find_gguf(gguf, click.echo))
-    lengths = [f"speculative_{length}" for length in other_drafts(model)]
+    lengths = [f"speculative_{length}" for length in DRAFT_LENGTHS]
     baselines = [name for name in everyone if name not in (*MODES, *lengths)]
     pairs = [(name, "ar") for name in lengths] + [(mode, baseline) for mode in MODES for baseline in baselines]
     named = {f"{own}_vs_{other}": (own, other) for own, other in pairs}

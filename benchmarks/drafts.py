@@ -19,6 +19,7 @@ import torch
 
 import first_word
 import llama_cpp_pass
+from copies import COPIES
 from default_model import llama_cpp_greedy
 from default_model import ours
 from dllm_plugins import Model
@@ -56,6 +57,7 @@ def answers(models: dict[str, Model], tokens: int, files: dict[str, Path]) -> di
         "ar_bf16": ours(models["dequantised"], tokens, mode="ar"),
         "ar_int8": ours(int8, tokens, mode="ar"),
         "speculative": ours(stored, tokens, mode="speculative"),
+        "speculative_fixed_2": ours(stored, tokens, mode="speculative", draft_length=2),
         "speculative_int8": ours(int8, tokens, mode="speculative"),
     }
     threads = torch.get_num_threads()
@@ -69,6 +71,7 @@ def pairs(files: dict[str, Path]) -> dict[str, tuple[str, str]]:
     found = {
         "ar_q4_exact_vs_ar_bf16": ("ar_q4_exact", "ar_bf16"),
         "speculative_vs_ar": ("speculative", "ar_q4_exact"),
+        "speculative_fixed_2_vs_ar": ("speculative_fixed_2", "ar_q4_exact"),
         "speculative_int8_vs_ar_int8": ("speculative_int8", "ar_int8"),
     }
     own = {
@@ -80,6 +83,16 @@ def pairs(files: dict[str, Path]) -> dict[str, tuple[str, str]]:
     for kind in files:
         found |= {f"{row}_vs_llama_cpp_{kind}": (ours, f"llama_cpp_{kind}") for row, ours in own.items()}
     return found
+
+
+def copying(model: Model, tokens: int) -> tuple[dict[str, Decode], dict[str, tuple[str, str]]]:
+    """Who decodes the prompts that are to be copied from, and which rows are printed."""
+    found = {
+        "ar_copies": ours(model, tokens, mode="ar"),
+        "speculative_copies": ours(model, tokens, mode="speculative"),
+        "speculative_denoiser_copies": ours(model, tokens, mode="speculative", drafts="denoiser"),
+    }
+    return found, {f"{name}_vs_ar": (name, "ar_copies") for name in found if name != "ar_copies"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +161,7 @@ def main(
         else:
             show(f"llama.cpp does not take part: {reason}")
         rows: list[Row] = compared(answers(models, tokens, files), pairs(files), HELD_OUT[:prompts], rounds, path)
+    rows += compared(*copying(models["stored"], tokens), COPIES[:prompts], rounds, path, rows)
     wide = [row for model in models.values() for row in passes(model, 10 * rounds)]
     show("", pass_table(wide))
     keep([*rows, *wide], path)
