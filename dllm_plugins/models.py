@@ -45,10 +45,10 @@ class LoadOptions:
         models larger than one device; excludes `device`. Weights that it puts on disk are
         written where temporary files go (TMPDIR) and removed with the model.
     :param backend: what computes the passes: "torch"; "kernels" for the row-invariant block decoder of
-        `dllm_kernels`, which computes Llama, Qwen2 and Qwen3 shapes on one device; "llama_cpp" for GGUF files
-        and the default model; "auto" for what fits best, see :func:`auto_backend`. For the default model also
-        the name of any other registered backend.
-    :param weights: "auto" for the checkpoint's own; for the default model those are the blocks of its GGUF file
+        `dllm_kernels`, which computes Llama, Qwen2 and Qwen3 shapes on one device, of GGUF files too; "llama_cpp" for
+        these files and the default model; "auto" for what fits best, see :func:`auto_backend`. For the default model
+        also the name of any other registered backend.
+    :param weights: "auto" for the checkpoint's own; for the default model and GGUF files those are the file's blocks
         ("blocks") where the compiled kernels multiply them, which gives the bits of "dequantised", and less to
         read. "blocks_int8" for the same blocks with activations rounded to int8, which is another model, too.
         "int8" to quantise linear layers and head while loading,

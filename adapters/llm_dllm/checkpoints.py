@@ -75,12 +75,15 @@ def gguf_entry(place: Path, options: LoadOptions) -> Entry:
     :raises OptionError: for a preset that does not fit.
     """
     from dllm_plugins.gguf.opened import open_gguf
+    from dllm_plugins.llama_cpp.choosing import LLAMA_CPP
+    from dllm_plugins.llama_cpp.choosing import backend_of
     from dllm_plugins.llama_cpp.load import check_order
     from dllm_plugins.llama_cpp.load import text_of
     from dllm_plugins.llama_cpp.load import with_stored
 
     checkpoint = open_gguf(place, options.family, plugins.families())
-    check_order(checkpoint)
+    if backend_of(str(place), checkpoint, options).backend == LLAMA_CPP:
+        check_order(checkpoint)
     tokenizer = text_of(checkpoint)
     if isinstance(tokenizer, TokenIds):
         raise CheckpointError(f"{place} has no tokenizer; llm deals in text, so convert the checkpoint with its own")

@@ -40,7 +40,7 @@ def gguf(
     """Convert CHECKPOINT to the GGUF file OUT.
 
     CHECKPOINT is a folder or a hub id. OUT then holds weights, tokenizer, chat template and all that the family needs:
-    `llm -m OUT` answers, through llama.cpp.
+    `llm -m OUT` answers, through llama.cpp or our kernels.
     """
     with clean_errors():
         _check_free(out, force)
@@ -48,14 +48,9 @@ def gguf(
             raise OptionError(
                 f"{checkpoint!r} is a base and a denoiser, which become files by themselves: set DLLM_BACKEND=llama_cpp"
             )
-        from dllm_plugins import plugins
-        from dllm_plugins.families.checkpoint import open_checkpoint
-        from dllm_plugins.families.files import hub_folder
         from dllm_plugins.llama_cpp.convert import convert
-        from dllm_plugins.llama_cpp.load import check_order
 
         with shown(STAGES) as report:
-            check_order(open_checkpoint(hub_folder(checkpoint), family, plugins.families()))
             convert(checkpoint, out, quant, progress=report, family=family, preset=preset, mask_id=mask_id)
     click.echo(f"Wrote {out}, {out.stat().st_size / 1e6:.4g} MB.")
     click.echo(f"Try: llm -m {out} 'Why is the sky blue?' -o max_tokens 64")

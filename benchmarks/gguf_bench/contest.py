@@ -1,5 +1,6 @@
 """One random file, all that decode it, and the rows that come of it."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,16 +84,20 @@ def contestants(case: Case, folder: Path, file: Path) -> Mapping[str, Decode]:
     """All that can decode here."""
     task = case.task
     ours = load_model(str(file), backend="llama_cpp")
+    blocks = load_model(str(file), backend="kernels")
     plain = load_model(str(folder), device="cpu", dtype=case.dtype)
     if case.architecture == "sdar":
         config = cached_blocks(task)
         found = {"cached": engine(ours, task, config), "torch": engine(plain, task, config)}
+        found["kernels"] = engine(blocks, task, config)
     else:
         cached = whole_canvas(task, "prefix")
         found = {
             "cached": engine(ours, task, cached),
             "whole": engine(ours, task, whole_canvas(task, None)),
             "torch": engine(plain, task, cached),
+            "kernels": engine(blocks, task, cached),
+            "kernels_whole": engine(blocks, task, whole_canvas(task, None)),
         }
         if case.program is not None:
             found["cli"] = diffusion_cli(DiffusionCli(case.program, file, case.vocabulary, case.threads), task)
@@ -117,7 +122,11 @@ def rows(case: Case) -> list[Row]:
         prompt=case.prompt,
         new_tokens=case.new,
     )
-    return [*cli_rows(case, found, setting, folder), *other_rows(case, found, setting)]
+    return [
+        *cli_rows(case, found, setting, folder),
+        *other_rows(case, found, setting),
+        *kernel_rows(case, found, setting),
+    ]
 
 
 def converted(case: Case, folder: Path, quant: str) -> Path:
@@ -185,3 +194,18 @@ def other_rows(case: Case, found: Mapping[str, Side], setting: Setting) -> list[
             f"torch in {case.dtype}",
         ),
     ]
+
+
+def kernel_rows(case: Case, found: Mapping[str, Side], setting: Setting) -> Iterator[Row]:
+    """Our kernels on the file's own blocks beside whatever else decodes the same canvas, one row a baseline."""
+    task = case.task
+    name = f"{case.architecture}_{case.size}_{case.quant.lower()}_p{case.prompt}n{case.new}"
+    decoding = f"blocks of {task.block} in {task.steps} passes each, greedy"
+    for suffix, ours in (("", "kernels"), ("/whole", "kernels_whole")):
+        for baseline, side in (("llama_cpp", "whole" if suffix else "cached"), ("llama_diffusion_cli", "cli")):
+            if ours in found and side in found:
+                theirs = found[side]
+                spare = theirs.answer.passes - task.passes if side == "cli" else 0
+                equal = agreement(found[ours].answer, theirs.answer)
+                row = f"{name}{suffix}" if baseline == "llama_cpp" else f"{name}{suffix}/{baseline}"
+                yield compare(row, found[ours], theirs, setting, decoding, equal, spare=spare)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from dllm_kernels.blocks import Weight
 from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
@@ -197,7 +198,7 @@ def native_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     stored = read_mapped(checkpoint)
     with reading(checkpoint.folder):
         tensors = checkpoint.layout.tensors(stored, checkpoint.config)
-        _bound(tensors, config, checkpoint)
+        check_size(tensors, config, checkpoint.folder)
         with torch.device("meta"):
             skeleton = checkpoint.layout.native(checkpoint.config)(config)
         tensors = without_redundant(tensors, skeleton, config, str(checkpoint.folder))
@@ -207,19 +208,21 @@ def native_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return tensors
 
 
-def _bound(tensors: Mapping[str, Tensor], config: Any, checkpoint: Checkpoint) -> None:
+def check_size(tensors: Mapping[str, Weight], config: Any, place: Path) -> None:
     """Refuse numbers that no file of so few tensors, and so small ones, can mean: before a class is built by them.
 
+    :param config: of transformers' class.
+    :param place: the folder or file, for errors.
     :raises CheckpointError: naming the config's number.
     """
     text = config.get_text_config()
-    check_routing(text, str(checkpoint.folder / "config.json"))
+    check_routing(text, str(place / "config.json"))
     largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     for name, most in (("num_hidden_layers", len(tensors)), ("hidden_size", largest), ("vocab_size", largest)):
         found = getattr(text, name, 0)
         if found > most:
             raise CheckpointError(
-                f"{checkpoint.folder}: config.json says {name}={found}, but there are {len(tensors)} tensors whose "
+                f"{place}: config.json says {name}={found}, but there are {len(tensors)} tensors whose "
                 f"largest size is {largest}; download the checkpoint again"
             )
 

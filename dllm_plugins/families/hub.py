@@ -134,7 +134,7 @@ def _chosen(checkpoint: Checkpoint, options: LoadOptions) -> Chosen:
 def _auto(checkpoint: Checkpoint, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> Chosen:
     """A block decoder that computes row-invariantly is better than transformers' own class."""
     native = checkpoint.layout.native(checkpoint.config)
-    if not _decoded(native):
+    if not decoded(native):
         return Chosen("torch", f"the block decoder does not compute a {native.__name__}")
     if options.device_map is not None:
         return Chosen("torch", "the block decoder needs all weights on one device")
@@ -155,8 +155,8 @@ def _moved(model: Any, device: torch.device) -> None:
     model.to(device)
 
 
-def _decoded(native: type) -> bool:
-    """A class derived from one of them may compute something else."""
+def decoded(native: type) -> bool:
+    """Whether the block decoder computes a class; one derived from those may compute something else."""
     return native.__name__ in DECODED and is_a(native, native.__name__)
 
 
@@ -166,7 +166,7 @@ def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
     :raises OptionError: with the class, or the option it excludes.
     """
     native = checkpoint.layout.native(checkpoint.config)
-    if not _decoded(native):
+    if not decoded(native):
         known = ", ".join(DECODED)
         option, value = ("weights", "int8") if options.weights == "int8" else ("backend", "kernels")
         raise OptionError(

@@ -96,7 +96,7 @@ def _layer(prefix: str, tensors: Mapping[str, Tensor], config: Any, found: Archi
             _refuse(name, found)
     entries = {}
     for name, tensor in plain.items():
-        rows = _heads(name, config) if found.permuted else 0
+        rows = heads_of(name, config) if found.permuted else 0
         entry = TensorEntry.of(prefix + found.layer[name], tensor)
         entries[found.layer[name]] = replace(entry, make=partial(paired, tensor, rows)) if rows else entry
     for name, parts in experts.items():
@@ -124,13 +124,28 @@ def foreign(names: Iterable[str], layer: Collection[str]) -> list[str]:
     ]
 
 
-def _heads(name: str, config: Any) -> int:
-    """Heads of a query or key projection, 0 for any other tensor."""
+def heads_of(name: str, config: Any) -> int:
+    """Heads of a query or key projection of a layer, 0 for any other tensor."""
     heads = {"self_attn.q_proj.": config.num_attention_heads, "self_attn.k_proj.": config.num_key_value_heads}
-    return next((count for start, count in heads.items() if name.startswith(start)), 0)
+    return next((count for part, count in heads.items() if part in name), 0)
 
 
 def paired(tensor: Tensor, heads: int) -> Tensor:
     """Rows from halves of a head, as transformers rotates them, to neighbouring pairs."""
     halves = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:])
     return halves.transpose(1, 2).reshape(tensor.shape)
+
+
+def unpaired(tensor: Tensor, heads: int) -> Tensor:
+    """Rows from neighbouring pairs to halves of a head: what :func:`paired` did, undone."""
+    pairs = tensor.reshape(heads, tensor.shape[0] // heads // 2, 2, *tensor.shape[1:])
+    return pairs.transpose(1, 2).reshape(tensor.shape)
+
+
+def native_name(name: str, found: Architecture) -> str | None:
+    """What transformers' class calls a tensor of a file; None for one that it has not."""
+    inside = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
+    if inside is None:
+        return next((native for native, own in OUTSIDE.items() if own == name), None)
+    part = next((native for native, own in found.layer.items() if own == inside[2]), None)
+    return None if part is None else f"model.layers.{inside[1]}.{part}"

@@ -21,6 +21,8 @@ from dllm_plugins.files.reading import reading
 from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.header import read_header
+from dllm_plugins.gguf.keys import config_of
+from dllm_plugins.libraries.classes import transformers_class
 from dllm_plugins.messages import message
 
 #: Ids that end an answer, where no generation config came along.
@@ -48,6 +50,25 @@ class GgufCheckpoint(Checkpoint):
     def ours(self) -> bool:
         """Whether our converter wrote it, with the checkpoint's own config in it."""
         return "dllm.config" in self.header.metadata
+
+    @property
+    def native(self) -> Any:
+        """The class of transformers that computes it."""
+        if self.ours:
+            return self.layout.native(self.config)
+        return transformers_class(f"{ARCHITECTURES[self.header.architecture].computes}ForCausalLM")
+
+    @cached_property
+    def native_config(self) -> Any:
+        """The config of that class; of a file that others converted it says what the file's keys say.
+
+        :raises CheckpointError: for values that the family or the class refuses.
+        :raises OptionError: for keys of a file of others that only llama.cpp is known to honour.
+        """
+        if self.ours:
+            return super().native_config
+        with reading(self.folder, _AGAIN):
+            return self.native.config_class(**config_of(self.header))
 
     @property
     def vocabulary(self) -> int:

@@ -1,4 +1,4 @@
-"""GGUF files as models of the engine: llama.cpp computes the passes, all else is as for any checkpoint."""
+"""GGUF files as models of the engine: llama.cpp or our kernels compute the passes, all else is any checkpoint's."""
 
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
@@ -14,12 +14,18 @@ from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.spec import known_modes
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.gguf.decoded import denoiser_of
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.opened import GgufCheckpoint
 from dllm_plugins.gguf.opened import open_gguf
 from dllm_plugins.gguf.relabel import with_memory
 from dllm_plugins.gguf.tokenizer import tokenizer_of
 from dllm_plugins.gguf.values import check_values
+from dllm_plugins.llama_cpp.choosing import KERNELS
+from dllm_plugins.llama_cpp.choosing import LLAMA_CPP
+from dllm_plugins.llama_cpp.choosing import UNORDERED
+from dllm_plugins.llama_cpp.choosing import backend_of
+from dllm_plugins.llama_cpp.choosing import wants_weights
 from dllm_plugins.llama_cpp.denoiser import LlamaCppDenoiser
 from dllm_plugins.llama_cpp.library import INSTALL
 from dllm_plugins.llama_cpp.library import library
@@ -32,37 +38,39 @@ from dllm_plugins.models import Model
 from dllm_plugins.models import Registered
 
 PACKAGE = "llama_cpp_python"
-BACKENDS = ("auto", "llama_cpp")
-#: Attention that no order of calls computes.
-UNORDERED = ("causal, reordered",)
+BACKENDS = ("auto", KERNELS, LLAMA_CPP)
 #: Types of keys and values, by the name of torch's.
 CACHES = {"float16": "F16", "float32": "F32"}
 #: Options of other loaders, and why they are none here.
 FOREIGN = {
     "base": "it is of the default model",
     "denoiser": "it is of the default model",
-    "device_map": "llama.cpp runs here on the CPU",
+    "device_map": "it runs on the CPU",
     "weights": "they are as the file has them; `llm dllm gguf --quant` writes others",
-    "compile": "llama.cpp is compiled",
+    "compile": "what computes it is compiled",
 }
 
 
 def load(name: str, options: LoadOptions, registered: Registered) -> Model:
     """Load a GGUF file; see :class:`~dllm_plugins.models.LoadOptions`.
 
-    `dtype` is that of the keys and values in the cache: "float16" if it is left to "auto", unless the
-    file's matrices are float32.
+    `dtype` is what our kernels compute in, and with llama.cpp that of the keys and values in the cache: "float16"
+    if it is left to "auto", unless the file's matrices are float32.
 
     :param registered: the families and modes there are.
     :raises CheckpointError: for a file that is missing, damaged, unknown or unclear.
     :raises OptionError: for options of another kind of model.
-    :raises GgufError: if llama.cpp is not installed or refuses the file.
+    :raises GgufError: if llama.cpp is needed and not installed, or refuses the file.
     """
     check_options(name, options)
     checkpoint = open_gguf(name, options.family, registered.families)
-    check_order(checkpoint)
+    backend = backend_of(name, checkpoint, options).backend
+    if backend == LLAMA_CPP:
+        check_order(checkpoint)
     tokenizer = text_of(checkpoint)
     spec = make_spec(name, checkpoint, tokenizer, with_stored(checkpoint, options), registered.modes)
+    if backend == KERNELS:
+        return Model(name, denoiser_of(checkpoint, spec, options), tokenizer)
     cache = cache_type(name, options.dtype, checkpoint.header)
     # Before a copy is made that nothing could load.
     check_values(checkpoint.header)
@@ -93,14 +101,14 @@ def cache_type(name: str, dtype: str, header: Header) -> str:
 
 
 def check_order(checkpoint: Checkpoint) -> None:
-    """Refuse families that no order of llama.cpp's calls computes, before a file is written or loaded.
+    """Refuse families that no order of llama.cpp's calls computes, before a file is loaded.
 
     :raises GgufError: naming the family.
     """
     if checkpoint.layout.attention in UNORDERED:
         raise GgufError(
             f"{checkpoint.folder}: family {checkpoint.layout.name!r} puts tokens in another order than their "
-            f"positions, and llama.cpp takes positions in order only; load the checkpoint itself, which torch computes"
+            f"positions, and llama.cpp takes positions in order only; leave its backend out"
         )
 
 
@@ -131,6 +139,8 @@ def check_options(name: str, options: LoadOptions) -> None:
     default = LoadOptions()
     for option, reason in FOREIGN.items():
         value = getattr(options, option)
+        if option == "weights" and (options.backend == KERNELS or wants_weights(options)):
+            continue
         if value != getattr(default, option):
             raise OptionError(
                 message("{}={!r} is of no use to {}: {}; leave it out", Option(option), value, name, reason)
@@ -152,7 +162,7 @@ def auto(name: str, options: LoadOptions, registered: Registered) -> Chosen:
     preset = with_stored(checkpoint, options).preset
     modes = known_modes(name, checkpoint, preset, registered.modes)
     sampler = preset_of(name, checkpoint, options.preset or preset)
-    return Chosen("llama_cpp", "only llama.cpp computes GGUF files", modes=modes, sampler=str(sampler))
+    return replace(backend_of(name, checkpoint, options), modes=modes, sampler=str(sampler))
 
 
 def installed() -> str:

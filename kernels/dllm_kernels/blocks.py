@@ -1,8 +1,7 @@
-"""Matrices as GGUF files hold them: blocks of 32 small numbers with a scale in common, and in Q4_1 a least value.
+"""Matrices as GGUF files hold them: blocks of small numbers with a scale in common, and in some a least value.
 
 What a block says is exact: its weights are those that dequantising to bfloat16 gives, so that a product with
 blocks has the bits of the product with the dequantised matrix, while less than half of its memory is read.
-Format: ggml-org/ggml ggml-common.h (block_q4_0, block_q4_1, block_q8_0).
 """
 
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor
 
 from dllm_kernels.dispatch import KernelError
+from dllm_kernels.unpacking import UNPACK
 
-#: Numbers of a block.
-IN_BLOCK = 32
+#: Numbers of a small block, and of a large one.
+IN_BLOCK, IN_LARGE = 32, 256
 #: Of a float16's bits: all of them are ones where it is no finite number.
 _EXPONENT = np.uint16(0x7C00)
 
@@ -28,12 +28,34 @@ class Kind(IntEnum):
 
     Q4_0 = 2
     Q4_1 = 3
+    Q5_0 = 6
+    Q5_1 = 7
     Q8_0 = 8
+    Q4_K = 12
+    Q5_K = 13
+    Q6_K = 14
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of a block; rows hold whole blocks."""
+        return IN_LARGE if self >= Kind.Q4_K else IN_BLOCK
 
     @property
     def size(self) -> int:
         """Bytes of a block."""
-        return {Kind.Q4_0: 18, Kind.Q4_1: 20, Kind.Q8_0: 34}[self]
+        return _SIZES[self]
+
+    @property
+    def scales(self) -> slice:
+        """Which bytes of a block are float16 numbers: its scale, and its least value if it has one."""
+        if self is Kind.Q6_K:
+            return slice(208, 210)
+        return slice(0, 2 if self in (Kind.Q4_0, Kind.Q5_0, Kind.Q8_0) else 4)
+
+
+#: Kinds whose products with rows in int8 are computed, too.
+CODED = (Kind.Q4_0, Kind.Q4_1, Kind.Q8_0)
+_SIZES = dict(zip(Kind, (18, 20, 22, 24, 34, 144, 176, 210), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +63,7 @@ class Blocks:
     """A matrix [out, in] in blocks; the last of its rows may be plain numbers.
 
     :param kind: of its blocks.
-    :param data: uint8 [rows in blocks, in / 32 * bytes of a block], on the CPU.
+    :param data: uint8 [rows in blocks, in / numbers of a block * bytes of a block], on the CPU.
     :param dtype: what it is multiplied in, float32 or bfloat16; its weights have bfloat16's digits in both.
     :param plain: [further rows, in] in `dtype`, behind the rows in blocks.
     :param coded: whether what it is multiplied with is rounded to int8 first, block by block; see
@@ -62,6 +84,9 @@ class Blocks:
                 f"blocks of {self.kind.name} are uint8 [rows, n * {self.kind.size}] on the cpu, not "
                 f"{list(self.data.shape)} {self.data.dtype} on {self.data.device}"
             )
+        if self.coded and self.kind not in CODED:
+            known = ", ".join(kind.name for kind in CODED)
+            raise KernelError(f"rows in int8 meet blocks of {known} only, not of {self.kind.name}")
         plain = self.plain
         if plain is not None and (plain.dtype != self.dtype or tuple(plain.shape[1:]) != tuple(self.shape[1:])):
             raise KernelError(f"rows behind blocks are [n, {self.shape[1]}] {self.dtype}, not {list(plain.shape)}")
@@ -70,7 +95,7 @@ class Blocks:
     def shape(self) -> torch.Size:
         """(out, in)."""
         further = 0 if self.plain is None else len(self.plain)
-        return torch.Size((len(self.data) + further, self.data.shape[1] // self.kind.size * IN_BLOCK))
+        return torch.Size((len(self.data) + further, self.data.shape[1] // self.kind.size * self.kind.numbers))
 
     @property
     def device(self) -> torch.device:
@@ -111,7 +136,7 @@ class Blocks:
         """Whether each row's numbers are finite, bool [out in blocks]."""
         # In numpy, whose one thread is done before torch's have met as often as that takes.
         halves = self.data.contiguous().numpy().view(np.uint16).reshape(len(self.data), -1, self.kind.size // 2)
-        heads = halves[:, :, : 1 + (self.kind is Kind.Q4_1)]
+        heads = halves[:, :, self.kind.scales.start // 2 : self.kind.scales.stop // 2]
         return torch.from_numpy(((heads & _EXPONENT) != _EXPONENT).all((1, 2)))
 
     def dequantised(self) -> Tensor:
@@ -127,16 +152,7 @@ class Blocks:
         return self._numbers(data).to(torch.bfloat16).to(self.dtype)
 
     def _numbers(self, data: Tensor) -> Tensor:
-        blocks = data.reshape(-1, self.kind.size)
-        scale = _halves(blocks[:, :2])
-        if self.kind is Kind.Q8_0:
-            found = blocks[:, 2:].contiguous().view(torch.int8).float() * scale
-        else:
-            begin = self.kind.size - IN_BLOCK // 2
-            # Two numbers a byte: the lower halves are the block's first ones.
-            numbers = torch.cat([blocks[:, begin:] & 15, blocks[:, begin:] >> 4], dim=1).float()
-            found = (numbers - 8) * scale if self.kind is Kind.Q4_0 else numbers * scale + _halves(blocks[:, 2:4])
-        return found.view(*data.shape[:-1], -1)
+        return UNPACK[self.kind.name](data.reshape(-1, self.kind.size)).view(*data.shape[:-1], -1)
 
 
 #: A matrix of a decoder's weights.
@@ -162,7 +178,7 @@ def rows_of(weight: Weight, rows: Tensor) -> Weight:
 
 
 def below(parts: list[M]) -> M:
-    """Matrices of one kind one below the other.
+    """Matrices of one kind one below the other; without a copy where they lie so already.
 
     :raises KernelError: for matrices in blocks and others together, or of several kinds.
     """
@@ -171,25 +187,23 @@ def below(parts: list[M]) -> M:
     tensors: list[Tensor] = [part for part in parts if isinstance(part, Tensor)]
     blocks = [part for part in parts if isinstance(part, Blocks)]
     if not blocks:
-        return cast(M, torch.cat(tensors))
+        return cast(M, _stacked(tensors))
     if tensors or len({(part.kind, part.dtype) for part in blocks}) > 1:
         raise KernelError(f"matrices of {', '.join(map(form_of, parts))} cannot be one; dequantise them")
     if any(part.plain is not None for part in blocks):
         raise KernelError("matrices with plain rows behind their blocks cannot be one; dequantise them")
-    return cast(M, replace(blocks[0], data=_joined([part.data for part in blocks])))
+    return cast(M, replace(blocks[0], data=_stacked([part.data for part in blocks])))
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Matrices of bytes one below the other: the memory they lie in, if it holds them so, such as a mapped file."""
-    first, at, rows = parts[0], parts[0].storage_offset(), 0
-    memory = first.untyped_storage().data_ptr()
+def _stacked(parts: list[Tensor]) -> Tensor:
+    """Rows below rows: the memory they lie in, if it holds them so, such as a mapped file."""
+    first, end = parts[0], parts[0].data_ptr()
+    together = len({(part.untyped_storage().data_ptr(), part.dtype, part.shape[1:]) for part in parts}) == 1
     for part in parts:
-        if not part.is_contiguous() or part.untyped_storage().data_ptr() != memory or part.storage_offset() != at:
-            return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))
-        at, rows = at + part.numel(), rows + len(part)
-    return first.as_strided((rows, first.shape[1]), first.stride())
-
-
-def _halves(raw: Tensor) -> Tensor:
-    """Float32 [n, 1] of the bytes [n, 2] of float16 numbers."""
-    return raw.contiguous().view(torch.float16).float()
+        together = together and part.is_contiguous() and part.data_ptr() == end
+        end += part.nbytes
+    if together:
+        return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
+    # Bytes in numpy, whose one thread is done before torch's have met.
+    bytes_ = first.dtype == torch.uint8
+    return torch.from_numpy(np.concatenate([part.numpy() for part in parts])) if bytes_ else torch.cat(parts)

@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 
 from dllm_plugins import Finish
@@ -25,6 +24,7 @@ from langchain_dllm import ChatDLLM
 
 from ..golden.cases import CLONED
 from .spoken import give_tokenizer
+from .twins import foreign
 
 pytest.importorskip("llama_cpp", reason="needs the extra gguf")
 
@@ -39,6 +39,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "gguf"
 
 
+def load(path: Path, **options: Any) -> Model:
+    """A file on llama.cpp."""
+    return load_model(str(path), backend="llama_cpp", **options)
+
+
 def folder(case: str) -> Path:
     """A checkpoint."""
     return CLONED[case] / "checkpoint"
@@ -49,7 +54,7 @@ def pair(case: str, place: Path, **options: Any) -> tuple[Model, Model]:
     options["mask_id"] = json.loads((CLONED[case] / "case.json").read_text())["mask_id"]
     path = convert(folder(case), place / f"{case}.gguf", "F32", mask_id=options["mask_id"])
     torch = load_model(str(folder(case)), dtype="float32", device="cpu", backend="torch", **options)
-    return torch, load_model(str(path))
+    return torch, load(path)
 
 
 def answers(model: Model, **options: Any) -> list[Finish]:
@@ -106,48 +111,37 @@ def test_copies_are_made_once_and_the_file_is_only_read(cache: Path, tmp_path: P
     """LLaDA's file keeps keys under another name; SDAR's as it is."""
     path = convert(folder("llada_dense"), tmp_path / "llada.gguf", "F32", mask_id=236)
     before = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns
-    first = load_model(str(path))
+    first = load(path)
     assert first.denoiser.spec.holds
     ((copy, made),) = [(found, found.stat().st_mtime_ns) for found in cache.iterdir()]
-    load_model(str(path))
+    load(path)
     assert [found.stat().st_mtime_ns for found in cache.iterdir()] == [made]
     assert (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) == before
     with pytest.raises(OptionError, match="dual"):
         answers(first, approximate_cache="dual", block_length=8)
-    load_model(str(convert(folder("sdar"), tmp_path / "sdar.gguf", "F32")))
+    load(convert(folder("sdar"), tmp_path / "sdar.gguf", "F32"))
     assert list(cache.iterdir()) == [copy]
 
 
 def test_a_file_of_llama_cpp_s_converter(tmp_path: Path) -> None:
     """Without our keys, the graph and the tokenizer's ids say enough; what they do not say can be said."""
     ours = convert(folder("llada_dense"), tmp_path / "ours.gguf", "F32", mask_id=236)
-    foreign = gguf.GGUFWriter(tmp_path / "foreign.gguf", "llada")
-    reader = gguf.GGUFReader(ours)
-    for field in reader.fields.values():
-        if not field.name.startswith(("GGUF.", "dllm.", "general.architecture")):
-            kind = field.types[0]
-            foreign.add_key_value(field.name, field.contents(), kind, field.types[-1] if len(field.types) > 1 else None)
-    for tensor in reader.tensors:
-        foreign.add_tensor(tensor.name, tensor.data)
-    foreign.write_header_to_file()
-    foreign.write_kv_data_to_file()
-    foreign.write_tensors_to_file()
-    foreign.close()
-    found = load_model(str(tmp_path / "foreign.gguf"))
+    foreign(ours, tmp_path / "foreign.gguf")
+    found = load(tmp_path / "foreign.gguf")
     assert found.denoiser.spec.mask_id == 236
     options: dict[str, Any] = {"block_length": 8, "steps": 24, "mode": "llada"}
-    same = [finish.tokens for finish in answers(load_model(str(ours)), **options)]
+    same = [finish.tokens for finish in answers(load(ours), **options)]
     assert [finish.tokens for finish in answers(found, **options)] == same
-    assert load_model(str(tmp_path / "foreign.gguf"), mask_id=200).denoiser.spec.mask_id == 200
+    assert load(tmp_path / "foreign.gguf", mask_id=200).denoiser.spec.mask_id == 200
 
 
 def test_a_preset_is_kept_and_can_be_changed(tmp_path: Path) -> None:
     """As said when the file was converted, or when it is loaded."""
     path = convert(folder("llada_dense"), tmp_path / "fast.gguf", "F32", preset="fast_dllm", mask_id=236)
-    assert load_model(str(path)).denoiser.spec.samplers["diffusion"] == "fast_dllm"
-    assert load_model(str(path), preset="llada").denoiser.spec.samplers["diffusion"] == "llada"
+    assert load(path).denoiser.spec.samplers["diffusion"] == "fast_dllm"
+    assert load(path, preset="llada").denoiser.spec.samplers["diffusion"] == "llada"
     with pytest.raises(OptionError, match="preset='luck'"):
-        load_model(str(path), preset="luck")
+        load(path, preset="luck")
 
 
 def test_keys_and_values_have_the_type_asked_for(tmp_path: Path) -> None:
@@ -161,10 +155,10 @@ def test_keys_and_values_have_the_type_asked_for(tmp_path: Path) -> None:
         (half, "float32", "F32"),
     ):
         assert cache_type(str(path), dtype, read_header(path)) == kind
-        model: Any = load_model(str(path), dtype=dtype)
+        model: Any = load(path, dtype=dtype)
         assert model.denoiser.context.cache == kind
     with pytest.raises(OptionError, match=r"dtype='bfloat16'.*'float16' or 'float32'"):
-        load_model(str(plain), dtype="bfloat16")
+        load(plain, dtype="bfloat16")
 
 
 def test_wedlm_is_refused(tmp_path: Path) -> None:
@@ -176,7 +170,7 @@ def test_wedlm_is_refused(tmp_path: Path) -> None:
     (place / "config.json").write_text(json.dumps(config))
     path = convert(place, tmp_path / "wedlm.gguf", "F32", mask_id=206)
     with pytest.raises(GgufError, match="'wedlm' puts tokens in another order"):
-        load_model(str(path))
+        load(path)
 
 
 async def test_langchain(tmp_path: Path, tiny_folder: Path) -> None:
@@ -185,8 +179,8 @@ async def test_langchain(tmp_path: Path, tiny_folder: Path) -> None:
     shutil.copytree(folder("sdar"), place)
     give_tokenizer(place, tiny_folder)
     path = str(convert(place, tmp_path / "sdar.gguf", "F32"))
-    model = load_model(path)
-    options: dict[str, Any] = {"max_tokens": 12, "block_length": 4, "steps": 2}
+    model = load(Path(path))
+    options: dict[str, Any] = {"backend": "llama_cpp", "max_tokens": 12, "block_length": 4, "steps": 2}
     config = SamplingConfig(max_new_tokens=12, block_length=4, steps=2)
     asked: list[Any] = ["how?", "why?why?why?"]
     requests = [Request(model.encode_chat([{"role": "user", "content": text}]), config) for text in asked]

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 
-from dllm_kernels.blocks import IN_BLOCK
 from dllm_kernels.blocks import Blocks
 from dllm_kernels.blocks import Kind
 from dllm_kernels.decoder import AnyWeights
@@ -14,15 +13,17 @@ from dllm_kernels.decoder import StoredLayer
 from dllm_kernels.decoder import StoredWeights
 
 SHAPE = DecoderShape(layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, intermediate=96, vocabulary=2051, eps=1e-5)
+#: Its rows hold whole blocks of 256.
+LARGE = replace(SHAPE, hidden=256, head_dim=64, intermediate=512)
 RANK = 6
 
 
 def random_blocks(kind: Kind, outs: int, ins: int, dtype: torch.dtype, seed: int = 0, size: float = 0.01) -> Blocks:
     """Any bytes for numbers; scales of both signs, and a few below float16's normal ones."""
     noise = torch.Generator().manual_seed(seed)
-    count = outs * ins // IN_BLOCK
+    count = outs * ins // kind.numbers
     blocks = torch.randint(0, 256, (count, kind.size), dtype=torch.uint8, generator=noise)
-    for begin in range(0, 4 if kind is Kind.Q4_1 else 2, 2):
+    for begin in range(kind.scales.start, kind.scales.stop, 2):
         heads = torch.randn(count, 1, generator=noise) * size
         heads[::7] *= 1e-4
         blocks[:, begin : begin + 2] = heads.half().view(torch.uint8)
@@ -31,7 +32,7 @@ def random_blocks(kind: Kind, outs: int, ins: int, dtype: torch.dtype, seed: int
 
 def weights_in_blocks(kind: Kind, dtype: torch.dtype) -> AnyWeights:
     """A random decoder with low-rank pairs and one token behind those in blocks, as the default model has."""
-    shape, noise = SHAPE, torch.Generator().manual_seed(1)
+    shape, noise = LARGE if kind.numbers > SHAPE.hidden else SHAPE, torch.Generator().manual_seed(1)
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     sizes = [
         (queries + 2 * keys, shape.hidden),

@@ -50,15 +50,16 @@ def passes(decoder: Decoder) -> list[Tensor]:
 @pytest.mark.parametrize("kind", list(Kind))
 def test_dequantised_is_what_ggufs_library_reads(kind: Kind, dtype: torch.dtype) -> None:
     """Rounded to bfloat16; rows by number, as embeddings are looked up, are the same."""
-    found = random_blocks(kind, 37, 96, dtype)
+    width = 3 * kind.numbers
+    found = random_blocks(kind, 37, width, dtype)
     read = torch.from_numpy(gguf.quants.dequantize(found.data.numpy(), GGMLQuantizationType(int(kind))))
     expected = read.to(torch.bfloat16).to(dtype)
-    assert found.shape == (37, 96)
+    assert found.shape == (37, width)
     assert torch.equal(found.dequantised(), expected)
     rows = torch.tensor([[3, 36], [0, 3]])
     assert torch.equal(found[rows], expected[rows])
     assert torch.equal(plain(rows_of(found, rows[0])), expected[rows[0]])
-    further = torch.randn(2, 96).to(dtype)
+    further = torch.randn(2, width).to(dtype)
     more = replace(found, plain=further)
     assert torch.equal(more.dequantised(), torch.cat([expected, further]))
     assert torch.equal(more[torch.tensor([38, 0, 37])], torch.stack([further[1], expected[0], further[0]]))
@@ -73,7 +74,8 @@ def test_products_have_the_bits_of_the_dequantised_matrix(kind: Kind, dtype: tor
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     decoder = CompiledDecoder(weights_in_blocks(kind, dtype))
-    for outs, ins in ((1, 32), (53, 64), (200, 576)):
+    for outs, many in ((1, 1), (53, 2), (200, 18)):
+        ins = many * kind.numbers
         blocks = random_blocks(kind, outs, ins, dtype, outs)
         multiplied, expected = decoder.product(blocks), decoder.product(blocks.dequantised())
         for rows in (1, 2, 3, 6, 7, 16, 41):
@@ -134,6 +136,23 @@ def test_matrices_of_one_kind_are_joined() -> None:
     longer = replace(second, plain=torch.zeros(1, 64))
     with pytest.raises(KernelError, match="plain rows behind their blocks"):
         below([longer, longer])
+
+
+def test_neighbours_in_memory_are_joined_without_a_copy() -> None:
+    """In order, without a gap, and of one memory; a file's embedding in front of its head does not make them one."""
+    file = random_blocks(Kind.Q4_0, 12, 64, torch.float32)
+    first, second, third = (replace(file, data=file.data[begin : begin + 4]) for begin in (0, 4, 8))
+    assert below([first, second]).data.data_ptr() == file.data.data_ptr()
+    assert torch.equal(below([first, second, third]).data, file.data)
+    for parts in ([second, first], [first, third], [first, random_blocks(Kind.Q4_0, 4, 64, torch.float32)]):
+        joined = below(parts)
+        assert joined.data.data_ptr() != file.data.data_ptr()
+        assert torch.equal(joined.data, torch.cat([part.data for part in parts]))
+    weights = weights_in_blocks(Kind.Q4_0, torch.float32)
+    both = random_blocks(Kind.Q8_0, 2 * SHAPE.vocabulary, 64, torch.float32)
+    ends = [replace(both, data=both.data[begin : begin + SHAPE.vocabulary]) for begin in (0, SHAPE.vocabulary)]
+    assert not replace(weights, embedding=ends[0], head=ends[1]).tied
+    assert replace(weights, embedding=both, head=ends[0]).tied
 
 
 def test_data_of_another_shape_is_refused() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dllm_kernels.blocks import CODED
 from dllm_kernels.blocks import IN_BLOCK
 from dllm_kernels.blocks import Blocks
 from dllm_kernels.blocks import Kind
@@ -26,7 +27,7 @@ from .blocks import weights_in_blocks
 from .test_blocks import DTYPES
 from .test_blocks import passes
 
-KINDS = list(Kind)
+KINDS = list(CODED)
 compiled = pytest.mark.skipif(library.why_not() is not None, reason=str(library.why_not()))
 
 

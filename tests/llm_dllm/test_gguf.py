@@ -11,7 +11,6 @@ import pytest
 from click.testing import Result
 
 from dllm_plugins.errors import GgufError
-from dllm_plugins.llama_cpp.convert import convert
 from llm_dllm import DLLM
 from llm_dllm.named_files import named_files
 from llm_dllm.registry import entries
@@ -125,17 +124,23 @@ def test_what_cannot_be_added(fitting: Make, run: Run, tmp_path: Path) -> None:
     assert entries() == {}
 
 
-def test_a_family_that_llama_cpp_cannot_order(fitting: Make, run: Run, tmp_path: Path) -> None:
-    """WeDLM: neither written nor registered."""
+def test_a_family_that_llama_cpp_cannot_order(
+    fitting: Make, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WeDLM: our kernels compute it, and `info` says so; llama.cpp is asked for in vain."""
     place = fitting(SDAR)
     config = json.loads((place / "config.json").read_text())
     wedlm = {"architectures": ["WeDLMForCausalLM"], "model_type": "wedlm", "qk_norm": True, "mask_token_id": 206}
     (place / "config.json").write_text(json.dumps(config | wedlm))
     out = tmp_path / "wedlm.gguf"
-    assert "positions in order only" in run("dllm", "gguf", str(place), str(out), code=1).output
-    assert not out.exists()
-    convert(place, out, "F32")
-    assert "positions in order only" in run("dllm", "add", str(out), code=1).output
+    run("dllm", "gguf", str(place), str(out), "--quant", "F32")
+    run("dllm", "add", str(out), "mine")
+    shown = run("dllm", "info", "-m", "mine").stdout
+    assert "backend   kernels: llama.cpp takes positions in order only" in shown
+    answer = ["-m", "mine", "how?", "-o", "max_tokens", "4"]
+    run(*answer)
+    monkeypatch.setenv("DLLM_BACKEND", "llama_cpp")
+    assert "positions in order only; leave its backend out" in run(*answer, code=1).output
 
 
 def test_bars_on_a_terminal(fitting: Make, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

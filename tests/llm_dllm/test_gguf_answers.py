@@ -32,6 +32,17 @@ OPTIONS: dict[str, Any] = {"max_new_tokens": 12, "block_length": 4, "steps": 2}
 GIVEN = ["-o", "max_tokens", "12", "-o", "block_length", "4", "-o", "steps", "2"]
 
 
+def load(path: Path) -> Model:
+    """A file on llama.cpp, as the environment asks for."""
+    return load_model(str(path), backend="llama_cpp")
+
+
+@pytest.fixture(autouse=True)
+def llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is faster on this machine."""
+    monkeypatch.setenv("DLLM_BACKEND", "llama_cpp")
+
+
 def engine_text(model: Model, chat: list[dict[str, str]], **options: Any) -> str:
     """What the engine itself answers."""
     request = Request(model.encode_chat(chat), SamplingConfig(**(OPTIONS | options)))
@@ -58,7 +69,7 @@ def test_a_file_answers_by_its_path(sdar: Path, say: Run, monkeypatch: pytest.Mo
     """Streamed, at once, watched, timed and logged; float32 files give the checkpoint's own text."""
     text = engine_text(load_model(str(tmp_path / "sdar"), dtype="float32", backend="torch"), ASK)
     assert text
-    assert engine_text(load_model(str(sdar)), ASK) == text
+    assert engine_text(load(sdar), ASK) == text
     monkeypatch.chdir(tmp_path)
     assert same(say("-m", "./sdar.gguf", "how?", *GIVEN).stdout, text)
     assert same(say("-msdar.gguf", "how?", *GIVEN, "--no-stream").stdout, text)
@@ -80,7 +91,7 @@ def test_a_conversation_goes_on_from_anywhere(
     first = say("-m", "sdar.gguf", "how?", *GIVEN, "--no-stream").stdout.removesuffix("\n")
     monkeypatch.chdir("/")
     chat = [*ASK, {"role": "assistant", "content": first}, {"role": "user", "content": "so?"}]
-    model = load_model(str(sdar))
+    model = load(sdar)
     assert same(say("-c", "so?", *GIVEN).stdout, engine_text(model, chat))
     say("aliases", "set", "short", str(sdar))
     assert same(say("-m", "short", "how?", *GIVEN).stdout, engine_text(model, ASK))
@@ -93,12 +104,12 @@ def test_a_conversation_goes_on_from_anywhere(
 async def test_a_registered_file_answers_by_its_name(sdar: Path, run: Run) -> None:
     """Sync and async, wherever llm is called from; `info` tells the backend."""
     run("dllm", "add", str(sdar), "mine")
-    text = engine_text(load_model(str(sdar)), ASK)
+    text = engine_text(load(sdar), ASK)
     assert same(run("-m", "mine", "how?", *GIVEN).stdout, text)
     response = llm.get_async_model("mine").prompt("how?", max_tokens=12, block_length=4, steps=2)
     assert await response.text() == text
     shown = run("dllm", "info", "-m", "mine").stdout
-    assert "backend   llama_cpp: only llama.cpp computes GGUF files" in shown
+    assert "backend   llama_cpp: as asked for" in shown
     assert "llama.cpp llama-cpp-python 0.3." in shown
     assert str(sdar) in shown
 

@@ -19,6 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from dllm_kernels.blocks import CODED
 from dllm_kernels.blocks import Blocks
 from dllm_kernels.blocks import Weight
 from dllm_kernels.blocks import form_of
@@ -136,10 +137,11 @@ class StoredWeights(Generic[M_co]):
     @property
     def coded(self) -> bool:
         """Whether activations are rounded to int8 where they meet blocks; see :mod:`dllm_kernels.coded`."""
-        return any(isinstance(layer.qkv, Blocks) and layer.qkv.coded for layer in self.layers)
+        matrices = (getattr(layer, name) for layer in self.layers for name in MATRICES)
+        return any(isinstance(matrix, Blocks) and matrix.coded for matrix in matrices)
 
     def with_coded(self) -> "AnyWeights":
-        """The same with activations rounded to int8 where they meet blocks."""
+        """The same with activations rounded to int8 where they meet blocks of kinds that can be multiplied so."""
         weights, layers = cast(Any, self), [cast(Any, layer) for layer in self.layers]
         coded = (replace(layer, **{name: _coded(getattr(layer, name)) for name in MATRICES}) for layer in layers)
         ends = {"embedding": _coded(self.embedding), "head": _coded(self.head)}
@@ -163,12 +165,12 @@ class StoredWeights(Generic[M_co]):
 
 
 def _memory(matrix: Weight) -> int:
-    """Where its memory begins."""
-    return (matrix.data if isinstance(matrix, Blocks) else matrix).untyped_storage().data_ptr()
+    """Where it begins in memory: matrices of one file share what is mapped of it."""
+    return (matrix.data if isinstance(matrix, Blocks) else matrix).data_ptr()
 
 
 def _coded(matrix: Weight) -> Weight:
-    return replace(matrix, coded=True) if isinstance(matrix, Blocks) else matrix
+    return replace(matrix, coded=True) if isinstance(matrix, Blocks) and matrix.kind in CODED else matrix
 
 
 LayerWeights: TypeAlias = StoredLayer[Tensor]

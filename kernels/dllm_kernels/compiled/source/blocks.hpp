@@ -1,8 +1,9 @@
-// Matrices as GGUF files hold them: rows of blocks of 32 small numbers with a scale, and in Q4_1 a least
-// value, in float16. Format: ggml-org/ggml ggml-common.h (block_q4_0, block_q4_1, block_q8_0).
+// Matrices as GGUF files hold them: rows of blocks of 32 small numbers with a scale, and in some a least value, in
+// float16; or of 256, with a small factor of its own for every 32 or 16 of them. Format: ggml-org/ggml ggml-common.h
+// (block_q4_0 to block_q6_K).
 //
-// A row is unpacked to the very weights that dequantising to bfloat16 gives: a number times its scale has
-// at most 19 digits, so that the sum with the least value is rounded once in float32, fused or not.
+// A row is unpacked to the very weights that dequantising to bfloat16 gives: a number times its scale has at most
+// 23 digits, so that the sum with the least value is rounded once in float32, fused or not.
 #pragma once
 
 #include <vector>
@@ -10,16 +11,33 @@
 #include "product.hpp"
 
 // ggml's numbers of the types.
-enum Kind : int32_t { Q4_0 = 2, Q4_1 = 3, Q8_0 = 8 };
+enum Kind : int32_t { Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14 };
 
-// Numbers of a block.
+// Numbers of a small block, and of a large one.
 constexpr int IN_BLOCK = 32;
+constexpr int IN_LARGE = 256;
 // Bytes between what is unpacked and what is fetched.
 constexpr int FETCHED = 640;
 
-constexpr int bytes_of(int32_t kind) { return kind == Q4_0 ? 18 : kind == Q4_1 ? 20 : 34; }
+constexpr int numbers_of(int32_t kind) { return kind >= Q4_K ? IN_LARGE : IN_BLOCK; }
 
-// The two float16 numbers that begin a block of Q4_1.
+constexpr int bytes_of(int32_t kind) {
+    switch (kind) {
+        case Q4_0: return 18;
+        case Q4_1: return 20;
+        case Q5_0: return 22;
+        case Q5_1: return 24;
+        case Q8_0: return 34;
+        case Q4_K: return 144;
+        case Q5_K: return 176;
+        default: return 210;
+    }
+}
+
+// Bytes of a row.
+constexpr size_t row_bytes(int32_t kind, int inputs) { return (size_t)(inputs / numbers_of(kind)) * bytes_of(kind); }
+
+// The two float16 numbers that begin a block which has a least value.
 struct Pair {
     float scale, least;
 };
@@ -65,18 +83,89 @@ inline void put_weights(Unit* to, int at, const Floats (&x)[16 / LANES]) {
     for (int i = 0; i < 16 / LANES; i++) T::set_vector(to, at + i * LANES, T::PER_UNIT == 1 ? split(x[i]) : x[i]);
 }
 
-// The first 16 of a block's numbers are the lower halves of its bytes; each is `above` too large.
-template <class T>
-inline void unpack_fours(const uint8_t* bytes, int above, float scale, float least, Unit* to, int at) {
-    Floats low[16 / LANES], high[16 / LANES];
+// What 16 numbers are multiplied with and added to, and where they go.
+struct Group {
+    float scale, least;
+    int at;
+};
+
+// Bytes whose lower halves are 16 numbers and whose upper halves are others. What a number is more than its
+// half, more(half, i) gives for LANES of them from number i on.
+template <class T, class More>
+inline __attribute__((always_inline)) void unpack_halves(const uint8_t* bytes, const More& more, const Group& low,
+                                                         const Group& high, Unit* to) {
+    Floats x[16 / LANES], y[16 / LANES];
 #pragma GCC unroll 4
     for (int i = 0; i < 16 / LANES; i++) {
         Ints both = widened(bytes + i * LANES);
-        low[i] = __builtin_convertvector((both & 15) - above, Floats) * scale + least;
-        high[i] = __builtin_convertvector((both >> 4) - above, Floats) * scale + least;
+        x[i] = __builtin_convertvector((both & 15) + more(0, i * LANES), Floats) * low.scale + low.least;
+        y[i] = __builtin_convertvector((both >> 4) + more(1, i * LANES), Floats) * high.scale + high.least;
     }
-    put_weights<T>(to, at, low);
-    put_weights<T>(to, at + 16, high);
+    put_weights<T>(to, low.at, x);
+    put_weights<T>(to, high.at, y);
+}
+
+// A small block of four bits a number; its first 16 numbers are the lower halves.
+template <class T>
+inline void unpack_fours(const uint8_t* bytes, int above, float scale, float least, Unit* to, int at) {
+    auto more = [above](int, int) { return Ints{} - above; };
+    unpack_halves<T>(bytes, more, {scale, least, at}, {scale, least, at + 16}, to);
+}
+
+// The same with a fifth bit for each number in four bytes.
+template <class T>
+inline void unpack_fives(const uint8_t* fifth, const uint8_t* bytes, int above, float scale, float least, Unit* to,
+                         int at) {
+    Unit bits;
+    std::memcpy(&bits, fifth, 4);
+    Units place{};
+    for (int i = 0; i < LANES; i++) place[i] = i;
+    auto more = [=](int half, int i) {
+        return (Ints)((((splat(bits) >> (half * 16 + i)) >> place) & 1u) << 4) - above;
+    };
+    unpack_halves<T>(bytes, more, {scale, least, at}, {scale, least, at + 16}, to);
+}
+
+// Number `i` of the eight factors, and of the eight least values, of six bits each that are packed in 12 bytes.
+inline float factor_of(const uint8_t* packed, int i) {
+    return i < 4 ? packed[i] & 63 : (packed[i + 4] & 15) | (packed[i - 4] >> 6) << 4;
+}
+inline float least_of(const uint8_t* packed, int i) {
+    return i < 4 ? packed[i + 4] & 63 : (packed[i + 4] >> 4) | (packed[i] >> 6) << 4;
+}
+
+// A large block of four or five bits a number: 64 numbers are the lower halves of 32 bytes, then the upper ones.
+// The fifth bits of all stand in 32 bytes, a bit of each byte for 32 numbers.
+template <class T, bool FIFTH>
+inline void unpack_large(const uint8_t* from, Unit* to, int at) {
+    const auto [scale, least] = halves_to_floats(from);
+    const uint8_t *packed = from + 4, *fifth = from + 16, *bytes = from + (FIFTH ? 48 : 16);
+    for (int pair = 0; pair < 8; pair += 2, bytes += 32, at += 64) {
+        float low = scale * factor_of(packed, pair), high = scale * factor_of(packed, pair + 1);
+        float under = -(least * least_of(packed, pair)), over = -(least * least_of(packed, pair + 1));
+#pragma GCC unroll 2
+        for (int half = 0; half < 32; half += 16) {
+            auto more = [&](int upper, int i) {
+                return FIFTH ? ((widened(fifth + half + i) >> (pair + upper)) & 1) << 4 : Ints{};
+            };
+            unpack_halves<T>(bytes + half, more, {low, under, at + half}, {high, over, at + 32 + half}, to);
+        }
+    }
+}
+
+// A large block of six bits a number: four in 128 bytes, two in 64; every 16 numbers have a signed factor.
+template <class T>
+inline void unpack_sixes(const uint8_t* from, Unit* to, int at) {
+    float scale = half_to_float(from + 208);
+    const int8_t* factor = (const int8_t*)from + 192;
+    for (int part = 0; part < 8; part++) {
+        int second = part >> 1 & 1, half = part & 1, upper = part >> 2;
+        const uint8_t* two = from + 128 + upper * 32 + half * 16;
+        auto more = [&](int high, int i) { return (((widened(two + i) >> (2 * second + 4 * high)) & 3) << 4) - 32; };
+        int number = upper * 8 + second * 2 + half, place = at + number * 16;
+        unpack_halves<T>(from + upper * 64 + second * 32 + half * 16, more, {scale * factor[number], -0.0f, place},
+                         {scale * factor[number + 4], -0.0f, place + 64}, to);
+    }
 }
 
 template <class T>
@@ -93,23 +182,33 @@ inline void unpack_bytes(const uint8_t* bytes, float scale, Unit* to, int at) {
 
 template <class T, int32_t KIND>
 inline void unpack_row(const uint8_t* from, int inputs, Unit* to) {
-    for (int at = 0; at < inputs; at += IN_BLOCK, from += bytes_of(KIND)) {
-        __builtin_prefetch(from + FETCHED, 0, 3);
+    for (int at = 0; at < inputs; at += numbers_of(KIND), from += bytes_of(KIND)) {
+        for (int line = 0; line < bytes_of(KIND); line += 64) __builtin_prefetch(from + FETCHED + line, 0, 3);
         if constexpr (KIND == Q4_0) unpack_fours<T>(from + 2, 8, half_to_float(from), -0.0f, to, at);
+        if constexpr (KIND == Q5_0) unpack_fives<T>(from + 2, from + 6, 16, half_to_float(from), -0.0f, to, at);
         if constexpr (KIND == Q8_0) unpack_bytes<T>(from + 2, half_to_float(from), to, at);
-        if constexpr (KIND == Q4_1) {
+        if constexpr (KIND == Q4_1 || KIND == Q5_1) {
             Pair head = halves_to_floats(from);
-            unpack_fours<T>(from + 4, 0, head.scale, head.least, to, at);
+            if constexpr (KIND == Q4_1) unpack_fours<T>(from + 4, 0, head.scale, head.least, to, at);
+            if constexpr (KIND == Q5_1) unpack_fives<T>(from + 4, from + 8, 0, head.scale, head.least, to, at);
         }
+        if constexpr (KIND == Q4_K) unpack_large<T, false>(from, to, at);
+        if constexpr (KIND == Q5_K) unpack_large<T, true>(from, to, at);
+        if constexpr (KIND == Q6_K) unpack_sixes<T>(from, to, at);
     }
 }
 
-// Units of one row of `inputs` numbers, a multiple of IN_BLOCK.
+// Units of one row of `inputs` numbers, a multiple of numbers_of(kind).
 template <class T>
 inline void unpack_row(int32_t kind, const uint8_t* from, int inputs, Unit* to) {
     switch (kind) {
         case Q4_0: return unpack_row<T, Q4_0>(from, inputs, to);
         case Q4_1: return unpack_row<T, Q4_1>(from, inputs, to);
+        case Q5_0: return unpack_row<T, Q5_0>(from, inputs, to);
+        case Q5_1: return unpack_row<T, Q5_1>(from, inputs, to);
+        case Q4_K: return unpack_row<T, Q4_K>(from, inputs, to);
+        case Q5_K: return unpack_row<T, Q5_K>(from, inputs, to);
+        case Q6_K: return unpack_row<T, Q6_K>(from, inputs, to);
         default: return unpack_row<T, Q8_0>(from, inputs, to);
     }
 }
@@ -120,7 +219,7 @@ template <class T>
 inline Rows unpacked(int32_t kind, const uint8_t* blocks, int inputs, int first, int last, int place) {
     thread_local std::vector<Unit> places[2];
     int units = inputs / T::PER_UNIT;
-    size_t bytes = (size_t)(inputs / IN_BLOCK) * bytes_of(kind);
+    size_t bytes = row_bytes(kind, inputs);
     std::vector<Unit>& to = places[place];
     to.resize((size_t)(last - first) * units);
     for (int row = first; row < last; row++)

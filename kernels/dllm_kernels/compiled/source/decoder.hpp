@@ -116,7 +116,7 @@ class Forward {
     void embed(int64_t token, Unit* room, float* to) {
         const Embedding& e = m_.embedding;
         if (token < e.coded)
-            unpack_row<T>(e.kind, e.blocks + token * (m_.hidden / IN_BLOCK) * bytes_of(e.kind), m_.hidden, room);
+            unpack_row<T>(e.kind, e.blocks + token * row_bytes(e.kind, m_.hidden), m_.hidden, room);
         get_row<T>(to, token < e.coded ? room : e.plain + (token - e.coded) * units(m_.hidden), m_.hidden);
     }
 
