@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 #: Those that hold for checkpoints too.
 EVERYWHERE = ("dtype", "device")
+#: And for GGUF files, of which others stand for the default model's own choices.
+OF_FILES = {
+    "backend": ("auto", "kernels", "llama_cpp"),
+    "weights": ("auto", "blocks", "blocks_int8", "dequantised", "int8"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,9 @@ class Choice:
         if self.entry is None and self.file is None:
             return given
         own = {name: getattr(self.entry, name) for name in ("family", "preset", "mask_id")} if self.entry else {}
-        return {name: value for name, value in given.items() if name in EVERYWHERE} | own
+        more = OF_FILES if self.place.lower().endswith(".gguf") else {}
+        kept = {name: value for name, value in given.items() if name in EVERYWHERE or value in more.get(name, ())}
+        return kept | own
 
 
 DEFAULT = Choice()

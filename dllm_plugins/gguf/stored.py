@@ -146,4 +146,7 @@ def _layer(tensors: dict[str, Weight], prefix: str) -> StoredLayer[Weight]:
 
 def _joined(parts: list[Weight]) -> Weight:
     """One matrix: in blocks where all are of one kind; files mix kinds where they keep more digits of values."""
-    return below(parts if len(set(map(form_of, parts))) == 1 else [plain(part) for part in parts])
+    if len(set(map(form_of, parts))) > 1:
+        return below([plain(part) for part in parts])
+    joined: Weight = below(parts)
+    return joined

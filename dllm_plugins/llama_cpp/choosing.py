@@ -1,5 +1,7 @@
 """Which backend computes a GGUF file where none is asked for: llama.cpp, or the block decoder of our kernels."""
 
+from collections import Counter
+
 import torch
 from gguf import GGMLQuantizationType
 
@@ -18,8 +20,8 @@ from dllm_plugins.models import LoadOptions
 
 KERNELS, LLAMA_CPP = "kernels", "llama_cpp"
 BUILD = "python -m dllm_kernels.build"
-#: Types whose products llama.cpp computes in whole numbers, from weights that it has put in another order.
-QUICK = frozenset(GGMLQuantizationType[name] for name in ("Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"))
+#: Types that our kernels multiply faster in float32 than llama.cpp does in its own way.
+FASTER = frozenset(GGMLQuantizationType[name] for name in ("Q4_1", "BF16"))
 #: Attention that no order of llama.cpp's calls computes.
 UNORDERED = ("causal, reordered",)
 
@@ -68,11 +70,22 @@ def _better(checkpoint: GgufCheckpoint, options: LoadOptions) -> Chosen:
 
 def _faster(checkpoint: GgufCheckpoint, options: LoadOptions) -> Chosen:
     """What benchmarks/gguf_files.py measured, by what the processor multiplies; docs/gguf.md has the numbers."""
-    kinds = {info.type for info in checkpoint.header.tensors.values() if len(info.shape) > 1}
-    listed = ", ".join(sorted(kind.name for kind in kinds))
     if choose_dtype(options.dtype, DEVICE) == torch.bfloat16:
-        return Chosen(KERNELS, "they were the faster where a processor multiplies bfloat16, as this one does")
-    quick = kinds & QUICK
-    if quick:
-        return Chosen(LLAMA_CPP, f"it was the faster for {listed} where a processor does not multiply bfloat16")
-    return Chosen(KERNELS, f"they were the faster for {listed}, also where a processor does not multiply bfloat16")
+        return Chosen(
+            KERNELS, "they were faster than llama.cpp where a processor multiplies bfloat16, as this one does"
+        )
+    kind = _most(checkpoint)
+    where = f"for {kind.name} where a processor does not multiply bfloat16"
+    if kind in FASTER:
+        return Chosen(KERNELS, f"they were faster than llama.cpp {where}")
+    # Another model than the file's own, which nobody gets unasked.
+    rounded = "; with weights='blocks_int8' they were, which round activations as it does"
+    return Chosen(LLAMA_CPP, f"our kernels were not faster {where}{rounded if kind.name == 'Q4_0' else ''}")
+
+
+def _most(checkpoint: GgufCheckpoint) -> GGMLQuantizationType:
+    """The type of most of a file's bytes."""
+    sizes: Counter[GGMLQuantizationType] = Counter()
+    for info in checkpoint.header.tensors.values():
+        sizes[info.type] += info.size
+    return max(sizes, key=lambda kind: sizes[kind])

@@ -60,7 +60,7 @@ def preset(name: str) -> str | None:
 
 def pair(place: Path, name: str, quant: str, dtype: str = "float32", **config: Any) -> tuple[Model, Model]:
     """A file, and the folder of its dequantised weights, both on the kernels."""
-    options = {"family": KINDS[name].family, "mask_id": MASK, "preset": preset(name)}
+    options: dict[str, Any] = {"family": KINDS[name].family, "mask_id": MASK, "preset": preset(name)}
     file = convert(make(place / "folder", name, **config), place / "file.gguf", quant, **options)
     ours = load_model(str(file), dtype=dtype, **ON_CPU)
     return ours, load_model(str(twin(file, place / "twin", name)), dtype=dtype, **ON_CPU, **options)
@@ -125,7 +125,7 @@ def test_large_blocks_and_files_of_several_kinds(quant: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(("quant", "dtype"), [("F32", torch.float32), ("F16", torch.float16), ("BF16", torch.bfloat16)])
 def test_a_file_without_blocks_has_the_checkpoints_weights(quant: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """As they are stored: nothing is rounded."""
-    options = {"family": "diffullama", "mask_id": MASK}
+    options: dict[str, Any] = {"family": "diffullama", "mask_id": MASK}
     folder = make(tmp_path / "folder", "diffullama", dtype)
     file = convert(folder, tmp_path / "file.gguf", quant, **options)
     ours = load_model(str(file), dtype="float32", **ON_CPU)

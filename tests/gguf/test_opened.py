@@ -142,7 +142,8 @@ def test_files_that_contradict_themselves(tmp_path: Path) -> None:
         {"base": "folder"},
         {"denoiser": "file"},
         {"device_map": "auto"},
-        {"weights": "int8"},
+        {"weights": "Q4_0"},
+        {"weights": "int8", "backend": "llama_cpp"},
         {"compile": True},
         {"backend": "torch"},
         {"device": "cuda"},
@@ -151,7 +152,7 @@ def test_files_that_contradict_themselves(tmp_path: Path) -> None:
 )
 def test_options_without_effect_raise(given: dict[str, Any]) -> None:
     """Each names the option and its value."""
-    ((option, value),) = given.items()
+    option, value = next(iter(given.items()))
     with pytest.raises(OptionError, match=f"{option}={value!r}"):
         check_options("x.gguf", LoadOptions(**given))
 
