@@ -280,10 +280,11 @@ def test_without_the_program(machine: None, tmp_path: Path) -> None:
     assert "skipped llama_diffusion_cli" in found.stderr
     assert "--diffusion-cli PATH" in found.stderr
     rows = {row["name"]: row for row in json.loads(path.read_text())}
-    assert list(rows) == [
-        f"{name}/tiny/F32"
-        for name in ("llama_cpp_ar/dream", "torch", "llama_cpp_ar/llada", "torch/llada", "llama_cpp_ar", "torch/sdar")
-    ]
+    beside = ("llama_cpp_ar/dream", "torch", "llama_cpp_ar/llada", "torch/llada", "llama_cpp_ar", "torch/sdar")
+    ours = ("dream_tiny", "dream_tiny/whole", "llada_tiny", "llada_tiny/whole", "sdar_tiny")
+    kernels = {name.replace("tiny", "tiny_f32_p32n32") for name in ours}
+    assert set(rows) == {f"{name}/tiny/F32" for name in beside} | kernels
+    assert {rows[name]["exactness"] for name in kernels} == {"same tokens"}
     assert all(row["exactness"] == "same tokens" for name, row in rows.items() if name.startswith("torch"))
     assert (rows["torch/tiny/F32"]["passes"], rows["llama_cpp_ar/tiny/F32"]["baseline_passes"]) == (8, 32)
     assert rows["torch/tiny/F32"]["rows"] == rows["torch/tiny/F32"]["baseline_rows"]
