@@ -1,6 +1,8 @@
 """The tri-mode default on a block decoder: the base for clean rows, low-rank pairs for open ones."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from dllm_plugins.denoisers.kernel import plain_decoder
 from dllm_plugins.denoisers.low_rank import LowRankWeights
 from dllm_plugins.denoisers.low_rank import with_low_rank
 from dllm_plugins.errors import OptionError
+from dllm_plugins.files import limits
 from dllm_plugins.messages import message
 
 
@@ -28,7 +31,7 @@ class TriModeDenoiser(DecoderDenoiser):
     :param int8: quantise the base's linear layers and the head; the matrices of `base` are then
         emptied, and what is lossless is so with respect to the quantised model, as the spec's
         `name` says. The low-rank pairs, the draft head and the shortlist stay as they are.
-    :raises CheckpointError: for weights no block decoder computes.
+    :raises CheckpointError: for weights no block decoder computes, and for lengths that none has.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class TriModeDenoiser(DecoderDenoiser):
             decoder = plain_decoder(weights, spec)
         else:
             decoder = best_decoder(lambda: weights, spec, int8=int8, give=(lambda: None) if int8 else None)
-        super().__init__(decoder, spec, int8)
+        super().__init__(decoder, trained_lengths(spec, low_rank.metadata), int8)
         down, up = low_rank.chain_down.to(home), low_rank.chain_up.to(home)
         self._draft_head = DraftHead(down, up, decoder.product, decoder.embed)
         self._shortlist_head = None if shortlist_head is None else decoder.product(shortlist_head)
@@ -84,3 +87,21 @@ class TriModeDenoiser(DecoderDenoiser):
     def refined(self, hidden: Tensor, left: Tensor | None) -> Tensor:
         """Hidden states behind the draft head where the left token is known; hidden [N, width], left [N, 2]."""
         return hidden if left is None else self._draft_head(hidden, left)
+
+
+def trained_lengths(spec: ModelSpec, metadata: Mapping[str, str]) -> ModelSpec:
+    """The spec with blocks as long as those that the denoiser was trained on, and no more drafts than a group had.
+
+    :param metadata: of the denoiser's file; the shipped one does not say it, and was trained on the defaults.
+    :raises CheckpointError: for what is no length.
+    """
+    found = {
+        name: limits.whole(int(said) if said.isdecimal() and len(said) < 6 else said, name, "the denoiser", 1, longest)
+        for name, longest in (("block", 1024), ("group", 16))
+        if (said := metadata.get(name)) is not None
+    }
+    return replace(
+        spec,
+        block_length=found.get("block", spec.block_length),
+        draft_length=min(spec.draft_length, found.get("group", spec.draft_length)),
+    )

@@ -81,6 +81,29 @@ def test_a_mark_that_is_none_is_refused(base: Path, tmp_path: Path, text: str) -
         load_model(base=base, denoiser=denoiser, device="cpu")
 
 
+def test_lengths_are_those_of_the_training(base: Path, tmp_path: Path) -> None:
+    """Where the file says them; what is no length is refused."""
+
+    def lengths(**about: str) -> tuple[int, int]:
+        denoiser = make_denoiser(tmp_path / "denoiser.safetensors", base, **about)
+        spec = load_model(base=base, denoiser=denoiser, device="cpu", dtype="float32").denoiser.spec
+        return spec.block_length, spec.draft_length
+
+    assert lengths() == (8, 2)
+    assert lengths(block="4", group="6") == (4, 2)
+    assert lengths(group="1") == (8, 1)
+    for about in (
+        {"block": "0"},
+        {"group": "17"},
+        {"block": "1025"},
+        {"block": "9" * 5000},
+        {"group": ""},
+        {"block": "x"},
+    ):
+        with pytest.raises(CheckpointError, match=f"the denoiser says {next(iter(about))}="):
+            lengths(**about)
+
+
 def test_rounding_leaves_a_base_what_it_is() -> None:
     """The default model's blocks and its dequantised folder are one base."""
     shape = LlamaShape.from_config(read_config(require_base()))

@@ -136,6 +136,7 @@ def test_from_a_folder_to_a_tri_mode_model(tmp_path: Path) -> None:
     assert "| speculative, draft_length 2 |" in run("evaluate", *given)
 
     model = load_model(base=base, denoiser=denoiser, dtype="float32", device="cpu")
+    assert model.denoiser.spec.block_length == 4
     prompt = [5, 6, 7, 8]
     said = theirs(base).generate(torch.tensor([prompt]), max_new_tokens=16, do_sample=False, pad_token_id=0)[0, 4:]
     for mode in ("ar", "speculative"):
