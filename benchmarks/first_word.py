@@ -37,6 +37,8 @@ BEFORE = "60aca764"
 #: Where a checkout's packages are.
 PARTS = ("", "adapters", "kernels")
 TOKENS = 40
+#: Without the folder it is called in, which may be another checkout.
+PYTHON = (sys.executable, "-P")
 #: MiB that ru_maxrss counts in.
 _UNIT = 2**-20 if sys.platform == "darwin" else 2**-10
 _LLAMA_CPP = """
@@ -131,7 +133,7 @@ def _median(turns: Sequence[Spent]) -> Spent:
 def answer(checkout: Path, tokens: int, cache: Path | None = None) -> Command:
     """A checkout's `llm -m dllm hi`."""
     asked = ["-m", "dllm", "hi", "-o", "max_tokens", str(tokens), "--no-log"]
-    return Command([sys.executable, "-m", "llm", *asked], environment(checkout, cache))
+    return Command([*PYTHON, "-m", "llm", *asked], environment(checkout, cache))
 
 
 def environment(checkout: Path, cache: Path | None) -> dict[str, str]:
@@ -158,7 +160,7 @@ def earlier(folder: Path) -> Path:
 def prepare(checkout: Path, cache: Path) -> None:
     """What the earlier checkout's `setup` does, beginning from the file that is here."""
     (cache / gguf_path().name).symlink_to(gguf_path())
-    setup = [sys.executable, "-m", "dllm_plugins", "setup"]
+    setup = [*PYTHON, "-m", "dllm_plugins", "setup"]
     subprocess.run(setup, env=os.environ | environment(checkout, cache), stdout=subprocess.DEVNULL, check=True)
 
 
