@@ -102,7 +102,6 @@ class ChosenPlan:
         self._acceptance, self._lookup = Acceptance(sampled), Lookup()
         self._taken, self._made = 0.0, 0.0
         self._market = Market(costs, 1, costs.pass_over(1))
-        self._share = 0.0
 
     def drafts(self, text: Sequence[int], denoised: Sequence[Draft]) -> list[Draft]:
         """See :class:`Plan`; at each place that of the likelier source, given the drafts before it."""
@@ -137,8 +136,9 @@ class ChosenPlan:
     def layout(self, drafts: Sequence[Draft], clean: int, room: int, company: tuple[int, int]) -> Layout:
         """See :class:`Plan`."""
         requests, rows = company
-        alone = self._costs.pass_over(1 + rows) / (1 + requests)
-        token = (self._taken + _KNOWN * alone) / (self._made + _KNOWN)
+        # Without drafts a token takes so much. Where drafts have made it dearer, that is no reason to draft more.
+        plain = self._costs.pass_over(1 + requests) / (1 + requests)
+        token = min(plain, (self._taken + _KNOWN * plain) / (self._made + _KNOWN))
         self._market = market = Market(self._costs, clean + rows, token)
         groups = self._groups(market) if "denoiser" in self._sources else [0.0]
         found = choose(market, [self._acceptance.chance(draft) for draft in drafts], groups, room)

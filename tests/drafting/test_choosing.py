@@ -175,6 +175,16 @@ def test_company_makes_rows_cheap_or_dear() -> None:
     assert crowded.layout(drafts, 1, 50, (7, 7)).verified == 0
 
 
+def test_what_drafts_have_made_dear_is_no_reason_to_draft_more() -> None:
+    """A token is worth what it takes without drafts, however many rows others forward."""
+    each = Costs.of_clean({1: 10.0, 2: 20.0, 32: 320.0})
+    plan = ChosenPlan(each, ("denoiser",))
+    for _ in range(5):
+        found = plan.layout([Draft(3, "denoiser", 0.9)], 1, 50, (7, 100))
+        assert (found.verified, found.open) == (0, 0)
+        plan.learn([], 0)
+
+
 def test_a_fixed_plan_verifies_all_and_drafts_everywhere() -> None:
     """But for what the answer has no room for."""
     plan = FixedPlan(2, "denoiser")
