@@ -26,7 +26,6 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
-from dllm_plugins.default_model.base_model import gguf_path
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from harness import machine
 from llama_cpp_pass import LlamaCpp
@@ -189,11 +188,7 @@ def main(path: Path | None, batches: tuple[int, ...], tokens: int, rounds: int, 
     show(machine())
     found: list[Row] = []
     with TemporaryDirectory() as folder:
-        files: dict[str, Path] = {}
-        if (reason := llama_cpp_pass.missing()) is None:
-            files = {"q4_1": gguf_path(), "q4_0": llama_cpp_pass.quantised("q4_0", Path(folder))}
-        else:
-            show(f"llama.cpp does not take part: {reason}")
+        files = llama_cpp_pass.contestants(Path(folder))
         for each in rows(models, files, batches, tokens, rounds):
             found.append(each)
             show(f"{each.name}: {each.ours:.1f} {each.unit}, {each.ratio:.2f} times {each.baseline:.1f}")

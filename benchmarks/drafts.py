@@ -24,7 +24,6 @@ from default_model import llama_cpp_greedy
 from default_model import ours
 from dllm_plugins import Model
 from dllm_plugins import load_model
-from dllm_plugins.default_model.base_model import gguf_path
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from harness import Decode
 from harness import Row
@@ -155,11 +154,7 @@ def main(
     models = load(dtype)
     show(f"weights as stored: {models['stored'].denoiser.spec.weights}; {dtype}")
     with TemporaryDirectory() as folder:
-        files: dict[str, Path] = {}
-        if (reason := llama_cpp_pass.missing()) is None:
-            files = {"q4_1": gguf_path(), "q4_0": llama_cpp_pass.quantised("q4_0", Path(folder))}
-        else:
-            show(f"llama.cpp does not take part: {reason}")
+        files = llama_cpp_pass.contestants(Path(folder))
         rows: list[Row] = compared(answers(models, tokens, files), pairs(files), HELD_OUT[:prompts], rounds, path)
     rows += compared(*copying(models["stored"], tokens), COPIES[:prompts], rounds, path, rows)
     wide = [row for model in models.values() for row in passes(model, 10 * rounds)]

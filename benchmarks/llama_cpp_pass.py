@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllm_plugins.default_model.base_model import gguf_path
+from progress import show
 
 #: llama.cpp's numbers of file types.
 TYPES = {"q4_0": 2, "bf16": 32}
@@ -58,6 +59,14 @@ def quantised(kind: str, folder: Path) -> Path:
     if code := lib.llama_model_quantize(bytes(gguf_path()), bytes(path), ctypes.byref(params)):
         raise RuntimeError(f"llama.cpp could not quantise {gguf_path()} to {kind} (code {code})")
     return path
+
+
+def contestants(folder: Path) -> dict[str, Path]:
+    """The shipped file, and the same weights in Q4_0 in a file made here; none where llama.cpp takes no part."""
+    if (reason := missing()) is not None:
+        show(f"llama.cpp does not take part: {reason}")
+        return {}
+    return {"q4_1": gguf_path(), "q4_0": quantised("q4_0", folder)}
 
 
 @dataclass(frozen=True, slots=True)
