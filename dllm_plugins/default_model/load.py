@@ -35,7 +35,10 @@ from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.quantised import IN_BLOCKS
+from dllm_plugins.families.quantised import STORED
 from dllm_plugins.families.quantised import check_int8
+from dllm_plugins.families.quantised import in_form
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
@@ -50,11 +53,6 @@ MODES = ("speculative", "diffusion", "ar")
 BLOCK_LENGTH = 8
 #: What passes of several rows cost depends on the processor: with AVX2 alone none pays, see docs/benchmarks.md.
 DRAFT_LENGTH = 2
-#: What the option `weights` may be: blocks are multiplied as the base's file holds them, which gives the bits of
-#: the dequantised weights, or with activations in int8; "auto" is the first of them where the base has a file.
-WEIGHTS = ("auto", "blocks", "blocks_int8", "dequantised", "int8")
-#: Those that need the file, and the compiled kernels.
-IN_BLOCKS = ("blocks", "blocks_int8")
 
 
 def shipped_denoiser() -> Path:
@@ -101,18 +99,14 @@ def load(options: LoadOptions) -> Model:
         return Model(NAME, build_llama_cpp(source, options), source.tokenizer())
     device = best_device(options.device)
     dtype = choose_dtype(options.dtype, device)
-    int8 = wants_int8(options, device, WEIGHTS)
+    int8 = wants_int8(options, device, STORED)
     config = source.config
     shape = LlamaShape.from_config(config)
     if int8:
         check_int8(device, dtype, shape)
     if options.weights in IN_BLOCKS:
         _check_blocks(options, choose(KERNEL, device, dtype, shape.sizes()).name)
-    base: AnyWeights = llama_from(_tensors(source, options), shape, str(source.place), dtype)
-    if options.weights == "dequantised":
-        base = base.plain()
-    if options.weights == "blocks_int8":
-        base = base.with_coded()
+    base = in_form(llama_from(_tensors(source, options), shape, str(source.place), dtype), options.weights)
     low_rank = load_low_rank(Path(options.denoiser or shipped_denoiser()), shape, dtype)
     spec = make_spec(shape, source.stop_ids(shape.vocabulary))
     base = place(config, base, device, options.device_map)
@@ -190,7 +184,7 @@ def auto(options: LoadOptions) -> Chosen:
     :raises DownloadError: if the default base was never set up.
     """
     device = best_device(options.device)
-    if wants_int8(options, device, WEIGHTS):
+    if wants_int8(options, device, STORED):
         return Chosen("kernels", "int8 weights run on the block decoder only", modes=MODES)
     # Of a repository the one small file that is asked for.
     shape = LlamaShape.from_config(open_base(options.base, ("config.json",)).config)

@@ -1,4 +1,4 @@
-"""The load option `weights`: who may ask for int8, and where it runs."""
+"""The load option `weights`: its values, who may ask for int8, and where it runs."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 
 from dllm_kernels import int8
 from dllm_kernels.decoder import INT8_KERNEL
+from dllm_kernels.decoder import AnyWeights
 from dllm_kernels.decoder import DecoderShape
 from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import explain
@@ -15,6 +16,11 @@ from dllm_plugins.models import LoadOptions
 
 #: As the checkpoint has them in the chosen dtype, or quantised while they are loaded.
 WEIGHTS = ("auto", "int8")
+#: The same of GGUF files: blocks are multiplied as they lie there, which gives the bits of the dequantised weights, or
+#: with activations in int8; "auto" is the first of them where there are blocks.
+STORED = ("auto", "blocks", "blocks_int8", "dequantised", "int8")
+#: Those that need blocks, and the compiled kernels.
+IN_BLOCKS = ("blocks", "blocks_int8")
 
 
 def wants_int8(options: LoadOptions, device: torch.device, known: Sequence[str] = WEIGHTS) -> bool:
@@ -56,3 +62,10 @@ def check_int8(device: torch.device, dtype: torch.dtype, shape: DecoderShape) ->
         explain(int8.KERNEL, device, dtype, sizes) if plain else explain(INT8_KERNEL, device, dtype, shape.sizes())
     )
     raise OptionError(message("{weights}='int8' would be slow here; leave it out ({})", reasons))
+
+
+def in_form(weights: AnyWeights, asked: str) -> AnyWeights:
+    """A GGUF file's weights as the option asks for them, one of :data:`STORED`."""
+    if asked == "dequantised":
+        return weights.plain()
+    return weights.with_coded() if asked == "blocks_int8" else weights

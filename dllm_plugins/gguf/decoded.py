@@ -19,7 +19,10 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.hub import DECODED
 from dllm_plugins.families.hub import decoded
+from dllm_plugins.families.quantised import IN_BLOCKS
+from dllm_plugins.families.quantised import STORED
 from dllm_plugins.families.quantised import check_int8
+from dllm_plugins.families.quantised import in_form
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.gguf.architectures import ARCHITECTURES
 from dllm_plugins.gguf.header import Header
@@ -33,10 +36,6 @@ from dllm_plugins.gguf.values import check_values
 from dllm_plugins.messages import message
 from dllm_plugins.models import LoadOptions
 
-#: What the option `weights` may be for a file; see :class:`~dllm_plugins.models.LoadOptions`.
-WEIGHTS = ("auto", "blocks", "blocks_int8", "dequantised", "int8")
-#: Those that need a file with blocks, and the compiled kernels.
-IN_BLOCKS = ("blocks", "blocks_int8")
 DEVICE = torch.device("cpu")
 
 
@@ -109,23 +108,19 @@ def _listed(names: Iterable[str]) -> str:
 def denoiser_of(checkpoint: GgufCheckpoint, spec: ModelSpec, options: LoadOptions) -> Denoiser:
     """A file on the best block decoder, which multiplies its blocks if it is compiled.
 
-    :param options: `dtype` is what is computed in, `weights` one of :data:`WEIGHTS`.
+    :param options: `dtype` is what is computed in, `weights` one of :data:`~dllm_plugins.families.quantised.STORED`.
     :raises OptionError: for a file that the decoder does not compute, and weights that it cannot have.
     :raises CheckpointError: for tensors that contradict the config or are not finite.
     """
     check_decoded(checkpoint)
-    int8 = wants_int8(options, DEVICE, WEIGHTS)
+    int8 = wants_int8(options, DEVICE, STORED)
     dtype = choose_dtype(options.dtype, DEVICE)
     shape = shape_of(checkpoint.native_config)
     if int8:
         check_int8(DEVICE, dtype, shape)
     if options.weights in IN_BLOCKS:
         _check_blocks(checkpoint, options, choose(KERNEL, DEVICE, dtype, shape.sizes()).name)
-    weights = stored_weights(checkpoint, dtype)
-    if options.weights == "dequantised":
-        weights = weights.plain()
-    if options.weights == "blocks_int8":
-        weights = weights.with_coded()
+    weights = in_form(stored_weights(checkpoint, dtype), options.weights)
     # Nobody else has them: what a decoder copies may go.
     return DecoderDenoiser(best_decoder(lambda: weights, spec, int8=int8, give=lambda: None), spec, int8)
 

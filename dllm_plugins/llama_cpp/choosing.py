@@ -9,8 +9,8 @@ from dllm_kernels.compiled import library as compiled
 from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.quantised import STORED
 from dllm_plugins.gguf.decoded import DEVICE
-from dllm_plugins.gguf.decoded import WEIGHTS
 from dllm_plugins.gguf.decoded import check_decoded
 from dllm_plugins.gguf.opened import GgufCheckpoint
 from dllm_plugins.libraries.extras import has
@@ -28,7 +28,7 @@ UNORDERED = ("causal, reordered",)
 
 def wants_weights(options: LoadOptions) -> bool:
     """Whether weights are asked for that only the block decoder has."""
-    return options.backend != LLAMA_CPP and options.weights != "auto" and options.weights in WEIGHTS
+    return options.backend != LLAMA_CPP and options.weights != "auto" and options.weights in STORED
 
 
 def backend_of(name: str, checkpoint: GgufCheckpoint, options: LoadOptions) -> Chosen:

@@ -54,7 +54,7 @@ inline void code_row(const Unit* from, int inputs, int row, Coded& to) {
 template <int32_t KIND>
 inline void panel_sums(const Coded& x, int first, int rows, const uint8_t* blocks, int inputs, int out, int outputs,
                        PanelFloats* sums) {
-    const size_t bytes = (size_t)(inputs / IN_BLOCK) * bytes_of(KIND);
+    const size_t bytes = row_bytes(KIND, inputs);
     const uint8_t* row[PANEL];
 #pragma GCC unroll 16
     for (int n = 0; n < PANEL; n++) row[n] = blocks + (out + std::min(n, outputs - 1)) * bytes;
