@@ -1,0 +1,72 @@
+"""Regular languages, written as trees: what a constraint is translated into before it becomes an automaton.
+
+Texts are sequences of bytes in UTF-8. A tree says which whole texts belong to the language.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Exactly this text."""
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The texts that a regular expression matches as a whole.
+
+    :param source: in the syntax of Python's `re`, without look-around, back references and word boundaries.
+    """
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """One part after another; the empty text if there is none."""
+
+    parts: tuple["Node", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What any of these allows; nothing if there is none."""
+
+    options: tuple["Node", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """`what` from `least` to `most` times, without a bound if `most` is None."""
+
+    what: "Node"
+    least: int = 0
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """What both allow."""
+
+    left: "Node"
+    right: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """What `what` allows and `never` does not."""
+
+    what: "Node"
+    never: "Node"
+
+
+Node: TypeAlias = Literal | Pattern | Concat | Choice | Repeat | Both | Without
+EMPTY = Literal(b"")
+
+
+def optional(what: Node) -> Node:
+    """It, or nothing."""
+    return Choice((EMPTY, what))
