@@ -15,6 +15,16 @@ class Literal:
 
 
 @dataclass(frozen=True, slots=True)
+class Characters:
+    """One character of a set.
+
+    :param ranges: first and last code point of each range, ascending and apart from one another.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pattern:
     """The texts that a regular expression matches as a whole.
 
@@ -63,7 +73,7 @@ class Without:
     never: "Node"
 
 
-Node: TypeAlias = Literal | Pattern | Concat | Choice | Repeat | Both | Without
+Node: TypeAlias = Literal | Characters | Pattern | Concat | Choice | Repeat | Both | Without
 EMPTY = Literal(b"")
 
 
