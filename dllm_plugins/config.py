@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import field_validator
+from pydantic import model_validator
 
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import Option
@@ -15,11 +16,15 @@ from dllm_plugins.messages import message
 from dllm_plugins.options.checked import Checked
 
 LARGEST_SEED = 2**63 - 1
+#: Of each position, as other interfaces allow.
+MOST_ALTERNATIVES = 20
 #: Where drafts that are verified come from.
 Drafts = Literal["auto", "denoiser", "prompt_lookup"]
 
 #: Options that every mode honours; the rest belong to a strategy or a rule.
-COMMON_OPTIONS = frozenset({"mode", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop", "stats"})
+COMMON_OPTIONS = frozenset(
+    {"mode", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop", "stats", "logprobs", "logprobs_at"}
+)
 
 
 class Sampling(BaseModel):
@@ -91,6 +96,17 @@ class Sampling(BaseModel):
         default=None, description="options of the model's own sampler by their names; see docs/families.md"
     )
 
+    logprobs: int | None = Field(
+        default=None,
+        ge=0,
+        le=MOST_ALTERNATIVES,
+        description="tell each token's log-probability and so many likeliest alternatives; 0: the token's own only",
+    )
+    logprobs_at: Literal["settling", "final"] | None = Field(
+        default=None,
+        description="logprobs as of the pass that settled the token, or of one more pass over the final text; "
+        "settling if not given",
+    )
     stats: bool = Field(default=False, description="measure where the time goes: seconds by part in the statistics")
 
 
@@ -124,6 +140,14 @@ class SamplingConfig(Sampling, Checked):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise ValueError("half of a surrogate pair is no character and stops nothing; leave it out")
         return value
+
+    @model_validator(mode="after")
+    def _logprobs_somewhere(self) -> Self:
+        if self.logprobs_at is not None and self.logprobs is None:
+            raise OptionError(
+                message("{logprobs_at}={!r} has no effect without {logprobs}; set {logprobs}=0", self.logprobs_at)
+            )
+        return self
 
     def given(self) -> dict[str, Any]:
         """The options that differ from "not given"."""

@@ -91,12 +91,30 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """What the model said of one token of an answer; see docs/logprobs.md for which pass.
+
+    :param token: its id.
+    :param logprob: natural logarithm of the softmax of the model's own logits, at temperature 1; None for a token that
+        was never drawn: one that the prompt gave, or the sampler put there.
+    :param top: the likeliest ids in its place with theirs, the likeliest first, as many as `logprobs` asks for. Never
+        the mask id.
+    """
+
+    token: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """The whole canvas behind the committed tokens, as a pass left it.
 
     `tokens` are committed but may change; None where open. `guesses` are the same with what
     the pass said at open positions but did not commit, where the mode tells; `text` reads so.
     `rest` is what the canvas holds behind the answer's room: the end of its last block, a suffix.
+    `confidences`, if the request asks for logprobs, are the model's probabilities of `guesses`, at temperature 1, from
+    the pass that settled or guessed each; None where nothing was said.
     """
 
     row: int
@@ -105,6 +123,7 @@ class Draft:
     text: str
     guesses: tuple[int | None, ...] = ()
     rest: tuple[int | None, ...] = ()
+    confidences: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +131,14 @@ class Commit:
     """Final tokens and text, in order; they never change afterwards.
 
     `text` may lag behind `tokens`: the engine holds back half a character and whatever
-    could become a stop string.
+    could become a stop string. `logprobs`, if the request asks for them, are those of the pass that settled each token.
     """
 
     row: int
     step: int
     tokens: tuple[int, ...]
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +150,7 @@ class Finish:
     `logits`, if the request asked for them, holds for each token (the stop token
     included) what it was drawn from: float [V], before temperature and truncation; None for
     a token that was never drawn, such as one the prompt gave or the sampler put there.
+    `logprobs`, if asked for, is one for each of those tokens, from the pass that `logprobs_at` names.
     """
 
     row: int
@@ -141,6 +162,7 @@ class Finish:
     stop_token: int | None = None
     logits: "tuple[Tensor | None, ...] | None" = field(default=None, compare=False, repr=False)
     rest: tuple[int | None, ...] = field(default=(), compare=False, repr=False)
+    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, compare=False, repr=False)
 
     def cut(self, length: int, text: str) -> "Finish":
         """The same answer ended earlier: its first `length` tokens, which read `text`.
@@ -157,6 +179,7 @@ class Finish:
             usage=replace(self.usage, useful_tokens=min(length, self.usage.useful_tokens)),
             stop_token=None,
             logits=None if self.logits is None else self.logits[:length],
+            logprobs=None if self.logprobs is None else self.logprobs[:length],
         )
 
 

@@ -1,5 +1,6 @@
 """The canvas a sampler writes on: one row's whole sequence, with the mask id where it is open."""
 
+import math
 from collections.abc import Iterable
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ class Canvas:
     :param end: the first position the answer may not use.
     :param shown: where drafts end; None for all of it.
     :param guesses: what the last pass said at positions that it left open, where a program tells.
+    :param sure: the probabilities of guesses and of drafts, where a program tells and logprobs are asked for.
     """
 
     def __init__(self, row: Row, spec: ModelSpec) -> None:
@@ -31,6 +33,7 @@ class Canvas:
         self.tokens += [*[self.mask] * (row.end - len(self.tokens)), *row.suffix]
         self.shown: int | None = None
         self.guesses: dict[int, int] = {}
+        self.sure: dict[int, float] = {}
 
     def open(self, positions: Iterable[int]) -> list[int]:
         """Those of `positions` that are open."""
@@ -55,7 +58,7 @@ class Canvas:
         """
         assert position >= self.prompt, "the prompt never changes"
         self.tokens[position] = token
-        self.row.note(position, logits)
+        self.row.note(position, token, logits)
 
     def cut(self, end: int) -> None:
         """Nothing stands from `end` on, not even an open position."""
@@ -65,9 +68,9 @@ class Canvas:
         """The first `count` tokens of an answer stand behind the final text and are final, too."""
         begin = len(self.row.tokens)
         self.tokens[begin:] = answer.tokens[:count]
-        if self.row.logits is not None:
+        if self.row.wants_logits:
             for index in range(count):
-                self.row.note(begin + index, answer.logits[index])
+                self.row.note(begin + index, answer.tokens[index], answer.logits[index])
         self.release(begin + count)
 
     def reopen(self, position: int) -> None:
@@ -142,6 +145,13 @@ class Canvas:
             wanted=range(len(tokens)),
             conditioning=conditioning,
         )
+
+    def confidence(self, position: int) -> float | None:
+        """How probable the model called what stands at a position, or what it would put there; None if nobody knows."""
+        if self.tokens[position] == self.mask:
+            return self.sure.get(position)
+        logprob = self.row.said_at(position, self.tokens[position]).logprob
+        return self.sure.get(position) if logprob is None else math.exp(logprob)
 
     def tentative(self) -> tuple[int | None, ...]:
         """What stands behind the final tokens, None where open."""

@@ -8,7 +8,9 @@ from typing import Literal
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.said import said_of
 from dllm_plugins.denoisers.costs import Costs
+from dllm_plugins.events import TokenLogprob
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
@@ -25,6 +27,7 @@ class Row:
 
     :param number: the engine's name for the row, used in events.
     :param handle: the denoiser's name for it.
+    :param mask: the id of an open position.
     :param requested: how many new tokens were asked for; `max_new_tokens` of the config is what there is room for.
     :param prompt: number of prompt tokens, the first ones of `tokens`.
     :param stop_ids: token ids that end the answer.
@@ -35,6 +38,7 @@ class Row:
     :param cache: what served the row: approximate once keys were held that a whole pass would
         have computed anew; None for the model's own kind.
     :param logits: what each generated token was drawn from, by position, if asked for.
+    :param said: what the model said of each generated token when it was settled, by position, if asked for.
     :param costs: tells what passes of its model cost, measured when asked for the first time; None if nobody knows.
     :param company: requests and rows of others in the last pass; together they make a further row cheaper or dearer.
     :param drafts: how many drafts were verified and accepted by where they came from, and how many open rows made
@@ -55,6 +59,8 @@ class Row:
     step: int = 0
     cached: int = 0
     logits: dict[int, Tensor] | None = None
+    said: dict[int, TokenLogprob] | None = None
+    mask: int = -1
     given: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
     done: bool = False
@@ -106,13 +112,27 @@ class Row:
         """How open positions are drawn in a pass, this one if not given."""
         return [self.canvas_draw(position, step) for position in positions]
 
-    def note(self, position: int, logits: Tensor | None) -> None:
+    @property
+    def wants_logits(self) -> bool:
+        """Whether somebody wants to know what tokens are drawn from."""
+        return self.logits is not None or self.said is not None
+
+    def note(self, position: int, token: int, logits: Tensor | None) -> None:
         """Remember what the token at `position` was drawn from, if that was asked for; logits [V], None if it was not.
 
         What stood there before is forgotten.
         """
-        if self.logits is None:
-            return
-        self.logits.pop(position, None)
-        if logits is not None:
-            self.logits[position] = logits.clone()
+        if self.logits is not None:
+            self.logits.pop(position, None)
+            if logits is not None:
+                self.logits[position] = logits.clone()
+        if self.said is not None:
+            self.said.pop(position, None)
+            if logits is not None:
+                self.said[position] = said_of(logits, token, self.config.logprobs or 0, self.mask)
+
+    def said_at(self, position: int, token: int) -> TokenLogprob:
+        """What the model said of the token at `position` when it was settled."""
+        found = (self.said or {}).get(position)
+        # It may have been settled, reopened, and drafted over since.
+        return found if found is not None and found.token == token else TokenLogprob(token, None)

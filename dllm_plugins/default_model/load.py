@@ -74,6 +74,7 @@ def make_spec(shape: LlamaShape, stop_ids: frozenset[int]) -> ModelSpec:
         draft_head=True,
         cache="exact",
         numerics="approximate",
+        attention="causal",
     )
 
 

@@ -44,6 +44,8 @@ class ModelSpec:
     :param cache: "exact", "approximate", or "none" if every pass forwards the whole sequence.
     :param numerics: "row-invariant" if a position's result cannot depend on the rest of the pass, else
         "approximate"; followed by "int8" where weights are quantised.
+    :param attention: who sees whom in a text of which everything is known, as layouts of families call it; empty where
+        its tokens are not predicted then.
     :param weights: what is multiplied, where the backend tells: a dtype, "int8", or the blocks of a GGUF file ("Q4_1").
     """
 
@@ -70,6 +72,7 @@ class ModelSpec:
     eos_id: int | None = None
     pad_id: int | None = None
     weights: str = ""
+    attention: str = ""
 
 
 @dataclass(frozen=True, slots=True)

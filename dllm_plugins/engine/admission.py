@@ -80,9 +80,11 @@ def row_of(request: Request, config: SamplingConfig, tokens: list[int], spec: Mo
         config=config,
         noise=RowNoise(seed) if request.noise is None else request.noise,
         vocabulary=spec.vocabulary,
+        mask=spec.mask_id,
         stop_ids=spec.stop_ids if request.stop_ids is None else request.stop_ids,
         given=tuple(given),
         logits={} if request.logits else None,
+        said=None if config.logprobs is None else {},
         suffix=tuple(request.suffix),
         requested=requested,
     )

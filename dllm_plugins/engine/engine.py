@@ -32,6 +32,7 @@ from dllm_plugins.drafting.kept import costs_of
 from dllm_plugins.engine.admission import check_prompt
 from dllm_plugins.engine.admission import row_of
 from dllm_plugins.engine.admission import sampler_of
+from dllm_plugins.engine.final import check_final
 from dllm_plugins.engine.job import Job
 from dllm_plugins.engine.profile import OFF
 from dllm_plugins.engine.profile import PARTS
@@ -95,6 +96,7 @@ class Engine:
             config = config.model_copy(update={"mode": spec.modes[0]})
         sampler = sampler_of(self.modes, config.mode, spec)
         sampler.check(config, spec)
+        check_final(config, spec)
         tokens = check_prompt(request, sampler, spec)
         if request.noise is not None and config.seed is not None:
             raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
@@ -236,12 +238,15 @@ class Engine:
                 if wanted.release:
                     denoiser.release(job.row.handle)
         self._forward([job for job in jobs if job.row.error is None], passes, denoiser, clock)
+        for job in jobs:
+            if job.row.error is None:
+                with blaming(job.row):
+                    job.count(passes[job.row.number], denoiser)
         events: list[Event | Failure] = []
         for job in jobs:
             own: list[Event | Failure] = []
             if job.row.error is None:
                 with blaming(job.row):
-                    job.count(passes[job.row.number], denoiser)
                     own = self._tell(job, clock)
             events += own if job.row.error is None else [self._fail(job)]
         return events
@@ -269,6 +274,7 @@ class Engine:
         return [*events, job.draft(answer, clock)]
 
     def _finish(self, job: Job, answer: Sequence[int], reason: FinishReason) -> Finish:
+        job.look(answer, reason, self.denoiser.spec, self._full)
         finish = job.finish(answer, reason, self.denoiser.spec)
         row = job.row
         state = self.denoiser.close_row(row.handle)

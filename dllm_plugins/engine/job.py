@@ -10,12 +10,14 @@ from dllm_plugins.decoding.row import Row
 from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.engine.final import look_again
 from dllm_plugins.engine.profile import TEXT
 from dllm_plugins.engine.profile import Clock
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
 from dllm_plugins.events import FinishReason
+from dllm_plugins.events import TokenLogprob
 from dllm_plugins.events import Usage
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.text.answer import AnswerText
@@ -29,6 +31,7 @@ class Job:
     :param announced: tokens that a Commit has named.
     :param scanned: tokens of the answer among which there is no stop id.
     :param closed: the denoiser's row is gone.
+    :param looked: what the model says of the answer where all of it is known, once it was asked.
     """
 
     row: Row
@@ -44,6 +47,18 @@ class Job:
     passes: dict[str, int] = field(default_factory=dict)
     parts: dict[str, float] | None = None
     closed: bool = False
+    looked: tuple[TokenLogprob, ...] = ()
+
+    def look(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec, denoiser: FullDenoiser) -> None:
+        """Look at the final text once more, if that was asked for."""
+        row = self.row
+        if row.config.logprobs_at != "final":
+            return
+        told = row.generated[: len(answer) + (reason == "eos")]
+        self.looked, passes, rows = look_again(self.running.canvas, told, spec, denoiser)
+        self.forwarded += rows
+        for kind, count in passes.items():
+            self.passes[kind] = self.passes.get(kind, 0) + count
 
     def count(self, made: Pass, denoiser: FullDenoiser) -> None:
         """A pass was made."""
@@ -64,8 +79,16 @@ class Job:
                 answer, reason = answer[: self.text.tokens_used(answer)], "stop"
             sure = answer[: self.text.tokens_within(answer)] if reason is None else answer
         new = tuple(sure[self.announced :])
+        said = self._said(self.announced, new)
         self.announced += len(new)
-        return answer, reason, Commit(row.number, row.step, new, new_text) if new or new_text else None
+        return answer, reason, Commit(row.number, row.step, new, new_text, said) if new or new_text else None
+
+    def _said(self, begin: int, tokens: Sequence[int]) -> tuple[TokenLogprob, ...]:
+        """What was said of these tokens of the answer when they were settled, if that was asked for."""
+        row = self.row
+        if row.said is None:
+            return ()
+        return tuple(row.said_at(position, token) for position, token in enumerate(tokens, row.prompt + begin))
 
     def draft(self, answer: Sequence[int], clock: Clock) -> Draft:
         """What stands behind the tokens that Commits have named: final ones held back, then the answer's canvas.
@@ -82,7 +105,11 @@ class Job:
         )
         with clock.part(TEXT):
             shown = self.text.draft(answer, guesses)
-        return Draft(row.number, row.step, held + tentative, shown, held + guesses, rest)
+        sure: tuple[float | None, ...] = ()
+        if row.said is not None:
+            begin = len(row.tokens) - len(held)
+            sure = tuple(map(self.running.canvas.confidence, range(begin, begin + len(held) + room)))
+        return Draft(row.number, row.step, held + tentative, shown, held + guesses, rest, sure)
 
     def _end(self) -> tuple[list[int], FinishReason | None]:
         """The answer without what lies behind its end, and why it ended, if it did."""
@@ -120,9 +147,11 @@ class Job:
             drafts=row.drafts,
         )
         stop_token = row.generated[len(answer)] if reason == "eos" and len(answer) < len(row.generated) else None
-        logits = None
+        logits, length = None, len(answer) + (stop_token is not None)
         if row.logits is not None:
-            length = len(answer) + (stop_token is not None)
             logits = tuple(row.logits.get(row.prompt + index) for index in range(length))
         rest = (*row.generated[len(answer) :], *tentative)
-        return Finish(row.number, row.step, reason, tuple(answer), self.text.text, usage, stop_token, logits, rest)
+        said = None if row.said is None else self.looked or self._said(0, row.generated[:length])
+        return Finish(
+            row.number, row.step, reason, tuple(answer), self.text.text, usage, stop_token, logits, rest, said
+        )

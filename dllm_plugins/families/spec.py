@@ -69,6 +69,8 @@ def _spec(
         sampling=sampling_of(checkpoint, registered.get(modes["diffusion"])),
         eos_id=token_id(checkpoint, "eos_token_id"),
         pad_id=token_id(checkpoint, "pad_token_id"),
+        # Reordered text has masks behind what is known, and uniform noise nothing that is known for sure.
+        attention=layout.attention if layout.noise == "masked" and layout.attention != "causal, reordered" else "",
     )
 
 

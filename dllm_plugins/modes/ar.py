@@ -28,9 +28,7 @@ def frontier(canvas: Canvas, also: int = 0) -> Ask:
     Their noise is keyed on the position alone, so that a draft is accepted when it equals the token drawn here.
     """
     row = canvas.row
-    return Ask(
-        draws=lambda: row.draws(range(len(row.tokens), len(row.tokens) + 1 + also)), logits=row.logits is not None
-    )
+    return Ask(draws=lambda: row.draws(range(len(row.tokens), len(row.tokens) + 1 + also)), logits=row.wants_logits)
 
 
 SAMPLER = Sampler(

@@ -67,7 +67,7 @@ class BlockDiffusion:
         self.rules = rules
         self.process = process
         self.spec = spec
-        self.keeps = canvas.row.logits is not None or rules.wants_logits
+        self.keeps = canvas.row.wants_logits or rules.wants_logits
         self.evidence: dict[int, Evidence] = {}
 
     def window(self) -> range:
@@ -184,6 +184,7 @@ class BlockDiffusion:
             opened = Opened(self.canvas, hidden, list(positions))
             yield from self.commit_all(opened)
             self.canvas.guesses = dict(zip(positions, opened.token, strict=True))
+            self.canvas.sure = dict(zip(positions, opened.measured["probability"].tolist(), strict=True))
 
 
 def start(rules: Rules, process: NoiseProcess, canvas: Canvas, settings: CommitSettings, spec: ModelSpec) -> Program:

@@ -78,13 +78,12 @@ class Hole:
 
     def release(self) -> None:
         """Everything before the first open position is final: nothing in front of it moves again."""
-        row = self.canvas.row
-        before = len(row.tokens)
-        self.canvas.release_committed()
-        for position in range(before, len(row.tokens)):
-            source = self.sources[position - self.canvas.prompt]
-            if source is not None:
-                row.note(position, source)
+        canvas, row = self.canvas, self.canvas.row
+        final = len(row.tokens)
+        canvas.release_committed()
+        for position in range(final, canvas.end) if row.wants_logits else ():
+            # What is not final may have moved.
+            row.note(position, canvas.tokens[position], self.sources[position - canvas.prompt])
 
 
 def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program:

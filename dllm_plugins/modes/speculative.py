@@ -130,8 +130,9 @@ class _Speculation:
             left = torch.tensor([(*tokens[-1:-3:-1], -1)[:2]])
             draws = partial(self.canvas.row.draws, [len(tokens)])
             [answer] = yield (Ask(hidden[position : position + 1], draws, left, shortlist=True),)
-            probability = float(answer.probability[0]) if self.plan.weighs else 1.0
+            probability = float(answer.probability[0]) if self.plan.weighs or self.row.said is not None else 1.0
             drawn.append(self.plan.denoised(answer.tokens[0], probability, position))
+            self.canvas.sure[len(tokens)] = probability
             tokens.append(answer.tokens[0])
         return drawn
 
