@@ -113,6 +113,7 @@ class Draft:
     `tokens` are committed but may change; None where open. `guesses` are the same with what
     the pass said at open positions but did not commit, where the mode tells; `text` reads so.
     `rest` is what the canvas holds behind the answer's room: the end of its last block, a suffix.
+    `committed` is the text that Commits have handed out so far; `text` goes on from there.
     `confidences`, if the request asks for logprobs, are the model's probabilities of `guesses`, at temperature 1, from
     the pass that settled or guessed each; None where nothing was said.
     """
@@ -124,6 +125,7 @@ class Draft:
     guesses: tuple[int | None, ...] = ()
     rest: tuple[int | None, ...] = ()
     confidences: tuple[float | None, ...] = ()
+    committed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,14 @@
-"""Drafts as LangChain's custom events named `dllm_draft`."""
+"""Drafts as LangChain's custom events named `dllm_draft`, and in what LangGraph streams as `custom`."""
 
+import sys
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
+from typing import cast
 from uuid import UUID
 from uuid import uuid4
 
@@ -25,24 +29,36 @@ EVENT = "dllm_draft"
 
 @dataclass(frozen=True, slots=True)
 class DraftListeners:
-    """Who is told about the drafts of a run."""
+    """Who is told about the drafts of a run.
+
+    :param graph: what writes into the stream of a graph, if the run is part of one.
+    """
 
     handlers: list[BaseCallbackHandler]
     run_id: UUID
     tags: list[str]
     metadata: dict[str, Any]
+    graph: Callable[[Any], None] | None = None
 
     def send(self, event: Event) -> None:
-        """Tell the handlers if this is a draft."""
-        if isinstance(event, Draft) and self.handlers:
-            manager = CallbackManager(handlers=self.handlers, tags=self.tags, metadata=self.metadata)
-            manager.on_custom_event(EVENT, _data(event), run_id=self.run_id)
+        """Tell the handlers and the graph if this is a draft."""
+        if isinstance(event, Draft):
+            self._write(event)
+            if self.handlers:
+                manager = CallbackManager(handlers=self.handlers, tags=self.tags, metadata=self.metadata)
+                manager.on_custom_event(EVENT, _data(event), run_id=self.run_id)
 
     async def asend(self, event: Event) -> None:
         """Like :meth:`send`, for handlers that may be coroutines."""
-        if isinstance(event, Draft) and self.handlers:
-            manager = AsyncCallbackManager(handlers=self.handlers, tags=self.tags, metadata=self.metadata)
-            await manager.on_custom_event(EVENT, _data(event), run_id=self.run_id)
+        if isinstance(event, Draft):
+            self._write(event)
+            if self.handlers:
+                manager = AsyncCallbackManager(handlers=self.handlers, tags=self.tags, metadata=self.metadata)
+                await manager.on_custom_event(EVENT, _data(event), run_id=self.run_id)
+
+    def _write(self, draft: Draft) -> None:
+        if self.graph is not None:
+            self.graph({"name": EVENT, "run_id": str(self.run_id), "data": _data(draft)})
 
 
 _current: ContextVar[DraftListeners | None] = ContextVar("_current", default=None)
@@ -51,11 +67,31 @@ _nobody = DraftListeners([], uuid4(), [], {})
 
 def _data(draft: Draft) -> dict[str, Any]:
     return {
+        "step": draft.step,
+        "committed": draft.committed,
         "text": draft.text,
         "tokens": list(draft.tokens),
         "guesses": list(draft.guesses),
-        "step": draft.step,
+        "confidences": list(draft.confidences),
     }
+
+
+def _graph() -> Callable[[Any], None] | None:
+    """What writes into the stream of the LangGraph graph that runs here, if one does.
+
+    LangGraph hears no custom events of LangChain's; it is never imported for the sake of it.
+    """
+    langgraph: Any = sys.modules.get("langgraph.config")
+    try:
+        return None if langgraph is None else cast("Callable[[Any], None]", langgraph.get_stream_writer())
+    except (KeyError, RuntimeError):
+        # Not inside a graph.
+        return None
+
+
+def in_graph(manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> DraftListeners:
+    """Of a run that is not streamed: its handlers hear nothing, a graph does."""
+    return replace(_nobody, run_id=_nobody.run_id if manager is None else manager.run_id, graph=_graph())
 
 
 def _listening(handlers: list[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
@@ -66,7 +102,7 @@ def run_of(manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | N
     """The run of this manager; without one, the run that :func:`current` told of."""
     if manager is None:
         return _current.get() or _nobody
-    return DraftListeners(_listening(manager.handlers), manager.run_id, manager.tags, manager.metadata)
+    return DraftListeners(_listening(manager.handlers), manager.run_id, manager.tags, manager.metadata, _graph())
 
 
 def planned(model: BaseLanguageModel[Any], config: RunnableConfig | None) -> tuple[DraftListeners, RunnableConfig]:
@@ -82,7 +118,7 @@ def planned(model: BaseLanguageModel[Any], config: RunnableConfig | None) -> tup
         known.get("metadata"),
         model.metadata,
     )
-    run = DraftListeners(_listening(manager.handlers), run_id, manager.tags, manager.metadata)
+    run = DraftListeners(_listening(manager.handlers), run_id, manager.tags, manager.metadata, _graph())
     return run, {**known, "run_id": run_id}
 
 

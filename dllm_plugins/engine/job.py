@@ -109,7 +109,7 @@ class Job:
         if row.said is not None:
             begin = len(row.tokens) - len(held)
             sure = tuple(map(self.running.canvas.confidence, range(begin, begin + len(held) + room)))
-        return Draft(row.number, row.step, held + tentative, shown, held + guesses, rest, sure)
+        return Draft(row.number, row.step, held + tentative, shown, held + guesses, rest, sure, self.text.text)
 
     def _end(self) -> tuple[list[int], FinishReason | None]:
         """The answer without what lies behind its end, and why it ended, if it did."""

@@ -1,11 +1,11 @@
 """The picture of text being denoised: what it shows, and that the one on the pages is whole."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pytest
-
+import replay
 from denoising import OPEN
 from denoising import PLACE
 from denoising import QUESTION
@@ -42,12 +42,29 @@ def test_what_is_final_stays(tiny: Model) -> None:
     assert passes[0].guess
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
-def test_the_picture_on_the_page(page: str) -> None:
+def test_the_picture_on_the_page() -> None:
     """It is there, asks the question of the pages, and ends with more final text than it began with."""
-    assert "img/denoising.svg" in (ROOT / page).read_text(encoding="utf-8")
+    assert "img/denoising.svg" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     svg = PLACE.read_text(encoding="utf-8")
     assert QUESTION in svg
     final = spans(svg, "final")[:-1]
     assert final[-1].startswith(final[0])
     assert len(final) > 5
+
+
+def test_the_replay_on_the_first_page() -> None:
+    """The README opens with it: the very page that the script records, at a pass that leaves something to guess."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)[0] == replay.PLACE.relative_to(ROOT).as_posix()
+    head = replay.PLACE.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (int.from_bytes(head[16:20]), int.from_bytes(head[20:24])) == replay.SIZE
+
+
+def test_what_is_recorded_for_it(tiny: Model) -> None:
+    """Every pass of an answer, with confidences."""
+    trace = replay.recorded(tiny, "hello", SamplingConfig(mode="diffusion", max_new_tokens=12, logprobs=0))
+    assert len(trace.frames[-1].cells) == 12
+    assert trace.usage is not None
+    assert len(trace.frames) == trace.usage.total_passes
+    assert all(cell.confidence is not None for cell in trace.frames[-1].cells)

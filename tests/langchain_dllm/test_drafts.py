@@ -1,6 +1,7 @@
 """Drafts are custom events; only committed text comes as chunks."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -46,7 +47,11 @@ class Listener(BaseCallbackHandler):
 def check(listener: Listener, text: str) -> None:
     """Drafts came, from the model's own run, and tokens were told once."""
     assert listener.drafts
-    assert set(listener.drafts[0]) == {"text", "tokens", "guesses", "step"}
+    assert set(listener.drafts[0]) == {"step", "committed", "text", "tokens", "guesses", "confidences"}
+    said = [draft["committed"] for draft in listener.drafts]
+    assert all(text.startswith(now) and now.startswith(before) for before, now in pairwise(["", *said]))
+    steps = [draft["step"] for draft in listener.drafts]
+    assert steps == sorted(set(steps))
     assert listener.draft_runs == listener.model_runs
     assert "".join(listener.tokens) == text
 

@@ -19,6 +19,7 @@ from dllm_plugins.engine.profile import PARTS
 from dllm_plugins.errors import DownloadError
 from dllm_plugins.files.progress import Progress
 from llm_dllm import watch_command
+from llm_dllm.model import events
 
 Run = Callable[..., Result]
 Answer = Callable[..., str]
@@ -41,7 +42,7 @@ def test_watch_draws_drafts_in_place(answer: Answer) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=400)
     config = SamplingConfig(max_new_tokens=20, mode="diffusion", threshold=0.99)
-    finish = watch_command._watch_live(ASK, config, console)
+    finish = watch_command._watch_live(events(ASK, config), console)
     assert finish.text == answer(ASK, max_new_tokens=20, mode="diffusion", threshold=0.99)
     assert "\x1b[2K" in file.getvalue()
     assert "·" in file.getvalue()

@@ -1,9 +1,12 @@
 """`llm dllm watch` on terminals of several sizes: every final line is printed once."""
 
 import io
+import json
 import random
+import re
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import IO
 from typing import cast
 
@@ -13,9 +16,13 @@ from click.testing import Result
 from rich.cells import cell_len
 from rich.console import Console
 
+from dllm_plugins import Commit
+from dllm_plugins import Draft
 from dllm_plugins import SamplingConfig
 from llm_dllm import watch_command
 from llm_dllm.growing_text import GrowingText
+from llm_dllm.loading import DEFAULT
+from llm_dllm.model import events
 from llm_dllm.waiting import waiting
 
 from .screen import Screen
@@ -101,7 +108,7 @@ def test_an_answer_higher_than_the_screen(size: tuple[int, int], mode: str) -> N
     """The engine's own events, in every mode."""
     screen = Screen(*size)
     chat = [{"role": "user", "content": "why?"}]
-    finish = watch_command._watch_live(chat, SamplingConfig(max_new_tokens=120, mode=mode), console_on(screen))
+    finish = watch_command._watch_live(events(chat, SamplingConfig(max_new_tokens=120, mode=mode)), console_on(screen))
     shown = without_spaces("".join(screen.lines))
     signs = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
     assert shown == without_spaces(finish.text.translate(signs))
@@ -112,7 +119,7 @@ def test_figures_fit_the_width(run: Run, width: int) -> None:
     """Broken between figures only; in a pipe they stay one line."""
     chat = [{"role": "user", "content": "why?"}]
     screen = Screen(width, 24)
-    usage = watch_command._watch_live(chat, SamplingConfig(max_new_tokens=8), console_on(screen)).usage
+    usage = watch_command._watch_live(events(chat, SamplingConfig(max_new_tokens=8)), console_on(screen)).usage
     lines = watch_command._figures(usage, console_on(screen))
     assert all(cell_len(line) <= width for line in lines)
     assert " · ".join(lines) == usage.summary()
@@ -149,3 +156,41 @@ def test_no_sign_in_a_pipe(run: Run) -> None:
     """Nor anything else."""
     assert run("-m", "dllm", "how?", "-o", "max_tokens", "4").stderr == ""
     assert run("dllm", "watch", "how?", "-o", "max_tokens", "4").stderr == ""
+
+
+def test_a_replay_is_written(run: Run, tmp_path: Path) -> None:
+    """The passes of the very answer that is shown, with how sure each token was; what is printed is as ever."""
+    place, options = tmp_path / "replay.html", ("-o", "max_tokens", "12", "-o", "mode", "diffusion")
+    plain = run("dllm", "watch", "why?", "-s", "Be <brief>.", *options)
+    shown = run("dllm", "watch", "why?", "-s", "Be <brief>.", *options, "--trace", str(place))
+    assert shown.stderr == f"{place} replays it; open it in a browser.\n"
+    text = shown.stdout.splitlines()[:-1]
+    assert text == plain.stdout.splitlines()[:-1]
+    found = re.search(r'<script id="trace" type="application/json">(.*)</script>', place.read_text(encoding="utf-8"))
+    assert found is not None
+    data = json.loads(found[1])
+    assert data["facts"][:3] == [["Model", "dllm"], ["System", "Be <brief>."], ["Question", "why?"]]
+    assert shown.stdout.splitlines()[-1] == data["facts"][3][1]
+    assert f" {len(data['frames'])} passes " in shown.stdout
+    size, last = data["frames"][-1]
+    assert size == 12
+    assert all(0 <= sure <= 100 for _, _, _, sure, _, _ in last)
+
+
+def test_what_was_decoded_is_written_when_it_is_broken_off(tmp_path: Path) -> None:
+    """Up to there."""
+    place = tmp_path / "replay.html"
+    chat, config = [{"role": "user", "content": "why?"}], SamplingConfig(max_new_tokens=24, mode="ar")
+    source = watch_command._source(chat, config, DEFAULT, place)
+    events = [next(source), next(source)]
+    assert [type(event) for event in events] == [Commit, Draft]
+    assert not place.exists()
+    source.close()
+    assert '"frames":[[' in place.read_text(encoding="utf-8")
+
+
+def test_a_replay_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    """Said before anything is decoded."""
+    said = run("dllm", "watch", "why?", "--trace", str(tmp_path / "no" / "replay.html"), code=1).stderr
+    assert said.startswith(f"Error: there is no folder {tmp_path / 'no'} for --trace")
+    assert "is a directory" in run("dllm", "watch", "why?", "--trace", str(tmp_path), code=2).stderr
