@@ -117,6 +117,17 @@ def _live(table: NDArray[np.int32], accepting: NDArray[np.bool_]) -> NDArray[np.
         live = found
 
 
+def behind(whole: Automaton, beginning: bytes) -> Automaton:
+    """What follows a beginning in the texts that have it."""
+    state = DEAD if whole.empty else whole.after(beginning)
+    if state == DEAD:
+        return minimal(np.zeros((2, 256), np.int32), np.zeros(2, np.bool_))
+    # The state behind the beginning changes places with the first one.
+    order = np.arange(len(whole.table), dtype=np.int32)
+    order[[START, state]] = state, START
+    return minimal(order[whole.table[order]], whole.accepting[order])
+
+
 def product(left: Automaton, right: Automaton, *, without: bool = False) -> Automaton:
     """What both allow, or what `left` allows and `right` does not.
 

@@ -9,20 +9,24 @@ import numpy as np
 from dllm_plugins.constraints.automaton import DEAD
 from dllm_plugins.constraints.automaton import START
 from dllm_plugins.constraints.automaton import Automaton
+from dllm_plugins.constraints.automaton import behind
 from dllm_plugins.constraints.automaton import check_size
 from dllm_plugins.constraints.automaton import minimal
 from dllm_plugins.constraints.automaton import product
 from dllm_plugins.constraints.characters import spelled
 from dllm_plugins.constraints.expressions import parse
+from dllm_plugins.constraints.nodes import Behind
 from dllm_plugins.constraints.nodes import Both
 from dllm_plugins.constraints.nodes import Characters
 from dllm_plugins.constraints.nodes import Choice
 from dllm_plugins.constraints.nodes import Concat
 from dllm_plugins.constraints.nodes import Literal
+from dllm_plugins.constraints.nodes import Multiples
 from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.nodes import Pattern
 from dllm_plugins.constraints.nodes import Repeat
 from dllm_plugins.constraints.nodes import Without
+from dllm_plugins.constraints.numerals import multiples
 
 
 @lru_cache(maxsize=256)
@@ -38,6 +42,10 @@ def build(node: Node) -> Automaton:
             return product(build(what), build(never), without=True)
         case Pattern(source):
             return build(parse(source))
+        case Behind(beginning, what):
+            return behind(build(what), beginning)
+        case Multiples(of, places):
+            return multiples(of, places)
     parts = _Parts()
     begin, end = parts.state(), parts.state()
     parts.add(node, begin, end)

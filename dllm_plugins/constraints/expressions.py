@@ -49,13 +49,30 @@ def parse(source: str) -> Node:
 
     :raises OptionError: for one that Python cannot read, or that does not describe a regular language.
     """
+    items, flags = parsed(source)
+    return _Reader(source).sequence(items, flags, _Ends(True, True))
+
+
+def parsed(source: str) -> tuple[list[tuple[Any, Any]], int]:
+    """An expression as Python's parser reads it: items by name and value, and flags.
+
+    :raises OptionError: for one that Python cannot read.
+    """
     try:
         tree = parser.parse(source)
     except (re.error, OverflowError, RecursionError) as error:
         raise OptionError(
             f"{source!r} is no regular expression ({error}); mend it, or escape its characters"
         ) from error
-    return _Reader(source).sequence(tree, tree.state.flags, _Ends(True, True))
+    return list(tree), tree.state.flags
+
+
+def part(source: str, items: Sequence[tuple[Any, Any]], flags: int) -> Node:
+    """The texts that items match from within an expression, where no anchor may stand.
+
+    :raises OptionError: for what does not describe a regular language.
+    """
+    return _Reader(source).sequence(items, flags)
 
 
 class _Ends(NamedTuple):
@@ -121,16 +138,16 @@ class _Reader:
                 case "RANGE":
                     found += _cased((value,), flags)
                 case "CATEGORY":
-                    found += _class(_CLASSES[str(value)], flags & re.ASCII)
+                    found += class_of(str(value), flags & re.ASCII)
                 case other:
                     self._refuse(other)
         return inverted(merged(found)) if inverts else in_both(merged(found), ANY)
 
 
 @lru_cache(maxsize=16)
-def _class(escape: str, ascii_only: int) -> Ranges:
-    """The characters of a class, such as those of digits, as `re` itself tells."""
-    return _matched(re.compile(f"{escape}+", re.ASCII if ascii_only else 0))
+def class_of(name: str, ascii_only: int) -> Ranges:
+    """The characters of a class by the parser's name of it, such as CATEGORY_DIGIT, as `re` itself tells."""
+    return _matched(re.compile(f"{_CLASSES[name]}+", re.ASCII if ascii_only else 0))
 
 
 def _matched(runs: re.Pattern[str]) -> Ranges:

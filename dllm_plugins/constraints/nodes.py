@@ -73,7 +73,27 @@ class Without:
     never: "Node"
 
 
-Node: TypeAlias = Literal | Characters | Pattern | Concat | Choice | Repeat | Both | Without
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What follows a beginning in the texts of `what` that have it."""
+
+    beginning: bytes
+    what: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Multiples:
+    """Decimal numerals without a sign and without leading zeros whose value can be divided.
+
+    :param of: the divisor, at least 1, in units of the last place.
+    :param places: digits behind the point; 0 for whole numbers, which have no point.
+    """
+
+    of: int
+    places: int = 0
+
+
+Node: TypeAlias = Literal | Characters | Pattern | Concat | Choice | Repeat | Both | Without | Behind | Multiples
 EMPTY = Literal(b"")
 
 

@@ -8,7 +8,13 @@ from dllm_plugins.errors import MissingExtraError
 from dllm_plugins.messages import message
 
 #: The extra that brings each of them.
-EXTRAS = {"accelerate": "accelerate", "gguf": "gguf", "rich": "llm"}
+EXTRAS = {
+    "accelerate": "accelerate",
+    "gguf": "gguf",
+    "jsonschema": "constraints",
+    "referencing": "constraints",
+    "rich": "llm",
+}
 
 
 def has(module: str) -> bool:
