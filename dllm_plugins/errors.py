@@ -49,6 +49,10 @@ class PassError(DllmError, RuntimeError):
     """A request ended because a pass it took part in failed, or was broken off; what happened is the cause."""
 
 
+class AnswerError(DllmError, ValueError):
+    """An answer is not what was asked for, such as JSON that a schema does not allow."""
+
+
 class CheckpointError(DllmError):
     """A weight file or its config is missing, damaged, or not what its family needs."""
 

@@ -16,9 +16,11 @@ from dllm_plugins.constraints.schemas.translating import Translator
 from dllm_plugins.errors import OptionError
 
 #: States that an automaton may need by an estimate before bounds of lengths are lowered.
-_ROOM = 12_000
+_ROOM = 6_000
+#: What no bound may ask for.
+_MOST = 12_000
 #: Characters of strings and elements of arrays that larger bounds are lowered to, until there is room.
-_LONGEST = (1000, 500, 250, 120, 60, 30)
+_LONGEST = (500, 250, 120, 60, 30)
 
 
 def tree_of(schema: Mapping[str, Any] | bool) -> Node:
@@ -48,6 +50,8 @@ def _tree(schema: dict[str, Any] | bool) -> Node:
             raise OptionError(f"the schema allows no value: {reasons}; mend it")
         if size_of(node) <= _ROOM:
             return node
+    if size_of(node) <= _MOST:
+        return node
     raise OptionError(
         f"the schema is too large: it needs about {size_of(node)} states; name fewer properties, or lower minLength, "
         f"minItems and what is nested"

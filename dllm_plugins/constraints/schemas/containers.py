@@ -124,7 +124,7 @@ def _further(facts: Facts, shape: Shape, names: list[str], by: Translating) -> I
     given = [Literal(constant(name)[1:-1]) for name in names]
     keys: list[tuple[str | None, Node]] = list(found.items())
     for pattern, key in [*keys, (None, _NAME)] if shape.is_open else keys:
-        others = [*given, *(node for other, node in found.items() if other != pattern)]
+        others: list[Node] = [*given, *(node for other, node in found.items() if other != pattern)]
         allowed = Without(key, choice(others)) if others else key
         if facts.names:
             allowed = Both(allowed, by.string(facts.names))

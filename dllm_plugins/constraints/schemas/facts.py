@@ -79,11 +79,12 @@ class Facts:
 
 def meet(left: Facts, right: Facts) -> Facts:
     """What both say."""
-    found: dict[str, Any] = {}
-    for item in fields(Facts):
-        one, other = getattr(left, item.name), getattr(right, item.name)
-        found[item.name] = _MEETING.get(item.name, _together)(one, other)
-    return Facts(**found)
+    return Facts(**{item.name: _met(item.name, left, right) for item in fields(Facts)})
+
+
+def _met(name: str, left: Facts, right: Facts) -> Any:
+    put_together: Callable[[Any, Any], Any] = _MEETING.get(name, _together)
+    return put_together(getattr(left, name), getattr(right, name))
 
 
 def _together(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -115,7 +116,7 @@ def _high(one: Bound, other: Bound) -> Bound:
 #: How each fact is put together; the others are tuples, of which all entries hold.
 _MEETING: dict[str, Callable[[Any, Any], Any]] = {
     "types": _both_given(_types),
-    "spoken": frozenset.union,
+    "spoken": lambda one, other: one | other,
     # Which of them go together, the validator says of each.
     "values": _both_given(lambda one, other: min(one, other, key=len)),
     "low": _both_given(_low),

@@ -13,6 +13,7 @@ from dllm_plugins.constraints.schemas.document import Document
 from dllm_plugins.constraints.schemas.facts import Facts
 from dllm_plugins.constraints.schemas.facts import meet
 from dllm_plugins.constraints.schemas.formats import FORMATS
+from dllm_plugins.constraints.schemas.formats import Format
 from dllm_plugins.constraints.schemas.numbers import FREE_NUMBER
 from dllm_plugins.constraints.schemas.numbers import Bound
 from dllm_plugins.constraints.schemas.numbers import decimals
@@ -36,21 +37,20 @@ def string_content(facts: Facts, longest: int) -> Node:
     :param longest: characters of strings that a longer bound is lowered to, so that they can be counted.
     """
     shortest, most = facts.shortest, facts.longest
-    if most is not None:
-        if most < shortest:
-            return NOTHING
-        most = max(shortest, min(most, longest))
+    if most is not None and most < shortest:
+        return NOTHING
     formats = [FORMATS[name] for name in facts.formats]
     parts: list[Node] = [Pattern(one.pattern) for one in formats] + [searched(pattern) for pattern in facts.patterns]
     if NOTHING in parts:
         return NOTHING
-    fits = any(
-        one.shortest >= shortest and (most is None or (one.longest is not None and one.longest <= most))
-        for one in formats
-    )
-    if not parts or (not fits and (shortest or most is not None)):
-        parts.append(any_string(shortest, most))
+    if not parts or ((shortest or most is not None) and not any(_fits(one, shortest, most) for one in formats)):
+        parts.append(any_string(shortest, None if most is None else max(shortest, min(most, longest))))
     return reduce(Both, parts)
+
+
+def _fits(one: Format, shortest: int, longest: int | None) -> bool:
+    """Whether every text of a format is of such a length."""
+    return one.shortest >= shortest and (longest is None or (one.longest is not None and one.longest <= longest))
 
 
 def integer_of(facts: Facts, document: Document) -> Node:
