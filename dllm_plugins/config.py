@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic import field_validator
 from pydantic import model_validator
 
+from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
@@ -23,7 +24,19 @@ Drafts = Literal["auto", "denoiser", "prompt_lookup"]
 
 #: Options that every mode honours; the rest belong to a strategy or a rule.
 COMMON_OPTIONS = frozenset(
-    {"mode", "max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop", "stats", "logprobs", "logprobs_at"}
+    {
+        "mode",
+        "max_new_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+        "seed",
+        "stop",
+        "stats",
+        "logprobs",
+        "logprobs_at",
+        "constraint",
+    }
 )
 
 
@@ -122,9 +135,18 @@ class SamplingConfig(Sampling, Checked):
     max_new_tokens: int = Field(default=256, ge=1, description="most tokens to generate")
     stop: tuple[str, ...] = Field(default=(), description="strings that end the answer; they are not part of it")
 
+    constraint: Any = Field(default=None, description="what the answer must be: Regex, JsonSchema or Grammar")
+
     def __init__(self, **options: Any) -> None:
         # Type checkers would take pydantic's own, which knows nothing of options that are read from texts.
         super().__init__(**options)
+
+    @field_validator("constraint")
+    @classmethod
+    def _one_of_three(cls, value: object) -> object:
+        if value is not None and not isinstance(value, Constraint):
+            raise ValueError("give a Regex, a JsonSchema or a Grammar")
+        return value
 
     @field_validator("stop", mode="before")
     @classmethod

@@ -72,11 +72,11 @@ class Reach:
         All of them at positions that are no part of the answer.
         """
         self._look(tokens)
-        return self._stacked(
+        return torch.stack(
             [
-                (self._forward[position - self.begin], self._backward[position - self.begin + 1])
+                self.automaton.mask(self._forward[position - self.begin], self._backward[position - self.begin + 1])
                 if self.begin <= position < self.end
-                else None
+                else self._every()
                 for position in positions
             ]
         )
@@ -84,26 +84,32 @@ class Reach:
     def next_masks(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Which tokens may follow what stands on the left of each position, with nothing behind it; bool [N, V].
 
-        All of them behind what no text of the language begins with, such as a draft that will be refused.
+        One alone where a text has to come (:meth:`TokenAutomaton.written`). All of them behind what no text of the
+        language begins with, such as a draft that will be refused.
         """
-        pairs: list[tuple[int, int] | None] = []
+        found = []
         here, reached = self.begin, self.automaton.start
         for position in positions:
             if not self.begin <= position < self.end:
-                pairs.append(None)
+                found.append(self._every())
                 continue
             if position < here:
                 here, reached = self.begin, self.automaton.start
             for token in tokens[here:position]:
                 reached = self.automaton.after(reached, token)
             here, behind = position, self._free[position - self.begin + 1]
-            possible = self.automaton.holds(self.automaton.after(reached, None), behind)
-            pairs.append((reached, behind) if possible else None)
-        return self._stacked(pairs)
+            found.append(self._next_mask(reached, behind))
+        return torch.stack(found)
 
-    def _stacked(self, pairs: Sequence[tuple[int, int] | None]) -> Tensor:
-        every = torch.ones(self.automaton.vocabulary.size, dtype=torch.bool)
-        return torch.stack([every if pair is None else self.automaton.mask(*pair) for pair in pairs])
+    def _next_mask(self, reached: int, behind: int) -> Tensor:
+        token = self._written(reached, behind)
+        if token is not None:
+            return torch.zeros_like(self._every()).index_fill_(0, torch.tensor([token]), True)
+        mask = self.automaton.mask(reached, behind)
+        return mask if mask.any() else self._every()
+
+    def _every(self) -> Tensor:
+        return torch.ones(self.automaton.vocabulary.size, dtype=torch.bool)
 
     def allows(self, tokens: Sequence[int], position: int, token: int) -> bool:
         """Whether a token may stand at a position, whatever it holds now."""
@@ -140,20 +146,21 @@ class Reach:
 
     def _stretch(self) -> list[tuple[int, int]]:
         """The text that follows the first positions, if it has to, as its tokenizer writes it."""
-        place = next((place for place, token in enumerate(self._tokens) if token is None), None)
-        state = None if place is None else self.automaton.only(self._forward[place])
-        if place is None or state is None:
-            return []
         found: list[tuple[int, int]] = []
+        place = next((place for place, token in enumerate(self._tokens) if token is None), len(self._tokens))
         reached = self._forward[place]
-        for token in self.automaton.stretch(state):
-            # What stands behind may want the same text in other tokens, or there is no room for these.
-            if place >= len(self._tokens) or self._tokens[place] not in (None, token):
-                return []
-            reached = self.automaton.after(reached, token)
-            if not self.automaton.holds(reached, self._backward[place + 1]):
-                return []
+        while place < len(self._tokens):
+            token = self._written(reached, self._backward[place + 1])
+            if token is None or self._tokens[place] not in (None, token):
+                break
             if self._tokens[place] is None:
                 found.append((self.begin + place, token))
+            reached = self.automaton.after(reached, token)
             place += 1
         return found
+
+    def _written(self, reached: int, behind: int) -> int | None:
+        """The next token of a text that has to come, unless what stands behind wants other tokens, or has no room."""
+        state = self.automaton.only(reached)
+        token = None if state is None else self.automaton.written(state)
+        return token if token is not None and self.automaton.allows(reached, behind, token) else None

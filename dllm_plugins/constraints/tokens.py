@@ -51,7 +51,7 @@ class TokenAutomaton:
         self._before: dict[tuple[int, int], int] = {}
         self._masks: dict[tuple[int, int], Tensor] = {}
         self._singles: dict[tuple[int, int], int | None] = {}
-        self._stretches: dict[int, tuple[int, ...]] = {}
+        self._written: dict[int, int | None] = {}
         self._connect()
 
     def _connect(self) -> None:
@@ -189,16 +189,17 @@ class TokenAutomaton:
             self._singles[key] = int(lists[0][0]) if one else None
         return self._singles[key]
 
-    def stretch(self, state: int) -> tuple[int, ...]:
-        """The tokens of a text that has to follow a state, as the tokenizer writes it.
+    def written(self, state: int) -> int | None:
+        """The next token of a text that has to follow a state, as the tokenizer writes it.
 
-        Without the last one where another token would spell more than that, and the text could go on so.
+        None where there is a choice of text, and where another token would spell more than what has to come, and the
+        text could go on so. It depends on the state alone, so that every mode writes the same tokens.
         """
-        if state not in self._stretches:
-            self._stretches[state] = self._stretched(state)
-        return self._stretches[state]
+        if state not in self._written:
+            self._written[state] = self._next_written(state)
+        return self._written[state]
 
-    def _stretched(self, state: int) -> tuple[int, ...]:
+    def _next_written(self, state: int) -> int | None:
         text, here = bytearray(), state
         while here != self.end and not self.automaton.accepting[here] and len(text) < _LONGEST:
             ways = self.automaton.ranges[here]
@@ -209,13 +210,11 @@ class TokenAutomaton:
         whole = text.decode(errors="ignore")
         tokens = tuple(self._encode(whole)) if whole else ()
         pieces = [self.vocabulary.pieces[token] if token < self.vocabulary.size else None for token in tokens]
-        spelled = b"".join(piece or b"" for piece in pieces)
-        if None in pieces or spelled != whole.encode():
+        if None in pieces or b"".join(piece or b"" for piece in pieces) != whole.encode():
             # A tokenizer that writes a space in front, or reads the name of a control token.
-            return ()
-        last = pieces[-1] if pieces else b""
-        begin = self.automaton.after(spelled[: len(spelled) - len(last or b"")], state)
-        return tokens[:-1] if last and self._goes_on(begin, last) else tokens
+            return None
+        first = pieces[0] if pieces else None
+        return None if first is None or (len(tokens) == 1 and self._goes_on(state, first)) else tokens[0]
 
     def _goes_on(self, state: int, piece: bytes) -> bool:
         """Whether a token that begins with these bytes and has more may follow a state."""

@@ -9,6 +9,7 @@ Where a position's result cannot depend on the rest of the pass, rows share one 
 Elsewhere each ask has one of its own: a shared one would tie a row's last bits to its company.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -26,26 +27,33 @@ from dllm_plugins.prediction import predict
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An ask with the hidden states [N, width] of its positions and their draws."""
+    """An ask with the hidden states [N, width] of its positions and their draws.
+
+    :param limit: given logits [N, V] and the ids they are of (None for all), what may be drawn from; None if all.
+    """
 
     ask: Ask
     hidden: Tensor
     draws: Sequence[Draw] | None
+    limit: Callable[[Tensor, Tensor | None], Tensor] | None = None
 
     @property
-    def kind(self) -> tuple[bool, bool, bool, bool]:
+    def kind(self) -> tuple[bool, bool, bool, bool, bool]:
         """Questions for which this is equal may be answered together: nobody's company changes how he is answered."""
         ask = self.ask
-        return self.draws is None, ask.logits, ask.shortlist, ask.left is None
+        return self.draws is None, ask.logits, ask.shortlist, ask.left is None, self.limit is None
 
 
-def question(ask: Ask, parts: Sequence[Tensor]) -> Question:
+def question(
+    ask: Ask, parts: Sequence[Tensor], limit: Callable[[Tensor, Tensor | None], Tensor] | None = None
+) -> Question:
     """An ask about a pass that has been made.
 
     :param parts: hidden states of the wanted positions, by segment.
+    :param limit: see :class:`Question`.
     """
     hidden = parts[ask.of] if isinstance(ask.of, int) else ask.of
-    return Question(ask, hidden, None if ask.draws is None else ask.draws())
+    return Question(ask, hidden, None if ask.draws is None else ask.draws(), limit)
 
 
 def predicted(
@@ -55,8 +63,7 @@ def predicted(
 
     :param logits: whether the logits are wanted, too.
     """
-    mask, spec = denoiser.spec.mask_id, denoiser.spec
-    never = mask if mask < spec.vocabulary else None
+    never = _never(denoiser)
     found = None if logits else denoiser.unmask(hidden, draws, left)
     # Where the mask id comes first, the next best has to be found among the logits.
     if found is not None and not (never is not None and bool((found.token == never).any())):
@@ -93,13 +100,15 @@ def _together(denoiser: FullDenoiser, questions: Sequence[Question]) -> list[Ans
     lefts = [one.ask.left for one in questions if one.ask.left is not None]
     left = _joined(lefts) if lefts else None
     if questions[0].draws is None:
-        parts = denoiser.logits(hidden, left).split(counts)
+        parts = _limited(questions, denoiser.logits(hidden, left), None).split(counts)
         return [Answer(one.hidden, raw=part) for one, part in zip(questions, parts, strict=True)]
     draws = [draw for one in questions for draw in one.draws or ()]
     if ask.shortlist:
         assert left is not None, "drafts know the tokens on their left"
         logits, ids = denoiser.draft_logits(hidden, left)
-        whole: Predictions = predict(logits, draws, ids)
+        whole: Predictions = predict(_limited(questions, logits, ids), draws, ids)
+    elif questions[0].limit is not None:
+        whole = predict(_limited(questions, denoiser.logits(hidden, left), None), draws, never=_never(denoiser))
     else:
         whole = predicted(denoiser, hidden, draws, left, logits=ask.logits)
     ends = accumulate(counts)
@@ -107,6 +116,22 @@ def _together(denoiser: FullDenoiser, questions: Sequence[Question]) -> list[Ans
         Answer(one.hidden, whole, slice(end - count, end))
         for one, count, end in zip(questions, counts, ends, strict=True)
     ]
+
+
+def _never(denoiser: FullDenoiser) -> int | None:
+    """The id that is not drawn, if it is one of the vocabulary's."""
+    mask, spec = denoiser.spec.mask_id, denoiser.spec
+    return mask if mask < spec.vocabulary else None
+
+
+def _limited(questions: Sequence[Question], logits: Tensor, ids: Tensor | None) -> Tensor:
+    """Logits [N, V] of all questions without what may not be drawn."""
+    if questions[0].limit is None:
+        return logits
+    parts = logits.split([len(one.hidden) for one in questions])
+    return _joined(
+        [part if one.limit is None else one.limit(part, ids) for one, part in zip(questions, parts, strict=True)]
+    )
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

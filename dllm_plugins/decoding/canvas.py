@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterable
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from dllm_plugins.decoding.program import Answer
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.prediction import predict
 from dllm_plugins.prediction import without
 
 
@@ -34,6 +36,7 @@ class Canvas:
         self.shown: int | None = None
         self.guesses: dict[int, int] = {}
         self.sure: dict[int, float] = {}
+        self._said: dict[int, Tensor] = {}
 
     def open(self, positions: Iterable[int]) -> list[int]:
         """Those of `positions` that are open."""
@@ -57,8 +60,56 @@ class Canvas:
         :param logits: what the token was drawn from, [V]; None for one that was put there.
         """
         assert position >= self.prompt, "the prompt never changes"
+        if token != self.mask and not self.allows(position, token):
+            token, logits = self._drawn_again(position)
         self.tokens[position] = token
         self.row.note(position, token, logits)
+        self.fill()
+
+    def allows(self, position: int, token: int) -> bool:
+        """Whether a token may stand there, so that what is open can still be completed."""
+        limits = self.row.limits
+        return limits is None or limits.allows(self.tokens, position, token)
+
+    def held(self, positions: Sequence[int], logits: Tensor) -> Tensor:
+        """Logits [N, V] that a program has made of others, without what a constraint forbids at their positions."""
+        return logits if self.row.limits is None else self.limited(positions, False, logits, None)
+
+    def limited(self, positions: Sequence[int], onward: bool, logits: Tensor, ids: Tensor | None) -> Tensor:
+        """Logits [N, V] of positions without the tokens that may not stand there.
+
+        :param onward: whether what stands behind a position does not count there.
+        :param ids: int64 [V], what the logits are of; None for the whole vocabulary.
+        """
+        limits = self.row.limits
+        assert limits is not None, "nothing is limited"
+        if not len(positions):
+            return logits
+        if not onward:
+            self._said.update(zip(positions, logits, strict=True))
+        masks = (limits.next_masks if onward else limits.masks)(self.tokens, positions).to(logits.device)
+        masks = masks if ids is None else masks[:, ids]
+        # Of drafts from a part of the vocabulary none may be possible; they are refused later.
+        masks |= ~masks.any(-1, keepdim=True)
+        return logits.masked_fill(~masks, -torch.inf)
+
+    def _drawn_again(self, position: int) -> tuple[int, Tensor | None]:
+        """The token of a position that another of this pass has made impossible, from what the model said of it."""
+        limits, said = self.row.limits, self._said.get(position)
+        assert limits is not None, "nothing is limited"
+        [mask] = limits.masks(self.tokens, [position])
+        if said is None:
+            return int(mask.int().argmax()), None
+        logits = said.masked_fill(~mask.to(said.device), -torch.inf)
+        drawn = predict(logits[None], [self.row.canvas_draw(position)], never=self.mask)
+        return int(drawn.token[0]), logits
+
+    def fill(self) -> None:
+        """Write what a constraint leaves no choice about."""
+        for position, token in () if self.row.limits is None else self.row.limits.forced(self.tokens):
+            if position < len(self.tokens):
+                self.tokens[position] = token
+                self.row.note(position, token, None)
 
     def cut(self, end: int) -> None:
         """Nothing stands from `end` on, not even an open position."""
@@ -72,6 +123,18 @@ class Canvas:
             for index in range(count):
                 self.row.note(begin + index, answer.tokens[index], answer.logits[index])
         self.release(begin + count)
+
+    def extend(self) -> int:
+        """Tokens that have to follow the final text are final, too; how many."""
+        limits, begin = self.row.limits, len(self.row.tokens)
+        if limits is None:
+            return 0
+        found = dict(limits.forced(self.row.tokens))
+        del self.tokens[begin:]
+        while len(self.tokens) in found:
+            self.tokens.append(found[len(self.tokens)])
+        self.release(len(self.tokens))
+        return len(self.tokens) - begin
 
     def reopen(self, position: int) -> None:
         """Take a committed token back."""

@@ -35,6 +35,9 @@ class Ask:
     :param left: int64 [N, 2], known tokens; see :meth:`~dllm_plugins.denoisers.base.Denoiser.logits`.
     :param logits: whether the logits are wanted, too; without, they may never be built.
     :param shortlist: whether tokens may be drawn from a cheap part of the vocabulary: drafts that are verified.
+    :param positions: the canvas positions it is about; None for those that the segment tells. No constraint limits
+        what is said where there is none.
+    :param onward: whether what stands behind a position does not count there, as where one writes from left to right.
     """
 
     of: int | Tensor = 0
@@ -42,10 +45,14 @@ class Ask:
     left: Tensor | None = None
     logits: bool = False
     shortlist: bool = False
+    positions: Sequence[int] | None = None
+    onward: bool = False
 
 
 #: The logits and nothing else.
 LOGITS = Ask(logits=True)
+#: The logits as the model gives them, whatever a constraint allows: the program limits what it makes of them.
+UNLIMITED = Ask(logits=True, positions=())
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.said import said_of
 from dllm_plugins.denoisers.costs import Costs
 from dllm_plugins.events import TokenLogprob
@@ -43,6 +44,7 @@ class Row:
     :param company: requests and rows of others in the last pass; together they make a further row cheaper or dearer.
     :param drafts: how many drafts were verified and accepted by where they came from, and how many open rows made
         some; None where nothing is drafted.
+    :param limits: what the answer is held to; None if it may be anything.
     :param error: what the row raised in the pass under way; the engine then ends it, and nobody else.
     """
 
@@ -68,6 +70,7 @@ class Row:
     costs: Callable[[], Costs | None] = lambda: None
     company: tuple[int, int] = (0, 0)
     drafts: dict[str, int] | None = None
+    limits: Limits | None = None
     error: Exception | None = None
 
     @property

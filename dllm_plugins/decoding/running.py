@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
@@ -83,7 +84,19 @@ class RunningProgram:
         return []
 
     def _questions(self, asks: Sequence[Ask]) -> list[Question]:
-        return [question(ask, self._parts) for ask in asks]
+        if self.row.limits is None:
+            return [question(ask, self._parts) for ask in asks]
+        return [
+            question(ask, self._parts, partial(self.canvas.limited, self._positions(ask), ask.onward)) for ask in asks
+        ]
+
+    def _positions(self, ask: Ask) -> Sequence[int]:
+        """The canvas positions that are asked about: a shifted model's rows speak of the next one."""
+        if ask.positions is not None:
+            return ask.positions
+        assert isinstance(ask.of, int), "what is asked again says where it stands"
+        segment = self.wanted().segments[ask.of]
+        return [segment.positions[index] + int(self._spec.shifted) for index in segment.wanted]
 
 
 def answer_programs(

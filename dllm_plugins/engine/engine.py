@@ -32,6 +32,7 @@ from dllm_plugins.drafting.kept import costs_of
 from dllm_plugins.engine.admission import check_prompt
 from dllm_plugins.engine.admission import row_of
 from dllm_plugins.engine.admission import sampler_of
+from dllm_plugins.engine.constrained import limits_of
 from dllm_plugins.engine.final import check_final
 from dllm_plugins.engine.job import Job
 from dllm_plugins.engine.profile import OFF
@@ -102,6 +103,7 @@ class Engine:
             raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
         row = row_of(request, config, tokens, spec)
         row.costs = partial(costs_of, self._full)
+        row.limits = limits_of(row, sampler, self.tokenizer, spec)
         job = self._job(request, row, sampler)
         state, cached = None, 0
         if job.kept is not None:

@@ -14,21 +14,24 @@ def start(canvas: Canvas, _settings: Settings, _spec: ModelSpec) -> Program:
     """What is not cached yet is forwarded; its last token predicts the next."""
     row, kind = canvas.row, "prefill"
     canvas.cut(row.prompt)
+    canvas.extend()
     while True:
         new = row.tokens[row.frozen :]
         segment = Segment(row.handle, new, range(row.frozen, len(row.tokens)), wanted=(len(new) - 1,))
         [answer] = yield Pass((segment,), kind, freeze=len(new), asks=(frontier(canvas),))
         canvas.append(answer, 1)
+        canvas.extend()
         kind = "predict"
 
 
-def frontier(canvas: Canvas, also: int = 0) -> Ask:
+def frontier(canvas: Canvas, also: int = 0, *, onward: bool = True) -> Ask:
     """What is asked of the position right behind the final text, and of `also` more behind that.
 
     Their noise is keyed on the position alone, so that a draft is accepted when it equals the token drawn here.
     """
     row = canvas.row
-    return Ask(draws=lambda: row.draws(range(len(row.tokens), len(row.tokens) + 1 + also)), logits=row.wants_logits)
+    positions = range(len(row.tokens), len(row.tokens) + 1 + also)
+    return Ask(draws=lambda: row.draws(positions), logits=row.wants_logits, positions=positions, onward=onward)
 
 
 SAMPLER = Sampler(
@@ -37,5 +40,6 @@ SAMPLER = Sampler(
     source="autoregressive decoding",
     settings=Settings,
     start=start,
+    unheld=None,
     keeps_prefix=True,
 )

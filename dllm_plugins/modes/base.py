@@ -65,6 +65,7 @@ class Sampler:
     :param shifted: those of `attention` that may be shifted, too; None for all.
     :param counts: what its option `steps` counts.
     :param keeps_prefix: any first part of its rows' prefix serves later rows.
+    :param unheld: why its answers cannot be held to a constraint; None if they can.
     :param refuse: refuses, with OptionError, what the settings cannot tell by themselves.
     :param fit: refuses, with OptionError, settings that do not fit the rest of the request or the model.
     """
@@ -81,6 +82,7 @@ class Sampler:
     shifted: frozenset[str] | None = None
     counts: Counts = Counts.ANYTHING
     keeps_prefix: bool = False
+    unheld: str | None = "it does not say that it can"
     refuse: Callable[[SamplingConfig], None] = _no_check
     fit: Callable[[Any, SamplingConfig, ModelSpec], None] = _fits
 
@@ -146,6 +148,10 @@ class Sampler:
         if steps != row.config.steps:
             row.config = row.config.model_copy(update={"steps": steps})
             settings = self.read(row.config, spec.sampling)
+        canvas.fill()
+        if canvas.row.limits is not None and not canvas.open(range(canvas.prompt, canvas.end)):
+            # There is nothing to decide, but a program begins with a pass.
+            canvas.reopen(canvas.end - 1)
         return self.start(canvas, settings, spec)
 
 

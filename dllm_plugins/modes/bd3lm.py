@@ -7,8 +7,11 @@ every token that looks like its filling for filling, also inside a prompt or an 
 ours fills up nothing, so such a token is a token.
 """
 
+from dataclasses import replace
+
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import UNLIMITED
 from dllm_plugins.decoding.program import Answer
 from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Pass
@@ -34,8 +37,10 @@ def forward(blocks: Blocks, block: range, positions: list[int], settings: Transf
     # Both ways from the beginning: a row has one prefix, and here they differ.
     groups = [blocks.number(position) for position in range(block.stop)]
     whole = canvas.part(range(block.stop), [position - blocks.shift for position in positions], groups=groups)
-    conditional, free = yield Pass((whole, blind(canvas, whole, settings.cfg_keep_tokens)))
-    return of_logits(free.logits + (guidance + 1) * (conditional.logits - free.logits))
+    asks = (UNLIMITED, replace(UNLIMITED, of=1))
+    conditional, free = yield Pass((whole, blind(canvas, whole, settings.cfg_keep_tokens)), asks=asks)
+    guided = free.logits + (guidance + 1) * (conditional.logits - free.logits)
+    return of_logits(canvas.held(positions, guided))
 
 
 def start(canvas: Canvas, settings: TransferSettings, spec: ModelSpec) -> Program:
@@ -45,6 +50,9 @@ def start(canvas: Canvas, settings: TransferSettings, spec: ModelSpec) -> Progra
     for block in blocks.answer(whole=False):
         for count in transfers(canvas, block, settings.steps or length, settings):
             positions = canvas.open(block)
+            if not positions:
+                # A constraint has filled the rest.
+                break
             answer = yield from forward(blocks, block, positions, settings)
             commit(canvas, positions, block, answer, count, settings)
         canvas.release(block.stop)
@@ -56,5 +64,6 @@ SAMPLER = Sampler(
     source="ZHZisZZ/dllm ca176752 dllm/core/samplers/bd3lm.py (arXiv 2503.09573)",
     settings=TransferSettings,
     start=start,
+    unheld=None,
     counts=Counts.ANSWER_AT_MOST,
 )

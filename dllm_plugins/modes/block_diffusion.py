@@ -87,7 +87,7 @@ class BlockDiffusion:
         if committed:
             segments.append(Segment(row.handle, [tokens[position] for position in committed], committed, behind=behind))
             behind += ((1, len(committed)),)
-        asks: Asks = (frontier(self.canvas),)
+        asks: Asks = (frontier(self.canvas, onward=False),)
         if opened:
             noise = self.process.noised(len(opened), self.spec)
             segments.append(self.canvas.noisy(noise, [position - 1 for position in opened], behind))
@@ -115,7 +115,8 @@ class BlockDiffusion:
             return
         del self.evidence[position + 1]
         draws = partial(self.row.canvas_draws, [position + 1], past.step)
-        [answer] = yield (Ask(past.hidden[None], draws, torch.tensor([[token, left]]), past.logits),)
+        again = Ask(past.hidden[None], draws, torch.tensor([[token, left]]), past.logits, positions=[position + 1])
+        [answer] = yield (again,)
         if answer.tokens[0] == token or answer.tokens[0] != self.canvas.tokens[position + 1]:
             self.canvas.reopen(position + 1)
 
@@ -139,6 +140,7 @@ class BlockDiffusion:
             partial(self.row.canvas_draws, positions),
             torch.tensor([[lefts[index], farther[index]] for index in indices]),
             self.keeps,
+            positions=positions,
         )
         if not self.rules.rescores:
             [answer] = yield (ask,)
@@ -208,6 +210,7 @@ def sampler(rules: Mapping[str, CommitRule], process: NoiseProcess) -> Sampler:
         source="the geometry is ours: docs/default-model.md; the rules name theirs",
         settings=CommitSettings,
         start=partial(start, known, process),
+        unheld=None,
         counts=Counts.BLOCK,
         refuse=known.check,
         keeps_prefix=True,

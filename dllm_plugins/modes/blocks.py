@@ -67,7 +67,8 @@ class Blocks:
         :param ask: what is wanted of all `positions`; logits only for shifted models, two segments of which are wanted.
         """
         count = block.start - self.frozen
-        wanted = [position - self.shift for position in positions if position - self.shift >= block.start]
+        own = [position for position in positions if position - self.shift >= block.start]
+        wanted, ask = [position - self.shift for position in own], replace(ask, positions=own)
         if count:
             before = range(self.frozen, block.start)
             groups = None if self.context == "causal" else [self.number(position) for position in before]
@@ -76,7 +77,8 @@ class Blocks:
             newest = self.canvas.part(block, wanted, behind=((0, count),))
             kind = kind if self.frozen else "prefill"
             self.frozen = block.start
-            asks = (LOGITS, replace(ask, of=1)) if self.shift else (replace(ask, of=1),)
+            first = replace(LOGITS, positions=[block.start])
+            asks = (first, replace(ask, of=1)) if self.shift else (replace(ask, of=1),)
             *last_before, answer = yield Pass((context, newest), kind, freeze=count, asks=asks)
             self._last = last_before[0].logits if last_before else self._last
         else:

@@ -52,6 +52,7 @@ def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocatio
         source="arXiv 2503.09573, with the rules' own sources",
         settings=RuledSettings,
         start=partial(start, known),
+        unheld=None,
         refuse=known.check,
         attention=frozenset({"block-causal"}),
         counts=Counts.BLOCK,

@@ -47,5 +47,6 @@ SAMPLER = Sampler(
     source="HKUNLP/DiffuLLaMA c17e897 model.py (arXiv 2410.17891)",
     settings=DiffuLlamaSettings,
     start=start,
+    unheld=None,
     suffix=True,
 )

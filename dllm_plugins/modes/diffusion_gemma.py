@@ -178,6 +178,7 @@ def sampler(process: NoiseProcess) -> Sampler:
         source="transformers 5.23 models/diffusion_gemma/generation_diffusion_gemma.py",
         settings=DiffusionGemmaSettings,
         start=partial(start, process),
+        unheld="an open position holds any token there, not a mask",
         refuse=_check,
         fit=_fit,
     )

@@ -32,7 +32,11 @@ def ask(canvas: Canvas, positions: Sequence[int], *, logits: bool = False) -> As
 
     :param logits: whether the logits are wanted, too, as they are where the request asks for them.
     """
-    return Ask(draws=partial(canvas.row.canvas_draws, positions), logits=logits or canvas.row.wants_logits)
+    return Ask(
+        draws=partial(canvas.row.canvas_draws, positions),
+        logits=logits or canvas.row.wants_logits,
+        positions=positions,
+    )
 
 
 def extend(canvas: Canvas, end: int) -> None:

@@ -104,6 +104,7 @@ SAMPLER = Sampler(
     source="ZHZisZZ/dllm ca176752 dream/models/generation_utils.py (arXiv 2508.15487)",
     settings=DreamSettings,
     start=partial(start, DREAM),
+    unheld=None,
     holes=True,
     suffix=True,
     truncates_greedy=True,

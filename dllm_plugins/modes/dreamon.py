@@ -151,6 +151,7 @@ SAMPLER = Sampler(
     source="DreamLM/DreamOn 8a0a549 eval/generator.py",
     settings=DreamOnSettings,
     start=start,
+    unheld="its answers grow and shrink while they are written",
     suffix=True,
     truncates_greedy=True,
     fit=fit,

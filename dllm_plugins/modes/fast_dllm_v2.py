@@ -152,5 +152,6 @@ SAMPLER = Sampler(
     source="Fast_dLLM_v2 modeling.py generate; shuyingte/DCD ea6a4b7 v2 batch_sample (arXiv 2509.26328)",
     settings=FastDllmV2Settings,
     start=start,
+    unheld=None,
     fit=fit,
 )

@@ -127,6 +127,7 @@ SAMPLER = Sampler(
     source="arXiv 2407.15595; integrated rates after arXiv 2509.20624",
     settings=FlowSettings,
     start=start,
+    unheld=None,
     fit=fit,
     attention=ATTENTION,
 )

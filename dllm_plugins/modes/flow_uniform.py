@@ -109,4 +109,5 @@ def sampler(process: NoiseProcess) -> Sampler:
         source="arXiv 2407.15595; integrated rates after arXiv 2509.20624",
         settings=FlowUniformSettings,
         start=partial(start, process),
+        unheld="an open position holds any token there, not a mask",
     )

@@ -122,6 +122,7 @@ def _sampler(name: str, summary: str, source: str, settings: type[FreeDaveSettin
         source=source,
         settings=settings,
         start=start,
+        unheld="it forwards canvases that it may give up",
         suffix=True,
         counts=Counts.BLOCK,
         attention=frozenset({"bidirectional", "block-causal"}),

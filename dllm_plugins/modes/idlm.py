@@ -57,4 +57,5 @@ SAMPLER = Sampler(
     source="NVIDIA-NeMo/Automodel examples/dllm_generate/generate.py (arXiv 2604.11035)",
     settings=IdlmSettings,
     start=start,
+    unheld=None,
 )

@@ -129,6 +129,7 @@ SAMPLER = Sampler(
     source="LLaDA2MoeModelLM.generate of the 2.0 checkpoints, in ZHZisZZ/dllm ca176752 (arXiv 2512.15745)",
     settings=Llada2Settings,
     start=start,
+    unheld=None,
     counts=Counts.BLOCK,
     fit=fit,
 )

@@ -74,4 +74,5 @@ SAMPLER = Sampler(
     source="LLaDA2MoeModelLM.generate of the 2.1 checkpoints, in ZHZisZZ/dllm ca176752 (arXiv 2512.15745)",
     settings=Llada2EditSettings,
     start=start,
+    unheld=None,
 )

@@ -168,5 +168,6 @@ SAMPLER = Sampler(
     source="sgl-project/sglang pull request 31773, joint_threshold_indel.py",
     settings=IndelSettings,
     start=start,
+    unheld="its answers grow and shrink while they are written",
     fit=fit,
 )

@@ -132,7 +132,7 @@ def commit(
         sure = confidence(answer.logits, answer.token, late, answer.logits.dtype)
     else:
         sure = answer.coarse_probability()
-    for number in torch.topk(spread(sure, positions, span), count).indices.tolist():
+    for number in torch.topk(spread(sure, positions, span), min(count, len(positions))).indices.tolist():
         index = positions.index(span[number])
         canvas.write(positions[index], answer.tokens[index], answer.source(index))
 
@@ -162,6 +162,9 @@ def start(canvas: Canvas, settings: MdlmSettings, spec: ModelSpec) -> Program:
     for block in blocks_of(canvas, length):
         for count in transfers(canvas, block, settings.steps or length, settings):
             positions = canvas.open(block)
+            if not positions:
+                # A constraint has filled the rest.
+                break
             answer = yield from view.forward(positions, block, ask_for(canvas, positions, settings))
             if settings.suppress_tokens:
                 answer = of_logits(without(answer.logits, settings.suppress_tokens))
@@ -175,6 +178,7 @@ SAMPLER = Sampler(
     source="ZHZisZZ/dllm ca176752 dllm/core/samplers/mdlm.py (arXiv 2406.07524)",
     settings=MdlmSettings,
     start=start,
+    unheld=None,
     suffix=True,
     counts=Counts.ANSWER_AT_MOST,
 )

@@ -7,12 +7,15 @@ pass, or all that reach a threshold. With `causal_context=False` the prompt and 
 block see themselves both ways, and no token is given beforehand.
 """
 
+from dataclasses import replace
+
 from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import LOGITS
 from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
@@ -76,7 +79,8 @@ def fit(settings: NemotronArSettings, _config: SamplingConfig, spec: ModelSpec) 
 def next_token(canvas: Canvas, begin: int, end: int, kind: str) -> Dialogue[tuple[int, Tensor]]:
     """The token at `end` and its logits [V], after a causal pass that caches what stands from `begin` on."""
     segment = canvas.part(range(begin, end), [end - 1], causal=True)
-    logits = (yield Pass((segment,), kind if begin else "prefill", freeze=end - begin))[0].logits
+    ask = replace(LOGITS, positions=[end])
+    logits = (yield Pass((segment,), kind if begin else "prefill", freeze=end - begin, asks=(ask,)))[0].logits
     return int(draw_tokens(canvas, logits, [canvas.row.draw(end)])[0]), logits[0]
 
 
@@ -136,6 +140,7 @@ SAMPLER = Sampler(
     source=f"{SOURCE} generate",
     settings=NemotronSettings,
     start=start,
+    unheld=None,
     fit=fit,
 )
 AR = Sampler(
@@ -144,5 +149,6 @@ AR = Sampler(
     source=f"{SOURCE} ar_generate",
     settings=NemotronArSettings,
     start=start_ar,
+    unheld=None,
     fit=fit,
 )

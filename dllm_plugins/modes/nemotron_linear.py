@@ -11,11 +11,14 @@ context in place of the last accepted token, but returns that one, and so again 
 round. Here the text holds what the model was shown; `show_replaced` does as the reference.
 """
 
+from dataclasses import replace
+
 from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
 
 from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import LOGITS
 from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
@@ -61,7 +64,9 @@ class _Round:
         """Logits [len(positions), V]; the round's first pass keeps what the last one accepted."""
         segment = self.canvas.part(self.block, positions, causal=causal)
         keep, self.keep = self.keep, 0
-        return (yield Pass((segment,), "verify" if causal else "draft", keep=keep))[0].logits
+        # Autoregressive rows speak of the position behind their own.
+        ask = replace(LOGITS, positions=[position + causal for position in positions], onward=causal)
+        return (yield Pass((segment,), "verify" if causal else "draft", keep=keep, asks=(ask,)))[0].logits
 
     def draft(self, threshold: float | None) -> Program:
         """Fill the block."""
@@ -130,5 +135,6 @@ SAMPLER = Sampler(
     source=f"{SOURCE} linear_spec_generate",
     settings=NemotronLinearSettings,
     start=start,
+    unheld=None,
     fit=fit,
 )

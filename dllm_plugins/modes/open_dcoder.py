@@ -77,6 +77,7 @@ SAMPLER = Sampler(
     source="pengzhangzhi/Open-dLLM 8b38787 qwen2/generation_utils.py (arXiv 2502.03540)",
     settings=OpenDcoderSettings,
     start=start,
+    unheld=None,
     holes=True,
     suffix=True,
     truncates_greedy=True,

@@ -155,7 +155,8 @@ def start(canvas: Canvas, settings: RemdmSettings, spec: ModelSpec) -> Program:
     spans, sure = Spans(canvas, spec, settings), dict[int, float]()
     final = settings.variant != "conf" and settings.strength() == 0
     for span in spans:
-        for number, step in enumerate(steps(settings, settings.steps or len(canvas.open(span)))):
+        # A constraint may have filled a part before it is looked at.
+        for number, step in enumerate(steps(settings, settings.steps or max(1, len(canvas.open(span))))):
             luck = canvas.row.noise.uniform(Key(Purpose.REMDM_MOVES, span.start, number), len(span) + 1).tolist()
             opened = canvas.open(span)
             committed = canvas.committed(span)
@@ -175,6 +176,7 @@ SAMPLER = Sampler(
     source="kuleshov-group/remdm f830d65 diffusion.py (arXiv 2503.00307)",
     settings=RemdmSettings,
     start=start,
+    unheld=None,
     fit=fit,
     attention=ATTENTION,
 )

@@ -142,6 +142,7 @@ SAMPLER = Sampler(
     source="RadicalNumerics/RND1 87d5f46 rnd/sampling.py",
     settings=Rnd1Settings,
     start=start,
+    unheld=None,
     suffix=True,
     truncates_greedy=True,
     fit=fit,

@@ -120,6 +120,7 @@ SAMPLER = Sampler(
     source="zhaoyMa/Saber 2f061e2 decoding.py (arXiv 2510.18165)",
     settings=SaberSettings,
     start=start,
+    unheld=None,
     suffix=True,
     attention=frozenset({"bidirectional"}),
 )

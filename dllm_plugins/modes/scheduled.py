@@ -92,6 +92,7 @@ def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocatio
         source="arXiv 2509.26432, 2508.19982, 2508.14148; see modes/schedule.py",
         settings=ScheduledSettings,
         start=partial(start, known),
+        unheld=None,
         suffix=True,
         attention=frozenset({"bidirectional"}),
         counts=Counts.ANSWER,

@@ -89,5 +89,6 @@ SAMPLER = Sampler(
     source="JetAstra/SDAR c2041a8 generate.py (arXiv 2510.06303)",
     settings=SdarSettings,
     start=start,
+    unheld=None,
     counts=Counts.BLOCK,
 )

@@ -78,6 +78,7 @@ class _Speculation:
         self.frozen = canvas.row.frozen
         self.verified: list[Draft] = []
         self.groups: Mapping[int, int] = {}
+        self.forced = 0
         canvas.row.drafts = counts = {f"{source}_{what}": 0 for source in SOURCES for what in ("verified", "accepted")}
         counts["open_rows"] = 0
 
@@ -118,18 +119,23 @@ class _Speculation:
                 self._count(f"{draft.source}_accepted")
                 count += 1
         self.canvas.append(answer, count + 1)
+        self.forced = self.canvas.extend()
         self.plan.learn(self.verified, count)
         return count
 
-    def draft(self, hidden: Tensor) -> Dialogue[list[Draft]]:
-        """Draw drafts left to right, each knowing the two tokens before it; hidden [n, width]."""
+    def draft(self, hidden: Tensor, known: int) -> Dialogue[list[Draft]]:
+        """Draw drafts left to right, each knowing the two tokens before it; hidden [n, width].
+
+        :param known: how many of these positions a constraint has filled since.
+        """
         tokens, drawn = self.canvas.tokens, list[Draft]()
-        for position in range(len(hidden)):
-            if position and not self.plan.go_on(drawn):
+        for position in range(known, len(hidden)):
+            if drawn and not self.plan.go_on(drawn):
                 break
             left = torch.tensor([(*tokens[-1:-3:-1], -1)[:2]])
             draws = partial(self.canvas.row.draws, [len(tokens)])
-            [answer] = yield (Ask(hidden[position : position + 1], draws, left, shortlist=True),)
+            own = hidden[position : position + 1]
+            [answer] = yield (Ask(own, draws, left, shortlist=True, positions=[len(tokens)], onward=True),)
             probability = float(answer.probability[0]) if self.plan.weighs or self.row.said is not None else 1.0
             drawn.append(self.plan.denoised(answer.tokens[0], probability, position))
             self.canvas.sure[len(tokens)] = probability
@@ -141,6 +147,7 @@ def start(process: NoiseProcess, canvas: Canvas, settings: SpeculativeSettings, 
     """Verify, accept, draft again behind the last accepted token."""
     row, keep, drawn = canvas.row, 0, list[Draft]()
     canvas.cut(row.prompt)
+    canvas.extend()
     this, kind = _Speculation(process, canvas, plan_of(settings, spec, row), spec), "prefill"
     while True:
         answer, *groups = yield this.verify(kind, keep, drawn)
@@ -150,12 +157,12 @@ def start(process: NoiseProcess, canvas: Canvas, settings: SpeculativeSettings, 
         if count not in this.groups:
             continue
         if spec.mixes:
-            group = groups[list(this.groups).index(count)]
+            group, known = groups[list(this.groups).index(count)], this.forced
         else:
             own = this.group(len(row.tokens) - 1, this.groups[count])
             [group] = yield Pass((own,), "draft", keep=keep, asks=(Ask(),))
-            keep = 0
-        drawn = yield from this.draft(group.hidden)
+            keep, known = 0, 0
+        drawn = yield from this.draft(group.hidden, known)
 
 
 def plan_of(settings: SpeculativeSettings, spec: ModelSpec, row: Row) -> Plan:
@@ -212,6 +219,7 @@ def sampler(process: NoiseProcess) -> Sampler:
         source="TiDAR, arXiv 2511.08923; the layout is ours",
         settings=SpeculativeSettings,
         start=partial(start, process),
+        unheld=None,
         keeps_prefix=True,
         fit=fit,
     )

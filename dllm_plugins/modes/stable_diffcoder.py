@@ -70,5 +70,6 @@ SAMPLER = Sampler(
     source="ByteDance-Seed/Stable-DiffCoder (arXiv 2601.15892)",
     settings=StableDiffCoderSettings,
     start=start,
+    unheld=None,
     counts=Counts.ANSWER_AT_MOST,
 )

@@ -87,4 +87,5 @@ SAMPLER = Sampler(
     source="Tencent/WeDLM 0216110 wedlm/engine (arXiv 2512.22737)",
     settings=WedlmSettings,
     start=start,
+    unheld=None,
 )

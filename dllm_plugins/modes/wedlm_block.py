@@ -51,4 +51,5 @@ SAMPLER = Sampler(
     source="Tencent/WeDLM 0216110 hf_compat/modeling_wedlm.py (arXiv 2512.22737)",
     settings=WedlmBlockSettings,
     start=start,
+    unheld=None,
 )

@@ -19,6 +19,7 @@ from pydantic import model_validator
 
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import UNLIMITED
 from dllm_plugins.decoding.program import Answer
 from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Dialogue
@@ -64,13 +65,15 @@ class WholeCanvas:
 
         :param ask: what is wanted of all `positions`; guidance gives logits only.
         """
-        wanted = [max(position - self.shift, 0) for position in positions]
+        wanted, ask = [max(position - self.shift, 0) for position in positions], replace(ask, positions=positions)
         if self.settings.approximate_cache is None:
             whole = self.canvas.whole(wanted)
             if self.settings.guidance is None:
                 return (yield Pass((whole,), asks=(ask,)))[0]
-            conditional, blind = yield Pass((whole, self._blind(whole)))
-            return of_logits(blind.logits + (self.settings.guidance + 1) * (conditional.logits - blind.logits))
+            asks = (UNLIMITED, replace(UNLIMITED, of=1))
+            conditional, blind = yield Pass((whole, self._blind(whole)), asks=asks)
+            guided = blind.logits + (self.settings.guidance + 1) * (conditional.logits - blind.logits)
+            return of_logits(self.canvas.held(positions, guided))
         return (yield replace(self._cached_pass(wanted, block), asks=(ask,)))[0]
 
     def _blind(self, whole: Segment) -> Segment:

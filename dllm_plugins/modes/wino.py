@@ -173,6 +173,7 @@ SAMPLER = Sampler(
     source="Feng-Hong/WINO-DLLM 9549a1d LLaDA/decoding.py (arXiv 2507.18578)",
     settings=WinoSettings,
     start=start,
+    unheld=None,
     suffix=True,
     attention=frozenset({"bidirectional", "block-causal"}),
     shifted=frozenset(),

@@ -99,7 +99,10 @@ def test_what_may_come_next_depends_on_the_left_and_on_the_room(source: str) -> 
         masks = reach.next_masks(canvas, [*range(BEGIN, BEGIN + room), BEGIN + room])
         for place, mask in enumerate(masks[:-1]):
             allowed = {other[place] for other in members if other[:place] == tokens[:place]}
-            assert set(mask.nonzero()[:, 0].tolist()) == allowed
+            found = set(mask.nonzero()[:, 0].tolist())
+            # Fewer only where the text is known, and the tokenizer has a way of its own to write it.
+            texts = {_text(other) for other in members if other[:place] == tokens[:place]}
+            assert found == allowed or (found < allowed and len(found) == 1 and _known_text(tokens[:place], texts))
         assert masks[-1].all()
     if members:
         # Behind a draft that no text begins with nothing is asked for, but something must be said.
@@ -143,6 +146,12 @@ def _fits(canvas: Sequence[int], tokens: Sequence[int]) -> bool:
 def _text(tokens: Sequence[int]) -> bytes:
     end = tokens.index(STOP) if STOP in tokens else len(tokens)
     return b"".join(PIECES[token] or b"" for token in tokens[:end])
+
+
+def _known_text(tokens: Sequence[int], texts: set[bytes]) -> bool:
+    """Whether all texts go on alike for at least a byte."""
+    begin = len(_text(tokens))
+    return len({text[begin : begin + 1] for text in texts}) == 1
 
 
 def test_a_text_that_has_to_come_is_written_as_the_tokenizer_writes_it() -> None:

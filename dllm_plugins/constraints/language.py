@@ -1,0 +1,28 @@
+"""From what users say to a tree of a regular language."""
+
+from dllm_plugins.constraints.nodes import Choice
+from dllm_plugins.constraints.nodes import Concat
+from dllm_plugins.constraints.nodes import Literal
+from dllm_plugins.constraints.nodes import Node
+from dllm_plugins.constraints.nodes import Pattern
+from dllm_plugins.constraints.nodes import Without
+from dllm_plugins.constraints.values import Constraint
+from dllm_plugins.constraints.values import Regex
+from dllm_plugins.errors import OptionError
+
+_SPACED = Pattern("(?s) .*")
+
+
+def language_of(constraint: Constraint) -> Node:
+    """The texts that a constraint allows.
+
+    :raises OptionError: for one that cannot be read, or that is not regular.
+    """
+    if isinstance(constraint, Regex):
+        return Pattern(constraint.pattern)
+    raise OptionError(f"{type(constraint).__name__} is not served yet; use Regex")
+
+
+def written_with_space(language: Node) -> Node:
+    """What is to be written so that a tokenizer which takes one space away at the beginning leaves the language."""
+    return Choice((Without(language, _SPACED), Concat((Literal(b" "), language))))
