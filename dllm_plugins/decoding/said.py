@@ -1,5 +1,7 @@
 """What the model says of a token: its log-probability, and the likeliest tokens in its place."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,8 @@ def _likeliest(logprobs: Tensor, count: int, mask: int) -> tuple[tuple[int, floa
         return ()
     values, ids = torch.topk(logprobs, min(count + 1, len(logprobs)))
     pairs = zip(ids.tolist(), values.tolist(), strict=True)
-    # Ties fall as they do among drawn tokens: the first id first.
-    ordered = sorted((pair for pair in pairs if pair[0] != mask), key=lambda pair: (-pair[1], pair[0]))
+    # What a constraint forbids is no alternative either. Ties fall as they do among drawn tokens: the first id first.
+    ordered = sorted(
+        (pair for pair in pairs if pair[0] != mask and pair[1] > -math.inf), key=lambda pair: (-pair[1], pair[0])
+    )
     return tuple(ordered[:count])
