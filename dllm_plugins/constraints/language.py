@@ -1,5 +1,6 @@
 """From what users say to a tree of a regular language."""
 
+from dllm_plugins.constraints.json_schema import tree_of
 from dllm_plugins.constraints.nodes import Choice
 from dllm_plugins.constraints.nodes import Concat
 from dllm_plugins.constraints.nodes import Literal
@@ -7,6 +8,7 @@ from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.nodes import Pattern
 from dllm_plugins.constraints.nodes import Without
 from dllm_plugins.constraints.values import Constraint
+from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.constraints.values import Regex
 from dllm_plugins.errors import OptionError
 
@@ -20,7 +22,9 @@ def language_of(constraint: Constraint) -> Node:
     """
     if isinstance(constraint, Regex):
         return Pattern(constraint.pattern)
-    raise OptionError(f"{type(constraint).__name__} is not served yet; use Regex")
+    if isinstance(constraint, JsonSchema):
+        return tree_of(constraint.schema)
+    raise OptionError(f"{type(constraint).__name__} is not served yet; use Regex or JsonSchema")
 
 
 def written_with_space(language: Node) -> Node:

@@ -9,6 +9,8 @@ import pytest
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from dllm_plugins.constraints.validation import validated
+from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.constraints.values import Regex
 
 STRING = r'"([^"\\\x00-\x1f]|\\["\\/bfnrt]){0,40}"'
@@ -36,3 +38,22 @@ def test_drafts_under_a_constraint_change_nothing_but_the_passes(
     drafted = told("speculative", draft_length=3)
     assert drafted.usage.total_passes < ar.usage.total_passes
     assert re.fullmatch(PERSON, told("diffusion").text)
+
+
+def test_a_schema_is_fulfilled_in_every_mode(default_model: Model) -> None:
+    """Properties, bounds and patterns, in fewer passes than tokens; the value is what an independent validator allows."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 20},
+            "age": {"type": "integer", "minimum": 0, "maximum": 150},
+            "zip": {"type": "string", "pattern": "^[0-9]{5}$"},
+        },
+        "required": ["name", "age", "zip"],
+    }
+    engine, prompt = default_model.engine(), default_model.encode_chat(CHAT)
+    for mode in ("ar", "diffusion"):
+        config = SamplingConfig(mode=mode, max_new_tokens=60, constraint=JsonSchema(schema))
+        found = engine.generate([Request(prompt, config)])[0]
+        assert found.usage.total_passes < len(found.tokens)
+        assert validated(found.text, schema).keys() == {"name", "age", "zip"}
