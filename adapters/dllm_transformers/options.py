@@ -130,6 +130,21 @@ def refuse_arguments(given: dict[str, Any]) -> None:
             raise OptionError(f"{name} is not supported by block diffusion: {REFUSED[name]}")
 
 
+def check_output(config: GenerationConfig, **wanted: Any) -> None:
+    """Refuse what only a dict-like output holds where none is asked for.
+
+    :param wanted: arguments of the strategy, None for not given; they may stand on the config, too.
+    :raises OptionError: naming both.
+    """
+    for name, value in wanted.items():
+        found = (getattr(config, name, None) or None) if value is None else value
+        if found is not None and not config.return_dict_in_generate:
+            raise OptionError(
+                f"{name}={shown(found)} needs return_dict_in_generate=True, whose output holds them; set both or "
+                f"neither"
+            )
+
+
 def own_criteria(criteria: StoppingCriteriaList | None) -> list[StoppingCriteria]:
     """The criteria that the engine does not apply itself."""
     return [item for item in criteria or [] if not isinstance(item, _OWN_CRITERIA)]

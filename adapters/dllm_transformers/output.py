@@ -13,6 +13,7 @@ from transformers import LogitsProcessorList
 from transformers.utils.generic import ModelOutput
 
 from dllm_plugins.events import Finish
+from dllm_plugins.events import TokenLogprob
 from dllm_transformers.options import pad_id
 from dllm_transformers.prefix import PrefixCache
 
@@ -33,6 +34,7 @@ class DiffusionOutput(ModelOutput):
     :param usage: per row, the engine's statistics.
     :param finish_reasons: per row "eos", "length", "stop" or, if the model's context ended before `max_new_tokens`
         did, "context".
+    :param logprobs: with `logprobs`, per row an entry for each new token, the end of text included.
     :param parts: with `stats`, per row the seconds of each part of its passes.
     """
 
@@ -43,6 +45,7 @@ class DiffusionOutput(ModelOutput):
     tokens_per_forward: Tensor | None = None
     usage: list[dict[str, Any]] | None = None
     finish_reasons: list[str] | None = None
+    logprobs: list[list[TokenLogprob]] | None = None
     parts: list[dict[str, float]] | None = None
 
     @property
@@ -93,6 +96,9 @@ def output_of(
             for place, column in enumerate(logits)
         )
     usage = [finish.usage.as_dict() for finish in done]
+    said = None
+    if done[0].logprobs is not None:
+        said = [list((finish.logprobs or ())[skipped:]) for finish, skipped in zip(done, inside, strict=True)]
     return DiffusionOutput(
         sequences=sequences,
         scores=scores,
@@ -101,6 +107,7 @@ def output_of(
         tokens_per_forward=torch.tensor([finish.usage.tokens_per_forward for finish in done]),
         usage=usage,
         finish_reasons=[str(finish.reason) for finish in done],
+        logprobs=said,
         parts=[row["parts"] for row in usage] if "parts" in usage[0] else None,
     )
 

@@ -29,6 +29,7 @@ from dllm_transformers.drawing import warpers
 from dllm_transformers.gaps import behind_gaps
 from dllm_transformers.gaps import filled
 from dllm_transformers.host import given_to_generate
+from dllm_transformers.options import check_output
 from dllm_transformers.options import own_criteria
 from dllm_transformers.options import pad_id
 from dllm_transformers.options import refuse_arguments
@@ -70,6 +71,8 @@ def block_diffusion(
     approximate_cache: str | None = None,
     refresh: int | None = None,
     preset_options: dict[str, Any] | None = None,
+    logprobs: int | None = None,
+    logprobs_at: str | None = None,
     stats: bool | None = None,
     seed: int | None = None,
     denoiser: str | Path | None = None,
@@ -85,7 +88,8 @@ def block_diffusion(
     :param model: a SmolLM2-135M-Instruct in any float dtype, a tri-mode or a diffusion model.
     :param input_ids: int64 [batch, length]; families that fill gaps take the mask id inside.
     :param mode: see :class:`~dllm_plugins.config.SamplingConfig`, as for the options after it.
-    :param stats: fill `parts` of the output, and so needs `return_dict_in_generate`.
+    :param logprobs: fill `logprobs` of the output, and so needs `return_dict_in_generate`.
+    :param stats: the same for `parts`.
     :param seed: row i of the batch samples with seed + i; drawn from torch's generator if not given.
     :param denoiser: file with the denoiser's weights; None for the model's own or the shipped ones.
     :param stop_strings: end an answer at these; needs `tokenizer`, as in transformers.
@@ -105,10 +109,7 @@ def block_diffusion(
         asked = {name: value for name, value in asked.items() if name in option_names()}
         refuse_options(asked, (logits_processor if given.asked is None else given.processors) or [])
         refuse_kwargs(input_ids, model_kwargs)
-        if (stats or getattr(config, "stats", False)) and not config.return_dict_in_generate:
-            raise OptionError(
-                "stats=True needs return_dict_in_generate=True, whose output holds them; set both or neither"
-            )
+        check_output(config, stats=stats or None, logprobs=logprobs)
         criteria = own_criteria(stopping_criteria)
         if stop_strings is not None:
             criteria.append(_stop_string_criteria(stop_strings, tokenizer or given.tokenizer))
@@ -128,6 +129,8 @@ def block_diffusion(
             "approximate_cache": approximate_cache,
             "refresh": refresh,
             "preset_options": preset_options,
+            "logprobs": logprobs,
+            "logprobs_at": logprobs_at,
             "stats": stats,
         }
         first, room = seed_of(seed), int(config.max_length) - input_ids.shape[1]

@@ -32,9 +32,12 @@ from langchain_dllm.call import Call
 from langchain_dllm.call import call_of
 from langchain_dllm.call import changes_of
 from langchain_dllm.call import in_engine_words
+from langchain_dllm.messages import Teller
 
 #: Fields of ours that are no options of a call, and the best known of LangChain's.
 _ALSO = ("streaming", "api_key", "cache", "callbacks", "rate_limiter", "tags", "metadata", "verbose")
+#: What changes an answer beside the engine's options and what is loaded.
+_OF_ANSWERS = ("model_name", "max_tokens", "top_logprobs", "n")
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +57,11 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
         default="dllm", alias="model", description="a registered model, or a checkpoint: a folder or a hub id"
     )
     max_tokens: int = SamplingConfig.model_fields["max_new_tokens"].default
+    logprobs: bool | int | None = Field(
+        default=None, description="tell each token's log-probability; a number: and of as many alternatives"
+    )
+    top_logprobs: int | None = Field(default=None, description="alternatives that logprobs tells of each token")
+    n: int = Field(default=1, description="answers to one prompt, decoded together; seed, seed + 1 and so on")
     stop: list[str] | None = None
     timeout: float | None = Field(default=None, description="seconds until an answer must be complete")
     max_retries: int = Field(default=0, description="how often a request starts again after a pass failed")
@@ -97,7 +105,7 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """All that changes the output: the key of LangChain's cache."""
-        named = {name: getattr(self, name) for name in ("model_name", "max_tokens", *SAMPLING, *LOADING)}
+        named = {name: getattr(self, name) for name in (*_OF_ANSWERS, *SAMPLING, *LOADING)}
         # LangChain overwrites the key `stop` with the call's own stop strings.
         return {"stop_sequences" if name == "stop" else name: value for name, value in named.items()}
 
@@ -129,7 +137,14 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
         if name not in self._loaded:
             with calling(LANGCHAIN):
                 self._loaded[name] = shared_model(name, **{key: getattr(self, key) for key in LOADING})
+            self._learn(name)
         return self._loaded[name]
+
+    def _learn(self, name: str) -> None:
+        """A model of this name is loaded."""
+
+    def _teller(self, call: Call) -> Teller:
+        return Teller(call, self._shared(call.model_name).model.tokenizer)
 
     def __getstate__(self) -> dict[Any, Any]:
         """What a pickle holds: the options. What they load is loaded again where it is needed."""

@@ -1,11 +1,14 @@
 """The options of one call: a model's fields with the call's own changes, checked."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from pydantic import Field
 
+from dllm_plugins.config import LARGEST_SEED
+from dllm_plugins.config import MOST_ALTERNATIVES
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
@@ -14,14 +17,20 @@ from dllm_plugins.messages import shown
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.options.checked import Checked
 from dllm_plugins.options.unknown import unknown_option
+from dllm_plugins.request import Request
 
+#: Fields of a call that are no options of the engine.
+_OWN = ("model_name", "timeout", "max_retries", "raw", "n", "top_logprobs")
 #: What LangChain calls the engine's options.
 LANGCHAIN = Dialect({"max_new_tokens": "max_tokens", "model_name": "model"})
-#: Sampling options under the engine's names; LangChain says `max_tokens` for `max_new_tokens`.
-SAMPLING = tuple(name for name in SamplingConfig.model_fields if name != "max_new_tokens")
+#: Sampling options under the engine's names. LangChain says `max_tokens` for `max_new_tokens`, and has other ways to
+#: ask for structured output.
+SAMPLING = tuple(name for name in SamplingConfig.model_fields if name not in ("max_new_tokens", "constraint"))
 LOADING = tuple(option.name for option in fields(LoadOptions))
 #: What may change from call to call, besides what a class adds itself.
-CALL = ("model_name", "max_tokens", *SAMPLING, "timeout", "max_retries")
+CALL = ("model_name", "max_tokens", *SAMPLING, "top_logprobs", "n", "timeout", "max_retries")
+#: Answers to one prompt, each of which is a row.
+MOST_ANSWERS = 128
 
 
 class Call(Checked):
@@ -29,6 +38,8 @@ class Call(Checked):
 
     :param timeout: seconds until the answer must be complete; None waits for ever.
     :param max_retries: how often a request starts again after a pass failed.
+    :param n: how many answers, decoded together.
+    :param top_logprobs: how many alternatives `logprobs` tells of each token.
     :param raw: DLLM only: send the text without a chat template.
     :raises OptionError: if any of them is of another kind or out of range.
     """
@@ -37,7 +48,26 @@ class Call(Checked):
     config: SamplingConfig
     timeout: float | None = Field(default=None, gt=0)
     max_retries: int = Field(default=0, ge=0)
+    n: int = Field(default=1, ge=1, le=MOST_ANSWERS)
+    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_ALTERNATIVES)
     raw: bool = False
+
+    def requests(self, tokens: Sequence[int]) -> list[Request]:
+        """A request for each answer to a prompt: the first has the call's seed, the next one that and one."""
+        seed = self.config.seed
+        if seed is None or self.n == 1:
+            return [Request(tokens, self.config) for _ in range(self.n)]
+        seeds = ((seed + place) % (LARGEST_SEED + 1) for place in range(self.n))
+        return [Request(tokens, self.config.with_options(seed=own)) for own in seeds]
+
+    def one(self) -> "Call":
+        """The same, for ways to answer that give one answer.
+
+        :raises OptionError: for more than one.
+        """
+        if self.n != 1:
+            raise OptionError(f"n={self.n}: a stream is one answer; leave n out, or use generate() or invoke()")
+        return self
 
 
 def call_of(options: Mapping[str, Any]) -> Call:
@@ -46,12 +76,29 @@ def call_of(options: Mapping[str, Any]) -> Call:
     :raises OptionError: for a value out of range.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    own = {name: given[name] for name in ("model_name", "timeout", "max_retries", "raw") if name in given}
-    sampling = {name: given[name] for name in SAMPLING if name in given}
+    own = {name: given[name] for name in _OWN if name in given}
+    sampling = {name: given[name] for name in SAMPLING if name in given and name != "logprobs"}
     if "max_tokens" in given:
         sampling["max_new_tokens"] = given["max_tokens"]
     with calling(LANGCHAIN):
-        return Call(config=SamplingConfig(**sampling), **own)
+        found = Call(config=SamplingConfig(), **own)
+        alternatives = _alternatives(given.get("logprobs", False), found.top_logprobs, "logprobs" in given)
+        if alternatives is not None:
+            sampling["logprobs"] = alternatives
+        return found.model_copy(update={"config": SamplingConfig(**sampling)})
+
+
+def _alternatives(logprobs: object, top: int | None, said: bool) -> object:
+    """The engine's `logprobs`: OpenAI's chat has a switch and `top_logprobs` beside it, its older interface a number.
+
+    :param said: whether `logprobs` was given.
+    :raises OptionError: if the two contradict one another.
+    """
+    if top is not None and said and logprobs is not True and (logprobs is False or logprobs != top):
+        raise OptionError(f"top_logprobs={top} contradicts logprobs={shown(logprobs)}; leave one of them out")
+    if logprobs is True:
+        return top or 0
+    return top if logprobs is False else logprobs
 
 
 def changes_of(given: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:

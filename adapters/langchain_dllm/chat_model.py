@@ -15,6 +15,7 @@ from typing import Literal
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import ModelProfile
 from langchain_core.messages import AIMessage
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration
@@ -28,15 +29,19 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
+from dllm_plugins.sharing import SharedModel
 from langchain_dllm import drafts
 from langchain_dllm.base import EngineModel
 from langchain_dllm.call import Call
 from langchain_dllm.drafting import DraftingChatModel
-from langchain_dllm.messages import answer_of
 from langchain_dllm.messages import chat_of
-from langchain_dllm.messages import chunk_of
+from langchain_dllm.messages import totals_of
+from langchain_dllm.profile import profile_of
+from langchain_dllm.profile import with_context
+from langchain_dllm.running import afinish
 from langchain_dllm.running import arun
 from langchain_dllm.running import run
+from langchain_dllm.running import together
 from langchain_dllm.together import in_threads
 
 
@@ -51,18 +56,30 @@ class ChatDLLM(EngineModel, DraftingChatModel):
 
     ls_type: ClassVar[Literal["chat", "llm"]] = "chat"
 
-    def _events(self, messages: list[BaseMessage], call: Call) -> Generator[Event, None, None]:
-        chat, shared = chat_of(messages), self._shared(call.model_name)
-        request = Request(shared.model.encode_chat(chat), call.config)
-        with closing(run(shared, [request], call)) as source:
-            for _, event in source:
-                yield event
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        """What LangChain calls for `profile`, unless one is given."""
+        return profile_of(self.model_name, self.base)
 
-    async def _aevents(self, messages: list[BaseMessage], call: Call) -> AsyncGenerator[Event, None]:
+    def _learn(self, name: str) -> None:
+        """Only the loaded model knows for sure how much it holds."""
+        profile = self.profile or {}
+        if name == self.model_name and profile.get("name") == name and "max_input_tokens" not in profile:
+            self.profile = with_context(profile, self._loaded[name].model.denoiser.spec.context)
+
+    def _events(self, messages: list[BaseMessage], call: Call) -> Generator[tuple[int, Event], None, None]:
+        """(answer, event) of as many answers as are wanted."""
+        chat, shared = chat_of(messages), self._shared(call.model_name)
+        with closing(run(shared, call.requests(shared.model.encode_chat(chat)), call)) as source:
+            yield from source
+
+    async def _arequests(self, messages: list[BaseMessage], call: Call) -> tuple[SharedModel, list[Request]]:
         chat = chat_of(messages)
         shared = await asyncio.to_thread(self._shared, call.model_name)
-        tokens = await asyncio.to_thread(shared.model.encode_chat, chat)
-        async with aclosing(arun(shared, Request(tokens, call.config), call)) as source:
+        return shared, call.requests(await asyncio.to_thread(shared.model.encode_chat, chat))
+
+    async def _aevents(self, messages: list[BaseMessage], call: Call) -> AsyncGenerator[Event, None]:
+        shared, [request] = await self._arequests(messages, call)
+        async with aclosing(arun(shared, request, call)) as source:
             async for event in source:
                 yield event
 
@@ -73,9 +90,14 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        call = self._call(stop, kwargs)
-        *_, finish = self._events(messages, call)
-        return _result(finish, call)
+        call, done = self._call(stop, kwargs), dict[int, Finish]()
+        told = run_manager if call.n == 1 and not self._streaming_disabled(**kwargs) else None
+        for place, event in self._events(messages, call):
+            if isinstance(event, Finish):
+                done[place] = event
+            if told is not None and (chunk := self._chunk(event, call)) is not None:
+                told.on_llm_new_token(chunk.text, chunk=chunk)
+        return self._result([done[place] for place in range(call.n)], call)
 
     async def _agenerate(
         self,
@@ -85,9 +107,14 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._call(stop, kwargs)
+        if call.n > 1 or run_manager is None or self._streaming_disabled(**kwargs):
+            shared, requests = await self._arequests(messages, call)
+            return self._result(await together([afinish(shared, request, call) for request in requests]), call)
         async with aclosing(self._aevents(messages, call)) as source:
-            finish = [event async for event in source][-1]
-        return _result(finish, call)
+            async for event in source:
+                if (chunk := self._chunk(event, call)) is not None:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+        return self._result([event], call)
 
     def _stream(
         self,
@@ -97,12 +124,11 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         """Committed text only: a chunk is never taken back."""
-        call, listeners = self._call(stop, kwargs), drafts.run_of(run_manager)
-        for event in self._events(messages, call):
+        call, listeners = self._call(stop, kwargs).one(), drafts.run_of(run_manager)
+        for _, event in self._events(messages, call):
             listeners.send(event)
-            message = chunk_of(event, call.model_name)
-            if message is not None:
-                chunk = ChatGenerationChunk(message=message)
+            chunk = self._chunk(event, call)
+            if chunk is not None:
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -115,16 +141,35 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         """See :meth:`_stream`."""
-        call, listeners = self._call(stop, kwargs), drafts.run_of(run_manager)
+        call, listeners = self._call(stop, kwargs).one(), drafts.run_of(run_manager)
         async with aclosing(self._aevents(messages, call)) as source:
             async for event in source:
                 await listeners.asend(event)
-                message = chunk_of(event, call.model_name)
-                if message is not None:
-                    chunk = ChatGenerationChunk(message=message)
+                chunk = self._chunk(event, call)
+                if chunk is not None:
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
+
+    def _chunk(self, event: Event, call: Call) -> ChatGenerationChunk | None:
+        """What an event adds to a streamed answer."""
+        message = self._teller(call).chunk(event)
+        return None if message is None else ChatGenerationChunk(message=message)
+
+    def _result(self, events: Sequence[Event], call: Call) -> ChatResult:
+        """The answers, and the sum of their token counts."""
+        messages = [self._teller(call).answer(event) for event in events if isinstance(event, Finish)]
+        assert len(messages) == call.n, "a stream ends with Finish"
+        totals = totals_of(message.usage_metadata or {} for message in messages)
+        output = {"model_name": call.model_name, "token_usage": totals}
+        return ChatResult(generations=[ChatGeneration(message=message) for message in messages], llm_output=output)
+
+    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
+        """The sum over several prompts; answers from a cache cost nothing."""
+        known = [output for output in llm_outputs if output is not None]
+        if not known:
+            return {}
+        return {**known[0], "token_usage": totals_of(output["token_usage"] for output in known)}
 
     def batch(
         self,
@@ -169,8 +214,3 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         if tools:
             raise OptionError(f"ChatDLLM does not call tools, but {len(tools)} are to be counted; leave them out")
         return len(self._shared(self.model_name).model.encode_chat(chat_of(messages)))
-
-
-def _result(event: Event, call: Call) -> ChatResult:
-    assert isinstance(event, Finish), "a stream ends with Finish"
-    return ChatResult(generations=[ChatGeneration(message=answer_of(event, call.model_name))])

@@ -1,6 +1,8 @@
 """LangChain messages to a chat template's roles and texts, and results back."""
 
+from collections.abc import Iterable
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -16,6 +18,9 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
+from dllm_plugins.events import TokenLogprob
+from dllm_plugins.text.said import openai_shape
+from langchain_dllm.call import Call
 
 
 def chat_of(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
@@ -67,25 +72,64 @@ def usage_of(finish: Finish) -> UsageMetadata:
     )
 
 
-def metadata_of(finish: Finish, model_name: str) -> dict[str, Any]:
-    """The engine's statistics."""
-    return {"model_name": model_name, "finish_reason": finish.reason, "statistics": finish.usage.as_dict()}
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """Tells of answers to one call.
+
+    :param tokenizer: the model's own, which says what tokens stand for.
+    """
+
+    call: Call
+    tokenizer: Any
+
+    def metadata(self, finish: Finish, *, streamed: bool = False) -> dict[str, Any]:
+        """The engine's statistics, and log-probabilities if the call asks for them.
+
+        :param streamed: the chunks before have told of those of settling.
+        """
+        found = {
+            "model_name": self.call.model_name,
+            "finish_reason": finish.reason,
+            "statistics": finish.usage.as_dict(),
+        }
+        told = streamed and self.call.config.logprobs_at != "final"
+        if finish.logprobs is None or told:
+            return found
+        return found | self.logprobs(finish.logprobs[: len(finish.tokens)])
+
+    def logprobs(self, said: Sequence[TokenLogprob]) -> dict[str, Any]:
+        """Log-probabilities of an answer's tokens, where OpenAI's models have them."""
+        return {"logprobs": openai_shape(said, self.tokenizer)}
+
+    def new_logprobs(self, commit: Commit) -> dict[str, Any]:
+        """Those of tokens that have just become final, if a stream tells them as it goes."""
+        if not commit.logprobs or self.call.config.logprobs_at == "final":
+            return {}
+        return self.logprobs(commit.logprobs)
+
+    def answer(self, finish: Finish) -> AIMessage:
+        """The whole answer."""
+        return AIMessage(finish.text, usage_metadata=usage_of(finish), response_metadata=self.metadata(finish))
+
+    def chunk(self, event: Event) -> AIMessageChunk | None:
+        """What an event adds to a streamed answer: committed text, or the figures at its end."""
+        if isinstance(event, Commit):
+            said = self.new_logprobs(event)
+            return AIMessageChunk(content=event.text, response_metadata=said) if event.text or said else None
+        if isinstance(event, Finish):
+            return AIMessageChunk(
+                content="",
+                usage_metadata=usage_of(event),
+                response_metadata=self.metadata(event, streamed=True),
+                chunk_position="last",
+            )
+        return None
 
 
-def answer_of(finish: Finish, model_name: str) -> AIMessage:
-    """The whole answer."""
-    return AIMessage(finish.text, usage_metadata=usage_of(finish), response_metadata=metadata_of(finish, model_name))
-
-
-def chunk_of(event: Event, model_name: str) -> AIMessageChunk | None:
-    """What an event adds to a streamed answer: committed text, or the figures at its end."""
-    if isinstance(event, Commit) and event.text:
-        return AIMessageChunk(content=event.text)
-    if isinstance(event, Finish):
-        return AIMessageChunk(
-            content="",
-            usage_metadata=usage_of(event),
-            response_metadata=metadata_of(event, model_name),
-            chunk_position="last",
-        )
-    return None
+def totals_of(usages: Iterable[UsageMetadata | dict[str, Any]]) -> dict[str, int]:
+    """The sum of several answers' token counts, for LangChain's `llm_output`."""
+    totals = dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"), 0)
+    for usage in usages:
+        for name in totals:
+            totals[name] += dict(usage).get(name, 0)
+    return totals

@@ -1,22 +1,29 @@
 """Requests on a shared model, within the limits of a call: timeout, retries, a batch given up."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
+from collections.abc import Coroutine
 from collections.abc import Sequence
 from contextlib import aclosing
 from contextlib import closing
+from typing import Any
+from typing import TypeVar
 
 from dllm_plugins.errors import PassError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.errors import calling
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
+from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
 from dllm_plugins.sharing import SharedModel
 from langchain_dllm.call import LANGCHAIN
 from langchain_dllm.call import Call
 from langchain_dllm.together import Events
 from langchain_dllm.together import seat
+
+T = TypeVar("T")
 
 
 class _Limits:
@@ -94,3 +101,21 @@ async def arun(shared: SharedModel, request: Request, call: Call) -> AsyncGenera
             return
         except PassError as error:
             limits.retry(error)
+
+
+async def afinish(shared: SharedModel, request: Request, call: Call) -> Finish:
+    """The end of :func:`arun`."""
+    async with aclosing(arun(shared, request, call)) as source:
+        event = [event async for event in source][-1]
+    assert isinstance(event, Finish), "a stream ends with Finish"
+    return event
+
+
+async def together(answers: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All of them at once; if one fails, or the task is cancelled, all rows are freed."""
+    tasks = [asyncio.ensure_future(answer) for answer in answers]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -23,6 +23,8 @@ from pydantic import Field
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
+from dllm_plugins.request import Request
+from dllm_plugins.sharing import SharedModel
 from langchain_dllm import drafts
 from langchain_dllm.base import EngineModel
 from langchain_dllm.call import CALL
@@ -31,10 +33,12 @@ from langchain_dllm.call import changes_of
 from langchain_dllm.generations import chunk_of
 from langchain_dllm.generations import generation_of
 from langchain_dllm.generations import joined
-from langchain_dllm.generations import request_of
+from langchain_dllm.generations import requests_of
 from langchain_dllm.generations import result_of
+from langchain_dllm.running import afinish
 from langchain_dllm.running import arun
 from langchain_dllm.running import run
+from langchain_dllm.running import together
 
 #: Arguments of `generate` that are LangChain's own.
 _OF_LANGCHAIN = ("tags", "metadata", "run_name", "run_id")
@@ -70,13 +74,18 @@ class DLLM(EngineModel, BaseLLM):
         """All prompts in the same passes."""
         call = self._call(stop, kwargs)
         if self.streaming:
-            return result_of([joined([*self._stream(_only(prompts), stop, run_manager, **kwargs)])], call)
+            return result_of([[joined([*self._stream(_only(prompts), stop, run_manager, **kwargs)])]], call)
         self._acquire(len(prompts))
         shared = self._shared(call.model_name)
-        requests = [request_of(shared, prompt, call) for prompt in prompts]
+        requests = [request for prompt in prompts for request in requests_of(shared, prompt, call)]
+        done, told = dict[int, Finish](), run_manager if self._tells(requests) else None
         with closing(run(shared, requests, call)) as source:
-            done = {place: event for place, event in source if isinstance(event, Finish)}
-        return result_of([generation_of(done[place], call) for place in range(len(prompts))], call)
+            for place, event in source:
+                if isinstance(event, Finish):
+                    done[place] = event
+                if told is not None and (chunk := chunk_of(event, self._teller(call))) is not None:
+                    told.on_llm_new_token(chunk.text, chunk=chunk)
+        return self._result([done[place] for place in range(len(requests))], call)
 
     async def _agenerate(
         self,
@@ -89,25 +98,37 @@ class DLLM(EngineModel, BaseLLM):
         call = self._call(stop, kwargs)
         if self.streaming:
             source = self._astream(_only(prompts), stop, run_manager, **kwargs)
-            return result_of([joined([chunk async for chunk in source])], call)
-        tasks = [asyncio.ensure_future(self._afinish(prompt, call)) for prompt in prompts]
-        try:
-            return result_of([generation_of(finish, call) for finish in await asyncio.gather(*tasks)], call)
-        finally:
-            for task in tasks:
-                task.cancel()
+            return result_of([[joined([chunk async for chunk in source])]], call)
+        if run_manager is not None and self._tells(prompts) and call.n == 1:
+            async with aclosing(self._aevents(prompts[0], call)) as events:
+                async for event in events:
+                    if (chunk := chunk_of(event, self._teller(call))) is not None:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            return self._result([event], call)
+        answers = await together([self._afinishes(prompt, call) for prompt in prompts])
+        return self._result([finish for own in answers for finish in own], call)
 
-    async def _afinish(self, prompt: str, call: Call) -> Finish:
-        async with aclosing(self._aevents(prompt, call)) as source:
-            event = [event async for event in source][-1]
-        assert isinstance(event, Finish), "a stream ends with Finish"
-        return event
+    def _tells(self, answers: Sequence[Any]) -> bool:
+        """Whether callbacks are told of tokens as they come: of a single answer, unless `streaming=False` was said."""
+        return len(answers) == 1 and not ("streaming" in self.model_fields_set and not self.streaming)
 
-    async def _aevents(self, prompt: str, call: Call) -> AsyncGenerator[Event, None]:
+    def _result(self, events: Sequence[Event], call: Call) -> LLMResult:
+        """:param events: those that end answers, `n` for each prompt."""
+        found = [generation_of(event, self._teller(call)) for event in events if isinstance(event, Finish)]
+        return result_of([found[first : first + call.n] for first in range(0, len(found), call.n)], call)
+
+    async def _afinishes(self, prompt: str, call: Call) -> list[Finish]:
+        shared, requests = await self._arequests(prompt, call)
+        return await together([afinish(shared, request, call) for request in requests])
+
+    async def _arequests(self, prompt: str, call: Call) -> tuple[SharedModel, list[Request]]:
         if self.rate_limiter is not None:
             await self.rate_limiter.aacquire(blocking=True)
         shared = await asyncio.to_thread(self._shared, call.model_name)
-        request = await asyncio.to_thread(request_of, shared, prompt, call)
+        return shared, await asyncio.to_thread(requests_of, shared, prompt, call)
+
+    async def _aevents(self, prompt: str, call: Call) -> AsyncGenerator[Event, None]:
+        shared, [request] = await self._arequests(prompt, call)
         async with aclosing(arun(shared, request, call)) as source:
             async for event in source:
                 yield event
@@ -120,13 +141,13 @@ class DLLM(EngineModel, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         """Committed text only: a chunk is never taken back."""
-        call, listeners = self._call(stop, kwargs), drafts.run_of(run_manager)
+        call, listeners = self._call(stop, kwargs).one(), drafts.run_of(run_manager)
         self._acquire(1)
         shared = self._shared(call.model_name)
-        with closing(run(shared, [request_of(shared, prompt, call)], call)) as source:
+        with closing(run(shared, requests_of(shared, prompt, call), call)) as source:
             for _, event in source:
                 listeners.send(event)
-                chunk = chunk_of(event, call)
+                chunk = chunk_of(event, self._teller(call))
                 if chunk is not None:
                     if run_manager is not None:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -140,11 +161,11 @@ class DLLM(EngineModel, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         """See :meth:`_stream`."""
-        call, listeners = self._call(stop, kwargs), drafts.run_of(run_manager)
+        call, listeners = self._call(stop, kwargs).one(), drafts.run_of(run_manager)
         async with aclosing(self._aevents(prompt, call)) as source:
             async for event in source:
                 await listeners.asend(event)
-                chunk = chunk_of(event, call)
+                chunk = chunk_of(event, self._teller(call))
                 if chunk is not None:
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)

@@ -95,7 +95,7 @@ async def _aevents(
             yield event
 
 
-def _report(response: Any, finish: "Finish") -> None:
+def _report(response: Any, finish: "Finish", choice: Choice) -> None:
     """Usage and the engine's statistics, for llm's log; whoever runs a command is told of an answer that was cut."""
     usage = finish.usage
     if finish.reason == "context" and click.get_current_context(silent=True) is not None:
@@ -104,6 +104,11 @@ def _report(response: Any, finish: "Finish") -> None:
         input=usage.prompt_tokens, output=usage.useful_tokens, details={"cached_tokens": usage.cached_tokens}
     )
     response.response_json = usage.as_dict() | {"finish_reason": finish.reason}
+    if finish.logprobs is not None:
+        from dllm_plugins.text.said import openai_shape
+
+        said = finish.logprobs[: len(finish.tokens)]
+        response.response_json["logprobs"] = openai_shape(said, loaded_model(choice).model.tokenizer)
 
 
 def cut_short(usage: "Usage") -> str:
@@ -124,7 +129,11 @@ class _LazyOptions:
 
 
 def _text_of(
-    event: "Event", stream: bool, response: "llm.Response | llm.AsyncResponse", arrived: Callable[[], None]
+    event: "Event",
+    stream: bool,
+    response: "llm.Response | llm.AsyncResponse",
+    arrived: Callable[[], None],
+    choice: Choice,
 ) -> str | None:
     """What is handed out at an event: text that is committed, or all of it at the end; None for nothing."""
     from dllm_plugins.events import Commit
@@ -136,7 +145,7 @@ def _text_of(
     if not isinstance(event, Finish):
         return None
     arrived()
-    _report(response, event)
+    _report(response, event, choice)
     return None if stream else event.text
 
 
@@ -166,7 +175,7 @@ class DLLM(_Chosen, llm.Model):
 
         with clean_errors(), waiting(self.model_id) as arrived:
             for event in events(chat_of(prompt), to_config(prompt.options), self.choice):
-                text = _text_of(event, stream, response, arrived)
+                text = _text_of(event, stream, response, arrived, self.choice)
                 if text is not None:
                     yield text
 
@@ -189,6 +198,6 @@ class AsyncDLLM(_Chosen, llm.AsyncModel):
         with clean_errors(), waiting(self.model_id) as arrived:
             async with aclosing(_aevents(chat_of(prompt), to_config(prompt.options), self.choice)) as source:
                 async for event in source:
-                    text = _text_of(event, stream, response, arrived)
+                    text = _text_of(event, stream, response, arrived, self.choice)
                     if text is not None:
                         yield text

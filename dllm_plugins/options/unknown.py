@@ -20,13 +20,14 @@ RENAMED: Mapping[str, str] = {
     **dict.fromkeys(("stop", "stop_sequences", "stop_strings", "stop_words"), "stop"),
     **dict.fromkeys(("random_seed", "seed"), "seed"),
     "guidance_scale": "guidance",
+    "num_return_sequences": "n",
+    **dict.fromkeys(("top_logprobs", "n_probs", "output_scores", "output_logits"), "logprobs"),
 }
 _TOOLS = "no model here calls tools; put what the tools return into the prompt"
 _FORMAT = "there is no structured output; ask for JSON in the prompt and parse the answer"
 _LOGITS = "it changes the logits of one next token at a time, which tokens that are committed together do not have"
 _ONE = "a prompt has one answer; ask several times, with a temperature and another seed each"
 _SERVER = "it is for a service far away, and this model runs on this machine; leave it out"
-_PROBABILITIES = "no probabilities of tokens are handed out here; generate() of transformers has output_scores"
 #: Why there is none of that name.
 REASONS: Mapping[str, str] = {
     **dict.fromkeys(("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls"), _TOOLS),
@@ -34,7 +35,6 @@ REASONS: Mapping[str, str] = {
     **dict.fromkeys(("logit_bias", "presence_penalty", "frequency_penalty", "repetition_penalty"), _LOGITS),
     **dict.fromkeys(("repeat_penalty", "no_repeat_ngram_size", "min_p", "typical_p", "bad_words_ids"), _LOGITS),
     **dict.fromkeys(("n", "best_of", "num_return_sequences", "num_beams"), _ONE),
-    **dict.fromkeys(("logprobs", "top_logprobs", "output_scores", "output_logits"), _PROBABILITIES),
     **dict.fromkeys(("user", "store", "service_tier", "safety_identifier", "base_url", "organization"), _SERVER),
     **dict.fromkeys(("extra_body", "extra_headers", "default_headers", "prompt_cache_key"), _SERVER),
     **dict.fromkeys(

@@ -61,6 +61,37 @@ def test_scores_equal_those_of_plain_generate(model: Any, strategy: partial[Any]
         assert torch.equal(found, raw)
 
 
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+def test_log_probabilities_of_every_row(model: Any, strategy: partial[Any], mode: str) -> None:
+    """Those of transformers' own `compute_transition_scores` where both are told; the likeliest is first."""
+    options = {**OPTIONS, "do_sample": False, "custom_generate": strategy, "mode": mode, "eos_token_id": None}
+    out = model.generate(BATCH, attention_mask=MASK, output_logits=True, logprobs=2, **options)
+    expected = model.compute_transition_scores(out.sequences, out.logits, normalize_logits=True)
+    for row, said in enumerate(out.logprobs):
+        assert [one.token for one in said] == out.sequences[row, 5:].tolist()
+        assert [one.logprob for one in said] == pytest.approx(expected[row].tolist(), abs=1e-5)
+        assert all(len(one.top) == 2 and one.top[0] == (one.token, one.logprob) for one in said)
+    final = model.generate(BATCH, attention_mask=MASK, logprobs=0, logprobs_at="final", **options)
+    assert final.sequences.tolist() == out.sequences.tolist()
+    for row, said in enumerate(final.logprobs):
+        ids = out.sequences[row : row + 1, 2 if row == 0 else 0 :]
+        with torch.no_grad():
+            logits = model(ids).logits[0].log_softmax(-1)
+        wanted = logits[:-1].gather(1, ids[0, 1:, None])[-len(said) :, 0]
+        assert [one.logprob for one in said] == pytest.approx(wanted.tolist(), abs=1e-4)
+
+
+def test_log_probabilities_need_the_dict(model: Any, strategy: partial[Any]) -> None:
+    """There is nowhere else for them; on the generation config, too. Not asked for, they are not there."""
+    options = {**OPTIONS, "custom_generate": strategy}
+    assert model.generate(PROMPT, **options).logprobs is None
+    for wanted in ({"logprobs": 0}, {"logprobs": 3}):
+        with pytest.raises(DllmError, match=r"logprobs=\d needs return_dict_in_generate=True"):
+            model.generate(PROMPT, **{**options, "return_dict_in_generate": False}, **wanted)
+    with pytest.raises(DllmError, match="logprobs=99"):
+        model.generate(PROMPT, logprobs=99, **options)
+
+
 def test_processed_scores_of_sampling(model: Any, strategy: partial[Any]) -> None:
     """Temperature and truncation as the tokens were drawn with; a drawn token is never impossible."""
     for mode in ("speculative", "diffusion"):

@@ -95,7 +95,7 @@ async def test_streaming_events_of_a_chain(chat: Chat, text: Callable[..., DLLM]
 
 
 async def test_streaming_inside_invoke(chat: Chat, text: Callable[..., DLLM], engine: Engine) -> None:
-    """With `streaming=True` or `stream=True`, and not otherwise."""
+    """Drafts with `streaming=True` or `stream=True` only; tokens unless `streaming=False` was said."""
     answer = engine("why?").text
     listener, other = Listener(), Listener()
     assert chat(streaming=True).invoke("why?", config={"callbacks": [listener]}).content == answer
@@ -108,10 +108,16 @@ async def test_streaming_inside_invoke(chat: Chat, text: Callable[..., DLLM], en
             found = call("why?", config={"callbacks": [told]})
             assert (found if isinstance(found, str) else await found) == answer
             assert bool(told.drafts) == model.streaming
-            assert bool(told.tokens) == model.streaming
-    silent = Listener()
-    chat().invoke("why?", config={"callbacks": [silent]})
+            assert "".join(told.tokens) == answer
+    silent, deaf = Listener(), Listener()
+    assert chat().invoke("why?", config={"callbacks": [silent]}).content == answer
+    assert (await chat().ainvoke("why?", config={"callbacks": [silent]})).content == answer
+    assert "".join(silent.tokens) == answer + answer
     assert not silent.drafts
+    chat(streaming=False).invoke("why?", config={"callbacks": [deaf]})
+    text(streaming=False).invoke("why?", config={"callbacks": [deaf]})
+    chat(disable_streaming=True).invoke("why?", config={"callbacks": [deaf]})
+    assert not deaf.tokens
 
 
 async def test_protocol_events(chat: Chat, engine: Engine) -> None:

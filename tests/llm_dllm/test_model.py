@@ -70,6 +70,22 @@ def test_log_holds_times_by_part(run: Run) -> None:
         assert (found if found is None else {name for name in found if "/" not in name}) == parts
 
 
+@pytest.mark.parametrize("at", ["settling", "final"])
+def test_log_holds_log_probabilities(run: Run, at: str) -> None:
+    """`-o logprobs`: in OpenAI's shape, an entry for each token of the answer, whatever is streamed; else nothing."""
+    run("-m", "dllm", "why?", "-o", "max_tokens", "8", "-o", "logprobs", "2", "-o", "logprobs_at", at)
+    statistics = json.loads(run("logs", "--json", "-n", "1").stdout)[0]["response_json"]
+    content = statistics["logprobs"]["content"]
+    assert len(content) == statistics["useful_tokens"] == 8
+    assert statistics["passes"].get("look", 0) == (at == "final")
+    for entry in content:
+        assert set(entry) == {"token", "logprob", "bytes", "top_logprobs"}
+        assert entry["top_logprobs"][0] == {name: entry[name] for name in ("token", "logprob", "bytes")}
+        assert entry["top_logprobs"][1]["logprob"] <= entry["logprob"] < 0
+    run("-m", "dllm", "why?", "-o", "max_tokens", "8")
+    assert "logprobs" not in json.loads(run("logs", "--json", "-n", "1").stdout)[0]["response_json"]
+
+
 def test_conversation_and_system_prompt(run: Run, answer: Answer) -> None:
     """`llm -c` and `llm chat` send the whole history."""
     first = run("-m", "dllm", "why?", "-s", "be brief", "-o", "max_tokens", "8").stdout
