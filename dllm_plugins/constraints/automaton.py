@@ -74,12 +74,15 @@ def minimal(table: NDArray[np.int32], accepting: NDArray[np.bool_]) -> Automaton
     :param table: int32 [S, 256], state 0 dead, state 1 the first.
     :param accepting: bool [S].
     """
-    live = _live(table, accepting)
-    table = np.where(live[table], table, DEAD).astype(np.int32)
-    columns = np.unique(table, axis=1)
-    # Moore's refinement, states told apart by hashes of where they lead. Even numbers would lose bits.
+    # Most bytes lead to the same states from everywhere: one of each kind is enough. Kinds of bytes, and then states,
+    # are told apart by hashes of where they lead. Even factors would lose bits.
     rng = np.random.default_rng(2026)
-    factors = rng.integers(1, 1 << 63, columns.shape[1] + 1, dtype=np.uint64) | np.uint64(1)
+    factors = rng.integers(1, 1 << 63, max(table.shape) + 1, dtype=np.uint64) | np.uint64(1)
+    _, kinds = np.unique(factors[: len(table)] @ table.astype(np.uint64), return_index=True)
+    live = _live(table[:, kinds], accepting)
+    table = np.where(live[table], table, DEAD).astype(np.int32)
+    # Moore's refinement.
+    columns, factors = table[:, kinds], factors[: len(kinds) + 1]
     names = accepting.astype(np.uint64) + live.astype(np.uint64)
     count = len(np.unique(names))
     while True:
@@ -96,7 +99,7 @@ def _merged(table: NDArray[np.int32], accepting: NDArray[np.bool_], names: NDArr
         return Automaton(np.zeros((1, 256), np.int32), np.zeros(1, np.bool_))
     _, first = np.unique(names, return_index=True)
     order = [int(names[DEAD]), int(names[START])]
-    order += [name for name in range(len(first)) if name not in order]
+    order += [name for name in range(len(first)) if name not in order[:2]]
     number = np.empty(len(order), np.int32)
     number[order] = np.arange(len(order), dtype=np.int32)
     members = first[order]
@@ -104,14 +107,10 @@ def _merged(table: NDArray[np.int32], accepting: NDArray[np.bool_], names: NDArr
 
 
 def _live(table: NDArray[np.int32], accepting: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """From which states a text can be completed, bool [S]."""
-    sources, targets = np.repeat(np.arange(len(table)), 256), table.reshape(-1)
-    pairs = np.unique(sources.astype(np.int64) * len(table) + targets)
-    sources, targets = pairs // len(table), pairs % len(table)
+    """From which states a text can be completed, bool [S]; a column for each kind of byte."""
     live = accepting.copy()
     while True:
-        found = live.copy()
-        found[sources[live[targets]]] = True
+        found = live | live[table].any(axis=1)
         if (found == live).all():
             return live
         live = found

@@ -1,5 +1,6 @@
-"""From what users say to a tree of a regular language."""
+"""From what users say to a tree of a language."""
 
+from dllm_plugins.constraints.grammar import rules_of
 from dllm_plugins.constraints.json_schema import tree_of
 from dllm_plugins.constraints.nodes import Choice
 from dllm_plugins.constraints.nodes import Concat
@@ -10,7 +11,6 @@ from dllm_plugins.constraints.nodes import Without
 from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.constraints.values import Regex
-from dllm_plugins.errors import OptionError
 
 _SPACED = Pattern("(?s) .*")
 
@@ -18,13 +18,13 @@ _SPACED = Pattern("(?s) .*")
 def language_of(constraint: Constraint) -> Node:
     """The texts that a constraint allows.
 
-    :raises OptionError: for one that cannot be read, or that is not regular.
+    :raises OptionError: for one that cannot be read, or that is no language of texts.
     """
     if isinstance(constraint, Regex):
         return Pattern(constraint.pattern)
     if isinstance(constraint, JsonSchema):
         return tree_of(constraint.schema)
-    raise OptionError(f"{type(constraint).__name__} is not served yet; use Regex or JsonSchema")
+    return rules_of(constraint.source)
 
 
 def written_with_space(language: Node) -> Node:

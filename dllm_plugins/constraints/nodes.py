@@ -93,7 +93,27 @@ class Multiples:
     places: int = 0
 
 
-Node: TypeAlias = Literal | Characters | Pattern | Concat | Choice | Repeat | Both | Without | Behind | Multiples
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """What a rule of the grammar around it allows."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A grammar: a tree whose parts may be rules, by their names, and these rules.
+
+    What is allowed is a sentence of it; see :mod:`dllm_plugins.constraints.rules` for how deep one may be nested.
+    """
+
+    start: "Node"
+    rules: tuple[tuple[str, "Node"], ...]
+
+
+Node: TypeAlias = (
+    Literal | Characters | Pattern | Concat | Choice | Repeat | Both | Without | Behind | Multiples | Ref | Rules
+)
 EMPTY = Literal(b"")
 
 

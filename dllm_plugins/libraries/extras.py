@@ -12,6 +12,7 @@ EXTRAS = {
     "accelerate": "accelerate",
     "gguf": "gguf",
     "jsonschema": "constraints",
+    "lark": "constraints",
     "referencing": "constraints",
     "rich": "llm",
 }

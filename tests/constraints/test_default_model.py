@@ -41,7 +41,7 @@ def test_drafts_under_a_constraint_change_nothing_but_the_passes(
 
 
 def test_a_schema_is_fulfilled_in_every_mode(default_model: Model) -> None:
-    """Properties, bounds and patterns, in fewer passes than tokens; the value is what an independent validator allows."""
+    """Properties, bounds and patterns, the values what an independent validator allows."""
     schema = {
         "type": "object",
         "properties": {

@@ -11,7 +11,9 @@ from dllm_plugins.constraints.nodes import Literal
 from dllm_plugins.constraints.nodes import Multiples
 from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.nodes import Pattern
+from dllm_plugins.constraints.nodes import Ref
 from dllm_plugins.constraints.nodes import Repeat
+from dllm_plugins.constraints.nodes import Rules
 from dllm_plugins.constraints.nodes import Without
 
 #: The states of one character, by the length of its UTF-8.
@@ -46,3 +48,7 @@ def _counted(node: Node, known: dict[int, int]) -> int:  # noqa: PLR0911
             return _size(what, known)
         case Both(left, right) | Without(left, right):
             return _size(left, known) + _size(right, known)
+        case Ref():
+            return 1
+        case Rules(start, rules):
+            return _size(start, known) + sum(_size(rule, known) for _, rule in rules)
