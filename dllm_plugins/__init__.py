@@ -9,6 +9,9 @@ from typing import Any
 
 if TYPE_CHECKING:
     from dllm_plugins.config import SamplingConfig
+    from dllm_plugins.constraints.values import Grammar
+    from dllm_plugins.constraints.values import JsonSchema
+    from dllm_plugins.constraints.values import Regex
     from dllm_plugins.default_model import base_folder
     from dllm_plugins.engine import Engine
     from dllm_plugins.errors import DllmError
@@ -31,7 +34,10 @@ _HOMES = {
     "Engine": "engine",
     "Event": "events",
     "Finish": "events",
+    "Grammar": "constraints.values",
+    "JsonSchema": "constraints.values",
     "Model": "models",
+    "Regex": "constraints.values",
     "Request": "request",
     "SamplingConfig": "config",
     "Usage": "events",
@@ -47,7 +53,10 @@ __all__ = [
     "Engine",
     "Event",
     "Finish",
+    "Grammar",
+    "JsonSchema",
     "Model",
+    "Regex",
     "Request",
     "SamplingConfig",
     "Usage",

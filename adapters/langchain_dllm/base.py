@@ -65,6 +65,7 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
     stop: list[str] | None = None
     timeout: float | None = Field(default=None, description="seconds until an answer must be complete")
     max_retries: int = Field(default=0, description="how often a request starts again after a pass failed")
+    constraint: Any = Field(default=None, description="what answers must be: Regex, JsonSchema or Grammar")
     streaming: bool = Field(default=False, description="tell callbacks about tokens and drafts in `invoke` too")
     base: str | None = Field(default=None, description="folder or hub id of the base weights")
     denoiser: str | None = Field(default=None, description="file with the denoiser's weights")
@@ -106,6 +107,9 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
     def _identifying_params(self) -> dict[str, Any]:
         """All that changes the output: the key of LangChain's cache."""
         named = {name: getattr(self, name) for name in (*_OF_ANSWERS, *SAMPLING, *LOADING)}
+        if self.constraint is not None:
+            # Tracers write it out.
+            named["constraint"] = repr(self.constraint)
         # LangChain overwrites the key `stop` with the call's own stop strings.
         return {"stop_sequences" if name == "stop" else name: value for name, value in named.items()}
 
@@ -170,11 +174,11 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
         """
         raise OptionError(f"{type(self).__name__} does not call tools; put what the tools return into the prompt")
 
-    def with_structured_output(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not supported yet.
+    def with_structured_output(self, *args: Any, **kwargs: Any) -> Any:
+        """Only ChatDLLM has it.
 
         :raises OptionError: always.
         """
         raise OptionError(
-            f"{type(self).__name__} has no structured output; ask for JSON in the prompt and parse the answer"
+            f"{type(self).__name__} gives text; use ChatDLLM, or constraint=JsonSchema(...) and parse the answer"
         )

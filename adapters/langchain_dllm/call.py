@@ -41,6 +41,7 @@ class Call(Checked):
     :param n: how many answers, decoded together.
     :param top_logprobs: how many alternatives `logprobs` tells of each token.
     :param raw: DLLM only: send the text without a chat template.
+    :param as_tool: ChatDLLM only: the answer is the arguments of a call of this name.
     :raises OptionError: if any of them is of another kind or out of range.
     """
 
@@ -51,6 +52,7 @@ class Call(Checked):
     n: int = Field(default=1, ge=1, le=MOST_ANSWERS)
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_ALTERNATIVES)
     raw: bool = False
+    as_tool: str | None = None
 
     def requests(self, tokens: Sequence[int]) -> list[Request]:
         """A request for each answer to a prompt: the first has the call's seed, the next one that and one."""

@@ -21,18 +21,22 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.outputs import ChatResult
+from langchain_core.runnables import Runnable
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 from pydantic import ConfigDict
 
 from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import calling
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
 from dllm_plugins.sharing import SharedModel
 from langchain_dllm import drafts
 from langchain_dllm.base import EngineModel
+from langchain_dllm.call import LANGCHAIN
 from langchain_dllm.call import Call
+from langchain_dllm.calling import opening_of
 from langchain_dllm.drafting import DraftingChatModel
 from langchain_dllm.messages import chat_of
 from langchain_dllm.messages import totals_of
@@ -42,6 +46,8 @@ from langchain_dllm.running import afinish
 from langchain_dllm.running import arun
 from langchain_dllm.running import run
 from langchain_dllm.running import together
+from langchain_dllm.schemas import constraint_in
+from langchain_dllm.structured import structured
 from langchain_dllm.together import in_threads
 
 
@@ -125,6 +131,7 @@ class ChatDLLM(EngineModel, DraftingChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         """Committed text only: a chunk is never taken back."""
         call, listeners = self._call(stop, kwargs).one(), drafts.run_of(run_manager)
+        yield from self._opening(call)
         for _, event in self._events(messages, call):
             listeners.send(event)
             chunk = self._chunk(event, call)
@@ -142,6 +149,8 @@ class ChatDLLM(EngineModel, DraftingChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         """See :meth:`_stream`."""
         call, listeners = self._call(stop, kwargs).one(), drafts.run_of(run_manager)
+        for opening in self._opening(call):
+            yield opening
         async with aclosing(self._aevents(messages, call)) as source:
             async for event in source:
                 await listeners.asend(event)
@@ -150,6 +159,10 @@ class ChatDLLM(EngineModel, DraftingChatModel):
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
+
+    def _opening(self, call: Call) -> list[ChatGenerationChunk]:
+        """What a streamed answer begins with before anything is decoded."""
+        return [] if call.as_tool is None else [ChatGenerationChunk(message=opening_of(call.as_tool))]
 
     def _chunk(self, event: Event, call: Call) -> ChatGenerationChunk | None:
         """What an event adds to a streamed answer."""
@@ -205,6 +218,37 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         # Behind a rate limiter nobody waits for the others, who may be a long time coming.
         meet = self.rate_limiter is None
         yield from in_threads(answer, len(inputs), configs[0].get("max_concurrency"), meet)
+
+    def with_structured_output(
+        self,
+        schema: Any = None,
+        *,
+        method: str = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answers as objects of a class, or as dicts; see docs/structured-output.md for what a schema may say.
+
+        :param schema: a pydantic class, a TypedDict class, a JSON schema or a function's description.
+        :param method: "json_schema"; "function_calling", where the raw message holds a tool call; or "json_mode",
+            which needs no schema and holds answers to the one it is given all the same.
+        :param include_raw: give the message, the object and the error of parsing, if there is one.
+        :param strict: answers are held to the schema in any case.
+        :raises OptionError: for a schema that cannot be held, and for anything else that has no meaning.
+        """
+        with calling(LANGCHAIN):
+            return structured(self, schema, method=method, include_raw=include_raw, strict=strict, others=kwargs)
+
+    def _call(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
+        """As for every model; `response_format` and `as_tool` are of calls alone."""
+        more = {name: value for name, value in given.items() if name not in ("response_format", "as_tool")}
+        if given.get("response_format") is not None:
+            if more.get("constraint") is not None:
+                raise OptionError("constraint and response_format both say what the answer must be; give one of them")
+            with calling(LANGCHAIN):
+                more["constraint"] = constraint_in(given["response_format"])
+        return super()._call(stop, more).model_copy(update={"as_tool": given.get("as_tool")})
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Tokens of the prompt these messages make, chat template included.

@@ -21,6 +21,8 @@ from dllm_plugins.events import Finish
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.text.said import openai_shape
 from langchain_dllm.call import Call
+from langchain_dllm.calling import message_of
+from langchain_dllm.calling import more_of
 
 
 def chat_of(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
@@ -109,13 +111,14 @@ class Teller:
 
     def answer(self, finish: Finish) -> AIMessage:
         """The whole answer."""
-        return AIMessage(finish.text, usage_metadata=usage_of(finish), response_metadata=self.metadata(finish))
+        told = {"usage_metadata": usage_of(finish), "response_metadata": self.metadata(finish)}
+        return message_of(finish.text, self.call.as_tool, **told)
 
     def chunk(self, event: Event) -> AIMessageChunk | None:
         """What an event adds to a streamed answer: committed text, or the figures at its end."""
         if isinstance(event, Commit):
             said = self.new_logprobs(event)
-            return AIMessageChunk(content=event.text, response_metadata=said) if event.text or said else None
+            return more_of(event.text, self.call.as_tool, response_metadata=said) if event.text or said else None
         if isinstance(event, Finish):
             return AIMessageChunk(
                 content="",

@@ -1,6 +1,5 @@
 """A request's constraint, made ready for its model: automata are built once for each language and tokenizer."""
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from threading import Lock
@@ -77,7 +76,7 @@ class _Languages:
 
     def automaton(self, constraint: Constraint, encode: Any, stops: frozenset[int]) -> TokenAutomaton:
         """It, built anew if it was not used of late."""
-        key = repr(constraint) if not hasattr(constraint, "schema") else json.dumps(constraint.schema), stops
+        key = repr(constraint), stops
         found = self._kept.pop(key, None)
         if found is None:
             language = language_of(constraint)

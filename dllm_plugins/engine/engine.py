@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
+from dllm_plugins.constraints.validation import check_answer
 from dllm_plugins.decoding.failing import blaming
 from dllm_plugins.decoding.failing import broken_off
 from dllm_plugins.decoding.failing import ending
@@ -272,6 +273,7 @@ class Engine:
         answer, reason, commit = job.news(clock)
         events: list[Event | Failure] = [] if commit is None else [commit]
         if reason is not None:
+            check_answer(job.text.text, job.row.config.constraint, reason)
             return [*events, self._finish(job, answer, reason)]
         return [*events, job.draft(answer, clock)]
 

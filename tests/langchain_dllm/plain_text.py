@@ -19,5 +19,5 @@ class PlainText:
         return False
 
     @property
-    def has_structured_output(self) -> bool:
-        return False
+    def supports_json_mode(self) -> bool:
+        return True

@@ -245,11 +245,8 @@ def test_a_key_is_not_needed(make: Make, caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_neither_class_calls_tools(make: Make) -> None:
-    """Nor makes structured output."""
     with pytest.raises(DllmError, match="tools"):
         make().bind_tools([])
-    with pytest.raises(DllmError, match="structured output"):
-        make().with_structured_output({})
     assert not make().is_lc_serializable()
 
 

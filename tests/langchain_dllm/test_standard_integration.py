@@ -21,7 +21,7 @@ from langchain_dllm import ChatDLLM
 from .plain_text import PlainText
 
 OTHER = "dllm-by-another-name"
-PARAMETERS: dict[str, Any] = {"model": "dllm", "dtype": "bfloat16", "device": "cpu", "max_tokens": 12}
+PARAMETERS: dict[str, Any] = {"model": "dllm", "dtype": "bfloat16", "device": "cpu", "max_tokens": 32}
 
 
 class OtherPreset:
