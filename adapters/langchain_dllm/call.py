@@ -23,9 +23,8 @@ from dllm_plugins.request import Request
 _OWN = ("model_name", "timeout", "max_retries", "raw", "n", "top_logprobs")
 #: What LangChain calls the engine's options.
 LANGCHAIN = Dialect({"max_new_tokens": "max_tokens", "model_name": "model"})
-#: Sampling options under the engine's names. LangChain says `max_tokens` for `max_new_tokens`, and has other ways to
-#: ask for structured output.
-SAMPLING = tuple(name for name in SamplingConfig.model_fields if name not in ("max_new_tokens", "constraint"))
+#: Sampling options under the engine's names; LangChain says `max_tokens` for `max_new_tokens`.
+SAMPLING = tuple(name for name in SamplingConfig.model_fields if name != "max_new_tokens")
 LOADING = tuple(option.name for option in fields(LoadOptions))
 #: What may change from call to call, besides what a class adds itself.
 CALL = ("model_name", "max_tokens", *SAMPLING, "top_logprobs", "n", "timeout", "max_retries")

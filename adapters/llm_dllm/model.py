@@ -72,6 +72,17 @@ def tokens_of(model: "Model", chat: list[dict[str, str]], name: str) -> list[int
     return model.encode_text(chat[0]["content"])
 
 
+def config_of(prompt: llm.Prompt) -> "SamplingConfig":
+    """The engine's options of a prompt, its schema among them.
+
+    :raises OptionError: for a value out of range.
+    """
+    from llm_dllm.options import to_config
+
+    schema: Any = prompt.schema
+    return to_config(prompt.options, schema)
+
+
 def events(
     chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice = DEFAULT
 ) -> "Generator[Event, None, None]":
@@ -98,8 +109,11 @@ async def _aevents(
 def _report(response: Any, finish: "Finish", choice: Choice) -> None:
     """Usage and the engine's statistics, for llm's log; whoever runs a command is told of an answer that was cut."""
     usage = finish.usage
-    if finish.reason == "context" and click.get_current_context(silent=True) is not None:
-        click.echo(f"\n{cut_short(usage)}", err=True)
+    if click.get_current_context(silent=True) is not None:
+        if finish.reason == "context":
+            click.echo(f"\n{cut_short(usage)}", err=True)
+        if finish.reason == "stop" and response.prompt.schema:
+            click.echo("\nA stop string has ended the answer before it was complete JSON; leave stop out.", err=True)
     response.set_usage(
         input=usage.prompt_tokens, output=usage.useful_tokens, details={"cached_tokens": usage.cached_tokens}
     )
@@ -156,6 +170,7 @@ class _Chosen:
     """
 
     can_stream = True
+    supports_schema = True
 
     def __init__(self, choice: Choice = DEFAULT) -> None:
         self.choice = choice
@@ -171,10 +186,8 @@ class DLLM(_Chosen, llm.Model):
         self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
     ) -> Iterator[str]:
         """Yield committed text; drafts are shown by `llm dllm watch` only."""
-        from llm_dllm.options import to_config
-
         with clean_errors(), waiting(self.model_id) as arrived:
-            for event in events(chat_of(prompt), to_config(prompt.options), self.choice):
+            for event in events(chat_of(prompt), config_of(prompt), self.choice):
                 text = _text_of(event, stream, response, arrived, self.choice)
                 if text is not None:
                     yield text
@@ -193,10 +206,8 @@ class AsyncDLLM(_Chosen, llm.AsyncModel):
         conversation: llm.AsyncConversation | None,
     ) -> AsyncGenerator[str, None]:
         """See :meth:`DLLM.execute`."""
-        from llm_dllm.options import to_config
-
         with clean_errors(), waiting(self.model_id) as arrived:
-            async with aclosing(_aevents(chat_of(prompt), to_config(prompt.options), self.choice)) as source:
+            async with aclosing(_aevents(chat_of(prompt), config_of(prompt), self.choice)) as source:
                 async for event in source:
                     text = _text_of(event, stream, response, arrived, self.choice)
                     if text is not None:

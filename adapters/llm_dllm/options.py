@@ -12,6 +12,9 @@ from pydantic import field_validator
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.config import value_range
+from dllm_plugins.constraints.values import Grammar
+from dllm_plugins.constraints.values import JsonSchema
+from dllm_plugins.constraints.values import Regex
 from dllm_plugins.errors import OptionError
 from dllm_plugins.options.checked import Numbers
 from dllm_plugins.options.checked import explain
@@ -69,7 +72,7 @@ class _Options(Numbers, llm.Options):
             # Ranges, too, are checked here, where llm still knows that options are wrong.
             to_config(self)
         except ValidationError as error:
-            raise LlmOptionError(explain(error, SamplingConfig.model_fields).text_for(LLM)) from None
+            raise LlmOptionError(explain(error, [*_ENGINE.values(), *_CONSTRAINTS]).text_for(LLM)) from None
         except OptionError as error:
             raise LlmOptionError(error.detail.text_for(LLM)) from None
 
@@ -100,14 +103,31 @@ class _Options(Numbers, llm.Options):
 
 
 #: The engine's option behind each of llm's.
-_ENGINE = {LLM.of(name): name for name in SamplingConfig.model_fields}
-_FIELDS: dict[str, Any] = {own: _option(name) for own, name in _ENGINE.items()}
+_ENGINE = {LLM.of(name): name for name in SamplingConfig.model_fields if name != "constraint"}
+#: What an answer must be, where it is no JSON; a schema is llm's own option.
+_CONSTRAINTS: dict[str, tuple[type[Regex | Grammar], str]] = {
+    "regex": (Regex, "a regular expression that matches the whole answer (default: none)"),
+    "grammar": (
+        Grammar,
+        "a context-free grammar of the whole answer, in the Lark dialect of llguidance (default: none)",
+    ),
+}
+_FIELDS: dict[str, Any] = {own: _option(name) for own, name in _ENGINE.items()} | {
+    name: (str | None, Field(default=None, description=meaning)) for name, (_, meaning) in _CONSTRAINTS.items()
+}
 Options = create_model("Options", __base__=_Options, __doc__=_Options.__doc__, **_FIELDS)
 
 
-def to_config(options: llm.Options) -> SamplingConfig:
+def to_config(options: llm.Options, schema: dict[str, Any] | None = None) -> SamplingConfig:
     """The engine's options.
 
+    :param schema: what the answer must be, by llm's `--schema`.
     :raises OptionError: for a value out of range.
     """
-    return SamplingConfig(**{_ENGINE[name]: value for name, value in options if value is not None})
+    given = {name: value for name, value in options if value is not None}
+    asked: dict[str, Any] = {} if schema is None else {"--schema": JsonSchema(schema)}
+    asked |= {name: kind(given.pop(name)) for name, (kind, _) in _CONSTRAINTS.items() if name in given}
+    if len(asked) > 1:
+        raise OptionError(f"{' and '.join(asked)} all say what the answer must be; give one of them")
+    constraint = next(iter(asked.values()), None)
+    return SamplingConfig(**{_ENGINE[name]: value for name, value in given.items()}, constraint=constraint)

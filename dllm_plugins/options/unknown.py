@@ -24,7 +24,10 @@ RENAMED: Mapping[str, str] = {
     **dict.fromkeys(("top_logprobs", "n_probs", "output_scores", "output_logits"), "logprobs"),
 }
 _TOOLS = "no model here calls tools; put what the tools return into the prompt"
-_FORMAT = "there is no structured output; ask for JSON in the prompt and parse the answer"
+_FORMAT = (
+    "what an answer must be is said by the option constraint in Python, by --schema and -o regex in llm, and by "
+    "with_structured_output or response_format in a call of ChatDLLM"
+)
 _LOGITS = "it changes the logits of one next token at a time, which tokens that are committed together do not have"
 _ONE = "a prompt has one answer; ask several times, with a temperature and another seed each"
 _SERVER = "it is for a service far away, and this model runs on this machine; leave it out"

@@ -139,8 +139,6 @@ def test_what_is_not_supported_says_so(chat: Chat) -> None:
     """Tools, structured output, images, empty prompts."""
     with pytest.raises(DllmError, match="tools"):
         chat().bind_tools([])
-    with pytest.raises(DllmError, match="structured output"):
-        chat().with_structured_output(dict)
     with pytest.raises(DllmError, match="ToolMessage"):
         chat().invoke([HumanMessage("why?"), ToolMessage("1", tool_call_id="x")])
     with pytest.raises(DllmError, match="image"):

@@ -111,8 +111,9 @@ def test_chat_keeps_the_history(run: Run, answer: Answer) -> None:
 
 
 def test_every_option_reaches_the_engine() -> None:
-    """The two lists of options are the same, but for llm's usual name max_tokens."""
-    assert {*Options.model_fields} - {"max_tokens"} == {*SamplingConfig.model_fields} - {"max_new_tokens"}
+    """The two lists of options are the same, but for llm's usual name max_tokens, and for what an answer must be."""
+    own, engine = {"max_tokens", "regex", "grammar"}, {"max_new_tokens", "constraint"}
+    assert {*Options.model_fields} - own == {*SamplingConfig.model_fields} - engine
     values: dict[str, Any] = {
         "mode": "diffusion",
         "max_tokens": 9,
