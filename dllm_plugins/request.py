@@ -7,6 +7,7 @@ from dataclasses import field
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.noise import RowNoise
+from dllm_plugins.text.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Request:
     :param stop_ids: token ids that end the answer; None for the model's own.
     :param prefixes: where the row looks for a cached prefix and leaves its own; None for the engine's.
     :param noise: the random numbers to use in place of those a seed gives, for example recorded ones.
+    :param tokenizer: what reads and writes text, where the engine's own knows none; None for the engine's.
     :param logits: hand out the logits each token of the answer was drawn from.
     """
 
@@ -30,3 +32,4 @@ class Request:
     logits: bool = False
     suffix: Sequence[int] = ()
     noise: RowNoise | None = None
+    tokenizer: TextTokenizer | None = None

@@ -6,6 +6,9 @@ remote code, and its `generate` is the engine's.
 a tri-mode checkpoint samples by diffusion with no further argument.
 """
 
+from dllm_plugins.constraints.values import Grammar
+from dllm_plugins.constraints.values import JsonSchema
+from dllm_plugins.constraints.values import Regex
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
 from dllm_transformers.export import export
@@ -25,7 +28,10 @@ __all__ = [
     "DiffusionConfig",
     "DiffusionModelForCausalLM",
     "DiffusionOutput",
+    "Grammar",
+    "JsonSchema",
     "PrefixCache",
+    "Regex",
     "TriModeConfig",
     "TriModeForCausalLM",
     "block_diffusion",

@@ -14,6 +14,7 @@ from transformers.generation.stopping_criteria import StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from dllm_plugins.config import LARGEST_SEED
+from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import shown
@@ -71,6 +72,7 @@ def block_diffusion(
     approximate_cache: str | None = None,
     refresh: int | None = None,
     preset_options: dict[str, Any] | None = None,
+    constraint: Constraint | None = None,
     logprobs: int | None = None,
     logprobs_at: str | None = None,
     stats: bool | None = None,
@@ -93,6 +95,7 @@ def block_diffusion(
     :param seed: row i of the batch samples with seed + i; drawn from torch's generator if not given.
     :param denoiser: file with the denoiser's weights; None for the model's own or the shipped ones.
     :param stop_strings: end an answer at these; needs `tokenizer`, as in transformers.
+    :param tokenizer: the model's, which turns ids into text.
     :returns: int64 [batch, length + longest answer], gaps filled in place, answers padded on the right; with
         `return_dict_in_generate`, a :class:`~dllm_transformers.DiffusionOutput`.
     :raises OptionError: for what this strategy cannot honour.
@@ -129,6 +132,7 @@ def block_diffusion(
             "approximate_cache": approximate_cache,
             "refresh": refresh,
             "preset_options": preset_options,
+            "constraint": constraint,
             "logprobs": logprobs,
             "logprobs_at": logprobs_at,
             "stats": stats,
@@ -140,6 +144,7 @@ def block_diffusion(
         drawn = fitting(drawing(config, asked), asked, plain.given(), sampler, shared.model.denoiser.spec)
         cache = prefix_cache(users_cache(model_kwargs), shared, plain.mode, bool(config.return_dict_in_generate))
         scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
+        reader = _reader(constraint, tokenizer or given.tokenizer)
         prompts = _prompts(input_ids, model_kwargs.get("attention_mask"))
         requests = [
             Request(
@@ -149,6 +154,7 @@ def block_diffusion(
                 stop_ids(config),
                 prefixes=None if cache is None else cache.prefixes,
                 logits=scored,
+                tokenizer=reader,
             )
             for place, tokens in enumerate(prompts)
         ]
@@ -166,17 +172,25 @@ def block_diffusion(
     return output_of(sequences, input_ids.shape[1], done, config, warpers(drawn), cache, vocabulary, inside)
 
 
-def _stop_string_criteria(
-    stop_strings: str | list[str], tokenizer: PreTrainedTokenizerBase | LightTokenizer | None
-) -> StopStringCriteria:
-    if isinstance(tokenizer, LightTokenizer):
-        tokenizer = tokenizer.in_transformers
+def _reader(constraint: object, tokenizer: Any) -> PreTrainedTokenizerBase | LightTokenizer | None:
+    """What tells which text tokens stand for, where a constraint has to know.
+
+    :raises OptionError: if it has to, and there is none.
+    """
+    return None if constraint is None else _given_tokenizer("constraint", constraint, tokenizer)
+
+
+def _given_tokenizer(option: str, value: object, tokenizer: Any) -> PreTrainedTokenizerBase | LightTokenizer:
     if tokenizer is None:
-        raise OptionError(
-            f"stop_strings={shown(stop_strings)} needs the model's tokenizer; pass tokenizer=tokenizer beside it"
-        )
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise OptionError(f"{option}={shown(value)} needs the model's tokenizer; pass tokenizer=tokenizer beside it")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase | LightTokenizer):
         raise OptionError(f"tokenizer={shown(tokenizer)} is no tokenizer; pass the model's")
+    return tokenizer
+
+
+def _stop_string_criteria(stop_strings: str | list[str], tokenizer: Any) -> StopStringCriteria:
+    tokenizer = _given_tokenizer("stop_strings", stop_strings, tokenizer)
+    tokenizer = tokenizer.in_transformers if isinstance(tokenizer, LightTokenizer) else tokenizer
     texts = [stop_strings] if isinstance(stop_strings, str) else stop_strings
     if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) and text for text in texts):
         raise OptionError(f"stop_strings={shown(stop_strings)}: give a text or a list of texts, none of them empty")

@@ -104,7 +104,7 @@ class Engine:
             raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
         row = row_of(request, config, tokens, spec)
         row.costs = partial(costs_of, self._full)
-        row.limits = limits_of(row, sampler, self.tokenizer, spec)
+        row.limits = limits_of(row, sampler, request.tokenizer or self.tokenizer, spec)
         job = self._job(request, row, sampler)
         state, cached = None, 0
         if job.kept is not None:
@@ -129,7 +129,7 @@ class Engine:
         stops = config.stop if request.stop_ids is not None else (*config.stop, *self.denoiser.spec.stops)
         filled = row.config.max_new_tokens - len(row.given) < config.max_new_tokens
         parts = dict.fromkeys(PARTS, 0.0) if config.stats else None
-        text = AnswerText(self.tokenizer, stops)
+        text = AnswerText(request.tokenizer or self.tokenizer, stops)
         kept = kept if sampler.keeps_prefix else None
         running = RunningProgram(row, self.denoiser.spec, sampler.program)
         return Job(row, running, text, kept, time.perf_counter(), filled=filled, parts=parts)
