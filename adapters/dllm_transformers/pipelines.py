@@ -62,11 +62,12 @@ class DiffusionTextGeneration(TextGenerationPipeline):
                 inputs[key] = found if key == "input_ids" else value[:, :1].expand_as(found).clone()
         return inputs
 
-    def _forward(self, model_inputs: Any, **options: Any) -> Any:
+    def _forward(self, model_inputs: Any, **options: Any) -> Any:  # type: ignore[override]
         """As in transformers; the tokenizer goes along where a constraint needs it."""
         if options.get("constraint") is not None:
             options.setdefault("tokenizer", self.tokenizer)
-        return super()._forward(model_inputs, **options)
+        # transformers does not type this function.
+        return super()._forward(model_inputs, **options)  # type: ignore[no-untyped-call]
 
     def _is_ours(self, strategy: Any) -> bool:
         strategy = strategy.func if isinstance(strategy, partial) else strategy

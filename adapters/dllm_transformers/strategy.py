@@ -172,7 +172,7 @@ def block_diffusion(
     return output_of(sequences, input_ids.shape[1], done, config, warpers(drawn), cache, vocabulary, inside)
 
 
-def _reader(constraint: object, tokenizer: Any) -> PreTrainedTokenizerBase | LightTokenizer | None:
+def _reader(constraint: object, tokenizer: Any) -> Any:
     """What tells which text tokens stand for, where a constraint has to know.
 
     :raises OptionError: if it has to, and there is none.
