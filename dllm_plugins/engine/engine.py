@@ -43,6 +43,7 @@ from dllm_plugins.engine.profile import Clock
 from dllm_plugins.engine.profile import Stopwatch
 from dllm_plugins.engine.profile import add
 from dllm_plugins.engine.profile import timed
+from dllm_plugins.engine.profile import timed_limits
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Event
@@ -129,6 +130,8 @@ class Engine:
         stops = config.stop if request.stop_ids is not None else (*config.stop, *self.denoiser.spec.stops)
         filled = row.config.max_new_tokens - len(row.given) < config.max_new_tokens
         parts = dict.fromkeys(PARTS, 0.0) if config.stats else None
+        if parts is not None and row.limits is not None:
+            row.limits = timed_limits(row.limits, parts)
         text = AnswerText(request.tokenizer or self.tokenizer, stops)
         kept = kept if sampler.keeps_prefix else None
         running = RunningProgram(row, self.denoiser.spec, sampler.program)

@@ -1,8 +1,8 @@
 """Where the time of a request goes: seconds by part, measured only for those who ask (`stats`).
 
 A part's seconds are its own: what a part inside it takes is not counted twice, so the parts
-of a pass add up to the pass. Parts named `forward/...` are the exception: they say what
-`forward` is made of, where the denoiser can tell.
+of a pass add up to the pass. Parts named `forward/...` and `rules/constraint` are the exception: they say what
+`forward` is made of, where the denoiser can tell, and how much of `rules` a constraint takes.
 """
 
 import time
@@ -17,9 +17,11 @@ from typing import cast
 
 import torch
 
+from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.denoisers.base import FullDenoiser
 
 FORWARD, HEAD, RULES, ENGINE, TEXT = "forward", "head", "rules", "engine", "text"
+CONSTRAINT = f"{RULES}/constraint"
 #: Every part, in the order in which tables show them; what it is, for people.
 PARTS = {
     FORWARD: "the denoiser: hidden states, keys and values",
@@ -123,6 +125,31 @@ class _Timed:
 def timed(denoiser: FullDenoiser, clock: Clock) -> FullDenoiser:
     """The same denoiser; its calls stop the clock."""
     return cast(FullDenoiser, _Timed(denoiser, clock))
+
+
+class _TimedLimits:
+    """Limits whose decisions are timed."""
+
+    def __init__(self, inner: Limits, total: dict[str, float]) -> None:
+        self._inner = inner
+        self._total = total
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+
+        def call(*args: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return found(*args)
+            finally:
+                add(self._total, {CONSTRAINT: time.perf_counter() - began})
+
+        return call
+
+
+def timed_limits(limits: Limits, total: dict[str, float]) -> Limits:
+    """The same limits; what they take is added to a request's seconds."""
+    return cast(Limits, _TimedLimits(limits, total))
 
 
 def add(total: dict[str, float], more: Mapping[str, float]) -> None:

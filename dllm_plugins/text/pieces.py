@@ -45,13 +45,11 @@ def pieces_of(tokenizer: Any, size: int) -> Pieces:
             f"{'+'.join(kinds) or 'None'} ({type(tokenizer).__name__}) does not tell; use a model whose tokenizer is "
             f"byte-level or SentencePiece, or leave the constraint out"
         )
-    added = dict(tokenizer.added_tokens_decoder)
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     texts: list[bytes | None] = []
     for number in range(size):
-        if number in added:
-            texts.append(None if added[number].special else added[number].content.encode())
-            continue
-        token = backend.id_to_token(number)
+        # Decoders treat added tokens as all others, in the form that the normalizer has given them.
+        token = None if number in special else backend.id_to_token(number)
         texts.append(None if token is None else _bytes(token) if byte_level else _unspaced(token, spaces or ""))
     return Pieces(tuple(texts), not byte_level and _strips(steps))
 
@@ -94,6 +92,7 @@ def _letters() -> dict[str, int]:
     return found | {chr(256 + number): byte for number, byte in enumerate(others)}
 
 
-def _bytes(token: str) -> bytes | None:
+def _bytes(token: str) -> bytes:
     letters = _letters()
-    return bytes(letters[letter] for letter in token) if all(letter in letters for letter in token) else None
+    # Added tokens may hold other letters; the decoder then leaves them as they are.
+    return bytes(letters[letter] for letter in token) if letters.keys() >= set(token) else token.encode()
