@@ -1,7 +1,8 @@
-"""JSON schemas, draft 2020-12, as trees of regular languages.
+"""JSON schemas, draft 2020-12, as trees of languages.
 
 Every text of the tree is JSON that the schema allows; not every such text is in it: properties keep their order,
-white space is fixed, numbers and nesting have bounds. `docs/structured-output.md` says which keywords are supported.
+white space is fixed, numbers and nesting have bounds. A schema that leads back to itself becomes a grammar, whose texts
+are nested as deep as there is room for states. `docs/structured-output.md` says which keywords are supported.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,6 @@ from typing import Any
 
 from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.schemas.document import Document
-from dllm_plugins.constraints.schemas.document import recursive
 from dllm_plugins.constraints.schemas.size import size_of
 from dllm_plugins.constraints.schemas.spelling import NOTHING
 from dllm_plugins.constraints.schemas.translating import Translator
@@ -26,7 +26,7 @@ _LONGEST = (500, 250, 120, 60, 30)
 def tree_of(schema: Mapping[str, Any] | bool) -> Node:
     """The JSON texts that a schema allows.
 
-    :raises OptionError: for keywords that are not supported, and for schemas that allow no value or are recursive.
+    :raises OptionError: for keywords that are not supported, and for schemas that allow no value.
     :raises MissingExtraError: without jsonschema.
     """
     try:
@@ -37,14 +37,9 @@ def tree_of(schema: Mapping[str, Any] | bool) -> Node:
 
 def _tree(schema: dict[str, Any] | bool) -> Node:
     document = Document(schema)
-    found = recursive(document)
-    if found is not None:
-        found.refuse(
-            "$ref", "it leads back to itself, and such a schema is no regular language; write a Grammar instead"
-        )
     for longest in _LONGEST:
         translator = Translator(document, longest)
-        node = translator.node((document.root,))
+        node = translator.tree()
         if node == NOTHING:
             reasons = "; ".join(dict.fromkeys(translator.reasons)) or "it is false"
             raise OptionError(f"the schema allows no value: {reasons}; mend it")

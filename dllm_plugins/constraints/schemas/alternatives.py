@@ -22,6 +22,10 @@ class Alternatives:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._known: dict[At, list[Facts]] = {}
+        self._open: set[At] = set()
+        # Options are told apart by what is inside them, which may lead back to a part that is still being read.
+        self._unchecked: list[tuple[At, list[list[Facts]]]] = []
+        self._comparing: set[tuple[int, int]] = set()
 
     def of(self, parts: tuple[At, ...]) -> list[Facts]:
         """The alternatives when all of these parts hold.
@@ -31,11 +35,17 @@ class Alternatives:
         found = [Facts()]
         for part in parts:
             found = _met(part, found, self._of(part))
+        while self._unchecked and not self._open:
+            self._check_apart(*self._unchecked.pop())
         return found
 
     def _of(self, part: At) -> list[Facts]:
         if part not in self._known:
+            if part in self._open:
+                part.refuse("$ref", "it leads back to itself with nothing in between; let it lead to something else")
+            self._open.add(part)
             self._known[part] = self._read(part)
+            self._open.remove(part)
         return self._known[part]
 
     def _read(self, part: At) -> list[Facts]:
@@ -51,7 +61,7 @@ class Alternatives:
             found = _met(part, found, [facts for option in _listed(part, "anyOf") for facts in self._of(option)])
         if "oneOf" in schema:
             options = [_met(part, found, self._of(option)) for option in _listed(part, "oneOf")]
-            self._check_apart(part, options)
+            self._unchecked.append((part, options))
             found = [facts for option in options for facts in option]
         return found
 
@@ -95,16 +105,20 @@ class Alternatives:
         return kind == "object" and self._different_objects(own, other)
 
     def _different_objects(self, own: Facts, other: Facts) -> bool:
-        shape = Shape.of(own)
+        shape, key = Shape.of(own), (id(own), id(other))
         if any(shape.never(name) for name in other.required):
             return True
-        return any(
-            all(
-                self._excluded(left, right)
-                for left in self.of(parts_of(own, name))
-                for right in self.of(parts_of(other, name))
-            )
-            for name in own.required
+        if key in self._comparing:
+            return False
+        self._comparing.add(key)
+        found = any(self._different_property(own, other, name) for name in own.required)
+        self._comparing.remove(key)
+        return found
+
+    def _different_property(self, own: Facts, other: Facts, name: str) -> bool:
+        parts = parts_of(other, name)
+        return bool(parts) and all(
+            self._excluded(left, right) for left in self.of(parts_of(own, name)) for right in self.of(parts)
         )
 
 

@@ -1,6 +1,5 @@
 """A schema as a document: its parts by their places, references between them, and the validator that knows it all."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
@@ -10,11 +9,6 @@ from urllib.parse import unquote
 from dllm_plugins.errors import OptionError
 from dllm_plugins.libraries.extras import need
 from dllm_plugins.messages import shown
-
-#: Keywords whose value is a schema, a list of schemas, or schemas by names, as far as they are supported.
-_ONE = ("additionalProperties", "items", "propertyNames")
-_LISTS = ("prefixItems", "allOf", "anyOf", "oneOf")
-_NAMED = ("properties", "patternProperties")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,40 +95,3 @@ def validator_of(schema: Any) -> Any:
 
 def _first_line(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]} ..."
-
-
-def recursive(document: Document) -> At | None:
-    """The first part whose reference leads back to where it stands; None if there is none."""
-    done: set[str] = set()
-
-    def visit(part: At, open_parts: frozenset[str]) -> At | None:
-        if part.place in done:
-            return None
-        for inside, referring in _next(document, part):
-            if referring and inside.place in open_parts | {part.place}:
-                return part
-            found = visit(inside, open_parts | {part.place})
-            if found is not None:
-                return found
-        done.add(part.place)
-        return None
-
-    return visit(document.root, frozenset())
-
-
-def _next(document: Document, part: At) -> Iterator[tuple[At, bool]]:
-    """What a part is made of, and whether by reference."""
-    schema = part.schema
-    if not isinstance(schema, dict):
-        return
-    if "$ref" in schema:
-        yield document.target(part), True
-    for name in _ONE:
-        if name in schema:
-            yield part.under(name), False
-    for name in _LISTS:
-        for number in range(len(schema.get(name, ()))):
-            yield part.under(name, number), False
-    for name in _NAMED:
-        for key in schema.get(name, ()):
-            yield part.under(name, key), False

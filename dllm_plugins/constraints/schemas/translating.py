@@ -5,7 +5,9 @@ from functools import lru_cache
 from dllm_plugins.constraints.nodes import Characters
 from dllm_plugins.constraints.nodes import Literal
 from dllm_plugins.constraints.nodes import Node
+from dllm_plugins.constraints.nodes import Ref
 from dllm_plugins.constraints.nodes import Repeat
+from dllm_plugins.constraints.nodes import Rules
 from dllm_plugins.constraints.schemas.alternatives import Alternatives
 from dllm_plugins.constraints.schemas.containers import array_of
 from dllm_plugins.constraints.schemas.containers import object_of
@@ -43,15 +45,35 @@ class Translator:
         self.reasons: list[str] = []
         self._alternatives = Alternatives(document)
         self._known: dict[tuple[At, ...], Node] = {}
+        self._open: set[tuple[At, ...]] = set()
+        self._rules: dict[str, Node] = {}
+        self._named: set[str] = set()
+
+    def tree(self) -> Node:
+        """The whole document's."""
+        found = self.node((self.document.root,))
+        return Rules(found, tuple(self._rules.items())) if self._rules else found
 
     def node(self, parts: tuple[At, ...]) -> Node:
         """The values that fit all these parts.
 
+        A part that leads back to itself is a rule of a grammar.
+
         :raises OptionError: for what is not supported.
         """
-        if parts not in self._known:
-            self._known[parts] = choice(self._node(facts) for facts in self._alternatives.of(parts))
-        return self._known[parts]
+        if parts in self._known:
+            return self._known[parts]
+        name = " ".join(part.place for part in parts)
+        if parts in self._open:
+            self._named.add(name)
+            return Ref(name)
+        self._open.add(parts)
+        found = choice(self._node(facts) for facts in self._alternatives.of(parts))
+        self._open.remove(parts)
+        if name in self._named:
+            self._rules[name], found = found, Ref(name)
+        self._known[parts] = found
+        return found
 
     def string(self, parts: tuple[At, ...]) -> Node:
         """What stands between the quotes of strings that fit all these parts."""
