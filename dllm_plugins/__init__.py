@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dllm_plugins.models import Model
     from dllm_plugins.models import load_model
     from dllm_plugins.request import Request
+    from dllm_plugins.template import FilledText
+    from dllm_plugins.template import Gap
+    from dllm_plugins.template import Template
 
 __version__ = "0.1.0"
 
@@ -33,13 +36,16 @@ _HOMES = {
     "Draft": "events",
     "Engine": "engine",
     "Event": "events",
+    "FilledText": "template",
     "Finish": "events",
+    "Gap": "template",
     "Grammar": "constraints.values",
     "JsonSchema": "constraints.values",
     "Model": "models",
     "Regex": "constraints.values",
     "Request": "request",
     "SamplingConfig": "config",
+    "Template": "template",
     "Usage": "events",
     "base_folder": "default_model",
     "hookimpl": "hookspecs",
@@ -52,13 +58,16 @@ __all__ = [
     "Draft",
     "Engine",
     "Event",
+    "FilledText",
     "Finish",
+    "Gap",
     "Grammar",
     "JsonSchema",
     "Model",
     "Regex",
     "Request",
     "SamplingConfig",
+    "Template",
     "Usage",
     "__version__",
     "base_folder",

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: Why an answer ended: a stop string, or whoever asked; an end-of-text token, or the sampler itself; `max_new_tokens`;
-#: the end of the model's context, which left less room than `max_new_tokens` asks for.
-FinishReason = Literal["stop", "eos", "length", "context"]
+#: the end of the model's context, which left less room than `max_new_tokens` asks for; of a gap in a template also
+#: that it went on with the text behind it.
+FinishReason = Literal["stop", "eos", "length", "context", "follows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ class Commit:
 
     `text` may lag behind `tokens`: the engine holds back half a character and whatever
     could become a stop string. `logprobs`, if the request asks for them, are those of the pass that settled each token.
+    `gaps` is the new text of each gap of a template.
     """
 
     row: int
@@ -141,6 +143,16 @@ class Commit:
     tokens: tuple[int, ...]
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    gaps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a gap of a template holds in the end, and why it ended there; "length": its room is used."""
+
+    tokens: tuple[int, ...]
+    text: str
+    reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +161,7 @@ class Finish:
 
     `stop_token` is the end-of-text token behind the answer if `reason` is "eos".
     `rest` is what stood on the canvas behind the answer when it ended, None where open.
+    `gaps` is what the gaps of a template hold; `tokens` and `text` then go from the first gap to the end of the last.
     `logits`, if the request asked for them, holds for each token (the stop token
     included) what it was drawn from: float [V], before temperature and truncation; None for
     a token that was never drawn, such as one the prompt gave or the sampler put there.
@@ -165,6 +178,7 @@ class Finish:
     logits: "tuple[Tensor | None, ...] | None" = field(default=None, compare=False, repr=False)
     rest: tuple[int | None, ...] = field(default=(), compare=False, repr=False)
     logprobs: tuple[TokenLogprob, ...] | None = field(default=None, compare=False, repr=False)
+    gaps: tuple[Filled, ...] = ()
 
     def cut(self, length: int, text: str) -> "Finish":
         """The same answer ended earlier: its first `length` tokens, which read `text`.

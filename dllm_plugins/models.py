@@ -1,8 +1,10 @@
 """Named models: from a name or a place to something the engine can run."""
 
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from dataclasses import fields
 from functools import partial
@@ -15,12 +17,15 @@ from typing import get_args
 from typing import get_origin
 
 from dllm_plugins import plugins
+from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import completed
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
 from dllm_plugins.errors import RequestError
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Finish
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.libraries.collecting import uncollected
 from dllm_plugins.messages import Option
@@ -28,6 +33,12 @@ from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.options.unknown import unknown_option
+from dllm_plugins.request import Request
+from dllm_plugins.template import FilledText
+from dllm_plugins.template import Gap
+from dllm_plugins.template import Growing
+from dllm_plugins.template import Template
+from dllm_plugins.text.seams import parts_of
 
 if TYPE_CHECKING:
     from dllm_plugins.families.layout import Layout
@@ -145,6 +156,50 @@ class Model:
         from dllm_plugins.text import chats
 
         return chats.encode_text(self.tokenizer, text, self._control, special)
+
+    def fill_request(self, template: Template, **options: Any) -> Request:
+        """The request that fills a template; :meth:`FilledText.of` reads what the engine makes of it.
+
+        Fixed texts are tokenised one by one, each as it reads inside the whole text; control tokens that they spell
+        become ordinary text. Where nothing stands before the first gap, a token does that begins texts.
+
+        :param options: of :class:`~dllm_plugins.config.SamplingConfig`.
+        :raises OptionError: for an option that is unknown or out of range.
+        :raises RequestError: for texts or messages that cannot be tokenised.
+        """
+        config = SamplingConfig(**options)
+        tokens = self.encode_chat(template.chat) if template.chat else []
+        parts = parts_of(self.tokenizer, template, self.encode_text)
+        names = (getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos"))
+        starts = [name for name in (*names, self.denoiser.spec.eos_id) if name is not None]
+        if not tokens and isinstance(parts[0], Gap):
+            tokens = starts[:1]
+        return Request(tokens, config, template=parts)
+
+    def fill(self, template: Template, **options: Any) -> FilledText:
+        """Fill the gaps of a template, in the model's first mode that can if none is named.
+
+        :raises OptionError: for a mode that sees nothing behind what it writes, naming those that do.
+        :raises RequestError: for a template that cannot be tokenised, or is longer than the model's context.
+        """
+        [finish] = self.engine().generate([self.fill_request(template, **options)])
+        return FilledText.of(template, finish)
+
+    def fill_stream(self, template: Template, **options: Any) -> Generator[str | FilledText, None, None]:
+        """The whole text piece by piece, from its beginning, as it becomes final; then all that :meth:`fill` returns.
+
+        Closing the iterator ends the work.
+        """
+        growing = Growing(template)
+        with closing(self.engine().stream(self.fill_request(template, **options))) as events:
+            for event in events:
+                new = growing.add(event.gaps) if isinstance(event, Commit) else ""
+                if isinstance(event, Finish):
+                    new = growing.add((), done=True)
+                if new:
+                    yield new
+                if isinstance(event, Finish):
+                    yield FilledText.of(template, event)
 
     @property
     def _control(self) -> frozenset[int]:

@@ -7,6 +7,7 @@ from dataclasses import field
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.noise import RowNoise
+from dllm_plugins.template import Gap
 from dllm_plugins.text.tokenizer import TextTokenizer
 
 
@@ -18,6 +19,9 @@ class Request:
         it; the answer then begins at the first one and includes what stands between them.
     :param config: sampling options.
     :param suffix: tokens behind the gap that `max_new_tokens` opens, for models that can fill it in.
+    :param template: what stands behind `tokens`, in place of an answer of `max_new_tokens`: runs of fixed token ids
+        and gaps. Fixed tokens never change, and nothing is written behind the last part. Events then tell of the gaps,
+        too; stop ids and stop strings end the gap they are written in, if it is bounded, and nothing else.
     :param stop_ids: token ids that end the answer; None for the model's own.
     :param prefixes: where the row looks for a cached prefix and leaves its own; None for the engine's.
     :param noise: the random numbers to use in place of those a seed gives, for example recorded ones.
@@ -31,5 +35,6 @@ class Request:
     prefixes: KeptPrefixes | None = None
     logits: bool = False
     suffix: Sequence[int] = ()
+    template: Sequence[Sequence[int] | Gap] = ()
     noise: RowNoise | None = None
     tokenizer: TextTokenizer | None = None

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import warnings
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from functools import partial
 from traceback import walk_tb
 from typing import Any
 
+from torch import Tensor
 from transformers import GenerationConfig
 from transformers import PreTrainedModel
 from transformers.generation.utils import GenerationMixin
@@ -91,7 +93,7 @@ def generate(
             generation_config = copy.copy(config)
             generation_config.stop_strings = None
         strategy = partial(block_diffusion, streamer=streamer, tokenizer=tokenizer, stop_strings=stop_strings)
-        with calling(TRANSFORMERS), _arguments_of_transformers():
+        with calling(TRANSFORMERS), _arguments_of_transformers(), _quiet_about_length(model, inputs, kwargs):
             return GenerationMixin.generate(
                 model,
                 inputs,
@@ -101,6 +103,19 @@ def generate(
                 custom_generate=strategy,
                 **kwargs,
             )
+
+
+@contextmanager
+def _quiet_about_length(model: Any, inputs: Any, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Where gaps are filled, transformers need not say that nobody told it how many new tokens there may be."""
+    ids = kwargs.get("input_ids") if inputs is None else inputs
+    mask = model.spec.mask_id if hasattr(model, "spec") else model.config.vocab_size
+    if not isinstance(ids, Tensor) or not bool((ids == mask).any()):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using the model-agnostic default `max_length`", UserWarning)
+        yield
 
 
 @contextmanager

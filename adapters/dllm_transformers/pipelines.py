@@ -19,6 +19,7 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.files.reading import raised_by_library
 from dllm_plugins.text import chats
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
+from dllm_transformers.fill_mask import DiffusionFillMask
 from dllm_transformers.modeling import TriModeForCausalLM
 from dllm_transformers.strategy import block_diffusion
 
@@ -126,4 +127,5 @@ def _bordered(read: Callable[..., Any], name: str, **given: Any) -> Any:
 def register() -> None:
     """Let `pipeline` make ours; it stays transformers' own in all else, the default model included."""
     known = PIPELINE_REGISTRY.supported_tasks
-    known[_TASK] = {**known[_TASK], "impl": DiffusionTextGeneration}
+    for task, made in ((_TASK, DiffusionTextGeneration), ("fill-mask", DiffusionFillMask)):
+        known[task] = {**known[task], "impl": made}

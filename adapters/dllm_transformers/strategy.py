@@ -13,12 +13,13 @@ from transformers import StoppingCriteriaList
 from transformers.generation.stopping_criteria import StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from dllm_plugins import plugins
 from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.constraints.values import Constraint
+from dllm_plugins.engine.admission import filling
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import shown
-from dllm_plugins.request import Request
 from dllm_plugins.text.tokenizer import LightTokenizer
 from dllm_transformers.asked import option_names
 from dllm_transformers.decode import decode
@@ -29,6 +30,9 @@ from dllm_transformers.drawing import fitting
 from dllm_transformers.drawing import warpers
 from dllm_transformers.gaps import behind_gaps
 from dllm_transformers.gaps import filled
+from dllm_transformers.gaps import mode_of
+from dllm_transformers.gaps import request_of
+from dllm_transformers.gaps import room_behind
 from dllm_transformers.host import given_to_generate
 from dllm_transformers.options import check_output
 from dllm_transformers.options import own_criteria
@@ -88,7 +92,8 @@ def block_diffusion(
     What is honoured and what raises: docs/transformers.md.
 
     :param model: a SmolLM2-135M-Instruct in any float dtype, a tri-mode or a diffusion model.
-    :param input_ids: int64 [batch, length]; families that fill gaps take the mask id inside.
+    :param input_ids: int64 [batch, length]; mask ids inside are gaps, which models that fill them fill in place.
+        Nothing is then written behind a prompt, unless `max_new_tokens` or `max_length` asks for it.
     :param mode: see :class:`~dllm_plugins.config.SamplingConfig`, as for the options after it.
     :param logprobs: fill `logprobs` of the output, and so needs `return_dict_in_generate`.
     :param stats: the same for `parts`.
@@ -137,28 +142,31 @@ def block_diffusion(
             "logprobs_at": logprobs_at,
             "stats": stats,
         }
-        first, room = seed_of(seed), int(config.max_length) - input_ids.shape[1]
-        shared = shared_model_of(model, denoiser)
-        plain = sampling(config, room, {}, **options)
+        first, shared = seed_of(seed), shared_model_of(model, denoiser)
+        spec, mask = shared.model.denoiser.spec, shared.model.denoiser.spec.mask_id
+        prompts = _prompts(input_ids, model_kwargs.get("attention_mask"))
+        options["mode"] = mode_of(mode or getattr(config, "mode", None), prompts, mask, filling(plugins.modes(), spec))
+        room = room_behind(prompts, mask, given.asked, int(config.max_length) - input_ids.shape[1])
+        plain = sampling(config, room or 1, {}, **options)
         sampler = sampler_of(shared, plain.mode)
-        drawn = fitting(drawing(config, asked), asked, plain.given(), sampler, shared.model.denoiser.spec)
+        drawn = fitting(drawing(config, asked), asked, plain.given(), sampler, spec)
         cache = prefix_cache(users_cache(model_kwargs), shared, plain.mode, bool(config.return_dict_in_generate))
         scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
         reader = _reader(constraint, tokenizer or given.tokenizer)
-        prompts = _prompts(input_ids, model_kwargs.get("attention_mask"))
         requests = [
-            Request(
+            request_of(
                 tokens,
                 # Greedy decoding may need noise too: commit rules at random, canvases that begin with random tokens.
-                sampling(config, room, {**drawn, "seed": (first + place) % (LARGEST_SEED + 1)}, **options),
-                stop_ids(config),
+                sampling(config, room or 1, {**drawn, "seed": (first + place) % (LARGEST_SEED + 1)}, **options),
+                mask,
+                room,
+                stop_ids=stop_ids(config),
                 prefixes=None if cache is None else cache.prefixes,
                 logits=scored,
                 tokenizer=reader,
             )
             for place, tokens in enumerate(prompts)
         ]
-        mask = shared.model.denoiser.spec.mask_id
         target = delivery(streamer or given.streamer, len(requests), pad_id(config), mask)
         if streamer is not None:
             # generate() shows the prompt to the streamers it is given itself, and skip_prompt counts on it.

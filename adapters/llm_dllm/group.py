@@ -16,6 +16,7 @@ COMMANDS = {
     "add": "llm_dllm.registry_commands",
     "bench": "llm_dllm.bench_command",
     "costs": "llm_dllm.costs_command",
+    "fill": "llm_dllm.fill_command",
     "gguf": "llm_dllm.gguf_command",
     "info": "llm_dllm.info_command",
     "models": "llm_dllm.registry_commands",

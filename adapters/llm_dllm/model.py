@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dllm_plugins.events import Finish
     from dllm_plugins.events import Usage
     from dllm_plugins.models import Model
+    from dllm_plugins.request import Request
 
 
 @contextmanager
@@ -83,25 +84,43 @@ def config_of(prompt: llm.Prompt) -> "SamplingConfig":
     return to_config(prompt.options, schema)
 
 
+def suffix_of(prompt: llm.Prompt) -> str | None:
+    """The text behind the gap that an answer is to fill, if that was asked for."""
+    found: str | None = getattr(prompt.options, "suffix", None)
+    return found
+
+
+def request_of(
+    model: "Model", chat: list[dict[str, str]], config: "SamplingConfig", name: str, suffix: str | None
+) -> "Request":
+    """What the engine is asked.
+
+    :param name: what llm calls the model.
+    :param suffix: text behind a gap, which the answer then fills.
+    """
+    from dllm_plugins.request import Request
+    from llm_dllm.gaps import request_before
+
+    if suffix is not None:
+        return request_before(model, chat, config, suffix)
+    return Request(tokens_of(model, chat, name), config)
+
+
 def events(
-    chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice = DEFAULT
+    chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice = DEFAULT, suffix: str | None = None
 ) -> "Generator[Event, None, None]":
     """Events of one answer; closing the generator frees its row at once."""
-    from dllm_plugins.request import Request
-
     shared = loaded_model(choice)
-    yield from shared.stream(Request(tokens_of(shared.model, chat, choice.model_id), config))
+    yield from shared.stream(request_of(shared.model, chat, config, choice.model_id, suffix))
 
 
 async def _aevents(
-    chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice
+    chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice, suffix: str | None
 ) -> "AsyncGenerator[Event, None]":
     """Like :func:`events`, with loading, tokenising and passes in threads."""
-    from dllm_plugins.request import Request
-
     shared = await asyncio.to_thread(loaded_model, choice)
-    tokens = await asyncio.to_thread(tokens_of, shared.model, chat, choice.model_id)
-    async with aclosing(shared.astream(Request(tokens, config))) as source:
+    request = await asyncio.to_thread(request_of, shared.model, chat, config, choice.model_id, suffix)
+    async with aclosing(shared.astream(request)) as source:
         async for event in source:
             yield event
 
@@ -153,14 +172,17 @@ def _text_of(
     from dllm_plugins.events import Commit
     from dllm_plugins.events import Finish
 
-    if isinstance(event, Commit) and stream and event.text:
+    # Of a template the answer is what fills its gap.
+    gaps = [gap if isinstance(gap, str) else gap.text for gap in getattr(event, "gaps", ())]
+    text = "".join(gaps) if gaps else getattr(event, "text", "")
+    if isinstance(event, Commit) and stream and text:
         arrived()
-        return event.text
+        return text
     if not isinstance(event, Finish):
         return None
     arrived()
     _report(response, event, choice)
-    return None if stream else event.text
+    return None if stream else text
 
 
 class _Chosen:
@@ -187,7 +209,7 @@ class DLLM(_Chosen, llm.Model):
     ) -> Iterator[str]:
         """Yield committed text; drafts are shown by `llm dllm watch` only."""
         with clean_errors(), waiting(self.model_id) as arrived:
-            for event in events(chat_of(prompt), config_of(prompt), self.choice):
+            for event in events(chat_of(prompt), config_of(prompt), self.choice, suffix_of(prompt)):
                 text = _text_of(event, stream, response, arrived, self.choice)
                 if text is not None:
                     yield text
@@ -207,7 +229,8 @@ class AsyncDLLM(_Chosen, llm.AsyncModel):
     ) -> AsyncGenerator[str, None]:
         """See :meth:`DLLM.execute`."""
         with clean_errors(), waiting(self.model_id) as arrived:
-            async with aclosing(_aevents(chat_of(prompt), config_of(prompt), self.choice)) as source:
+            chat, config, suffix = chat_of(prompt), config_of(prompt), suffix_of(prompt)
+            async with aclosing(_aevents(chat, config, self.choice, suffix)) as source:
                 async for event in source:
                     text = _text_of(event, stream, response, arrived, self.choice)
                     if text is not None:

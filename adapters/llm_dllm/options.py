@@ -115,6 +115,14 @@ _CONSTRAINTS: dict[str, tuple[type[Regex | Grammar], str]] = {
 _FIELDS: dict[str, Any] = {own: _option(name) for own, name in _ENGINE.items()} | {
     name: (str | None, Field(default=None, description=meaning)) for name, (_, meaning) in _CONSTRAINTS.items()
 }
+_FIELDS["suffix"] = (
+    str | None,
+    Field(
+        default=None,
+        description="text that follows: the prompt is then the text before a gap, and the answer what fills it "
+        "(max_tokens is the longest it may get; default: 64)",
+    ),
+)
 Options = create_model("Options", __base__=_Options, __doc__=_Options.__doc__, **_FIELDS)
 
 
@@ -130,4 +138,6 @@ def to_config(options: llm.Options, schema: dict[str, Any] | None = None) -> Sam
     if len(asked) > 1:
         raise OptionError(f"{' and '.join(asked)} all say what the answer must be; give one of them")
     constraint = next(iter(asked.values()), None)
-    return SamplingConfig(**{_ENGINE[name]: value for name, value in given.items()}, constraint=constraint)
+    return SamplingConfig(
+        **{_ENGINE[name]: value for name, value in given.items() if name in _ENGINE}, constraint=constraint
+    )

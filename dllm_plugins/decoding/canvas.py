@@ -21,6 +21,7 @@ class Canvas:
     :param tokens: all of it; open positions hold `mask`.
     :param prompt: where the answer begins.
     :param end: the first position the answer may not use.
+    :param given: positions behind the prompt that hold fixed tokens, which stay.
     :param shown: where drafts end; None for all of it.
     :param guesses: what the last pass said at positions that it left open, where a program tells.
     :param sure: the probabilities of guesses and of drafts, where a program tells and logprobs are asked for.
@@ -33,6 +34,8 @@ class Canvas:
         self.end = row.end
         self.tokens = [*row.tokens, *row.given]
         self.tokens += [*[self.mask] * (row.end - len(self.tokens)), *row.suffix]
+        behind = range(self.prompt, len(self.tokens))
+        self.given = frozenset(position for position in behind if self.tokens[position] != self.mask)
         self.shown: int | None = None
         self.guesses: dict[int, int] = {}
         self.sure: dict[int, float] = {}
@@ -43,8 +46,12 @@ class Canvas:
         return [position for position in positions if self.tokens[position] == self.mask]
 
     def committed(self, positions: Iterable[int]) -> list[int]:
-        """Those of `positions` that hold a token."""
-        return [position for position in positions if self.tokens[position] != self.mask]
+        """Those of `positions` that hold a token which was not given."""
+        return [position for position in self.free(positions) if self.tokens[position] != self.mask]
+
+    def free(self, positions: Iterable[int]) -> list[int]:
+        """Those of `positions` whose token was not given."""
+        return [position for position in positions if position not in self.given]
 
     def wanting(self, block: range) -> bool:
         """Whether the answer still has open positions in this block."""
@@ -110,6 +117,17 @@ class Canvas:
             if position < len(self.tokens):
                 self.tokens[position] = token
                 self.row.note(position, token, None)
+
+    def splice(self, start: int, stop: int, count: int) -> None:
+        """So many open positions in place of those from `start` to `stop`, which a gap holds; what follows moves."""
+        assert len(self.row.tokens) <= start, "what is final never moves"
+        moved = count - (stop - start)
+        self.tokens[start:stop] = [self.mask] * count
+        self.end += moved
+        self.given = frozenset(position + moved * (position >= stop) for position in self.given)
+        for gap in self.row.gaps:
+            gap.start += moved * (gap.start >= stop)
+            gap.stop += moved * (gap.stop >= stop)
 
     def cut(self, end: int) -> None:
         """Nothing stands from `end` on, not even an open position."""

@@ -11,12 +11,35 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.said import said_of
 from dllm_plugins.denoisers.costs import Costs
+from dllm_plugins.events import FinishReason
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.prediction import GREEDY
 from dllm_plugins.prediction import Draw
+
+
+@dataclass(slots=True)
+class OpenGap:
+    """Where a gap of a template stands on the canvas.
+
+    :param stop: the first position behind it; programs that move what follows move it along.
+    :param room: tokens it may have.
+    :param bounded: whether it may have fewer.
+    :param reason: why a program has ended it before its room was used.
+    """
+
+    start: int
+    stop: int
+    room: int
+    bounded: bool
+    reason: FinishReason | None = None
+
+    @property
+    def positions(self) -> range:
+        """Its positions."""
+        return range(self.start, self.stop)
 
 
 @dataclass
@@ -35,6 +58,7 @@ class Row:
     :param cached: prompt tokens whose prefix was taken over from an earlier row.
     :param given: what the answer begins with, if the prompt has holes; the mask id where open.
     :param suffix: given tokens behind the answer (infilling).
+    :param gaps: of a template, as they stand on the canvas now.
     :param done: the sampler has ended the answer, whatever its length.
     :param cache: what served the row: approximate once keys were held that a whole pass would
         have computed anew; None for the model's own kind.
@@ -65,6 +89,7 @@ class Row:
     mask: int = -1
     given: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
+    gaps: tuple[OpenGap, ...] = ()
     done: bool = False
     cache: Literal["exact", "approximate"] | None = None
     costs: Callable[[], Costs | None] = lambda: None

@@ -31,10 +31,13 @@ from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.denoisers.base import completed
 from dllm_plugins.drafting.kept import costs_of
 from dllm_plugins.engine.admission import check_prompt
+from dllm_plugins.engine.admission import filling
+from dllm_plugins.engine.admission import room_of
 from dllm_plugins.engine.admission import row_of
 from dllm_plugins.engine.admission import sampler_of
 from dllm_plugins.engine.constrained import limits_of
 from dllm_plugins.engine.final import check_final
+from dllm_plugins.engine.gap_texts import GapTexts
 from dllm_plugins.engine.job import Job
 from dllm_plugins.engine.profile import OFF
 from dllm_plugins.engine.profile import PARTS
@@ -94,13 +97,16 @@ class Engine:
         :raises RequestError: for a prompt that is empty, too long, or holds a mask id.
         """
         self._sweep()
-        spec, config = self.denoiser.spec, request.config
+        spec, config, fills = self.denoiser.spec, request.config, filling(self.modes, self.denoiser.spec)
         if config.mode is None:
-            config = config.model_copy(update={"mode": spec.modes[0]})
+            first = fills if request.template and fills else spec.modes
+            config = config.model_copy(update={"mode": first[0]})
+        if request.template:
+            config = config.model_copy(update={"max_new_tokens": room_of(request.template)})
         sampler = sampler_of(self.modes, config.mode, spec)
         sampler.check(config, spec)
         check_final(config, spec)
-        tokens = check_prompt(request, sampler, spec)
+        tokens = check_prompt(request, sampler, spec, fills)
         if request.noise is not None and config.seed is not None:
             raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
         row = row_of(request, config, tokens, spec)
@@ -128,14 +134,16 @@ class Engine:
         config = request.config
         kept = self.prefixes if request.prefixes is None else request.prefixes
         stops = config.stop if request.stop_ids is not None else (*config.stop, *self.denoiser.spec.stops)
-        filled = row.config.max_new_tokens - len(row.given) < config.max_new_tokens
+        filled = not row.gaps and row.config.max_new_tokens - len(row.given) < config.max_new_tokens
         parts = dict.fromkeys(PARTS, 0.0) if config.stats else None
         if parts is not None and row.limits is not None:
             row.limits = timed_limits(row.limits, parts)
-        text = AnswerText(request.tokenizer or self.tokenizer, stops)
+        tokenizer = request.tokenizer or self.tokenizer
+        gaps = GapTexts(tokenizer, row, stops) if row.gaps else None
+        text = AnswerText(tokenizer, () if row.gaps else stops)
         kept = kept if sampler.keeps_prefix else None
         running = RunningProgram(row, self.denoiser.spec, sampler.program)
-        return Job(row, running, text, kept, time.perf_counter(), filled=filled, parts=parts)
+        return Job(row, running, text, kept, time.perf_counter(), gaps=gaps, filled=filled, parts=parts)
 
     def cancel(self, number: int) -> None:
         """Drop a row and its cache at once; a row that is done already is left alone."""

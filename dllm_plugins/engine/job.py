@@ -11,6 +11,7 @@ from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.engine.final import look_again
+from dllm_plugins.engine.gap_texts import GapTexts
 from dllm_plugins.engine.profile import TEXT
 from dllm_plugins.engine.profile import Clock
 from dllm_plugins.events import Commit
@@ -27,6 +28,7 @@ from dllm_plugins.text.answer import AnswerText
 class Job:
     """One row under way.
 
+    :param gaps: those of its template, None without one.
     :param filled: the context leaves less room than `max_new_tokens` asks for.
     :param announced: tokens that a Commit has named.
     :param scanned: tokens of the answer among which there is no stop id.
@@ -39,6 +41,7 @@ class Job:
     text: AnswerText
     kept: KeptPrefixes | None
     began: float
+    gaps: GapTexts | None = None
     filled: bool = False
     announced: int = 0
     scanned: int = 0
@@ -54,8 +57,12 @@ class Job:
         row = self.row
         if row.config.logprobs_at != "final":
             return
-        told = row.generated[: len(answer) + (reason == "eos")]
+        told = row.generated[: len(answer) + (reason == "eos")] if self.gaps is None else row.generated
         self.looked, passes, rows = look_again(self.running.canvas, told, spec, denoiser)
+        if self.gaps is not None:
+            count = len(self.gaps.positions) + (self.gaps.stop_token is not None)
+            places = (position - row.prompt for position in self._places(0, count))
+            self.looked = tuple(self.looked[place] for place in places if place < len(told))
         self.forwarded += rows
         for kind, count in passes.items():
             self.passes[kind] = self.passes.get(kind, 0) + count
@@ -71,9 +78,14 @@ class Job:
 
     def news(self, clock: Clock) -> tuple[list[int], FinishReason | None, Commit | None]:
         """The answer as it stands after a pass, why it ended, if it did, and what became final."""
-        row = self.row
-        answer, reason = self._end()
+        row, gaps = self.row, tuple[str, ...]()
         with clock.part(TEXT):
+            if self.gaps is None:
+                answer, reason = self._end()
+            else:
+                full = row.done or len(row.tokens) >= row.end
+                answer, gaps = self.gaps.push(full)
+                reason = self.gaps.reason if full else None
             new_text = self.text.push(answer, last=reason is not None)
             if self.text.stopped:
                 answer, reason = answer[: self.text.tokens_used(answer)], "stop"
@@ -81,14 +93,22 @@ class Job:
         new = tuple(sure[self.announced :])
         said = self._said(self.announced, new)
         self.announced += len(new)
-        return answer, reason, Commit(row.number, row.step, new, new_text, said) if new or new_text else None
+        commit = Commit(row.number, row.step, new, new_text, said, gaps) if new or new_text or any(gaps) else None
+        return answer, reason, commit
+
+    def _places(self, begin: int, end: int) -> Sequence[int]:
+        """Where on the canvas these tokens of the answer stand."""
+        if self.gaps is None:
+            return range(self.row.prompt + begin, self.row.prompt + end)
+        return [*self.gaps.positions, self.gaps.behind][begin:end]
 
     def _said(self, begin: int, tokens: Sequence[int]) -> tuple[TokenLogprob, ...]:
         """What was said of these tokens of the answer when they were settled, if that was asked for."""
         row = self.row
         if row.said is None:
             return ()
-        return tuple(row.said_at(position, token) for position, token in enumerate(tokens, row.prompt + begin))
+        places = self._places(begin, begin + len(tokens))
+        return tuple(row.said_at(position, token) for position, token in zip(places, tokens, strict=True))
 
     def draft(self, answer: Sequence[int], clock: Clock) -> Draft:
         """What stands behind the tokens that Commits have named: final ones held back, then the answer's canvas.
@@ -125,15 +145,16 @@ class Job:
 
     def finish(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec) -> Finish:
         """The end of the row: `answer` and its figures."""
-        row = self.row
+        row, filled = self.row, () if self.gaps is None else self.gaps.filled
         tentative = self.running.canvas.tentative()
         # Of the canvas behind the answer; the suffix was given.
         committed = tentative[: len(tentative) - len(row.suffix)]
+        written = len(row.generated) + sum(token is not None for token in committed)
         usage = Usage(
-            prompt_tokens=row.prompt,
+            prompt_tokens=row.prompt if self.gaps is None else self.gaps.fixed,
             cached_tokens=row.cached,
-            useful_tokens=len(answer),
-            canvas_tokens=len(row.generated) + sum(token is not None for token in committed),
+            useful_tokens=sum(len(gap.tokens) for gap in filled) if filled else len(answer),
+            canvas_tokens=written - len(row.given) + row.given.count(spec.mask_id),
             passes=self.passes,
             rows=self.forwarded,
             seconds=time.perf_counter() - self.began,
@@ -146,12 +167,17 @@ class Job:
             parts=self.parts,
             drafts=row.drafts,
         )
-        stop_token = row.generated[len(answer)] if reason == "eos" and len(answer) < len(row.generated) else None
-        logits, length = None, len(answer) + (stop_token is not None)
+        if self.gaps is not None:
+            stop_token = self.gaps.stop_token
+        else:
+            ended = reason == "eos" and len(answer) < len(row.generated)
+            stop_token = row.generated[len(answer)] if ended else None
+        told = (*answer, *(() if stop_token is None else (stop_token,)))
+        logits = None
         if row.logits is not None:
-            logits = tuple(row.logits.get(row.prompt + index) for index in range(length))
-        rest = (*row.generated[len(answer) :], *tentative)
-        said = None if row.said is None else self.looked or self._said(0, row.generated[:length])
+            logits = tuple(row.logits.get(position) for position in self._places(0, len(told)))
+        rest = () if filled else (*row.generated[len(answer) :], *tentative)
+        said = None if row.said is None else self.looked or self._said(0, told)
         return Finish(
-            row.number, row.step, reason, tuple(answer), self.text.text, usage, stop_token, logits, rest, said
+            row.number, row.step, reason, tuple(answer), self.text.text, usage, stop_token, logits, rest, said, filled
         )

@@ -58,8 +58,8 @@ class Sampler:
     :param source: the code or paper it follows.
     :param settings: what it can be told.
     :param start: the program for one canvas.
-    :param holes: whether open positions inside the prompt are filled.
-    :param suffix: whether tokens behind the gap are used.
+    :param holes: whether mask ids in a prompt without a template are gaps, which are filled by the way.
+    :param suffix: whether it fills gaps: it leaves :attr:`Canvas.given` as it is, and sees what stands behind a gap.
     :param truncates_greedy: top_k and top_p matter at temperature 0, too: they act on confidences.
     :param attention: general samplers: every checkpoint whose rows see one another so has it as a mode.
     :param shifted: those of `attention` that may be shifted, too; None for all.

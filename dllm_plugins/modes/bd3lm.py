@@ -65,5 +65,6 @@ SAMPLER = Sampler(
     settings=TransferSettings,
     start=start,
     unheld=None,
+    suffix=True,
     counts=Counts.ANSWER_AT_MOST,
 )

@@ -6,7 +6,6 @@ which of them to commit. Contiguous committed tokens are final: they are forward
 more as clean rows together with the next canvas (freeze fused with predict).
 """
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -26,15 +25,11 @@ from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.modes.ar import frontier
-from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.opened import Opened
-from dllm_plugins.modes.ruled import CommitSettings
-from dllm_plugins.modes.steps import Counts
 from dllm_plugins.prediction import predict
+from dllm_plugins.prediction import without
 from dllm_plugins.processes.base import NoiseProcess
-from dllm_plugins.rules.at_work import Rules
 from dllm_plugins.rules.at_work import RulesAtWork
-from dllm_plugins.rules.base import CommitRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +64,26 @@ class BlockDiffusion:
         self.spec = spec
         self.keeps = canvas.row.wants_logits or rules.wants_logits
         self.evidence: dict[int, Evidence] = {}
+        self.suppressed: tuple[int, ...] = ()
+
+    @property
+    def tip(self) -> int:
+        """The frontier: the first position that is open."""
+        return len(self.row.tokens)
+
+    @property
+    def stop(self) -> int:
+        """Where the text ends that is written now."""
+        return self.row.end
+
+    def settle(self) -> None:
+        """What has become contiguous is final."""
+        self.canvas.release_committed()
 
     def window(self) -> range:
         """Positions behind the frontier that belong to the canvas: a block, up to the answer's end or a stop token."""
-        begin = len(self.row.tokens) + 1
-        end = min(begin + self.length, self.row.end)
+        begin = self.tip + 1
+        end = min(begin + self.length, self.stop)
         tokens, stops = self.canvas.tokens, self.row.stop_ids
         return range(begin, next((position for position in range(begin, end) if tokens[position] in stops), end))
 
@@ -97,10 +107,8 @@ class BlockDiffusion:
     def commit(self, position: int, token: int, logits: Tensor | None) -> None:
         """Write a token; what became contiguous is final. Logits [V]."""
         self.canvas.write(position, token, logits)
-        self.canvas.release_committed()
-        self.evidence = {
-            position: found for position, found in self.evidence.items() if position >= len(self.row.tokens)
-        }
+        self.settle()
+        self.evidence = {position: found for position, found in self.evidence.items() if position >= self.tip}
 
     def reopen(self, position: int, token: int, left: int) -> Talk:
         """Reopen the right neighbour of `position` if it does not follow from `token`, which is about to stand there.
@@ -142,12 +150,12 @@ class BlockDiffusion:
             self.keeps,
             positions=positions,
         )
-        if not self.rules.rescores:
+        if not (self.rules.rescores or self.suppressed):
             [answer] = yield (ask,)
             return answer
         [answer] = yield (replace(ask, draws=None, logits=True),)
         offsets = [position - self.row.prompt for position in positions]
-        changed = self.rules.rescore(answer.logits, offsets, self.row.step)
+        changed = without(self.rules.rescore(answer.logits, offsets, self.row.step), self.suppressed)
         return Answer(answer.hidden, predict(changed, self.row.canvas_draws(positions)))
 
     def _decide(self, opened: Opened) -> Talk:
@@ -163,7 +171,7 @@ class BlockDiffusion:
                 opened.known(opened.positions[index] - 1),
             )
             yield from self.reopen(position, token, left)
-            if self.spec.draft_head and position > len(self.row.tokens):
+            if self.spec.draft_head and position > self.tip:
                 self.evidence[position] = Evidence(opened.hidden[index], self.row.step, left, self.keeps)
             self.commit(position, token, opened.logits.get(index))
             opened.committed_now += 1
@@ -178,40 +186,23 @@ class BlockDiffusion:
 
     def read(self, answer: Answer, hidden: Tensor | None, positions: Sequence[int]) -> Talk:
         """Commit the frontier, then what the rule accepts; hidden [len(positions), width] of the open rows."""
-        row, token = self.row, answer.tokens[0]
-        yield from self.reopen(len(row.tokens), token, row.tokens[-1])
-        self.commit(len(row.tokens), token, answer.logits[0] if answer.has_logits else None)
+        token, tip = answer.tokens[0], self.tip
+        yield from self.reopen(tip, token, self.canvas.tokens[tip - 1])
+        self.commit(tip, token, answer.logits[0] if answer.has_logits else None)
         self.canvas.guesses = {}
-        if hidden is not None and token not in row.stop_ids:
+        if hidden is not None and token not in self.row.stop_ids:
             opened = Opened(self.canvas, hidden, list(positions))
             yield from self.commit_all(opened)
             self.canvas.guesses = dict(zip(positions, opened.token, strict=True))
             self.canvas.sure = dict(zip(positions, opened.measured["probability"].tolist(), strict=True))
 
 
-def start(rules: Rules, process: NoiseProcess, canvas: Canvas, settings: CommitSettings, spec: ModelSpec) -> Program:
+def write_on(this: BlockDiffusion) -> Program:
     """Pass after pass; the window slides over the answer."""
-    length, kind = settings.block_length or spec.block_length, "prefill"
-    this = BlockDiffusion(canvas, length, rules.at_work(canvas.row), process, spec)
+    canvas, kind = this.canvas, "prefill"
     while True:
         window = this.window()
         canvas.shown, positions = window.stop, canvas.open(window)
         answer, *opened = yield this.plan(kind, window)
         yield from this.read(answer, opened[0].hidden if opened else None, positions)
         kind = "fused"
-
-
-def sampler(rules: Mapping[str, CommitRule], process: NoiseProcess) -> Sampler:
-    """It, with the rules there are, on a process that says what an open position holds."""
-    known = Rules(rules, {})
-    return Sampler(
-        name="diffusion",
-        summary="blocks behind an exactly cached prefix, any commit rule, the frontier by a clean row",
-        source="the geometry is ours: docs/default-model.md; the rules name theirs",
-        settings=CommitSettings,
-        start=partial(start, known, process),
-        unheld=None,
-        counts=Counts.BLOCK,
-        refuse=known.check,
-        keeps_prefix=True,
-    )

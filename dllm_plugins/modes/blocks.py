@@ -19,6 +19,12 @@ from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import of_logits
+from dllm_plugins.errors import OptionError
+from dllm_plugins.messages import Message
+from dllm_plugins.messages import message
+
+#: The longest blocks that may be asked for.
+LONGEST = 1024
 
 
 class Blocks:
@@ -52,12 +58,45 @@ class Blocks:
         return (position - self.anchor) // self.length
 
     def answer(self, *, whole: bool = True) -> list[range]:
-        """The blocks that hold the answer; the first may begin in the prompt, the last is filled up if `whole`."""
+        """The blocks that hold the answer; the first may begin in the prompt, the last is filled up if `whole`.
+
+        :raises OptionError: for a gap that does not see what stands behind it, which lies in another block.
+        """
+        self._check_gaps()
         first, last = self.number(self.canvas.prompt), self.number(self.canvas.end - 1)
         begins = [self.anchor + number * self.length for number in range(first, last + 1)]
         if whole:
             self.canvas.tokens += [self.canvas.mask] * (begins[-1] + self.length - len(self.canvas.tokens))
         return [range(max(begin, 0), min(begin + self.length, len(self.canvas.tokens))) for begin in begins]
+
+    def _check_gaps(self) -> None:
+        for start, stop in self._gaps():
+            if stop < len(self.canvas.tokens) and self.number(start) != self.number(stop):
+                raise OptionError(
+                    message(
+                        "the gap of {} tokens at position {} does not see what follows it: blocks of {} positions are "
+                        "denoised one after another, and the next is not known yet; {}",
+                        stop - start,
+                        start,
+                        self.length,
+                        self._remedy(),
+                    )
+                )
+
+    def _gaps(self) -> list[tuple[int, int]]:
+        """First position of each gap, and the first behind it."""
+        return [(gap.start, gap.stop) for gap in self.canvas.row.gaps] or [(self.canvas.prompt, self.canvas.end)]
+
+    def _remedy(self) -> Message:
+        """The shortest blocks in which every gap sees what follows it."""
+        behind = [(start, stop) for start, stop in self._gaps() if stop < len(self.canvas.tokens)]
+        for length in range(self.length + 1, LONGEST + 1):
+            if all((start - self.anchor) // length == (stop - self.anchor) // length for start, stop in behind):
+                return message(
+                    "give {block_length}={}, or make the gap shorter (a model is best at lengths it was trained on)",
+                    length,
+                )
+        return message("make the gap shorter, or choose a model that sees the whole text")
 
     def forward(
         self, block: range, positions: Sequence[int], kind: str = "predict", ask: Ask = LOGITS

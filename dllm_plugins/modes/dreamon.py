@@ -1,8 +1,9 @@
-"""DreamOn's sampler: a hole that grows and shrinks while it is filled.
+"""DreamOn's sampler: holes that grow and shrink while they are filled.
 
 Source: DreamLM/DreamOn 8a0a549 `eval/generator.py`. One position is committed a pass. An
 expand token becomes two open positions; an end of text inside the hole goes, and takes
-what is open behind it along. Only the window that is in use is forwarded.
+what is open behind it along. Only the window that is in use is forwarded. The reference has
+one hole; several, and holes of a fixed length, which neither grow nor end, are ours.
 """
 
 from typing import Literal
@@ -13,6 +14,7 @@ from torch import Tensor
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.row import OpenGap
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import message
@@ -42,27 +44,38 @@ class DreamOnSettings(Settings):
     eos_token_id: TokenId = Field(None, description="end of text; the checkpoint's if not given")
 
 
-class Hole:
-    """The answer's place on the canvas, as long as it is now; what each token in it was drawn from."""
+class Holes:
+    """The gaps on the canvas, as long as they are now; what each token between the first and the last was drawn from.
+
+    A request without a template has one, of `max_new_tokens` at most.
+    """
 
     def __init__(self, canvas: Canvas, settings: DreamOnSettings) -> None:
-        self.canvas = canvas
-        self.most = canvas.row.config.max_new_tokens
-        length = min(settings.min_gen_len or _SHORTEST, self.most)
-        self.budget = self.most if settings.expand_budget is None else settings.expand_budget
-        canvas.tokens[canvas.prompt : canvas.end] = [canvas.mask] * length
-        canvas.end = canvas.prompt + length
-        self.sources: list[Tensor | None] = [None] * length
+        self.canvas, row = canvas, canvas.row
+        self.templated = bool(row.gaps)
+        if not row.gaps:
+            row.gaps = (OpenGap(canvas.prompt, canvas.end, canvas.end - canvas.prompt, bounded=True),)
+        self.gaps = row.gaps
+        rooms = sum(gap.room for gap in self.gaps)
+        self.budget = rooms if settings.expand_budget is None else settings.expand_budget
+        for gap in self.gaps:
+            if gap.bounded:
+                canvas.splice(gap.start, gap.stop, min(settings.min_gen_len or _SHORTEST, gap.room))
+        self.sources: list[Tensor | None] = [None] * (canvas.end - canvas.prompt)
 
     @property
-    def positions(self) -> range:
-        """Its positions."""
-        return range(self.canvas.prompt, self.canvas.end)
+    def positions(self) -> list[int]:
+        """Those of all gaps."""
+        return [position for gap in self.gaps for position in gap.positions]
 
-    @property
-    def full(self) -> bool:
-        """Whether it may not grow any more."""
-        return len(self.positions) == self.most or self.budget == 0
+    def of(self, position: int) -> OpenGap:
+        """The gap that holds a position."""
+        return next(gap for gap in self.gaps if position in gap.positions)
+
+    def full(self, position: int) -> bool:
+        """Whether the gap here may not grow any more."""
+        gap = self.of(position)
+        return len(gap.positions) == gap.room or self.budget == 0
 
     def put(self, position: int, token: int, logits: Tensor) -> None:
         """Commit a position."""
@@ -72,9 +85,8 @@ class Hole:
     def replace(self, position: int, count: int) -> None:
         """Open positions in place of one."""
         index = position - self.canvas.prompt
-        self.canvas.tokens[position : position + 1] = [self.canvas.mask] * count
+        self.canvas.splice(position, position + 1, count)
         self.sources[index : index + 1] = [None] * count
-        self.canvas.end += count - 1
 
     def release(self) -> None:
         """Everything before the first open position is final: nothing in front of it moves again."""
@@ -87,44 +99,57 @@ class Hole:
 
 
 def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program:
-    """One position a pass, until nothing in the hole is open."""
-    hole, view, left = Hole(canvas, settings), WholeCanvas(canvas, spec), settings.steps
+    """One position a pass, until nothing in the gaps is open."""
+    holes, view, left = Holes(canvas, settings), WholeCanvas(canvas, spec), settings.steps
     end_of_text = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     assert end_of_text is not None
-    while (positions := canvas.open(hole.positions)) and left != 0:
-        logits = (yield from view.forward(positions, hole.positions)).logits
-        if hole.full:
-            logits = logits.clone()
-            logits[:, settings.expand_token_id] -= _BLOCKED
+    while (positions := canvas.open(holes.positions)) and left != 0:
+        block = range(canvas.prompt, canvas.end)
+        logits = (yield from view.forward(positions, block)).logits
+        logits = allowed(holes, positions, logits, settings.expand_token_id, end_of_text)
         found = measure(logits, canvas, positions, settings.alg, DREAM)
         index = surest(found.confidence, 1, canvas.row, settings.alg_temp)[0]
-        hole.put(positions[index], int(found.token[index]), logits[index])
+        holes.put(positions[index], int(found.token[index]), logits[index])
         if settings.pad_eos_to_right:
-            _pad(hole, positions, end_of_text, logits)
-        _expand(hole, settings.expand_token_id)
+            _pad(holes, positions, end_of_text, logits)
+        _expand(holes, settings.expand_token_id)
         if settings.delete_eos_token:
             # Places of before the expansion, as in the reference.
             for position in reversed(positions):
                 if canvas.tokens[position] == end_of_text:
-                    hole.replace(position, 0)
-        hole.release()
+                    holes.replace(position, 0)
+        holes.release()
         left = None if left is None else left - 1
 
 
-def _pad(hole: Hole, positions: list[int], end_of_text: int, logits: Tensor) -> None:
-    """The first end of text of the whole canvas closes what was open behind it."""
-    tokens = hole.canvas.tokens
-    first = tokens.index(end_of_text) if end_of_text in tokens else len(tokens)
-    for position, source in zip(positions, logits, strict=True):
-        if position >= first:
-            hole.put(position, end_of_text, source)
+def allowed(holes: Holes, positions: list[int], logits: Tensor, expand: int, end_of_text: int) -> Tensor:
+    """Logits [N, V] in which gaps that are full do not grow, and those of a fixed length do not end."""
+    full = [index for index, position in enumerate(positions) if holes.full(position)]
+    fixed = [index for index, position in enumerate(positions) if not holes.of(position).bounded]
+    if not full and not fixed:
+        return logits
+    logits = logits.clone()
+    logits[full, expand] -= _BLOCKED
+    logits[fixed, end_of_text] -= _BLOCKED
+    return logits
 
 
-def _expand(hole: Hole, token: int) -> None:
-    for position in reversed(hole.positions):
-        if hole.canvas.tokens[position] == token:
-            hole.replace(position, 2)
-            hole.budget -= 1
+def _pad(holes: Holes, positions: list[int], end_of_text: int, logits: Tensor) -> None:
+    """The first end of text of a gap, or without a template of the whole canvas, closes what was open behind it."""
+    tokens = holes.canvas.tokens
+    for gap in holes.gaps:
+        inside = gap.positions if holes.templated else range(len(tokens))
+        first = next((position for position in inside if tokens[position] == end_of_text), len(tokens))
+        for position, source in zip(positions, logits, strict=True):
+            if position in gap.positions and position >= first:
+                holes.put(position, end_of_text, source)
+
+
+def _expand(holes: Holes, token: int) -> None:
+    for position in reversed(holes.positions):
+        if holes.canvas.tokens[position] == token:
+            holes.replace(position, 2)
+            holes.budget -= 1
 
 
 def fit(settings: DreamOnSettings, config: SamplingConfig, spec: ModelSpec) -> None:

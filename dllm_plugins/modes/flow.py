@@ -128,6 +128,7 @@ SAMPLER = Sampler(
     settings=FlowSettings,
     start=start,
     unheld=None,
+    suffix=True,
     fit=fit,
     attention=ATTENTION,
 )

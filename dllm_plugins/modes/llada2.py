@@ -116,7 +116,7 @@ def start(canvas: Canvas, settings: Llada2Settings, spec: ModelSpec) -> Program:
                 index = positions.index(position)
                 canvas.write(position, int(token[index]), logits[index])
             ended = any(canvas.tokens[position] in canvas.row.stop_ids for position in written)
-            stop = first_stop(canvas) if ended and settings.eos_early_stop else None
+            stop = first_stop(canvas) if ended and settings.eos_early_stop and not canvas.given else None
             if stop is not None and not canvas.open(range(canvas.prompt, stop)):
                 canvas.release(stop + 1)
                 return
@@ -130,6 +130,7 @@ SAMPLER = Sampler(
     settings=Llada2Settings,
     start=start,
     unheld=None,
+    suffix=True,
     counts=Counts.BLOCK,
     fit=fit,
 )

@@ -140,7 +140,7 @@ def commit(
 def blind(canvas: Canvas, segment: Segment, keep: tuple[int, ...]) -> Segment:
     """The same without what was given: the prompt and what lies behind the gap."""
     hidden = [
-        canvas.mask if not canvas.prompt <= position < canvas.end and token not in keep else token
+        canvas.mask if (position < canvas.prompt or position in canvas.given) and token not in keep else token
         for position, token in zip(segment.positions, segment.tokens, strict=True)
     ]
     return replace(segment, tokens=hidden)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from dllm_plugins.modes import ar
 from dllm_plugins.modes import bd3lm
-from dllm_plugins.modes import block_diffusion
 from dllm_plugins.modes import cached_blocks
 from dllm_plugins.modes import diffullama
+from dllm_plugins.modes import diffusion
 from dllm_plugins.modes import diffusion_gemma
 from dllm_plugins.modes import dream
 from dllm_plugins.modes import dreamon
@@ -48,7 +48,7 @@ def samplers(
     masked = processes["masked"]
     return [
         speculative.sampler(masked),
-        block_diffusion.sampler(rules, masked),
+        diffusion.sampler(rules, masked),
         ar.SAMPLER,
         *llada.samplers(rules, revocations),
         cached_blocks.sampler(rules, revocations),

@@ -177,6 +177,7 @@ SAMPLER = Sampler(
     settings=RemdmSettings,
     start=start,
     unheld=None,
+    suffix=True,
     fit=fit,
     attention=ATTENTION,
 )

@@ -80,7 +80,7 @@ def start(canvas: Canvas, settings: Rnd1Settings, spec: ModelSpec) -> Program:
     """All of the canvas, pass after pass."""
     view, hole = WholeCanvas(canvas, spec, settings), range(canvas.prompt, canvas.end)
     canvas.tokens += tail(settings, spec, spec.context - len(canvas.tokens))
-    whole, total = range(len(canvas.tokens)), len(hole)
+    whole, total = range(len(canvas.tokens)), len(canvas.open(hole))
     steps = settings.steps or total
     for left in range(steps - 1, -1, -1):
         positions = canvas.open(hole)

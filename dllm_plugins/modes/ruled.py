@@ -65,7 +65,7 @@ class Ruled:
     def positions(self, block: range) -> list[int]:
         """Positions of the answer that are asked about: open ones, all if some may be reopened."""
         inside = range(max(block.start, self.canvas.prompt), block.stop)
-        return self.canvas.open(inside) if self.rules.revocation is None else list(inside)
+        return self.canvas.open(inside) if self.rules.revocation is None else self.canvas.free(inside)
 
     def ask(self, positions: Sequence[int]) -> Ask:
         """What the rules and the request need to know of some positions."""
@@ -113,7 +113,7 @@ class Ruled:
             tokens=[self.canvas.tokens[position] for position in block],
             open=[position in opened for position in block],
             committed=[
-                inside and position < self.canvas.end and position not in opened
+                inside and position < self.canvas.end and position not in opened and position not in self.canvas.given
                 for position, inside in zip(block, answer, strict=True)
             ],
             position=[

@@ -82,7 +82,7 @@ def start(canvas: Canvas, settings: SaberSettings, spec: ModelSpec) -> Program:
     view = WholeCanvas(canvas, spec)
     memory = Memory()
     for block in blocks_of(canvas, settings.block_length or spec.block_length):
-        known = range(canvas.prompt, block.stop)
+        known = canvas.free(range(canvas.prompt, block.stop))
         if block.start > canvas.prompt:
             # Earlier passes had no confidence here, so nothing of this block can have lost any.
             memory.before |= dict.fromkeys(block, float("-inf"))
@@ -91,27 +91,29 @@ def start(canvas: Canvas, settings: SaberSettings, spec: ModelSpec) -> Program:
             drawn = predict(canvas.drawable(logits), canvas.row.canvas_draws(known))
             sure = probability_of(logits, drawn.token).cpu()
             change = memory.change(known, sure)
-            count = reveal(canvas, settings, memory, drawn, sure)
+            count = reveal(canvas, settings, memory, known, drawn, sure)
             if canvas.open(known):
-                take_back(canvas, settings, change, count)
+                take_back(canvas, settings, known, change, count)
     canvas.release(canvas.end)
 
 
-def reveal(canvas: Canvas, settings: SaberSettings, memory: Memory, drawn: Prediction, sure: Tensor) -> int:
-    """Write what a pass reveals, and say how much that was; `sure` [N] is of the answer's first positions."""
-    index = [number for number in range(len(sure)) if canvas.tokens[canvas.prompt + number] == canvas.mask]
+def reveal(
+    canvas: Canvas, settings: SaberSettings, memory: Memory, known: Sequence[int], drawn: Prediction, sure: Tensor
+) -> int:
+    """Write what a pass reveals, and say how much that was; `sure` [len(known)]."""
+    index = [number for number, position in enumerate(known) if canvas.tokens[position] == canvas.mask]
     chosen = [index[number] for number in revealed(sure[index], memory.history(), settings.n)]
     for number in chosen:
-        memory.at_reveal[canvas.prompt + number] = float(sure[number])
-        canvas.write(canvas.prompt + number, int(drawn.token[number]), drawn.logits[number])
+        memory.at_reveal[known[number]] = float(sure[number])
+        canvas.write(known[number], int(drawn.token[number]), drawn.logits[number])
     return len(chosen)
 
 
-def take_back(canvas: Canvas, settings: SaberSettings, change: Tensor, count: int) -> None:
-    """Open again what lost most; `change` [N] is of the answer's first positions."""
-    index = [number for number in range(len(change)) if canvas.tokens[canvas.prompt + number] != canvas.mask]
+def take_back(canvas: Canvas, settings: SaberSettings, known: Sequence[int], change: Tensor, count: int) -> None:
+    """Open again what lost most; `change` [len(known)]."""
+    index = [number for number, position in enumerate(known) if canvas.tokens[position] != canvas.mask]
     for number in taken_back(change[index], count, settings.n):
-        canvas.write(canvas.prompt + index[number], canvas.mask)
+        canvas.write(known[index[number]], canvas.mask)
 
 
 SAMPLER = Sampler(

@@ -36,6 +36,11 @@ from dllm_plugins.rules.base import RevocationRule
 def start(rules: Rules, canvas: Canvas, settings: ScheduledSettings, spec: ModelSpec) -> Program:
     """Block after block, pass after pass."""
     schedule = Schedule(canvas, settings, spec)
+    if canvas.row.gaps and settings.eos_confidence is not None:
+        raise OptionError(
+            f"eos_confidence={settings.eos_confidence} ends the whole text, and here it goes on behind each gap; leave "
+            f"it out"
+        )
 
     def sure(logits: Tensor, token: Tensor) -> Tensor:
         return confidence(logits, token, settings.late_tokens, logits.dtype)

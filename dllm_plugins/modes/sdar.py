@@ -90,5 +90,6 @@ SAMPLER = Sampler(
     settings=SdarSettings,
     start=start,
     unheld=None,
+    suffix=True,
     counts=Counts.BLOCK,
 )

@@ -71,5 +71,6 @@ SAMPLER = Sampler(
     settings=StableDiffCoderSettings,
     start=start,
     unheld=None,
+    suffix=True,
     counts=Counts.ANSWER_AT_MOST,
 )

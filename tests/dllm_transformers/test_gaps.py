@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from transformers import LlamaForCausalLM
 from transformers.generation.streamers import BaseStreamer
 
 from dllm_plugins import Finish
-from dllm_plugins import Request
-from dllm_plugins import SamplingConfig
+from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Usage
 from dllm_transformers import DiffusionModelForCausalLM
+from dllm_transformers import block_diffusion
 from dllm_transformers.gaps import behind_gaps
 from dllm_transformers.gaps import filled
 
@@ -22,8 +23,10 @@ from .checkpoints import NEEDED
 from .checkpoints import copy_of
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
-#: Families that fill gaps.
-FILLING = ("dream", "open_dcoder")
+#: Of the families that fill gaps: shifted ones, one that is not, and one that decodes in blocks.
+FILLING = ("dream", "open_dcoder", "llada_dense", "sdar")
+#: Blocks in which every gap sees what follows it.
+OWN: dict[str, dict[str, Any]] = {"sdar": {"block_length": 16}}
 GIVEN = [7, 8, -1, 9, 20, -1, -1, 10, 11]
 
 
@@ -48,28 +51,78 @@ def loaded(name: str, folder: Path, tokenizer: Path) -> tuple[Any, int]:
 
 
 @pytest.mark.parametrize("name", FILLING)
-@pytest.mark.parametrize("ends", [[], [10]])
-def test_gaps_are_filled_in_place(name: str, ends: list[int], tmp_path: Path, tiny_folder: Path) -> None:
-    """The prompt comes once, given tokens as they were, and what is new behind it; the same in a batch."""
+def test_gaps_are_filled_in_place(name: str, tmp_path: Path, tiny_folder: Path) -> None:
+    """Given tokens as they were, and nothing behind them; the same in a batch, beside a shorter prompt."""
     model, mask = loaded(name, tmp_path, tiny_folder)
     ids = torch.tensor([[mask if token < 0 else token for token in GIVEN]])
-    streamer = Seen()
+    ways: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, **OWN.get(name, {})}
+    found = model.generate(ids, **ways)
+    assert found.shape == ids.shape
+    assert mask not in found
+    assert [new for new, token in zip(found[0].tolist(), GIVEN, strict=True) if token >= 0] == [
+        token for token in GIVEN if token >= 0
+    ]
+    both = torch.cat([torch.tensor([[0, 0, 0, 5, 6, mask, 12, 13, mask]]), ids])
+    filled_both = model.generate(both, attention_mask=(both != 0).long(), **ways)
+    assert filled_both[1].equal(found[0])
+    alone = model.generate(both[:1, 3:], **ways)
+    assert filled_both[0].tolist() == [0, 0, 0, *alone[0].tolist()]
+
+
+@pytest.mark.parametrize("name", FILLING)
+@pytest.mark.parametrize("ends", [[], [10]])
+def test_new_tokens_behind_gaps(name: str, ends: list[int], tmp_path: Path, tiny_folder: Path) -> None:
+    """Where they are asked for: the prompt comes once, and what ends a text ends those only."""
+    model, mask = loaded(name, tmp_path, tiny_folder)
+    ids = torch.tensor([[mask if token < 0 else token for token in GIVEN]])
+    streamer, ways = Seen(), {**GREEDY, **OWN.get(name, {})}
     # An empty list would leave the model's own.
-    found = model.generate(ids, streamer=streamer, **GREEDY, eos_token_id=ends or [1])
-    assert found.shape[1] == ids.shape[1] + (0 if ends else 8)
+    found = model.generate(ids, streamer=streamer, **ways, eos_token_id=ends or [1])
     row = found[0].tolist()
+    assert len(GIVEN) <= len(row) <= len(GIVEN) + 8
     assert mask not in row
     assert [new for new, token in zip(row, GIVEN, strict=False) if token >= 0] == [t for t in GIVEN if t >= 0]
+    assert not set(ends or [1]).intersection(row[len(GIVEN) : -1])
     assert streamer.ids == [*ids[0].tolist(), *row[len(GIVEN) :]]
     other = torch.tensor([[0, 0, 0, 5, 6, 7, 12, 13, 14]])
     both = model.generate(
-        torch.cat([other, ids]),
-        attention_mask=(torch.cat([other, ids]) != 0).long(),
-        **GREEDY,
-        eos_token_id=ends or [1],
+        torch.cat([other, ids]), attention_mask=(torch.cat([other, ids]) != 0).long(), **ways, eos_token_id=ends or [1]
     )
     assert both[1, : len(row)].tolist() == row
     assert both[0, :9].tolist() == other[0].tolist()
+
+
+def test_the_default_model_fills_gaps(tiny_folder: Path) -> None:
+    """Its mask id stands behind its vocabulary; the mode is the one that sees what follows, unless another is named."""
+    model = LlamaForCausalLM.from_pretrained(tiny_folder)
+    denoiser = tiny_folder.parent / "denoiser.safetensors"
+    ids = torch.tensor([[5, 6, 259, 259, 7, 8, 259, 9]])
+    ways: dict[str, Any] = {"custom_generate": block_diffusion, "denoiser": denoiser, "pad_token_id": 0}
+    # Only a model of ours knows that it need not say this.
+    with pytest.warns(UserWarning, match="default `max_length`"):
+        found = model.generate(ids, **ways)
+    assert found.shape == ids.shape
+    assert found[0, [0, 1, 4, 5, 7]].tolist() == [5, 6, 7, 8, 9]
+    assert int(found.max()) < 259
+    with pytest.raises(OptionError, match=r"mode 'speculative' writes to the end .* use mode 'diffusion'"):
+        model.generate(ids, mode="speculative", max_new_tokens=2, **ways)
+
+
+def test_a_batch_of_which_some_have_gaps(tmp_path: Path, tiny_folder: Path) -> None:
+    """Nobody says how long the answers of the others get."""
+    model, mask = loaded("llada_dense", tmp_path, tiny_folder)
+    with pytest.raises(RequestError, match="prompt 0 of the batch has no mask to fill, and others have"):
+        model.generate(torch.tensor([[7, 8, 9], [7, mask, 9]]), pad_token_id=0)
+
+
+def test_seeds_and_temperatures(tmp_path: Path, tiny_folder: Path) -> None:
+    """As with any prompt: a seed repeats what is drawn."""
+    model, mask = loaded("llada_dense", tmp_path, tiny_folder)
+    ids = torch.tensor([[7, mask, mask, mask, mask, 9]])
+    ways: dict[str, Any] = {"do_sample": True, "temperature": 1.5, "pad_token_id": 0}
+    found = [model.generate(ids, seed=seed, **ways) for seed in (1, 1, 2)]
+    assert found[0].equal(found[1])
+    assert not found[0].equal(found[2])
 
 
 @pytest.mark.parametrize("name", FILLING[:1])
@@ -89,11 +142,11 @@ def test_criteria_look_at_new_tokens(name: str, tmp_path: Path, tiny_folder: Pat
     assert found.shape[1] == len(GIVEN) + 3
 
 
-def test_other_families_refuse_gaps(tmp_path: Path, tiny_folder: Path) -> None:
-    """By the place of the first one."""
-    model, mask = loaded("llada_dense", tmp_path, tiny_folder)
-    with pytest.raises(RequestError, match=r"holds the mask id .* at position 2; remove it"):
-        model.generate(torch.tensor([[mask if token < 0 else token for token in GIVEN]]), **GREEDY)
+def test_blocks_that_do_not_see_what_follows_refuse(tmp_path: Path, tiny_folder: Path) -> None:
+    """With the length that blocks would need."""
+    model, mask = loaded("sdar", tmp_path, tiny_folder)
+    with pytest.raises(OptionError, match=r"does not see what follows it.* block_length="):
+        model.generate(torch.tensor([[7, 8, 9, mask, 9, 9]]), **GREEDY, block_length=2)
 
 
 def test_what_stands_in_a_gap() -> None:
@@ -108,17 +161,12 @@ def test_what_stands_in_a_gap() -> None:
 
 @pytest.mark.parametrize("name", FILLING)
 def test_scores_around_given_tokens(name: str, tmp_path: Path, tiny_folder: Path) -> None:
-    """Of what is new behind the prompt, as without scores; the engine tells given tokens from drawn ones."""
+    """Of what is new behind the prompt, as without scores."""
     model, mask = loaded(name, tmp_path, tiny_folder)
-    ids = torch.tensor([[mask if token < 0 else token for token in GIVEN]])
+    ids, ways = torch.tensor([[mask if token < 0 else token for token in GIVEN]]), {**GREEDY, **OWN.get(name, {})}
     wanted = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
-    found = model.generate(ids, **GREEDY, **wanted, eos_token_id=[1])
+    found = model.generate(ids, **ways, **wanted, eos_token_id=[1])
     new = found.sequences[0, len(GIVEN) :].tolist()
-    assert found.sequences.equal(model.generate(ids, **GREEDY, eos_token_id=[1]))
+    assert found.sequences.equal(model.generate(ids, **ways, eos_token_id=[1]))
     assert [int(scores.argmax()) for scores in found.scores] == new
     assert len(found.logits) == len(new)
-    request = Request(ids[0].tolist(), SamplingConfig(max_new_tokens=4), frozenset({1}), logits=True)
-    finish = model.engine_model().engine().generate([request])[0]
-    given = GIVEN[GIVEN.index(-1) :]
-    assert finish.logits is not None
-    assert [logits is None for logits in finish.logits] == [token >= 0 for token in given] + [False] * 4

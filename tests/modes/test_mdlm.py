@@ -243,8 +243,8 @@ def test_infilling(model: Model) -> None:
     config = SamplingConfig(mode="mdlm", max_new_tokens=4)
     found = [one(model, Request([3, 4], config, stop_ids=NEVER, suffix=suffix)).tokens for suffix in ((5, 6), (9, 10))]
     assert found[0] != found[1]
-    with pytest.raises(OptionError, match="suffix"):
-        model.engine().admit(Request([3], SamplingConfig(mode="bd3lm"), suffix=[5]))
+    with pytest.raises(OptionError, match=r"does not see what follows.*block_length=17"):
+        one(model, Request([3], SamplingConfig(mode="bd3lm", max_new_tokens=16), suffix=[5]))
 
 
 @pytest.mark.parametrize("kind", ["prefix", "dual"])

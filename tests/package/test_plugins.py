@@ -49,7 +49,7 @@ from dllm_plugins.models import Chosen
 from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Preset
 from dllm_plugins.models import auto_backend
-from dllm_plugins.modes import block_diffusion
+from dllm_plugins.modes import diffusion
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.rules import CanvasView
@@ -159,7 +159,7 @@ class ThirdParty:
         assert "leftmost" in rules
         assert "newest" in revocations
         assert "masked-too" in processes
-        own = block_diffusion.sampler(rules, processes["masked-too"])
+        own = diffusion.sampler(rules, processes["masked-too"])
         return [replace(own, name="diffusion-too", attention=frozenset({"bidirectional"}), shifted=frozenset())]
 
     @hookimpl

@@ -1,0 +1,41 @@
+"""`pipeline("fill-mask")` for diffusion checkpoints: candidates for every mask of a text, from one pass over it."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import FillMaskPipeline
+
+from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
+
+
+class DiffusionFillMask(FillMaskPipeline):
+    """What `pipeline("fill-mask", ...)` makes once `dllm_transformers` is imported.
+
+    Of a diffusion checkpoint every candidate's score is what the model says at its mask while all masks are
+    open, as of any masked language model; the mask itself is none. `generate` fills several masks one knowing
+    the other.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any = None, **given: Any) -> None:
+        if isinstance(model, DiffusionModelForCausalLM) and getattr(tokenizer, "mask_token_id", 0) is None:
+            # Many families name their mask in config.json only, and texts have to name it, too.
+            tokenizer = copy.deepcopy(tokenizer)
+            tokenizer.add_special_tokens({"mask_token": tokenizer.convert_ids_to_tokens(model.spec.mask_id)})
+        super().__init__(model=model, tokenizer=tokenizer, **given)
+
+    def _forward(self, model_inputs: Any) -> Any:  # type: ignore[override]
+        forward: Callable[[Any], Any] = super()._forward
+        if not isinstance(self.model, DiffusionModelForCausalLM):
+            return forward(model_inputs)
+        known = {name: model_inputs[name] for name in ("input_ids", "attention_mask") if name in model_inputs}
+        found, spec = forward(known), self.model.spec
+        logits = found["logits"]
+        if spec.shifted:
+            # The row at p - 1 predicts position p.
+            logits = torch.cat([logits[:, :1], logits[:, :-1]], dim=1)
+        if spec.mask_id < logits.shape[-1]:
+            logits = logits.index_fill(-1, torch.tensor([spec.mask_id], device=logits.device), -torch.inf)
+        found["logits"] = logits
+        return found

@@ -1,0 +1,156 @@
+"""What stands in the gaps of a template while they are filled: where each ends, and its text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dllm_plugins.decoding.row import OpenGap
+from dllm_plugins.decoding.row import Row
+from dllm_plugins.events import Filled
+from dllm_plugins.events import FinishReason
+from dllm_plugins.text.answer import AnswerText
+from dllm_plugins.text.answer import Tokenizer
+from dllm_plugins.text.answer import decoded
+
+#: So many characters other than white space tell that a gap goes on with what follows it; fewer stand anywhere.
+TELLING = 4
+#: What follows is recognised by so many characters of it at most.
+_LONGEST = 32
+#: Tokens before a gap that are decoded with it: a tokenizer may write the first token of a text otherwise.
+_BEFORE = 4
+
+
+def recognised_by(text: str) -> str | None:
+    """The beginning of a text by which it is known: as many of its lines as tell; None if all of it tells nothing."""
+    found = ""
+    for line in text.splitlines(keepends=True):
+        found += line
+        if len("".join(found.split())) >= TELLING:
+            return found.rstrip("\r\n")[:_LONGEST]
+    return None
+
+
+class _After:
+    """A tokenizer that writes tokens as they read behind others."""
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._before = list(before)
+        self._text = decoded(tokenizer, self._before)
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Their text."""
+        whole = self._tokenizer.decode([*self._before, *token_ids], skip_special_tokens=skip_special_tokens)
+        if whole.startswith(self._text):
+            return whole[len(self._text) :]
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+class _GapText:
+    """One gap.
+
+    :param follows: what stands behind it, as far as that tells; None if nothing does.
+    """
+
+    def __init__(self, tokenizer: _After, gap: OpenGap, stops: tuple[str, ...], follows: str | None) -> None:
+        self._tokenizer = tokenizer
+        self._follows = follows if gap.bounded else None
+        ends = (*stops, *(() if self._follows is None else (self._follows,))) if gap.bounded else ()
+        self._text = AnswerText(tokenizer, ends)
+        self._gap = gap
+        self.kept: Sequence[int] = ()
+        self.reason: FinishReason | None = None
+
+    def push(self, tokens: Sequence[int], stop_ids: frozenset[int], complete: bool) -> str:
+        """New text, given all final tokens of the gap; sets what is kept of them, and why it ended once it has."""
+        if self.reason is not None:
+            return ""
+        stop = next((place for place, token in enumerate(tokens) if self._gap.bounded and token in stop_ids), None)
+        tokens, last = tokens[:stop], complete or stop is not None
+        new = self._text.push(tokens, last)
+        if self._text.stopped:
+            behind = decoded(self._tokenizer, tokens)[len(self._text.text) :]
+            self.kept = tokens[: self._text.tokens_used(tokens)]
+            self.reason = "follows" if self._follows is not None and behind.startswith(self._follows) else "stop"
+        else:
+            self.kept = tokens if last else tokens[: self._text.tokens_within(tokens)]
+            self.reason = "eos" if stop is not None else self._ended() if complete else None
+        return new
+
+    def _ended(self) -> FinishReason:
+        """Why no more stands in it: a program may have ended it early, and one that lets gaps shrink ends a text so."""
+        gap = self._gap
+        return gap.reason or ("length" if len(gap.positions) == gap.room else "eos")
+
+    @property
+    def filled(self) -> Filled:
+        """It as it stands."""
+        return Filled(tuple(self.kept), self._text.text, self.reason or "length")
+
+
+class GapTexts:
+    """All gaps of a row.
+
+    :param stops: strings that end a bounded gap.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, row: Row, stops: tuple[str, ...]) -> None:
+        self._row = row
+        canvas = [*row.tokens, *row.given, *row.suffix]
+        starts = [*(gap.start for gap in row.gaps), len(canvas)]
+        #: Fixed tokens behind each gap.
+        self._behind = [canvas[gap.stop : start] for gap, start in zip(row.gaps, starts[1:], strict=True)]
+        before = [row.tokens, *self._behind]
+        follows = [recognised_by(decoded(tokenizer, fixed)) for fixed in self._behind]
+        self._texts = [
+            _GapText(_After(tokenizer, fixed[-_BEFORE:]), gap, stops, what)
+            for gap, fixed, what in zip(row.gaps, before, follows, strict=False)
+        ]
+        self.fixed = row.prompt + sum(map(len, self._behind))
+
+    def push(self, done: bool) -> tuple[list[int], tuple[str, ...]]:
+        """The answer from the first gap to the end of the last as far as it is final; and the new text of each gap."""
+        row, answer, news = self._row, list[int](), [""] * len(self._texts)
+        for number, (gap, text) in enumerate(zip(row.gaps, self._texts, strict=True)):
+            final = row.tokens[gap.start : gap.stop]
+            complete = done or len(row.tokens) >= gap.stop
+            news[number] = text.push(final, row.stop_ids, complete)
+            answer += [*text.kept]
+            if text.reason is None:
+                break
+            answer += self._behind[number] if number + 1 < len(self._texts) else ()
+        return answer, tuple(news)
+
+    @property
+    def filled(self) -> tuple[Filled, ...]:
+        """Every gap as it stands."""
+        return tuple(text.filled for text in self._texts)
+
+    @property
+    def positions(self) -> list[int]:
+        """Where on the canvas each token of the answer stands."""
+        found: list[int] = []
+        for number, (gap, text) in enumerate(zip(self._row.gaps, self._texts, strict=True)):
+            found += range(gap.start, gap.start + len(text.kept))
+            if number + 1 < len(self._texts):
+                found += range(gap.stop, gap.stop + len(self._behind[number]))
+        return found
+
+    @property
+    def behind(self) -> int:
+        """The position behind the last token of the last gap."""
+        return self._row.gaps[-1].start + len(self._texts[-1].kept)
+
+    @property
+    def stop_token(self) -> int | None:
+        """The token that ends the text, where nothing stands behind the last gap."""
+        token = self._row.tokens[self.behind : self.behind + 1]
+        ended = self.reason == "eos" and not self._row.suffix
+        return token[0] if ended and token and token[0] in self._row.stop_ids else None
+
+    @property
+    def reason(self) -> FinishReason:
+        """Why the last gap ended."""
+        return self._texts[-1].filled.reason

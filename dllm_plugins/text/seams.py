@@ -1,0 +1,57 @@
+"""Templates as token ids: each fixed text as it stands in the whole, control tokens that it spells as ordinary text."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dllm_plugins.template import Gap
+from dllm_plugins.template import Template
+from dllm_plugins.text.answer import decoded
+
+#: Texts that a piece is read behind, where a tokenizer writes the beginning of a text otherwise than its inside.
+_ANCHORS = ("\n", "a", ".")
+#: From a text to ids; True puts around it what the tokenizer puts around texts.
+Encode = Callable[[str, bool], list[int]]
+
+
+def parts_of(tokenizer: Any, template: Template, encode: Encode) -> list[list[int] | Gap]:
+    """Runs of ids and gaps, with what the tokenizer puts around texts, unless the template stands behind a chat."""
+    parts: list[list[int] | Gap] = []
+    begins, ends = ([], []) if template.chat else around(encode)
+    for number, part in enumerate(template.parts):
+        if isinstance(part, Gap):
+            parts.append(part)
+        else:
+            first = number == 0 and not template.chat
+            parts.append(encode(part, False) if first else inside(tokenizer, part, encode))
+    if not isinstance(template.parts[-1], Gap):
+        parts.append(ends)
+    return [part for part in [begins, *parts] if part]
+
+
+def around(encode: Encode) -> tuple[list[int], list[int]]:
+    """What a tokenizer puts before and behind a text."""
+    bare, whole = encode("a", False), encode("a", True)
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    return [], []
+
+
+def inside(tokenizer: Any, text: str, encode: Encode) -> list[int]:
+    """Ids that read as the text where other text stands before them.
+
+    Some tokenizers put a space before every text, which would stand in the middle of the whole one.
+    """
+    plain = encode(text, False)
+    if _reads(tokenizer, plain, text, encode("a", False)):
+        return plain
+    for anchor in _ANCHORS:
+        before, whole = encode(anchor, False), encode(anchor + text, False)
+        found = whole[len(before) :]
+        if whole[: len(before)] == before and _reads(tokenizer, found, text, before):
+            return found
+    return plain
+
+
+def _reads(tokenizer: Any, ids: list[int], text: str, before: list[int]) -> bool:
+    return decoded(tokenizer, [*before, *ids]) == decoded(tokenizer, before) + text

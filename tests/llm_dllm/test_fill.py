@@ -1,0 +1,127 @@
+"""`llm dllm fill`, and `llm -m dllm` with the option suffix."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llm
+import pytest
+from click.testing import Result
+
+from dllm_plugins import Gap
+from dllm_plugins import Model
+from dllm_plugins import Template
+from dllm_plugins.template import MARKER
+from llm_dllm.loading import loaded_model
+
+Run = Callable[..., Result]
+TEXT = "once<fill> upon<fill> a time"
+
+
+@pytest.fixture
+def model(tiny_llm: None) -> Model:
+    """What the commands load."""
+    return loaded_model().model
+
+
+def shown(text: str) -> str:
+    """As the terminal of a test shows it."""
+    return text.encode(errors="replace").decode()
+
+
+def filled(model: Model, gap: Gap, **options: Any) -> Any:
+    return model.fill(Template.of_text(TEXT, gap), **options)
+
+
+def test_the_whole_text_or_its_gaps(run: Run, model: Model) -> None:
+    """From an argument; what is printed is what Python gives."""
+    found = filled(model, Gap(max_tokens=5))
+    assert run("dllm", "fill", TEXT, "--max-tokens", "5").stdout == shown(found.text) + "\n"
+    only = run("dllm", "fill", TEXT, "--max-tokens", "5", "--only-gaps").stdout
+    assert only == shown("".join(f"{gap}\n" for gap in found.gaps))
+
+
+def test_where_the_text_comes_from(run: Run, model: Model, tmp_path: Path) -> None:
+    """Stdin, a file, and two texts around one gap; markers of one's own."""
+    expected = shown(filled(model, Gap(tokens=4)).text) + "\n"
+    assert run("dllm", "fill", "--tokens", "4", input=TEXT).stdout == expected
+    assert run("dllm", "fill", "-", "--tokens", "4", input=TEXT).stdout == expected
+    (tmp_path / "text").write_text(TEXT)
+    assert run("dllm", "fill", "-f", str(tmp_path / "text"), "--tokens", "4").stdout == expected
+    other = TEXT.replace(MARKER, "__")
+    assert run("dllm", "fill", other, "--gap", "__", "--tokens", "4").stdout == expected
+    around = model.fill(Template("once", Gap(max_tokens=6), " upon\n"))
+    (tmp_path / "suffix").write_text(" upon\n")
+    for suffix in (("--suffix", " upon\n"), ("--suffix-file", str(tmp_path / "suffix"))):
+        result = run("dllm", "fill", "--prefix", "once", *suffix, "-o", "max_tokens", "6")
+        assert result.stdout == shown(around.text)
+
+
+def test_options_of_the_model(run: Run, model: Model) -> None:
+    """Those of every prompt; a seed repeats what is drawn."""
+    found = filled(model, Gap(max_tokens=5), temperature=1.0, seed=3)
+    shown_ = run("dllm", "fill", TEXT, "--max-tokens", "5", "-o", "temperature", "1", "-o", "seed", "3")
+    assert shown_.stdout == shown(found.text) + "\n"
+    result = run("dllm", "fill", TEXT, "--max-tokens", "5", "-o", "stats", "true")
+    assert "tokens/pass" in result.stderr
+    assert "forward" in result.stderr
+    assert result.stdout == shown(filled(model, Gap(max_tokens=5)).text) + "\n"
+
+
+def test_behind_a_question(run: Run, model: Model) -> None:
+    """The text is then the assistant's, who has read the system prompt."""
+    chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "why?"}]
+    found = model.fill(Template("Because", Gap(max_tokens=4), ".", chat=chat))
+    result = run("dllm", "fill", "Because<fill>.", "--max-tokens", "4", "-p", "why?", "-s", "be brief")
+    assert result.stdout == shown(found.text) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no marker"], "no '<fill>'"),
+        ([TEXT, "--tokens", "0"], "tokens=0"),
+        ([TEXT, "--tokens", "3", "--max-tokens", "4"], "not both"),
+        ([TEXT, "--prefix", "a"], "leave the text with markers out"),
+        ([TEXT, "-s", "be brief"], "--system goes with --prompt"),
+        ([TEXT, "-o", "mode", "ar"], "use mode 'diffusion'"),
+        ([TEXT, "-o", "telepathy", "1"], "unknown option telepathy"),
+        ([TEXT, "-m", "telepathy"], "unknown model 'telepathy'"),
+        (["<fill><fill>"], "side by side"),
+    ],
+)
+def test_refusals_are_one_line(run: Run, arguments: list[str], words: str) -> None:
+    """Which says what to do."""
+    result = run("dllm", "fill", *arguments, code=1)
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_suffix_of_a_prompt(run: Run, model: Model) -> None:
+    """The answer is what stands between, streamed or not, and in the log."""
+    expected = model.fill(Template("once", Gap(max_tokens=6), " upon")).gaps[0]
+    options = ("-o", "suffix", " upon", "-o", "max_tokens", "6")
+    assert run("-m", "dllm", "once", *options).stdout == shown(expected) + "\n"
+    assert run("-m", "dllm", "once", *options, "--no-stream").stdout == shown(expected) + "\n"
+    assert shown(expected).strip() in run("logs", "-n", "1", "-r").stdout
+
+
+def test_suffix_in_python(dllm: llm.Model, model: Model) -> None:
+    """Without max_tokens a gap has 64 at most."""
+    expected = model.fill(Template("once", Gap(max_tokens=64), " upon"))
+    response = dllm.prompt("once", suffix=" upon")
+    assert response.text() == expected.gaps[0]
+    assert response.usage().output == expected.usage.useful_tokens
+
+
+async def test_suffix_in_asyncio(model: Model) -> None:
+    """The same answer."""
+    expected = model.fill(Template("once", Gap(max_tokens=6), " upon"), temperature=1.0, seed=2).gaps[0]
+    response = llm.get_async_model("dllm").prompt("once", suffix=" upon", max_tokens=6, temperature=1.0, seed=2)
+    assert await response.text() == expected
+
+
+def test_suffix_does_not_go_with_a_conversation(run: Run) -> None:
+    """The prompt is the very text, so nobody could tell where a system prompt belongs."""
+    result = run("-m", "dllm", "once", "-s", "be brief", "-o", "suffix", " upon", code=1)
+    assert "llm dllm fill" in result.output
