@@ -106,7 +106,8 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """All that changes the output: the key of LangChain's cache."""
-        named = {name: getattr(self, name) for name in (*_OF_ANSWERS, *SAMPLING, *LOADING)}
+        own = [name for name in self.call_options if name not in CALL]
+        named = {name: getattr(self, name) for name in (*_OF_ANSWERS, *SAMPLING, *LOADING, *own)}
         if self.constraint is not None:
             # Tracers write it out.
             named["constraint"] = repr(self.constraint)
@@ -128,7 +129,12 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
 
     def _call(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
         """The fields, with the changes of one call."""
-        options = {name: getattr(self, name) for name in self.call_options} | changes_of(given, self.call_options)
+        changes = changes_of(given, self.call_options)
+        options = {name: getattr(self, name) for name in self.call_options} | changes
+        # A gap is not as long as an answer may be, unless somebody says so.
+        gaps = any(options.get(name) is not None for name in ("suffix", "gap"))
+        if gaps and "max_tokens" not in {*self.model_fields_set, *changes}:
+            del options["max_tokens"]
         return call_of(options if stop is None else options | {"stop": stop})
 
     @cached_property

@@ -20,7 +20,7 @@ from dllm_plugins.options.unknown import unknown_option
 from dllm_plugins.request import Request
 
 #: Fields of a call that are no options of the engine.
-_OWN = ("model_name", "timeout", "max_retries", "raw", "n", "top_logprobs")
+_OWN = ("model_name", "timeout", "max_retries", "raw", "n", "top_logprobs", "suffix", "gap")
 #: What LangChain calls the engine's options.
 LANGCHAIN = Dialect({"max_new_tokens": "max_tokens", "model_name": "model"})
 #: Sampling options under the engine's names; LangChain says `max_tokens` for `max_new_tokens`.
@@ -41,6 +41,8 @@ class Call(Checked):
     :param top_logprobs: how many alternatives `logprobs` tells of each token.
     :param raw: DLLM only: send the text without a chat template.
     :param as_tool: ChatDLLM only: the answer is the arguments of a call of this name.
+    :param suffix: text behind the answer, which then fills the gap between; `gap`, DLLM only: what marks the gaps of
+        a text. See :mod:`langchain_dllm.gaps`.
     :raises OptionError: if any of them is of another kind or out of range.
     """
 
@@ -52,6 +54,8 @@ class Call(Checked):
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_ALTERNATIVES)
     raw: bool = False
     as_tool: str | None = None
+    suffix: str | None = None
+    gap: str | None = Field(default=None, min_length=1)
 
     def requests(self, tokens: Sequence[int]) -> list[Request]:
         """A request for each answer to a prompt: the first has the call's seed, the next one that and one."""

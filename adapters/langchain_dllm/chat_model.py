@@ -25,6 +25,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 from pydantic import ConfigDict
+from pydantic import Field
 
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
@@ -34,10 +35,12 @@ from dllm_plugins.request import Request
 from dllm_plugins.sharing import SharedModel
 from langchain_dllm import drafts
 from langchain_dllm.base import EngineModel
+from langchain_dllm.call import CALL
 from langchain_dllm.call import LANGCHAIN
 from langchain_dllm.call import Call
 from langchain_dllm.calling import opening_of
 from langchain_dllm.drafting import DraftingChatModel
+from langchain_dllm.gaps import requests_for
 from langchain_dllm.messages import chat_of
 from langchain_dllm.messages import totals_of
 from langchain_dllm.profile import profile_of
@@ -54,13 +57,17 @@ from langchain_dllm.together import in_threads
 class ChatDLLM(EngineModel, DraftingChatModel):
     """A diffusion language model in a chain; options: see :class:`EngineModel`.
 
+    With `suffix` the answer ends with that text, and is what fills the gap before it.
     Drafts are sent as custom events named `dllm_draft`; chunks hold committed text only.
     """
 
     # Once more, as BaseChatModel comes later among the bases and ignores what it does not know.
     model_config = ConfigDict(extra="forbid")
 
+    suffix: str | None = Field(default=None, description="text that the answer ends with; it fills the gap before")
+
     ls_type: ClassVar[Literal["chat", "llm"]] = "chat"
+    call_options: ClassVar[tuple[str, ...]] = (*CALL, "suffix")
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """What LangChain calls for `profile`, unless one is given."""
@@ -75,13 +82,13 @@ class ChatDLLM(EngineModel, DraftingChatModel):
     def _events(self, messages: list[BaseMessage], call: Call) -> Generator[tuple[int, Event], None, None]:
         """(answer, event) of as many answers as are wanted."""
         chat, shared = chat_of(messages), self._shared(call.model_name)
-        with closing(run(shared, call.requests(shared.model.encode_chat(chat)), call)) as source:
+        with closing(run(shared, _requests(shared, chat, call), call)) as source:
             yield from source
 
     async def _arequests(self, messages: list[BaseMessage], call: Call) -> tuple[SharedModel, list[Request]]:
         chat = chat_of(messages)
         shared = await asyncio.to_thread(self._shared, call.model_name)
-        return shared, call.requests(await asyncio.to_thread(shared.model.encode_chat, chat))
+        return shared, await asyncio.to_thread(_requests, shared, chat, call)
 
     async def _aevents(self, messages: list[BaseMessage], call: Call) -> AsyncGenerator[Event, None]:
         shared, [request] = await self._arequests(messages, call)
@@ -258,3 +265,9 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         if tools:
             raise OptionError(f"ChatDLLM does not call tools, but {len(tools)} are to be counted; leave them out")
         return len(self._shared(self.model_name).model.encode_chat(chat_of(messages)))
+
+
+def _requests(shared: SharedModel, chat: list[dict[str, str]], call: Call) -> list[Request]:
+    """The chat as the engine reads it; with a suffix, a gap before that which the answer fills."""
+    filling = requests_for(shared, "", call, chat)
+    return call.requests(shared.model.encode_chat(chat)) if filling is None else filling

@@ -16,16 +16,20 @@ from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
 from dllm_plugins.sharing import SharedModel
 from langchain_dllm.call import Call
+from langchain_dllm.gaps import requests_for
 from langchain_dllm.messages import Teller
 from langchain_dllm.messages import totals_of
 from langchain_dllm.messages import usage_of
 
 
 def requests_of(shared: SharedModel, prompt: str, call: Call) -> list[Request]:
-    """The text as a user's message, or as it is if the call says `raw`; as often as answers are wanted.
+    """The text as a user's message, or as it is if the call says `raw` or what follows; as often as answers are wanted.
 
     :raises RequestError: if the text is empty, or must be made a message and the model has no chat template.
     """
+    filling = requests_for(shared, prompt, call)
+    if filling is not None:
+        return filling
     if call.raw:
         return call.requests(shared.model.encode_text(prompt, special=False))
     if not shared.model.tokenizer.chat_template:

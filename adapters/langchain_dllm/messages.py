@@ -89,11 +89,13 @@ class Teller:
 
         :param streamed: the chunks before have told of those of settling.
         """
-        found = {
+        found: dict[str, Any] = {
             "model_name": self.call.model_name,
             "finish_reason": finish.reason,
             "statistics": finish.usage.as_dict(),
         }
+        if finish.gaps:
+            found["gaps"] = [gap.text for gap in finish.gaps]
         told = streamed and self.call.config.logprobs_at != "final"
         if finish.logprobs is None or told:
             return found

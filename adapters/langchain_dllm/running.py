@@ -20,6 +20,7 @@ from dllm_plugins.request import Request
 from dllm_plugins.sharing import SharedModel
 from langchain_dllm.call import LANGCHAIN
 from langchain_dllm.call import Call
+from langchain_dllm.gaps import Told
 from langchain_dllm.together import Events
 from langchain_dllm.together import seat
 
@@ -67,11 +68,13 @@ def run(shared: SharedModel, requests: Sequence[Request], call: Call) -> Events:
     """
     limits = _Limits(call)
     while True:
+        told = [Told(request) for request in requests]
         try:
             with calling(LANGCHAIN), closing(_source(shared, requests)) as source:
                 for place, event in source:
                     limits.check(event)
-                    yield place, event
+                    for one in told[place].events(event):
+                        yield place, one
             return
         except PassError as error:
             limits.retry(error)
@@ -92,12 +95,14 @@ async def arun(shared: SharedModel, request: Request, call: Call) -> AsyncGenera
     """
     limits = _Limits(call)
     while True:
+        told = Told(request)
         try:
             with calling(LANGCHAIN):
                 async with aclosing(shared.astream(request)) as source:
                     async for event in source:
                         limits.check(event)
-                        yield event
+                        for one in told.events(event):
+                            yield one
             return
         except PassError as error:
             limits.retry(error)

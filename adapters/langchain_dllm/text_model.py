@@ -30,6 +30,7 @@ from langchain_dllm.base import EngineModel
 from langchain_dllm.call import CALL
 from langchain_dllm.call import Call
 from langchain_dllm.call import changes_of
+from langchain_dllm.gaps import OPTIONS
 from langchain_dllm.generations import chunk_of
 from langchain_dllm.generations import generation_of
 from langchain_dllm.generations import joined
@@ -48,21 +49,21 @@ class DLLM(EngineModel, BaseLLM):
     """A diffusion language model that takes and gives text; options: see :class:`EngineModel`.
 
     The prompt is put to the model as a user's message. With `raw=True` the model goes on
-    from the very text.
+    from the very text. With `suffix` the prompt is the very text before a gap, and the answer is what fills it;
+    with `gap` it is a text in which that marks gaps, and the answer all of it, filled. `max_tokens` then is the
+    longest a gap may get, 64 if nobody says it.
     """
 
     # Once more, as BaseLLM comes later among the bases and ignores what it does not know.
     model_config = ConfigDict(extra="forbid")
 
     raw: bool = Field(default=False, description="send the text without a chat template")
+    suffix: str | None = Field(default=None, description="text behind the gap that the answer fills")
+    gap: str | None = Field(default=None, min_length=1, description="what marks gaps to fill in a prompt")
     rate_limiter: BaseRateLimiter | None = Field(default=None, exclude=True)
 
     ls_type: ClassVar[Literal["chat", "llm"]] = "llm"
-    call_options: ClassVar[tuple[str, ...]] = (*CALL, "raw")
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        return super()._identifying_params | {"raw": self.raw}
+    call_options: ClassVar[tuple[str, ...]] = (*CALL, "raw", *OPTIONS)
 
     def _generate(
         self,

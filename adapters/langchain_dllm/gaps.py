@@ -1,0 +1,92 @@
+"""Gaps in LangChain: a `suffix` behind what is written, and texts with markers."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
+from dataclasses import replace
+from typing import Any
+
+from dllm_plugins.errors import OptionError
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Event
+from dllm_plugins.events import Finish
+from dllm_plugins.messages import shown
+from dllm_plugins.request import Request
+from dllm_plugins.sharing import SharedModel
+from dllm_plugins.template import ROOM
+from dllm_plugins.template import Gap
+from dllm_plugins.template import Growing
+from dllm_plugins.template import Template
+from langchain_dllm.call import Call
+
+#: Which options of a call change what a prompt is.
+OPTIONS = ("suffix", "gap")
+
+
+@dataclass(frozen=True, slots=True)
+class Filling(Request):
+    """A request that fills a template.
+
+    :param whole: whether the answer is all of its text; else it is what stands in its gaps.
+    """
+
+    text: Template = field(default_factory=lambda: Template(Gap(tokens=1)))
+    whole: bool = False
+
+
+class Told:
+    """Events of a request, in which the text of an answer is that of its template or its gaps."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._growing = Growing(request.text) if isinstance(request, Filling) and request.whole else None
+
+    def events(self, event: Event) -> Iterator[Event]:
+        """An event as it is told; the end of a template's text comes before its Finish."""
+        if not isinstance(self._request, Filling) or not isinstance(event, Commit | Finish):
+            yield event
+        elif self._growing is None:
+            gaps = [gap if isinstance(gap, str) else gap.text for gap in event.gaps]
+            yield replace(event, text="".join(gaps))
+        elif isinstance(event, Commit):
+            yield replace(event, text=self._growing.add(event.gaps))
+        else:
+            rest = self._growing.add((), done=True)
+            if rest:
+                yield Commit(event.row, event.step, (), rest)
+            yield replace(event, text=self._request.text.filled([gap.text for gap in event.gaps]))
+
+
+def requests_for(
+    shared: SharedModel, before: str, call: Call, chat: Sequence[Mapping[str, Any]] = ()
+) -> list[Request] | None:
+    """The requests of a call that has gaps to fill, as many as answers are wanted; None for one that has none.
+
+    :param before: the text before the suffix, or with markers.
+    :param chat: messages that it answers.
+    :raises OptionError: for both kinds of gaps at once.
+    :raises RequestError: for a text without a marker.
+    """
+    if call.suffix is None and call.gap is None:
+        return None
+    if call.suffix is not None and call.gap is not None:
+        raise OptionError(
+            f"suffix={shown(call.suffix)} and gap={shown(call.gap)}: a text with markers says itself what follows each "
+            f"gap; give one of them"
+        )
+    room = Gap(max_tokens=call.config.given().get("max_new_tokens", ROOM))
+    template = (
+        Template(before, room, call.suffix or "", chat=chat)
+        if call.gap is None
+        else Template.of_text(before, room, call.gap, chat)
+    )
+    made = []
+    for own in call.requests(()):
+        given = {name: value for name, value in own.config.given().items() if name != "max_new_tokens"}
+        request = shared.model.fill_request(template, **given)
+        values = {one.name: getattr(request, one.name) for one in fields(Request)}
+        made.append(Filling(**values, text=template, whole=call.gap is not None))
+    return list(made)
