@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ class TokenAutomaton:
         self.stops = frozenset(stops)
         self._encode = encode
         self.end = len(automaton.table)
+        self._lock = Lock()
         self._number: dict[bytes, int] = {}
         self._sets: list[Set] = []
         self._moves: dict[int, NDArray[np.int64]] = {}
@@ -80,11 +82,18 @@ class TokenAutomaton:
     def number(self, members: Set) -> int:
         """The number of a set of states, bool [S + 1]."""
         key = members.tobytes()
-        found = self._number.get(key)
-        if found is None:
-            found = self._number[key] = len(self._sets)
-            self._sets.append(members)
+        # Engines of one tokenizer may run in several threads. What else is remembered is the same whoever writes it.
+        with self._lock:
+            found = self._number.get(key)
+            if found is None:
+                found = self._number[key] = len(self._sets)
+                self._sets.append(members)
         return found
+
+    @property
+    def remembered(self) -> int:
+        """Bytes of the sets met so far, which nothing forgets as long as it is used."""
+        return 2 * len(self._sets) * (self.end + 1)
 
     @cached_property
     def start(self) -> int:

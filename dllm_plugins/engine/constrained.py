@@ -23,8 +23,9 @@ from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.text.pieces import pieces_of
 
-#: Automata kept for each tokenizer.
+#: Automata kept for each tokenizer, and the bytes that one may have remembered before another takes its place.
 _KEPT = 16
+_MOST_REMEMBERED = 1 << 26
 
 
 def limits_of(row: Row, sampler: Sampler, tokenizer: Any, spec: ModelSpec) -> Limits | None:
@@ -78,7 +79,7 @@ class _Languages:
         """It, built anew if it was not used of late."""
         key = repr(constraint), stops
         found = self._kept.pop(key, None)
-        if found is None:
+        if found is None or found.remembered > _MOST_REMEMBERED:
             language = language_of(constraint)
             language = written_with_space(language) if self.strips else language
             found = TokenAutomaton(build(language), self.vocabulary, stops, encode)

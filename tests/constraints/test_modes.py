@@ -11,8 +11,11 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
+from dllm_plugins.constraints.reach import Reach
+from dllm_plugins.constraints.tokens import TokenAutomaton
 from dllm_plugins.constraints.values import Regex
 from dllm_plugins.denoisers.kernel import KernelDenoiser
+from dllm_plugins.engine import constrained
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from tests.modes.tiny_models import random_network
@@ -162,3 +165,23 @@ def test_what_cannot_be_fulfilled_is_refused_before_the_first_pass(letters: PreT
         SamplingConfig(constraint="abc")
     with pytest.raises(OptionError, match="stop_ids that are not empty"):
         engine.admit(Request([1], SamplingConfig(constraint=Regex("a")), stop_ids=frozenset()))
+
+
+def test_automata_are_made_once_and_do_not_grow_for_ever(
+    letters: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same language has the same automaton; one that remembers too much gives way to a new one."""
+    engine = _model(letters, "blocks").engine()
+
+    def automaton() -> TokenAutomaton:
+        [request] = _requests("blocks", ["[abc]{3,9}"])
+        number = engine.admit(request)
+        limits = engine._jobs[number].row.limits
+        engine.generate([request])
+        assert isinstance(limits, Reach)
+        return limits.automaton
+
+    first = automaton()
+    assert automaton() is first
+    monkeypatch.setattr(constrained, "_MOST_REMEMBERED", first.remembered - 1)
+    assert automaton() is not first
