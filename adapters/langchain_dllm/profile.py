@@ -28,7 +28,7 @@ _TEXT = ModelProfile(
     reasoning_output=False,
     tool_calling=False,
     tool_choice=False,
-    structured_output=False,
+    structured_output=True,
 )
 
 

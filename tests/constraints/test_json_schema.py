@@ -5,7 +5,9 @@ import decimal
 import enum
 import json
 import random
+import re
 import uuid
+from pathlib import Path
 from typing import Annotated
 from typing import Any
 from typing import Literal
@@ -18,6 +20,11 @@ from pydantic import HttpUrl
 
 from dllm_plugins.constraints.building import build
 from dllm_plugins.constraints.json_schema import tree_of
+from dllm_plugins.constraints.schemas.formats import FORMATS
+from dllm_plugins.constraints.schemas.formats import NUMBERS
+from dllm_plugins.constraints.schemas.keywords import ANNOTATIONS
+from dllm_plugins.constraints.schemas.keywords import REFUSED as REFUSED_KEYWORDS
+from dllm_plugins.constraints.schemas.keywords import SUPPORTED
 from dllm_plugins.errors import OptionError
 
 from .members import members
@@ -320,3 +327,13 @@ def test_definitions_that_multiply_are_refused_before_they_are_built() -> None:
     }
     with pytest.raises(OptionError, match="too large"):
         tree_of({"$ref": "#/$defs/0", "$defs": {**levels, "40": {"const": 1}}})
+
+
+def test_the_page_lists_what_is_supported() -> None:
+    """Every keyword and every format that is honoured or ignored, and none that is refused as if it were honoured."""
+    page = (Path(__file__).parents[2] / "docs" / "structured-output.md").read_text(encoding="utf-8")
+    table = " ".join(line for line in page.splitlines() if line.startswith("|"))
+    named = {*re.findall(r"`([^`]+)`", table), *(f"uuid{version}" for version in range(2, 8))}
+    missing = {*SUPPORTED, *ANNOTATIONS, *FORMATS, *NUMBERS} - named
+    assert not missing
+    assert not named & REFUSED_KEYWORDS.keys()

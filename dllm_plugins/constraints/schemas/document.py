@@ -80,7 +80,10 @@ def validator_of(schema: Any) -> Any:
     """
     kind = need("jsonschema", "a JSON schema as a constraint").Draft202012Validator
     if not isinstance(schema, dict | bool):
-        raise OptionError(f"{shown(schema)} is no JSON schema; give a dict, True or False")
+        raise OptionError(
+            f"{shown(schema)} is no JSON schema; give a dict, True or False, and of a pydantic class its "
+            f"model_json_schema()"
+        )
     try:
         error = next(kind(kind.META_SCHEMA).iter_errors(schema), None)
     except RecursionError:
