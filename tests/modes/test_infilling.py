@@ -236,3 +236,10 @@ def test_a_gap_ends_where_what_follows_is_likeliest(tiny: Model, monkeypatch: py
             said = torch.log_softmax(tiny.denoiser.logits(hidden).float(), -1)
             scores.append(float(said.gather(1, torch.tensor(text[1:])[:, None])[-infilling.TELLING :].sum()))
         assert scores[count - 1] == pytest.approx(max(scores), abs=1e-4)
+
+
+def test_backends_that_cannot_show_what_follows_refuse() -> None:
+    """llama.cpp decodes clean and open rows in turns; the remedy is another backend."""
+    made = scripted_model(lambda _seen, _position: says(5), "diffusion", block_length=2, mask_id=40, mixes=False)
+    with pytest.raises(OptionError, match=r"fills no gaps where clean and open rows take turns; .*backend='kernels'"):
+        fill(made, Gap(tokens=2), [9])
