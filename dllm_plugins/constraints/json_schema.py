@@ -18,7 +18,7 @@ from dllm_plugins.errors import OptionError
 #: States that an automaton may need by an estimate before bounds of lengths are lowered.
 _ROOM = 6_000
 #: What no bound may ask for.
-_MOST = 12_000
+_MOST = 20_000
 #: Characters of strings and elements of arrays that larger bounds are lowered to, until there is room.
 _LONGEST = (500, 250, 120, 60, 30)
 

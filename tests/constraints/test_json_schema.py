@@ -329,6 +329,13 @@ def test_definitions_that_multiply_are_refused_before_they_are_built() -> None:
         tree_of({"$ref": "#/$defs/0", "$defs": {**levels, "40": {"const": 1}}})
 
 
+def test_a_thousand_values_are_not_too_many() -> None:
+    values = [f"value number {number}" for number in range(1000)]
+    language = build(tree_of({"enum": values}))
+    assert all(language.accepts(json.dumps(value).encode()) for value in values)
+    assert not language.accepts(b'"value number 1000"')
+
+
 def test_the_page_lists_what_is_supported() -> None:
     """Every keyword and every format that is honoured or ignored, and none that is refused as if it were honoured."""
     page = (Path(__file__).parents[2] / "docs" / "structured-output.md").read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
 """How large the automaton of a tree will be, before it is built."""
 
+from itertools import pairwise
+
 from dllm_plugins.constraints.building import build
 from dllm_plugins.constraints.characters import LAST
 from dllm_plugins.constraints.nodes import Behind
@@ -40,6 +42,8 @@ def _counted(node: Node, known: dict[int, int]) -> int:  # noqa: PLR0911
             return next(size for last, size in _BYTES if not ranges or ranges[-1][1] <= last)
         case Pattern() | Multiples():
             return len(build(node).table)
+        case Choice(options) if all(isinstance(option, Literal) for option in options):
+            return _shared([option.text for option in options if isinstance(option, Literal)])
         case Concat(parts) | Choice(parts):
             return sum(_size(part, known) for part in parts)
         case Repeat(what, least, most):
@@ -52,3 +56,15 @@ def _counted(node: Node, known: dict[int, int]) -> int:  # noqa: PLR0911
             return 1
         case Rules(start, rules):
             return _size(start, known) + sum(_size(rule, known) for _, rule in rules)
+
+
+def _shared(texts: list[bytes]) -> int:
+    """Letters of texts that may begin alike, each beginning counted once."""
+    ordered = [b"", *sorted(texts)]
+    return sum(len(text) - _alike(before, text) for before, text in pairwise(ordered))
+
+
+def _alike(one: bytes, other: bytes) -> int:
+    """How many letters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
