@@ -35,6 +35,10 @@ COMMON_OPTIONS = frozenset(
         "stats",
         "logprobs",
         "logprobs_at",
+        "repetition_penalty",
+        "no_repeat_ngram_size",
+        "bad_words",
+        "min_new_tokens",
         "constraint",
     }
 )
@@ -120,6 +124,22 @@ class Sampling(BaseModel):
         description="logprobs as of the pass that settled the token, or of one more pass over the final text; "
         "settling if not given",
     )
+    repetition_penalty: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=100.0,
+        allow_inf_nan=False,
+        description="above 1: tokens of prompt and answer are less likely to come again; see docs/guide.md",
+    )
+    no_repeat_ngram_size: int | None = Field(
+        default=None, ge=1, le=1024, description="ar, speculative: no run of so many tokens comes twice"
+    )
+    bad_words: tuple[str | tuple[int, ...], ...] | None = Field(
+        default=None, description="texts, or lists of token ids, that the answer never holds"
+    )
+    min_new_tokens: int | None = Field(
+        default=None, ge=1, description="no token that ends the answer before so many others"
+    )
     stats: bool = Field(default=False, description="measure where the time goes: seconds by part in the statistics")
 
 
@@ -162,6 +182,27 @@ class SamplingConfig(Sampling, Checked):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise ValueError("half of a surrogate pair is no character and stops nothing; leave it out")
         return value
+
+    @field_validator("bad_words")
+    @classmethod
+    def _no_empty_word(
+        cls, value: tuple[str | tuple[int, ...], ...] | None
+    ) -> tuple[str | tuple[int, ...], ...] | None:
+        if any(not word for word in value or ()):
+            raise ValueError("a word is empty; leave it out")
+        return value
+
+    @model_validator(mode="after")
+    def _room_for_the_least(self) -> Self:
+        if self.min_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:
+            raise OptionError(
+                message(
+                    "{min_new_tokens}={} is above {max_new_tokens}={}; make it smaller",
+                    self.min_new_tokens,
+                    self.max_new_tokens,
+                )
+            )
+        return self
 
     @model_validator(mode="after")
     def _logprobs_somewhere(self) -> Self:

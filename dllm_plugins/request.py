@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.decoding.steering import Processor
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.template import Gap
@@ -26,6 +27,8 @@ class Request:
     :param prefixes: where the row looks for a cached prefix and leaves its own; None for the engine's.
     :param noise: the random numbers to use in place of those a seed gives, for example recorded ones.
     :param tokenizer: what reads and writes text, where the engine's own knows none; None for the engine's.
+    :param processors: as transformers' logits processors: called with the ids so far, int64 [1, N], and float32 logits
+        [1, V] of the next token, for modes that write from left to right; also asked about drafts.
     :param logits: hand out the logits each token of the answer was drawn from.
     """
 
@@ -38,3 +41,4 @@ class Request:
     template: Sequence[Sequence[int] | Gap] = ()
     noise: RowNoise | None = None
     tokenizer: TextTokenizer | None = None
+    processors: Sequence[Processor] = ()

@@ -36,7 +36,11 @@ def kind_of(annotation: Any) -> str:
         return " or ".join(kind_of(kind) for kind in get_args(annotation) if kind is not NoneType)
     if get_origin(annotation) is Literal:
         return " or ".join(map(str, get_args(annotation)))
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    return (
+        annotation.__name__
+        if isinstance(annotation, type)
+        else str(annotation).replace("typing.", "").replace(" | ", " or ")
+    )
 
 
 def option_table() -> str:

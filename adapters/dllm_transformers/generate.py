@@ -78,7 +78,7 @@ def generate(
         check_config(generation_config)
         check_helpers(streamer, logits_processor, stopping_criteria)
         asked = asked_for(model, generation_config, kwargs, outside_ours(inspect.currentframe()))
-        refuse_options(asked, logits_processor or [])
+        refuse_options(asked)
         _refuse_unknown(model, kwargs)
         wanted = wants_sampling(asked)
         if wanted is not None and generation_config is not None:

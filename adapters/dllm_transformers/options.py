@@ -1,6 +1,5 @@
 """From generate()'s arguments to the engine's options; what cannot be honoured is refused."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,9 +7,6 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers import StoppingCriteria
 from transformers import StoppingCriteriaList
-from transformers import TemperatureLogitsWarper
-from transformers import TopKLogitsWarper
-from transformers import TopPLogitsWarper
 from transformers.generation.stopping_criteria import EosTokenCriteria
 from transformers.generation.stopping_criteria import MaxLengthCriteria
 
@@ -24,7 +20,6 @@ from dllm_transformers.prefix import PrefixCache
 from dllm_transformers.values import check_values
 
 #: What the engine does itself, from the generation config.
-_WARPERS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper)
 _OWN_CRITERIA = (MaxLengthCriteria, EosTokenCriteria)
 
 #: What transformers calls a prefix cache: `cache` since 5.24, `past_key_values` before.
@@ -43,15 +38,18 @@ HONOURED = frozenset(
     | {"num_return_sequences", "output_scores", "output_logits", "return_dict_in_generate", "pad_token_id"}
     | {"bos_token_id", "eos_token_id", "disable_compile"}
 )
+#: Fields of it that transformers makes logits processors of.
+PROCESSED = frozenset(
+    {"repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "min_new_tokens", "min_length", "sequence_bias"}
+    | {"suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"}
+    | {"remove_invalid_values", "exponential_decay_length_penalty"}
+)
 _BEAMS = "block diffusion has no beam search; leave it out"
 _DRAFTS = "drafts come from the denoiser; leave it out"
 _COPIES = "drafts='prompt_lookup' copies drafts from the text, with draft_length so many in every pass; use those"
 _OTHER = "it belongs to another strategy; leave it out"
 _CACHE = "the engine caches what the model's attention allows; leave it out"
-_PROCESSOR = (
-    "it works on one next token at a time and is not supported by block diffusion; leave it out, or call generate() "
-    "without custom_generate"
-)
+_PROCESSOR = "it is not supported by block diffusion; leave it out, or call generate() without custom_generate"
 _REMEDIES = {
     **dict.fromkeys(("num_beams", "num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping"), _BEAMS),
     **dict.fromkeys(("constraints", "force_words_ids"), _BEAMS),
@@ -81,20 +79,16 @@ def asks_for_nothing(name: str, value: Any) -> bool:
     return value is None or (isinstance(value, str | int | float) and bool(value == neutral))
 
 
-def refuse_options(asked: dict[str, Any], processors: Sequence[Any]) -> None:
-    """Raise for options of generate() that this strategy would otherwise ignore.
+def refuse_options(asked: dict[str, Any]) -> None:
+    """Raise for options of generate() that this strategy would otherwise ignore, whatever the mode.
 
     :param asked: the fields of the generation config that the user set.
-    :param processors: those that the user handed in.
     :raises OptionError: naming the argument and what to do instead.
     """
     check_values(asked)
     for name, value in asked.items():
-        if name not in HONOURED and not asks_for_nothing(name, value):
+        if name not in HONOURED and name not in PROCESSED and not asks_for_nothing(name, value):
             raise OptionError(f"{name}={shown(value)}: {_REMEDIES.get(name, _PROCESSOR)}")
-    for item in processors:
-        if not isinstance(item, _WARPERS):
-            raise OptionError(f"{type(item).__name__}: {_PROCESSOR}")
 
 
 def refuse_kwargs(input_ids: Tensor, model_kwargs: dict[str, Any]) -> None:

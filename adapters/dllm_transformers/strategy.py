@@ -19,6 +19,7 @@ from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.engine.admission import filling
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
+from dllm_plugins.errors import calling
 from dllm_plugins.messages import shown
 from dllm_plugins.text.tokenizer import LightTokenizer
 from dllm_transformers.asked import option_names
@@ -49,6 +50,9 @@ from dllm_transformers.output import output_of
 from dllm_transformers.output import sequences_of
 from dllm_transformers.prefix import prefix_cache
 from dllm_transformers.prefix import sampler_of
+from dllm_transformers.processing import of_row
+from dllm_transformers.processing import steered_by
+from dllm_transformers.values import TRANSFORMERS
 from dllm_transformers.values import check_helpers
 from dllm_transformers.values import check_tensors
 from dllm_transformers.weights import shared_model_of
@@ -107,7 +111,7 @@ def block_diffusion(
     :raises CheckpointError: if the model is not of a supported family.
     """
     given = given_to_generate(model, inspect.currentframe())
-    with ending(streamer or given.streamer):
+    with calling(TRANSFORMERS), ending(streamer or given.streamer):
         config = generation_config or model.generation_config
         check_tensors(input_ids, model_kwargs)
         check_helpers(streamer or given.streamer, logits_processor, stopping_criteria)
@@ -115,7 +119,7 @@ def block_diffusion(
         # Called by hand, everything in the config is the caller's.
         asked = vars(config) if given.asked is None else given.asked
         asked = {name: value for name, value in asked.items() if name in option_names()}
-        refuse_options(asked, (logits_processor if given.asked is None else given.processors) or [])
+        refuse_options(asked)
         refuse_kwargs(input_ids, model_kwargs)
         check_output(config, stats=stats or None, logprobs=logprobs)
         criteria = own_criteria(stopping_criteria)
@@ -150,6 +154,11 @@ def block_diffusion(
         plain = sampling(config, room or 1, {}, **options)
         sampler = sampler_of(shared, plain.mode)
         drawn = fitting(drawing(config, asked), asked, plain.given(), sampler, spec)
+        arrived, built = list(logits_processor or []), given.asked is not None
+        steered, processors = steered_by(
+            asked, arrived, (given.processors if built else arrived) or [], sampler, built=built
+        )
+        drawn |= steered
         cache = prefix_cache(users_cache(model_kwargs), shared, plain.mode, bool(config.return_dict_in_generate))
         scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
         reader = _reader(constraint, tokenizer or given.tokenizer)
@@ -164,6 +173,7 @@ def block_diffusion(
                 prefixes=None if cache is None else cache.prefixes,
                 logits=scored,
                 tokenizer=reader,
+                processors=of_row(processors, input_ids[place, : input_ids.shape[1] - len(tokens)]),
             )
             for place, tokens in enumerate(prompts)
         ]
@@ -177,7 +187,16 @@ def block_diffusion(
     if not config.return_dict_in_generate:
         return sequences
     vocabulary = shared.model.denoiser.spec.vocabulary
-    return output_of(sequences, input_ids.shape[1], done, config, warpers(drawn), cache, vocabulary, inside)
+    return output_of(
+        sequences,
+        input_ids.shape[1],
+        done,
+        config,
+        LogitsProcessorList([*processors, *warpers(drawn)]),
+        cache,
+        vocabulary,
+        inside,
+    )
 
 
 def _reader(constraint: object, tokenizer: Any) -> Any:

@@ -16,7 +16,7 @@ from dllm_plugins.messages import shown
 from dllm_plugins.options.checked import Checked
 
 #: What transformers calls the engine's options.
-TRANSFORMERS = Dialect({"stop": "stop_strings"})
+TRANSFORMERS = Dialect({"stop": "stop_strings", "bad_words": "bad_words_ids"})
 #: Answers to one prompt, each of which is a row.
 MOST_ANSWERS = 4096
 

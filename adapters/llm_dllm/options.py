@@ -35,9 +35,10 @@ _OTHERWISE = {
 
 
 #: How options are written that are no single value.
-_FORMS = {"stop": "one string, or a JSON list of strings"} | dict.fromkeys(
-    ("rule_options", "revoke_options", "preset_options"), "a JSON object"
-)
+_FORMS = {
+    "stop": "one string, or a JSON list of strings",
+    "bad_words": "one text, or a JSON list of texts and of lists of token ids",
+} | dict.fromkeys(("rule_options", "revoke_options", "preset_options"), "a JSON object")
 
 
 def _option(name: str) -> tuple[Any, Any]:
@@ -76,7 +77,7 @@ class _Options(Numbers, llm.Options):
         except OptionError as error:
             raise LlmOptionError(error.detail.text_for(LLM)) from None
 
-    @field_validator("stop", mode="before", check_fields=False)
+    @field_validator("stop", "bad_words", mode="before", check_fields=False)
     @classmethod
     def _from_text(cls, value: object) -> object:
         if not isinstance(value, str):

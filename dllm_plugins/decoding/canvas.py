@@ -40,6 +40,8 @@ class Canvas:
         self.guesses: dict[int, int] = {}
         self.sure: dict[int, float] = {}
         self._said: dict[int, Tensor] = {}
+        # What the model said before penalties, of positions that are written from left to right.
+        self._raw: dict[int, Tensor] = {}
 
     def open(self, positions: Iterable[int]) -> list[int]:
         """Those of `positions` that are open."""
@@ -79,35 +81,60 @@ class Canvas:
         return limits is None or limits.allows(self.tokens, position, token)
 
     def held(self, positions: Sequence[int], logits: Tensor) -> Tensor:
-        """Logits [N, V] that a program has made of others, without what a constraint forbids at their positions."""
-        return logits if self.row.limits is None else self.limited(positions, False, logits, None)
+        """Logits [N, V] that a program has made of others, with constraint, penalties and bans."""
+        return self.limited(positions, False, logits, None)
 
     def limited(self, positions: Sequence[int], onward: bool, logits: Tensor, ids: Tensor | None) -> Tensor:
-        """Logits [N, V] of positions without the tokens that may not stand there.
+        """Logits [N, V] of positions after penalties, without the tokens that may not stand there.
 
         :param onward: whether what stands behind a position does not count there.
         :param ids: int64 [V], what the logits are of; None for the whole vocabulary.
         """
-        limits = self.row.limits
-        assert limits is not None, "nothing is limited"
         if not len(positions):
             return logits
-        if not onward:
-            self._said.update(zip(positions, logits, strict=True))
+        kept, raw = self._steered(positions, onward, logits, ids), logits
+        if self.row.limits is None:
+            found = kept
+        else:
+            mask = self._allowed(positions, onward, logits, ids)
+            found, raw = kept.masked_fill(~mask, -torch.inf), logits.masked_fill(~mask, -torch.inf)
+            if kept is not logits:
+                # A constraint comes first: what penalties and bans leave nothing of, it decides alone.
+                dead = (found == -torch.inf).all(-1, keepdim=True)
+                kept = torch.where(dead, logits.to(kept.dtype), kept)
+                found = kept.masked_fill(~mask, -torch.inf)
+            if not onward:
+                self._said.update(zip(positions, kept, strict=True))
+        if onward and self.row.steering is not None and self.row.wants_logits:
+            self._raw.update(zip(positions, raw, strict=True))
+        return found
+
+    def _steered(self, positions: Sequence[int], onward: bool, logits: Tensor, ids: Tensor | None) -> Tensor:
+        """Logits [N, V] after penalties and bans; a part of the vocabulary is for drafts only, and left alone."""
+        steering = self.row.steering
+        if steering is None or ids is not None:
+            return logits
+        if onward:
+            return steering.onward(self.tokens, positions, logits)
+        return steering.on_canvas(self.tokens, positions, self.mask, logits)
+
+    def _allowed(self, positions: Sequence[int], onward: bool, logits: Tensor, ids: Tensor | None) -> Tensor:
+        """What a constraint allows, bool [N, V]."""
+        limits = self.row.limits
+        assert limits is not None, "nothing is limited"
         masks = (limits.next_masks if onward else limits.masks)(self.tokens, positions).to(logits.device)
         masks = masks if ids is None else masks[:, ids]
         # Of drafts from a part of the vocabulary none may be possible; they are refused later.
-        masks |= ~masks.any(-1, keepdim=True)
-        return logits.masked_fill(~masks, -torch.inf)
+        return masks | ~masks.any(-1, keepdim=True)
 
     def _drawn_again(self, position: int) -> tuple[int, Tensor | None]:
         """The token of a position that another of this pass has made impossible, from what the model said of it."""
         limits, said = self.row.limits, self._said.get(position)
         assert limits is not None, "nothing is limited"
         [mask] = limits.masks(self.tokens, [position])
-        if said is None:
+        logits = None if said is None else said.masked_fill(~mask.to(said.device), -torch.inf)
+        if logits is None or bool((logits == -torch.inf).all()):
             return int(mask.int().argmax()), None
-        logits = said.masked_fill(~mask.to(said.device), -torch.inf)
         drawn = predict(logits[None], [self.row.canvas_draw(position)], never=self.mask)
         return int(drawn.token[0]), logits
 
@@ -139,7 +166,8 @@ class Canvas:
         self.tokens[begin:] = answer.tokens[:count]
         if self.row.wants_logits:
             for index in range(count):
-                self.row.note(begin + index, answer.tokens[index], answer.logits[index])
+                raw = self._raw.pop(begin + index, None)
+                self.row.note(begin + index, answer.tokens[index], answer.logits[index] if raw is None else raw)
         self.release(begin + count)
 
     def extend(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.said import said_of
+from dllm_plugins.decoding.steering import Steering
 from dllm_plugins.denoisers.costs import Costs
 from dllm_plugins.events import FinishReason
 from dllm_plugins.events import TokenLogprob
@@ -69,6 +70,7 @@ class Row:
     :param drafts: how many drafts were verified and accepted by where they came from, and how many open rows made
         some; None where nothing is drafted.
     :param limits: what the answer is held to; None if it may be anything.
+    :param steering: what is done to logits before anything is drawn; None for nothing.
     :param error: what the row raised in the pass under way; the engine then ends it, and nobody else.
     """
 
@@ -96,6 +98,7 @@ class Row:
     company: tuple[int, int] = (0, 0)
     drafts: dict[str, int] | None = None
     limits: Limits | None = None
+    steering: Steering | None = None
     error: Exception | None = None
 
     @property
@@ -139,6 +142,11 @@ class Row:
     def canvas_draws(self, positions: Sequence[int], step: int | None = None) -> list[Draw]:
         """How open positions are drawn in a pass, this one if not given."""
         return [self.canvas_draw(position, step) for position in positions]
+
+    @property
+    def limited(self) -> bool:
+        """Whether logits are changed before anything is drawn."""
+        return self.limits is not None or self.steering is not None
 
     @property
     def wants_logits(self) -> bool:

@@ -84,7 +84,7 @@ class RunningProgram:
         return []
 
     def _questions(self, asks: Sequence[Ask]) -> list[Question]:
-        if self.row.limits is None:
+        if not self.row.limited:
             return [question(ask, self._parts) for ask in asks]
         return [
             question(ask, self._parts, partial(self.canvas.limited, self._positions(ask), ask.onward)) for ask in asks

@@ -47,6 +47,7 @@ from dllm_plugins.engine.profile import Stopwatch
 from dllm_plugins.engine.profile import add
 from dllm_plugins.engine.profile import timed
 from dllm_plugins.engine.profile import timed_limits
+from dllm_plugins.engine.steered import steering_of
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Event
@@ -112,6 +113,7 @@ class Engine:
         row = row_of(request, config, tokens, spec)
         row.costs = partial(costs_of, self._full)
         row.limits = limits_of(row, sampler, request.tokenizer or self.tokenizer, spec)
+        row.steering = steering_of(row, request.processors, sampler, request.tokenizer or self.tokenizer, spec)
         job = self._job(request, row, sampler)
         state, cached = None, 0
         if job.kept is not None:

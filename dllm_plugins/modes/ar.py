@@ -41,5 +41,6 @@ SAMPLER = Sampler(
     settings=Settings,
     start=start,
     unheld=None,
+    onward=True,
     keeps_prefix=True,
 )

@@ -220,6 +220,7 @@ def sampler(process: NoiseProcess) -> Sampler:
         settings=SpeculativeSettings,
         start=partial(start, process),
         unheld=None,
+        onward=True,
         keeps_prefix=True,
         fit=fit,
     )

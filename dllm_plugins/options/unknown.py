@@ -21,6 +21,9 @@ RENAMED: Mapping[str, str] = {
     **dict.fromkeys(("random_seed", "seed"), "seed"),
     "guidance_scale": "guidance",
     "num_return_sequences": "n",
+    **dict.fromkeys(("repeat_penalty", "penalty"), "repetition_penalty"),
+    **dict.fromkeys(("bad_words_ids", "bad_words", "banned_tokens"), "bad_words"),
+    **dict.fromkeys(("min_tokens", "min_new_tokens"), "min_new_tokens"),
     **dict.fromkeys(("top_logprobs", "n_probs", "output_scores", "output_logits"), "logprobs"),
 }
 _TOOLS = "no model here calls tools; put what the tools return into the prompt"
@@ -28,15 +31,18 @@ _FORMAT = (
     "what an answer must be is said by the option constraint in Python, by --schema and -o regex in llm, and by "
     "with_structured_output or response_format in a call of ChatDLLM"
 )
-_LOGITS = "it changes the logits of one next token at a time, which tokens that are committed together do not have"
+_LOGITS = (
+    "what changes logits here is repetition_penalty, no_repeat_ngram_size and bad_words, and in generate() of "
+    "transformers, mode 'ar', any logits_processor"
+)
 _ONE = "a prompt has one answer; ask several times, with a temperature and another seed each"
 _SERVER = "it is for a service far away, and this model runs on this machine; leave it out"
 #: Why there is none of that name.
 REASONS: Mapping[str, str] = {
     **dict.fromkeys(("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls"), _TOOLS),
     **dict.fromkeys(("response_format", "schema", "json_schema", "guided_json", "grammar", "format"), _FORMAT),
-    **dict.fromkeys(("logit_bias", "presence_penalty", "frequency_penalty", "repetition_penalty"), _LOGITS),
-    **dict.fromkeys(("repeat_penalty", "no_repeat_ngram_size", "min_p", "typical_p", "bad_words_ids"), _LOGITS),
+    **dict.fromkeys(("logit_bias", "presence_penalty", "frequency_penalty"), _LOGITS),
+    **dict.fromkeys(("min_p", "typical_p"), "truncation is by top_k and top_p here"),
     **dict.fromkeys(("n", "best_of", "num_return_sequences", "num_beams"), _ONE),
     **dict.fromkeys(("user", "store", "service_tier", "safety_identifier", "base_url", "organization"), _SERVER),
     **dict.fromkeys(("extra_body", "extra_headers", "default_headers", "prompt_cache_key"), _SERVER),

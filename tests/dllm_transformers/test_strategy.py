@@ -93,8 +93,10 @@ def test_left_padded_batch_equals_rows_alone(model: Any, strategy: partial[Tenso
     ("options", "words"),
     [
         ({"num_beams": 2}, "num_beams=2"),
-        ({"repetition_penalty": 1.3}, "repetition_penalty=1.3"),
-        ({"no_repeat_ngram_size": 2}, "no_repeat_ngram_size=2"),
+        ({"mode": "diffusion", "no_repeat_ngram_size": 2}, "no_repeat_ngram_size=2 .*mode='ar'"),
+        ({"mode": "diffusion", "bad_words_ids": [[3, 4]]}, r"bad_words_ids of several tokens.*\[3, 4\]"),
+        ({"mode": "diffusion", "suppress_tokens": [3]}, r"suppress_tokens=\[3\].*mode='ar'"),
+        ({"mode": "diffusion", "logits_processor": [print]}, "builtin_function_or_method.*mode='ar'"),
         ({"do_sample": True, "min_p": 0.1}, "min_p=0.1"),
         ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha"),
         ({"prompt_lookup_num_tokens": 3}, "prompt_lookup"),
