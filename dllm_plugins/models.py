@@ -42,6 +42,8 @@ from dllm_plugins.text.seams import parts_of
 
 if TYPE_CHECKING:
     from dllm_plugins.families.layout import Layout
+    from dllm_plugins.tools.templates import Habit
+    from dllm_plugins.tools.tool import Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +128,67 @@ class Model:
         """
         completed(self.denoiser).close()
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence["Tool"] = ()) -> list[int]:
         """Prompt ids of a chat, up to where the assistant's answer begins.
 
         Control tokens that a message spells, such as `<|im_end|>` or the mask, become the ordinary text they are;
         otherwise the ids are those of transformers' `apply_chat_template`.
 
-        :param messages: `{"role": "system" | "user" | "assistant", "content": text}`.
+        :param messages: `{"role": "system" | "user" | "assistant" | "tool", "content": text}`; an assistant's may have
+            `tool_calls`.
+        :param tools: what the model may call; see docs/tools.md for what is said of them.
         :raises RequestError: if there are no messages or the last one is empty, if the chat template refuses them, or
             if they spell a control token that cannot be written as text.
         """
         from dllm_plugins.text import chats
 
         chats.check_messages(messages)
-        if not messages or not messages[-1]["content"].strip():
+        if not messages or not (messages[-1]["content"].strip() or messages[-1]["role"] == "tool"):
             raise RequestError("the prompt is empty; write a question")
         if not self.tokenizer.chat_template:
             raise RequestError(f"{self.name} has no chat template; give it token ids, or use an instruct checkpoint")
-        return chats.encode_chat(self.tokenizer, messages, self._control, self.name)
+        if not tools and not any(message["role"] == "tool" or message.get("tool_calls") for message in messages):
+            return chats.encode_chat(self.tokenizer, messages, self._control, self.name)
+        from dllm_plugins.tools.prompts import prompt_of
+
+        habit = self.tool_habit()
+        told = [tool.as_function() for tool in tools] if habit.native else []
+        return chats.encode_chat(self.tokenizer, prompt_of(messages, tools, habit), self._control, self.name, told)
+
+    def with_tools(
+        self, config: SamplingConfig, tools: Sequence["Tool"], choice: str = "auto", parallel: bool | None = None
+    ) -> SamplingConfig:
+        """The options of an answer that may call tools: every call is whole, and its arguments keep to their schema.
+
+        A mode that cannot be held to anything answers as it likes, unless a call is asked for.
+
+        :param choice: "auto", "any", or the tool that is called.
+        :param parallel: whether there may be several calls; not given, there may where the model chooses to call.
+        :raises OptionError: for a constraint beside tools, and for a schema that cannot be kept to.
+        """
+        if not tools:
+            return config
+        if config.constraint is not None:
+            raise OptionError(message("{constraint} is about answers without tools; leave one of the two out"))
+        from dllm_plugins.engine.admission import sampler_of
+        from dllm_plugins.tools.language import constraint_of
+
+        spec = self.denoiser.spec
+        sampler = sampler_of(plugins.modes(), config.mode or spec.modes[0], spec)
+        if choice == "auto" and sampler.unheld is not None:
+            return config
+        several = choice == "auto" if parallel is None else parallel
+        return config.with_options(constraint=constraint_of(self.tool_habit().form, tools, choice, several))
+
+    def tool_habit(self) -> "Habit":
+        """How its chats tell of tools, and how it writes calls.
+
+        :raises RequestError: if it has no chat template.
+        """
+        from dllm_plugins.text import chats
+        from dllm_plugins.tools.templates import habit_of
+
+        return habit_of(chats.template_of(self.tokenizer), self.tokenizer.special_tokens_map, self.name)
 
     def encode_text(self, text: str, special: bool = True) -> list[int]:
         """Prompt ids of a text to go on from; control tokens that it spells become ordinary text.

@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any
 from typing import ClassVar
 from typing import Literal
-from typing import NoReturn
 from typing import Self
 
 from langchain_core.language_models import BaseLanguageModel
@@ -154,7 +153,8 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
         """A model of this name is loaded."""
 
     def _teller(self, call: Call) -> Teller:
-        return Teller(call, self._shared(call.model_name).model.tokenizer)
+        model = self._shared(call.model_name).model
+        return Teller(call, model.tokenizer, None if call.toolkit is None else model.tool_habit().form)
 
     def __getstate__(self) -> dict[Any, Any]:
         """What a pickle holds: the options. What they load is loaded again where it is needed."""
@@ -172,13 +172,6 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
         return self._shared(self.model_name).model.encode_text(text, special=False)
-
-    def bind_tools(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not supported yet.
-
-        :raises OptionError: always.
-        """
-        raise OptionError(f"{type(self).__name__} does not call tools; put what the tools return into the prompt")
 
     def with_structured_output(self, *args: Any, **kwargs: Any) -> Any:
         """Only ChatDLLM has it.

@@ -18,6 +18,7 @@ from dllm_plugins.models import LoadOptions
 from dllm_plugins.options.checked import Checked
 from dllm_plugins.options.unknown import unknown_option
 from dllm_plugins.request import Request
+from langchain_dllm.toolkit import Toolkit
 
 #: Fields of a call that are no options of the engine.
 _OWN = ("model_name", "timeout", "max_retries", "raw", "n", "top_logprobs", "suffix", "gap")
@@ -43,6 +44,7 @@ class Call(Checked):
     :param as_tool: ChatDLLM only: the answer is the arguments of a call of this name.
     :param suffix: text behind the answer, which then fills the gap between; `gap`, DLLM only: what marks the gaps of
         a text. See :mod:`langchain_dllm.gaps`.
+    :param toolkit: ChatDLLM only: what may be called.
     :raises OptionError: if any of them is of another kind or out of range.
     """
 
@@ -56,6 +58,7 @@ class Call(Checked):
     as_tool: str | None = None
     suffix: str | None = None
     gap: str | None = Field(default=None, min_length=1)
+    toolkit: Toolkit | None = None
 
     def requests(self, tokens: Sequence[int]) -> list[Request]:
         """A request for each answer to a prompt: the first has the call's seed, the next one that and one."""

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from collections.abc import AsyncIterator
+from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import aclosing
 from contextlib import closing
@@ -17,6 +19,7 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models import ModelProfile
 from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessageChunk
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration
 from langchain_core.outputs import ChatGenerationChunk
@@ -31,6 +34,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
+from dllm_plugins.messages import shown
 from dllm_plugins.request import Request
 from dllm_plugins.sharing import SharedModel
 from langchain_dllm import drafts
@@ -52,6 +56,10 @@ from langchain_dllm.running import together
 from langchain_dllm.schemas import constraint_in
 from langchain_dllm.structured import structured
 from langchain_dllm.together import in_threads
+from langchain_dllm.toolkit import ARGUMENTS
+from langchain_dllm.toolkit import Bindable
+from langchain_dllm.toolkit import function_of
+from langchain_dllm.toolkit import toolkit_of
 
 
 class ChatDLLM(EngineModel, DraftingChatModel):
@@ -79,10 +87,39 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         if name == self.model_name and profile.get("name") == name and "max_input_tokens" not in profile:
             self.profile = with_context(profile, self._loaded[name].model.denoiser.spec.context)
 
+    def bind_tools(
+        self,
+        tools: Sequence[Bindable],
+        *,
+        tool_choice: str | Mapping[str, Any] | bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The same model, which may call these tools; see docs/tools.md.
+
+        :param tools: functions, LangChain tools, pydantic classes, or JSON schemas.
+        :param tool_choice: "auto" (as the model likes, the default), "any" or True (a call, whichever), "none", or a
+            tool's name, which is then called.
+        :param parallel_tool_calls: whether an answer may hold several calls. If not given, it may where the model
+            chooses to call, and holds one where it must.
+        :param strict: as LangChain writes schemas with it; calls keep to theirs in any case.
+        :raises OptionError: for what is no tool, and a choice that there is not.
+        """
+        functions = [function_of(tool, strict) for tool in tools]
+        bound: dict[str, Any] = {"tools": functions}
+        if tool_choice is not None:
+            bound["tool_choice"] = tool_choice
+        if parallel_tool_calls is not None:
+            bound["parallel_tool_calls"] = parallel_tool_calls
+        with calling(LANGCHAIN):
+            toolkit_of(bound)
+        return self.bind(**bound, **kwargs)
+
     def _events(self, messages: list[BaseMessage], call: Call) -> Generator[tuple[int, Event], None, None]:
         """(answer, event) of as many answers as are wanted."""
-        chat, shared = chat_of(messages), self._shared(call.model_name)
-        with closing(run(shared, _requests(shared, chat, call), call)) as source:
+        shared = self._shared(call.model_name)
+        with closing(run(shared, _requests(shared, chat_of(messages), call), call)) as source:
             yield from source
 
     async def _arequests(self, messages: list[BaseMessage], call: Call) -> tuple[SharedModel, list[Request]]:
@@ -105,10 +142,12 @@ class ChatDLLM(EngineModel, DraftingChatModel):
     ) -> ChatResult:
         call, done = self._call(stop, kwargs), dict[int, Finish]()
         told = run_manager if call.n == 1 and not self._streaming_disabled(**kwargs) else None
-        for place, event in self._events(messages, call):
+        graph, chunk_of = drafts.in_graph(run_manager), self._chunks(call)
+        for place, event in self._events(messages, graph.asking(call)):
+            graph.send(event)
             if isinstance(event, Finish):
                 done[place] = event
-            if told is not None and (chunk := self._chunk(event, call)) is not None:
+            if told is not None and (chunk := chunk_of(event)) is not None:
                 told.on_llm_new_token(chunk.text, chunk=chunk)
         return self._result([done[place] for place in range(call.n)], call)
 
@@ -123,9 +162,11 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         if call.n > 1 or run_manager is None or self._streaming_disabled(**kwargs):
             shared, requests = await self._arequests(messages, call)
             return self._result(await together([afinish(shared, request, call) for request in requests]), call)
-        async with aclosing(self._aevents(messages, call)) as source:
+        graph, chunk_of = drafts.in_graph(run_manager), self._chunks(call)
+        async with aclosing(self._aevents(messages, graph.asking(call))) as source:
             async for event in source:
-                if (chunk := self._chunk(event, call)) is not None:
+                graph.send(event)
+                if (chunk := chunk_of(event)) is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
         return self._result([event], call)
 
@@ -139,9 +180,10 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         """Committed text only: a chunk is never taken back."""
         call, listeners = self._call(stop, kwargs).one(), drafts.run_of(run_manager)
         yield from self._opening(call)
-        for _, event in self._events(messages, call):
+        chunk_of = self._chunks(call)
+        for _, event in self._events(messages, listeners.asking(call)):
             listeners.send(event)
-            chunk = self._chunk(event, call)
+            chunk = chunk_of(event)
             if chunk is not None:
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -158,10 +200,11 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         call, listeners = self._call(stop, kwargs).one(), drafts.run_of(run_manager)
         for opening in self._opening(call):
             yield opening
-        async with aclosing(self._aevents(messages, call)) as source:
+        chunk_of = self._chunks(call)
+        async with aclosing(self._aevents(messages, listeners.asking(call))) as source:
             async for event in source:
                 await listeners.asend(event)
-                chunk = self._chunk(event, call)
+                chunk = chunk_of(event)
                 if chunk is not None:
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -171,10 +214,18 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         """What a streamed answer begins with before anything is decoded."""
         return [] if call.as_tool is None else [ChatGenerationChunk(message=opening_of(call.as_tool))]
 
-    def _chunk(self, event: Event, call: Call) -> ChatGenerationChunk | None:
-        """What an event adds to a streamed answer."""
-        message = self._teller(call).chunk(event)
-        return None if message is None else ChatGenerationChunk(message=message)
+    def _chunks(self, call: Call) -> Callable[[Event], ChatGenerationChunk | None]:
+        """What turns the events of one answer, in order, into the chunks of a stream."""
+        told: list[Callable[[Event], AIMessageChunk | None]] = []
+
+        def chunk_of(event: Event) -> ChatGenerationChunk | None:
+            # The model is loaded by now.
+            if not told:
+                told.append(self._teller(call).stream())
+            message = told[0](event)
+            return None if message is None else ChatGenerationChunk(message=message)
+
+        return chunk_of
 
     def _result(self, events: Sequence[Event], call: Call) -> ChatResult:
         """The answers, and the sum of their token counts."""
@@ -248,26 +299,41 @@ class ChatDLLM(EngineModel, DraftingChatModel):
             return structured(self, schema, method=method, include_raw=include_raw, strict=strict, others=kwargs)
 
     def _call(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
-        """As for every model; `response_format` and `as_tool` are of calls alone."""
-        more = {name: value for name, value in given.items() if name not in ("response_format", "as_tool")}
+        """As for every model; tools, `response_format` and `as_tool` are of calls alone."""
+        own = (*ARGUMENTS, "response_format", "as_tool")
+        more = {name: value for name, value in given.items() if name not in own}
         if given.get("response_format") is not None:
             if more.get("constraint") is not None:
                 raise OptionError("constraint and response_format both say what the answer must be; give one of them")
             with calling(LANGCHAIN):
                 more["constraint"] = constraint_in(given["response_format"])
-        return super()._call(stop, more).model_copy(update={"as_tool": given.get("as_tool")})
+        with calling(LANGCHAIN):
+            kit = toolkit_of(given)
+        return super()._call(stop, more).model_copy(update={"as_tool": given.get("as_tool"), "toolkit": kit})
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """Tokens of the prompt these messages make, chat template included.
+        """Tokens of the prompt these messages make, chat template and tools included.
 
-        :raises OptionError: if there are tools.
+        :raises OptionError: for what is no tool.
         """
-        if tools:
-            raise OptionError(f"ChatDLLM does not call tools, but {len(tools)} are to be counted; leave them out")
-        return len(self._shared(self.model_name).model.encode_chat(chat_of(messages)))
+        toolkit = toolkit_of({"tools": list(tools or ())})
+        told = () if toolkit is None else toolkit.tools
+        return len(self._shared(self.model_name).model.encode_chat(chat_of(messages), told))
 
 
-def _requests(shared: SharedModel, chat: list[dict[str, str]], call: Call) -> list[Request]:
-    """The chat as the engine reads it; with a suffix, a gap before that which the answer fills."""
+def _requests(shared: SharedModel, chat: list[dict[str, Any]], call: Call) -> list[Request]:
+    """A request for each answer: its prompt tells of the tools, and its calls keep to their schemas.
+
+    With a suffix there is a gap before that, which the answer fills.
+
+    :raises OptionError: for a suffix beside tools.
+    """
+    kit, model = call.toolkit, shared.model
     filling = requests_for(shared, "", call, chat)
-    return call.requests(shared.model.encode_chat(chat)) if filling is None else filling
+    if filling is not None and kit is not None:
+        raise OptionError(f"suffix={shown(call.suffix)} has no meaning beside tools; leave one of the two out")
+    if filling is not None or kit is None:
+        return call.requests(model.encode_chat(chat)) if filling is None else filling
+    with calling(LANGCHAIN):
+        config = model.with_tools(call.config, kit.tools, kit.choice, kit.parallel)
+        return call.model_copy(update={"config": config}).requests(model.encode_chat(chat, kit.tools))

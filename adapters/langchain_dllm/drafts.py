@@ -23,6 +23,7 @@ from langchain_core.runnables import ensure_config
 
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
+from langchain_dllm.call import Call
 
 EVENT = "dllm_draft"
 
@@ -39,6 +40,12 @@ class DraftListeners:
     tags: list[str]
     metadata: dict[str, Any]
     graph: Callable[[Any], None] | None = None
+
+    def asking(self, call: Call) -> Call:
+        """The call as the engine is asked: who listens to drafts is told how sure they are."""
+        if call.config.logprobs is not None or not (self.handlers or self.graph):
+            return call
+        return call.model_copy(update={"config": call.config.with_options(logprobs=0)})
 
     def send(self, event: Event) -> None:
         """Tell the handlers and the graph if this is a draft."""

@@ -1,5 +1,6 @@
 """LangChain messages to a chat template's roles and texts, and results back."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.messages import ChatMessage
 from langchain_core.messages import HumanMessage
 from langchain_core.messages import SystemMessage
+from langchain_core.messages import ToolMessage
 from langchain_core.messages.ai import InputTokenDetails
 from langchain_core.messages.ai import UsageMetadata
 
@@ -20,37 +22,61 @@ from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.text.said import openai_shape
+from dllm_plugins.tools.format import CallFormat
+from dllm_plugins.tools.reading import CallReader
+from dllm_plugins.tools.reading import read
 from langchain_dllm.call import Call
 from langchain_dllm.calling import message_of
 from langchain_dllm.calling import more_of
+from langchain_dllm.toolkit import StreamedCalls
+from langchain_dllm.toolkit import called
+
+#: Blocks that say once more what stands in `tool_calls`, as other models' messages have them.
+_OF_CALLS = ("tool_call", "tool_use", "tool_call_chunk", "function_call", "input_json_delta", "invalid_tool_call")
 
 
-def chat_of(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
-    """Role and text of each message.
+def chat_of(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Role and text of each message, with calls and what they are answers to.
 
-    :raises RequestError: for tool messages, tool calls and content that is not text.
+    :raises RequestError: for content that is not text.
     """
-    return [{"role": _role(message), "content": _text(message)} for message in messages]
+    return [{"role": _role(message), "content": _text(message), **_of_tools(message)} for message in messages]
+
+
+def _of_tools(message: BaseMessage) -> dict[str, Any]:
+    """What a message calls, or which call it answers."""
+    if isinstance(message, ToolMessage):
+        return {"tool_call_id": message.tool_call_id} | ({"name": message.name} if message.name else {})
+    if not isinstance(message, AIMessage) or not message.tool_calls:
+        return {}
+    calls = [
+        {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["args"]}}
+        for call in message.tool_calls
+    ]
+    return {"tool_calls": calls}
 
 
 def _role(message: BaseMessage) -> str:
     if isinstance(message, AIMessage):
-        if message.tool_calls:
-            raise RequestError("a message holds tool calls, which ChatDLLM does not support; leave them out")
         return "assistant"
+    if isinstance(message, ToolMessage):
+        return "tool"
     if isinstance(message, SystemMessage):
         return "system"
     if isinstance(message, HumanMessage):
         return "user"
     if isinstance(message, ChatMessage) and message.role in ("user", "assistant", "system"):
         return message.role
-    raise RequestError(f"ChatDLLM reads system, human and AI messages, not {type(message).__name__}; leave it out")
+    raise RequestError(
+        f"ChatDLLM reads system, human, AI and tool messages, not {type(message).__name__}; leave it out"
+    )
 
 
 def _text(message: BaseMessage) -> str:
     if isinstance(message.content, str):
         return message.content
-    return "".join(_block_text(block) for block in message.content)
+    blocks = [block for block in message.content if isinstance(block, str) or block.get("type") not in _OF_CALLS]
+    return "".join(map(_block_text, blocks))
 
 
 def _block_text(block: str | dict[str, Any]) -> str:
@@ -79,10 +105,12 @@ class Teller:
     """Tells of answers to one call.
 
     :param tokenizer: the model's own, which says what tokens stand for.
+    :param form: how the model writes calls, if the call has tools.
     """
 
     call: Call
     tokenizer: Any
+    form: CallFormat | None = None
 
     def metadata(self, finish: Finish, *, streamed: bool = False) -> dict[str, Any]:
         """The engine's statistics, and log-probabilities if the call asks for them.
@@ -97,7 +125,7 @@ class Teller:
         if finish.gaps:
             found["gaps"] = [gap.text for gap in finish.gaps]
         told = streamed and self.call.config.logprobs_at != "final"
-        if finish.logprobs is None or told:
+        if finish.logprobs is None or told or self.call.config.logprobs is None:
             return found
         return found | self.logprobs(finish.logprobs[: len(finish.tokens)])
 
@@ -107,14 +135,30 @@ class Teller:
 
     def new_logprobs(self, commit: Commit) -> dict[str, Any]:
         """Those of tokens that have just become final, if a stream tells them as it goes."""
-        if not commit.logprobs or self.call.config.logprobs_at == "final":
+        config = self.call.config
+        if not commit.logprobs or config.logprobs is None or config.logprobs_at == "final":
             return {}
         return self.logprobs(commit.logprobs)
 
     def answer(self, finish: Finish) -> AIMessage:
         """The whole answer."""
-        told = {"usage_metadata": usage_of(finish), "response_metadata": self.metadata(finish)}
-        return message_of(finish.text, self.call.as_tool, **told)
+        figures: dict[str, Any] = {"usage_metadata": usage_of(finish), "response_metadata": self.metadata(finish)}
+        if self.form is None or self.call.toolkit is None:
+            return message_of(finish.text, self.call.as_tool, **figures)
+        reply = read(finish.text, self.form, self.call.toolkit.names)
+        return AIMessage(reply.text, **called(reply), **figures)
+
+    def stream(self) -> Callable[[Event], AIMessageChunk | None]:
+        """What turns the events of one streamed answer into chunks."""
+        if self.form is None or self.call.toolkit is None:
+            return self.chunk
+        calls = StreamedCalls(CallReader(self.form, self.call.toolkit.names))
+
+        def chunk(event: Event) -> AIMessageChunk | None:
+            found = self.chunk(event)
+            return None if found is None else calls.within(found)
+
+        return chunk
 
     def chunk(self, event: Event) -> AIMessageChunk | None:
         """What an event adds to a streamed answer: committed text, or the figures at its end."""

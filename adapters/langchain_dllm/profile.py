@@ -26,8 +26,8 @@ _TEXT = ModelProfile(
     audio_outputs=False,
     video_outputs=False,
     reasoning_output=False,
-    tool_calling=False,
-    tool_choice=False,
+    tool_calling=True,
+    tool_choice=True,
     structured_output=True,
 )
 

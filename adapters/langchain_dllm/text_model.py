@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any
 from typing import ClassVar
 from typing import Literal
+from typing import NoReturn
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -145,7 +146,7 @@ class DLLM(EngineModel, BaseLLM):
         call, listeners = self._call(stop, kwargs).one(), drafts.run_of(run_manager)
         self._acquire(1)
         shared = self._shared(call.model_name)
-        with closing(run(shared, requests_of(shared, prompt, call), call)) as source:
+        with closing(run(shared, requests_of(shared, prompt, listeners.asking(call)), call)) as source:
             for _, event in source:
                 listeners.send(event)
                 chunk = chunk_of(event, self._teller(call))
@@ -163,7 +164,7 @@ class DLLM(EngineModel, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         """See :meth:`_stream`."""
         call, listeners = self._call(stop, kwargs).one(), drafts.run_of(run_manager)
-        async with aclosing(self._aevents(prompt, call)) as source:
+        async with aclosing(self._aevents(prompt, listeners.asking(call))) as source:
             async for event in source:
                 await listeners.asend(event)
                 chunk = chunk_of(event, self._teller(call))
@@ -171,6 +172,13 @@ class DLLM(EngineModel, BaseLLM):
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
+
+    def bind_tools(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Only chat models call tools.
+
+        :raises OptionError: always.
+        """
+        raise OptionError(f"{type(self).__name__} takes and gives text and calls no tools; use ChatDLLM")
 
     def generate(
         self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any

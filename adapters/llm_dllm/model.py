@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import aclosing
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,15 +13,18 @@ from typing import Any
 
 import click
 import llm
-from llm.parts import TextPart
 
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.errors import calling
 from llm_dllm.dialect import LLM
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import Choice
 from llm_dllm.loading import loaded_model
+from llm_dllm.tools import Calls
+from llm_dllm.tools import messages_of
+from llm_dllm.tools import tools_of
 from llm_dllm.waiting import waiting
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from dllm_plugins.events import Usage
     from dllm_plugins.models import Model
     from dllm_plugins.request import Request
+    from dllm_plugins.tools.tool import Tool
 
 
 @contextmanager
@@ -42,33 +47,27 @@ def clean_errors() -> Iterator[None]:
         raise llm.ModelError(str(error)) from error
 
 
-def chat_of(prompt: llm.Prompt) -> list[dict[str, str]]:
-    """The whole conversation, system prompt and history included, as role and content.
+def chat_of(prompt: llm.Prompt) -> list[dict[str, Any]]:
+    """The whole conversation as messages: system prompt and history, calls of tools and what they returned.
 
-    :raises RequestError: if a message holds anything but text.
+    :raises RequestError: if a message holds anything else but text.
     """
-    chat = []
-    for message in prompt.messages:
-        for part in message.parts:
-            if not isinstance(part, TextPart):
-                raise RequestError(f"this model reads text only, not {type(part).__name__}; leave it out")
-        text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
-        chat.append({"role": str(message.role), "content": text})
-    return chat
+    return [told for message in prompt.messages for told in messages_of(message)]
 
 
-def tokens_of(model: "Model", chat: list[dict[str, str]], name: str) -> list[int]:
+def tokens_of(model: "Model", chat: list[dict[str, Any]], name: str, tools: "Sequence[Tool]" = ()) -> list[int]:
     """Prompt ids: by the chat template, or of the plain text if a base checkpoint has none.
 
     :param name: what llm calls the model.
+    :param tools: what it may call.
     :raises RequestError: for an empty prompt, and for a conversation that needs a template.
     """
     if model.tokenizer.chat_template or not chat or not chat[-1]["content"].strip():
-        return model.encode_chat(chat)
-    if [message["role"] for message in chat] != ["user"]:
+        return model.encode_chat(chat, tools)
+    if tools or [message["role"] for message in chat] != ["user"]:
         raise RequestError(
-            f"{name} has no chat template: it goes on from one text, without system prompt or history; start a new "
-            f"conversation without them, or use an instruct checkpoint"
+            f"{name} has no chat template: it goes on from one text, without system prompt, history or tools; start a "
+            f"new conversation without them, or use an instruct checkpoint"
         )
     return model.encode_text(chat[0]["content"])
 
@@ -91,35 +90,52 @@ def suffix_of(prompt: llm.Prompt) -> str | None:
 
 
 def request_of(
-    model: "Model", chat: list[dict[str, str]], config: "SamplingConfig", name: str, suffix: str | None
+    model: "Model",
+    chat: list[dict[str, Any]],
+    config: "SamplingConfig",
+    name: str,
+    suffix: str | None,
+    tools: "Sequence[Tool]" = (),
 ) -> "Request":
     """What the engine is asked.
 
     :param name: what llm calls the model.
     :param suffix: text behind a gap, which the answer then fills.
+    :param tools: what the answer may call.
+    :raises OptionError: for a suffix beside tools.
     """
     from dllm_plugins.request import Request
     from llm_dllm.gaps import request_before
 
+    if suffix is not None and tools:
+        raise OptionError(f"-o suffix {suffix!r} has no meaning beside tools; leave one of the two out")
     if suffix is not None:
         return request_before(model, chat, config, suffix)
-    return Request(tokens_of(model, chat, name), config)
+    return Request(tokens_of(model, chat, name, tools), model.with_tools(config, tools))
 
 
 def events(
-    chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice = DEFAULT, suffix: str | None = None
+    chat: list[dict[str, Any]],
+    config: "SamplingConfig",
+    choice: Choice = DEFAULT,
+    suffix: str | None = None,
+    tools: "Sequence[Tool]" = (),
 ) -> "Generator[Event, None, None]":
     """Events of one answer; closing the generator frees its row at once."""
     shared = loaded_model(choice)
-    yield from shared.stream(request_of(shared.model, chat, config, choice.model_id, suffix))
+    yield from shared.stream(request_of(shared.model, chat, config, choice.model_id, suffix, tools))
 
 
 async def _aevents(
-    chat: list[dict[str, str]], config: "SamplingConfig", choice: Choice, suffix: str | None
+    chat: list[dict[str, Any]],
+    config: "SamplingConfig",
+    choice: Choice,
+    suffix: str | None,
+    tools: "Sequence[Tool]",
 ) -> "AsyncGenerator[Event, None]":
     """Like :func:`events`, with loading, tokenising and passes in threads."""
     shared = await asyncio.to_thread(loaded_model, choice)
-    request = await asyncio.to_thread(request_of, shared.model, chat, config, choice.model_id, suffix)
+    request = await asyncio.to_thread(request_of, shared.model, chat, config, choice.model_id, suffix, tools)
     async with aclosing(shared.astream(request)) as source:
         async for event in source:
             yield event
@@ -185,6 +201,13 @@ def _text_of(
     return None if stream else text
 
 
+def is_last(event: "Event") -> bool:
+    """Whether it ends the answer."""
+    from dllm_plugins.events import Finish
+
+    return isinstance(event, Finish)
+
+
 class _Chosen:
     """A model of dllm-plugins.
 
@@ -193,6 +216,7 @@ class _Chosen:
 
     can_stream = True
     supports_schema = True
+    supports_tools = True
 
     def __init__(self, choice: Choice = DEFAULT) -> None:
         self.choice = choice
@@ -209,9 +233,11 @@ class DLLM(_Chosen, llm.Model):
     ) -> Iterator[str]:
         """Yield committed text; drafts are shown by `llm dllm watch` only."""
         with clean_errors(), waiting(self.model_id) as arrived:
-            for event in events(chat_of(prompt), config_of(prompt), self.choice, suffix_of(prompt)):
+            tools = tools_of(prompt)
+            calls = Calls(response, tools, self.choice)
+            for event in events(chat_of(prompt), config_of(prompt), self.choice, suffix_of(prompt), tools):
                 text = _text_of(event, stream, response, arrived, self.choice)
-                if text is not None:
+                if text := calls.text(text or "", last=is_last(event)):
                     yield text
 
 
@@ -229,9 +255,11 @@ class AsyncDLLM(_Chosen, llm.AsyncModel):
     ) -> AsyncGenerator[str, None]:
         """See :meth:`DLLM.execute`."""
         with clean_errors(), waiting(self.model_id) as arrived:
-            chat, config, suffix = chat_of(prompt), config_of(prompt), suffix_of(prompt)
-            async with aclosing(_aevents(chat, config, self.choice, suffix)) as source:
+            tools = tools_of(prompt)
+            calls = Calls(response, tools, self.choice)
+            asked = _aevents(chat_of(prompt), config_of(prompt), self.choice, suffix_of(prompt), tools)
+            async with aclosing(asked) as source:
                 async for event in source:
                     text = _text_of(event, stream, response, arrived, self.choice)
-                    if text is not None:
+                    if text := calls.text(text or "", last=is_last(event)):
                         yield text

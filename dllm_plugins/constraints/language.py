@@ -11,6 +11,7 @@ from dllm_plugins.constraints.nodes import Without
 from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.constraints.values import Regex
+from dllm_plugins.constraints.values import Tree
 
 _SPACED = Pattern("(?s) .*")
 
@@ -20,6 +21,8 @@ def language_of(constraint: Constraint) -> Node:
 
     :raises OptionError: for one that cannot be read, or that is no language of texts.
     """
+    if isinstance(constraint, Tree):
+        return constraint.node
     if isinstance(constraint, Regex):
         return Pattern(constraint.pattern)
     if isinstance(constraint, JsonSchema):

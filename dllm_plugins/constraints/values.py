@@ -1,9 +1,11 @@
-"""What users say an answer must be: the three forms of a constraint."""
+"""What users say an answer must be: the three forms of a constraint, and the one that code makes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from typing import TypeAlias
+
+from dllm_plugins.constraints.nodes import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +38,14 @@ class Grammar:
     source: str
 
 
-Constraint: TypeAlias = Regex | JsonSchema | Grammar
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The whole answer belongs to a regular language that is written as a tree: what hosts make of tools.
+
+    :param node: see :mod:`dllm_plugins.constraints.nodes`.
+    """
+
+    node: Node
+
+
+Constraint: TypeAlias = Regex | JsonSchema | Grammar | Tree

@@ -14,10 +14,20 @@ from dllm_plugins.text.templates import render
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _EXAMPLE = '{"role": "user", "content": text}'
-#: Short chats that show which tokens a template puts around turns.
-_PROBES = (
-    [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "a"}],
-    [{"role": "system", "content": "a"}, {"role": "user", "content": "a"}],
+_TOOL = {"name": "a", "description": "a", "parameters": {"type": "object", "properties": {}}}
+_CALL = {"type": "function", "id": "call0", "function": {"name": "a", "arguments": {}}}
+#: Short chats that show which tokens a template puts around turns, tools, calls and results; some with tools.
+_PROBES: tuple[tuple[list[dict[str, Any]], list[dict[str, Any]]], ...] = (
+    ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "a"}], []),
+    ([{"role": "system", "content": "a"}, {"role": "user", "content": "a"}], []),
+    (
+        [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+            {"role": "tool", "name": "a", "tool_call_id": "call0", "content": "a"},
+        ],
+        [{"type": "function", "function": _TOOL}],
+    ),
 )
 
 
@@ -37,7 +47,13 @@ def encode_text(tokenizer: Any, text: str, control: frozenset[int], special: boo
     return _speller(tokenizer, control, "", "").encode_text(text, special)
 
 
-def encode_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], control: frozenset[int], name: str) -> list[int]:
+def encode_chat(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    control: frozenset[int],
+    name: str,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[int]:
     """Ids of a chat up to where the assistant's answer begins.
 
     The same as transformers' `apply_chat_template` gives, but for control tokens that a message
@@ -45,21 +61,22 @@ def encode_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], control: 
 
     :param control: the model's own: its mask and what ends its answers.
     :param name: of the model, for messages.
+    :param tools: functions that the template tells the model of; what they spell is no control token either.
     :raises RequestError: for messages that are none, that the template refuses, or that spell a control
         token which cannot be written as text.
     """
     check_messages(messages)
-    source = _source(tokenizer)
+    source = template_of(tokenizer)
     speller = _speller(tokenizer, control, source, name)
     chat = [dict(message) for message in messages]
     spelled = [message for message in chat if any(speller.spells(text, message["role"]) for text in _texts(message))]
     marked = [speller.marked(message, message["role"]) if message in spelled else message for message in chat]
-    text = render(source, marked, tokenizer.special_tokens_map, name)
-    if not spelled:
+    told = [speller.marked(tool) if any(map(speller.spells, _texts(tool))) else tool for tool in tools]
+    text = render(source, marked, tokenizer.special_tokens_map, name, told)
+    if not spelled and told == list(tools):
         return ids_of(lambda: tokenizer.encode(text, add_special_tokens=False), "the rendered chat")
-    written = sum(
-        speller.marks(text) for message in marked if message["role"] != "assistant" for text in _texts(message)
-    )
+    others = [*(message for message in marked if message["role"] != "assistant"), *told]
+    written = sum(speller.marks(text) for item in others for text in _texts(item))
     if speller.marks(text) < written:
         raise RequestError(
             f"a message spells a control token of {name}, such as one that ends a turn, and the chat template changes "
@@ -77,11 +94,15 @@ def spells(tokenizer: Any, prompt: str | Sequence[Mapping[str, Any]], control: f
     """
     if isinstance(prompt, str):
         return _speller(tokenizer, control, "", name).spells(prompt)
-    speller = _speller(tokenizer, control, _source(tokenizer), name)
+    speller = _speller(tokenizer, control, template_of(tokenizer), name)
     return any(speller.spells(text, str(message.get("role"))) for message in prompt for text in _texts(message))
 
 
-def _source(tokenizer: Any) -> str:
+def template_of(tokenizer: Any) -> str:
+    """A tokenizer's own chat template.
+
+    :raises RequestError: with what the tokenizer says if it has none.
+    """
     return str(ids_of(lambda: [tokenizer.get_chat_template()], "its own chat templates")[0])
 
 
@@ -129,11 +150,11 @@ def _speller(tokenizer: Any, control: frozenset[int], source: str, name: str) ->
 def _turn_tokens(tokenizer: Any, source: str, name: str) -> frozenset[int]:
     """Added tokens that the template writes around turns, whether or not they are marked as special."""
     added, found = frozenset(tokenizer.added_tokens_decoder), frozenset[int]()
-    for probe in _PROBES:
+    for probe, tools in _PROBES:
         try:
-            text = render(source, probe, tokenizer.special_tokens_map, name)
+            text = render(source, probe, tokenizer.special_tokens_map, name, tools)
         except RequestError:
-            # Not every template takes a system prompt.
+            # Not every template takes a system prompt, or tools.
             continue
         found |= added.intersection(ids_of(partial(tokenizer.encode, text, add_special_tokens=False), "a chat"))
     return frozenset(number for number in found if tokenizer.added_tokens_decoder[number].content.strip())

@@ -167,18 +167,30 @@ def _compiled(source: str) -> Template:
         return _environment().from_string(source)
 
 
-def render(source: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any], name: str) -> str:
+def render(
+    source: str,
+    messages: Sequence[Mapping[str, Any]],
+    variables: Mapping[str, Any],
+    name: str,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """A chat as text, up to where the assistant's answer begins.
 
     :param variables: the special tokens by their names.
     :param name: of the model, for messages.
+    :param tools: functions that the model may call, as transformers gives them to templates.
     :raises RequestError: with what the template says to a chat it does not take, and for one that is
         no template, too long, or takes too much time or memory.
     """
     if len(source) > LARGEST:
         raise RequestError(f"the chat template of {name} has {len(source)} characters, more than {LARGEST}; {_REMEDY}")
-    characters = sum(len(str(value)) for message in messages for value in message.values())
-    values = {"tools": None, "documents": None, "add_generation_prompt": True, **variables}
+    characters = sum(len(str(value)) for item in (*messages, *tools) for value in item.values())
+    values = {
+        "tools": [dict(tool) for tool in tools] or None,
+        "documents": None,
+        "add_generation_prompt": True,
+        **variables,
+    }
     try:
         template = _compiled(source)
         with _spending(characters):

@@ -4,19 +4,11 @@ from langchain_dllm import ChatDLLM
 
 
 class PlainText:
-    """Text in, text out."""
+    """Text in; text out, and calls of tools."""
 
     @property
     def chat_model_class(self) -> type[ChatDLLM]:
         return ChatDLLM
-
-    @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_tool_choice(self) -> bool:
-        return False
 
     @property
     def supports_json_mode(self) -> bool:

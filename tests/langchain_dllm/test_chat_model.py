@@ -13,7 +13,6 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages import HumanMessage
 from langchain_core.messages import SystemMessage
-from langchain_core.messages import ToolMessage
 from langchain_core.prompts import ChatPromptTemplate
 
 from dllm_plugins import DllmError
@@ -136,11 +135,7 @@ def test_bad_options_of_the_model(chat: Chat) -> None:
 
 
 def test_what_is_not_supported_says_so(chat: Chat) -> None:
-    """Tools, structured output, images, empty prompts."""
-    with pytest.raises(DllmError, match="tools"):
-        chat().bind_tools([])
-    with pytest.raises(DllmError, match="ToolMessage"):
-        chat().invoke([HumanMessage("why?"), ToolMessage("1", tool_call_id="x")])
+    """Images, empty prompts."""
     with pytest.raises(DllmError, match="image"):
         chat().invoke([HumanMessage([{"type": "image", "url": "x"}])])
     with pytest.raises(DllmError, match="empty"):

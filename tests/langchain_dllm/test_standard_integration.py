@@ -21,7 +21,7 @@ from langchain_dllm import ChatDLLM
 from .plain_text import PlainText
 
 OTHER = "dllm-by-another-name"
-PARAMETERS: dict[str, Any] = {"model": "dllm", "dtype": "bfloat16", "device": "cpu", "max_tokens": 32}
+PARAMETERS: dict[str, Any] = {"model": "dllm", "dtype": "bfloat16", "device": "cpu", "max_tokens": 64}
 
 
 class OtherPreset:
@@ -68,6 +68,10 @@ class TestChatDLLM(PlainText, ChatModelIntegrationTests):
             return model.invoke(history)
         first, *rest = model.stream(history)
         return sum(rest, start=first)
+
+    @pytest.mark.xfail(reason="135 million weights do not choose to call by themselves; forced calls are well-formed")
+    def test_agent_loop(self, model: Any) -> None:
+        super().test_agent_loop(model)
 
     @property
     def supports_model_override(self) -> bool:

@@ -95,3 +95,11 @@ async def test_leaving_frees_the_rows(text: Text, questions: list[Any]) -> None:
     async with asyncio.timeout(10):
         while engine.active:
             await asyncio.sleep(0.001)
+
+
+def test_it_calls_no_tools(text: Callable[..., DLLM]) -> None:
+    """The chat model does."""
+    with pytest.raises(DllmError, match="DLLM takes and gives text and calls no tools; use ChatDLLM"):
+        text().bind_tools([])
+    with pytest.raises(DllmError, match="unknown option tools"):
+        text().invoke("why?", tools=[])

@@ -1,0 +1,90 @@
+"""Tools of llm: in prompts, and called in answers."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import llm
+
+from dllm_plugins.errors import RequestError
+
+if TYPE_CHECKING:
+    from dllm_plugins.tools.tool import Tool
+    from llm_dllm.loading import Choice
+
+
+def tools_of(prompt: llm.Prompt) -> "tuple[Tool, ...]":
+    """What the model may call.
+
+    :raises OptionError: for a tool whose name or schema cannot be used.
+    """
+    from dllm_plugins.tools.tool import Tool
+
+    return tuple(Tool(tool.name, tool.description or "", tool.input_schema or {}) for tool in prompt.tools)
+
+
+def messages_of(message: Any) -> list[dict[str, Any]]:
+    """A message of llm as those of a chat: one for each result of a tool, else one with text and calls.
+
+    :raises RequestError: for parts that are neither text nor of tools.
+    """
+    from llm.parts import TextPart
+    from llm.parts import ToolCallPart
+    from llm.parts import ToolResultPart
+
+    for part in message.parts:
+        if not isinstance(part, TextPart | ToolCallPart | ToolResultPart):
+            raise RequestError(f"this model reads text only, not {type(part).__name__}; leave it out")
+    results = [part for part in message.parts if isinstance(part, ToolResultPart)]
+    found = [
+        {"role": "tool", "name": part.name, "tool_call_id": part.tool_call_id, "content": part.output}
+        for part in results
+    ]
+    if results and len(results) == len(message.parts):
+        return found
+    text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
+    calls = [
+        {"id": part.tool_call_id, "type": "function", "function": {"name": part.name, "arguments": part.arguments}}
+        for part in message.parts
+        if isinstance(part, ToolCallPart)
+    ]
+    return [*found, {"role": str(message.role), "content": text} | ({"tool_calls": calls} if calls else {})]
+
+
+class Calls:
+    """Takes calls out of the text of an answer and adds them to the response.
+
+    :param tools: without any, text is text.
+    """
+
+    def __init__(self, response: Any, tools: "Sequence[Tool]", choice: "Choice") -> None:
+        self._response = response
+        self._tools = tools
+        self._choice = choice
+        self._reader: Any = None
+
+    def text(self, said: str, last: bool) -> str:
+        """What of the text is no call, as far as that is sure.
+
+        A tool that there is not is left to llm, which tells the model so.
+
+        :raises RequestError: at the end of an answer in which a call is none.
+        """
+        if not self._tools:
+            return said
+        from dllm_plugins.tools.calls import Call
+        from dllm_plugins.tools.reading import CallReader
+        from llm_dllm.loading import loaded_model
+
+        if self._reader is None:
+            self._reader = CallReader(loaded_model(self._choice).model.tool_habit().form, None)
+        parts = self._reader.push(said) + (self._reader.end() if last else [])
+        for part in parts:
+            if isinstance(part, Call):
+                self._response.add_tool_call(llm.ToolCall(name=part.name, arguments=dict(part.arguments)))
+            elif not isinstance(part, str):
+                raise RequestError(
+                    f"the model called a tool in a way that cannot be read ({part.error}): {part.text}; ask again, "
+                    f"raise max_tokens if the call is cut short, or leave the tools out"
+                )
+        return "".join(part for part in parts if isinstance(part, str))

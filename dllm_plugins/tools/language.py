@@ -1,0 +1,61 @@
+"""Answers that call tools as a regular language: each call in full, its arguments as the tool's schema has them."""
+
+import re
+from collections.abc import Sequence
+
+from dllm_plugins.constraints.json_schema import tree_of
+from dllm_plugins.constraints.nodes import Choice
+from dllm_plugins.constraints.nodes import Concat
+from dllm_plugins.constraints.nodes import Literal
+from dllm_plugins.constraints.nodes import Node
+from dllm_plugins.constraints.nodes import Pattern
+from dllm_plugins.constraints.nodes import Repeat
+from dllm_plugins.constraints.nodes import Without
+from dllm_plugins.constraints.nodes import optional
+from dllm_plugins.constraints.values import Tree
+from dllm_plugins.errors import OptionError
+from dllm_plugins.tools.format import CallFormat
+from dllm_plugins.tools.tool import ANY
+from dllm_plugins.tools.tool import AUTO
+from dllm_plugins.tools.tool import Tool
+
+_TEXT = Pattern("(?s).*")
+
+
+def constraint_of(form: CallFormat, tools: Sequence[Tool], choice: str, parallel: bool) -> Tree:
+    """What an answer may be.
+
+    :param choice: "auto": a text, and behind it calls, if there are any; "any": calls; a tool's name: one call of it.
+    :param parallel: whether there may be several calls.
+    :raises OptionError: for a schema of a tool that cannot be kept to.
+    """
+    if choice not in (AUTO, ANY):
+        return Tree(_calls(form, [tool for tool in tools if tool.name == choice], parallel=False))
+    calls = _calls(form, tools, parallel)
+    return Tree(_free(form, calls) if choice == AUTO else calls)
+
+
+def _calls(form: CallFormat, tools: Sequence[Tool], parallel: bool) -> Node:
+    one = Choice(tuple(_call(form, tool) for tool in tools))
+    more = () if form.between is None or not parallel else (Repeat(Concat((_literal(form.between), one))),)
+    return Concat((_literal(form.before), one, *more, _literal(form.after)))
+
+
+def _call(form: CallFormat, tool: Tool) -> Node:
+    try:
+        # A call has the arguments that there are; what else a schema might let through nobody takes.
+        arguments = tree_of({"type": "object", "additionalProperties": False, **tool.parameters})
+    except OptionError as error:
+        raise OptionError(f"tool {tool.name!r}: {error}") from error
+    return Concat((_literal(f"{form.opening}{tool.name}{form.middle}"), arguments, _literal(form.closing)))
+
+
+def _free(form: CallFormat, calls: Node) -> Node:
+    """Text in which nothing looks like a call, and calls behind it; without a mark, either of the two."""
+    if not form.marker:
+        return Choice((Without(_TEXT, Pattern(r"(?s)\s*\{.*")), calls))
+    return Concat((Without(_TEXT, Pattern(f"(?s).*{re.escape(form.marker)}.*")), optional(calls)))
+
+
+def _literal(text: str) -> Node:
+    return Literal(text.encode())
