@@ -12,6 +12,7 @@ from typing import Any
 
 from dllm_plugins.errors import OptionError
 
+_SENTENCEPIECE = frozenset({"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"})
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -27,31 +28,52 @@ class Pieces:
     strips: bool
 
 
+class Reader:
+    """How a tokenizer's decoder reads tokens as bytes.
+
+    :param kinds: the steps of the decoder, for people.
+    :param strips: whether a space at the beginning of a text is taken away.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        decoder = None if backend is None else backend.decoder
+        steps = [] if decoder is None else _steps(json.loads(decoder.__getstate__()))
+        self.kinds = [step["type"] for step in steps]
+        self._space = _space(steps)
+        self._byte_level = self.kinds == ["ByteLevel"]
+        self.strips = not self._byte_level and _strips(steps)
+
+    @property
+    def knows(self) -> bool:
+        """Whether a token has the same bytes wherever it stands."""
+        return self._byte_level or (self._space is not None and _SENTENCEPIECE.issuperset(self.kinds))
+
+    def read(self, token: str) -> bytes:
+        """The bytes of a token."""
+        return _bytes(token) if self._byte_level else _unspaced(token, self._space or "")
+
+
 def pieces_of(tokenizer: Any, size: int) -> Pieces:
     """What each of the ids 0 to `size` - 1 spells.
 
     :param tokenizer: of transformers, or :class:`~dllm_plugins.text.tokenizer.LightTokenizer`.
     :raises OptionError: for a tokenizer whose tokens spell different texts in different places.
     """
-    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    steps = [] if backend is None or backend.decoder is None else _steps(json.loads(backend.decoder.__getstate__()))
-    kinds = [step["type"] for step in steps]
-    byte_level = kinds == ["ByteLevel"]
-    spaces = _space(steps)
-    known = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
-    if not byte_level and (spaces is None or not known.issuperset(kinds)):
+    reader = Reader(tokenizer)
+    if not reader.knows:
         raise OptionError(
             f"a constraint needs to know the bytes of each token, which a tokenizer with the decoder "
-            f"{'+'.join(kinds) or 'None'} ({type(tokenizer).__name__}) does not tell; use a model whose tokenizer is "
-            f"byte-level or SentencePiece, or leave the constraint out"
+            f"{'+'.join(reader.kinds) or 'None'} ({type(tokenizer).__name__}) does not tell; use a model whose "
+            f"tokenizer is byte-level or SentencePiece, or leave the constraint out"
         )
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     texts: list[bytes | None] = []
     for number in range(size):
         # Decoders treat added tokens as all others, in the form that the normalizer has given them.
-        token = None if number in special else backend.id_to_token(number)
-        texts.append(None if token is None else _bytes(token) if byte_level else _unspaced(token, spaces or ""))
-    return Pieces(tuple(texts), not byte_level and _strips(steps))
+        token = None if number in special else tokenizer.backend_tokenizer.id_to_token(number)
+        texts.append(None if token is None else reader.read(token))
+    return Pieces(tuple(texts), reader.strips)
 
 
 def _steps(decoder: dict[str, Any]) -> list[dict[str, Any]]:
