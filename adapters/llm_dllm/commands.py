@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import llm
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
 from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM
@@ -15,9 +16,16 @@ from llm_dllm.options import to_config
 def config_of(options: Iterable[tuple[str, str]]) -> SamplingConfig:
     """What `-o NAME VALUE`, given several times, asks for.
 
-    :raises OptionError: for a name that is unknown, and a value that cannot be read or is out of range.
+    :raises OptionError: for a name that is unknown, a value that cannot be read or is out of range, and a suffix,
+        which is no option of decoding.
     """
-    return to_config(Options(**dict(options)))
+    given = dict(options)
+    if "suffix" in given:
+        raise OptionError(
+            f"-o suffix {given['suffix']!r} is an option of `llm -m MODEL` alone; "
+            f"use `llm dllm fill --prefix TEXT --suffix TEXT`"
+        )
+    return to_config(Options(**given))
 
 
 def choice_of(name: str) -> Choice:

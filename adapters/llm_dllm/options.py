@@ -110,7 +110,7 @@ _CONSTRAINTS: dict[str, tuple[type[Regex | Grammar], str]] = {
     "regex": (Regex, "a regular expression that matches the whole answer (default: none)"),
     "grammar": (
         Grammar,
-        "a context-free grammar of the whole answer, in the Lark dialect of llguidance (default: none)",
+        "a context-free grammar of the whole answer, in Lark's notation (default: none)",
     ),
 }
 _FIELDS: dict[str, Any] = {own: _option(name) for own, name in _ENGINE.items()} | {

@@ -32,7 +32,7 @@ class JsonSchema:
 class Grammar:
     """The whole answer is a sentence of a context-free grammar.
 
-    :param source: in the Lark dialect of llguidance.
+    :param source: in Lark's notation; its rule `start` is a whole answer.
     """
 
     source: str

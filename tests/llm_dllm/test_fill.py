@@ -125,3 +125,10 @@ def test_suffix_does_not_go_with_a_conversation(run: Run) -> None:
     """The prompt is the very text, so nobody could tell where a system prompt belongs."""
     result = run("-m", "dllm", "once", "-s", "be brief", "-o", "suffix", " upon", code=1)
     assert "llm dllm fill" in result.output
+
+
+@pytest.mark.parametrize("command", [("watch", "once"), ("fill", "once<fill>")])
+def test_commands_refuse_the_suffix_of_a_prompt(run: Run, command: tuple[str, str]) -> None:
+    """They would leave it out; what does the same is named."""
+    shown = run("dllm", *command, "-o", "suffix", " upon", code=1).output
+    assert "-o suffix ' upon' is an option of `llm -m MODEL` alone; use `llm dllm fill --prefix" in shown
