@@ -34,6 +34,9 @@ from harness import Answer
 from harness import Decode
 from harness import Row
 from harness import compared
+from harness import table
+from passes import measured
+from passes import put
 from progress import keep
 from progress import show
 
@@ -277,7 +280,8 @@ def share(model: Model, tokens: int) -> Row:
 @click.option("--tokens", default=120, show_default=True, help="Most tokens an answer.")
 @click.option("--rounds", default=3, show_default=True, help="Medians are over this many.")
 @click.option("--dtype", default="auto", show_default=True, help="Of our engine and of transformers.")
-def main(path: Path | None, tokens: int, rounds: int, dtype: str) -> None:
+@click.option("--markdown", "page", type=click.Path(path_type=Path), help="Put the table into this page.")
+def main(path: Path | None, tokens: int, rounds: int, dtype: str, page: Path | None) -> None:
     """Measure and print a table."""
     from transformers import AutoModelForCausalLM
 
@@ -314,6 +318,9 @@ def main(path: Path | None, tokens: int, rounds: int, dtype: str) -> None:
     own = share(model, tokens)
     show("", f"constraint_share: {own.ours} of {own.baseline} ms a pass, {100 * own.ratio:.1f} %")
     keep([*rows, own], path)
+    if page is not None:
+        head = f"{measured()} {len(SCHEMAS)} prompts, at most {tokens} tokens, rounds: {rounds}, {chosen}."
+        put(page, "constraints", f"{head}\n\n{table([*rows, own])}")
 
 
 if __name__ == "__main__":
