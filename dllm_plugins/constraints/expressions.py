@@ -6,7 +6,7 @@ The parser is not public; `tests/constraints/test_expressions.py` compares what 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from re import _parser as parser  # type: ignore[attr-defined]
+from importlib import import_module
 from typing import Any
 from typing import NamedTuple
 from typing import NoReturn
@@ -24,6 +24,8 @@ from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.nodes import Repeat
 from dllm_plugins.errors import OptionError
 
+#: A name of Python's that type checkers may or may not know.
+parser: Any = import_module("re._parser")
 _CLASSES = {
     "CATEGORY_DIGIT": r"\d",
     "CATEGORY_NOT_DIGIT": r"\D",
