@@ -52,7 +52,7 @@ def fill(
     options: tuple[tuple[str, str], ...],
     model: str,
 ) -> None:
-    """Fill the gaps of TEXT, with what stands before and behind each of them in view.
+    """Fill the gaps of TEXT with what fits on both sides.
 
     A gap is marked in the text: `llm dllm fill 'The capital of <fill> is Rome.'` Without a text, stdin is read, unless
     --prefix or --suffix says what stands around a single gap.
