@@ -24,7 +24,7 @@ from dllm_plugins.modes.mdlm import TransferSettings
 from dllm_plugins.modes.mdlm import ask_for
 from dllm_plugins.modes.mdlm import blind
 from dllm_plugins.modes.mdlm import commit
-from dllm_plugins.modes.mdlm import transfers
+from dllm_plugins.modes.mdlm import passes_over
 from dllm_plugins.modes.steps import Counts
 
 
@@ -48,11 +48,7 @@ def start(canvas: Canvas, settings: TransferSettings, spec: ModelSpec) -> Progra
     length, shift = settings.block_length or spec.block_length, int(spec.shifted or settings.right_shift_logits)
     blocks = Blocks(canvas, length, anchor=canvas.prompt, shift=shift)
     for block in blocks.answer(whole=False):
-        for count in transfers(canvas, block, settings.steps or length, settings):
-            positions = canvas.open(block)
-            if not positions:
-                # A constraint has filled the rest.
-                break
+        for positions, count in passes_over(canvas, block, settings.steps or length, settings):
             answer = yield from forward(blocks, block, positions, settings)
             commit(canvas, positions, block, answer, count, settings)
         canvas.release(block.stop)

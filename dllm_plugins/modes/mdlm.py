@@ -9,6 +9,7 @@ commit nothing are left out.
 
 import math
 from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -106,6 +107,20 @@ def transfers(canvas: Canvas, block: range, steps: int, settings: TransferSettin
     return [count for count in found if count]
 
 
+def passes_over(
+    canvas: Canvas, block: range, steps: int, settings: TransferSettings
+) -> Iterator[tuple[list[int], int]]:
+    """What is open in each pass over a block, and how many of these positions it commits.
+
+    A constraint may fill positions between the passes; they end when nothing is left.
+    """
+    for count in transfers(canvas, block, steps, settings):
+        positions = canvas.open(block)
+        if not positions:
+            return
+        yield positions, min(count, len(positions))
+
+
 def ask_for(canvas: Canvas, positions: list[int], settings: TransferSettings) -> Ask:
     """What :func:`commit` needs: tokens, or logits where they are changed first."""
     own = isinstance(settings, MdlmSettings) and (settings.suppress_tokens or settings.begin_suppress_tokens)
@@ -132,7 +147,7 @@ def commit(
         sure = confidence(answer.logits, answer.token, late, answer.logits.dtype)
     else:
         sure = answer.coarse_probability()
-    for number in torch.topk(spread(sure, positions, span), min(count, len(positions))).indices.tolist():
+    for number in torch.topk(spread(sure, positions, span), count).indices.tolist():
         index = positions.index(span[number])
         canvas.write(positions[index], answer.tokens[index], answer.source(index))
 
@@ -160,11 +175,7 @@ def start(canvas: Canvas, settings: MdlmSettings, spec: ModelSpec) -> Program:
     """Block after block, each in as many passes as its schedule has."""
     view, length = _MdlmCanvas(canvas, spec, settings), settings.block_length or spec.block_length
     for block in blocks_of(canvas, length):
-        for count in transfers(canvas, block, settings.steps or length, settings):
-            positions = canvas.open(block)
-            if not positions:
-                # A constraint has filled the rest.
-                break
+        for positions, count in passes_over(canvas, block, settings.steps or length, settings):
             answer = yield from view.forward(positions, block, ask_for(canvas, positions, settings))
             if settings.suppress_tokens:
                 answer = of_logits(without(answer.logits, settings.suppress_tokens))
