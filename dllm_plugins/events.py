@@ -108,6 +108,23 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class GapDraft:
+    """A gap of a template, as a pass left it.
+
+    :param tokens: all it holds so far, None where open. The first `final` of them never change.
+    :param text: what goes on from the text of it that Commits have handed out, like that of a :class:`Draft`.
+    :param guesses: `tokens` with what the pass said at open positions but did not commit, where the mode tells.
+    :param confidences: of `guesses`, as in a :class:`Draft`.
+    """
+
+    tokens: tuple[int | None, ...]
+    final: int
+    text: str
+    guesses: tuple[int | None, ...]
+    confidences: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """The whole canvas behind the committed tokens, as a pass left it.
 
@@ -117,6 +134,7 @@ class Draft:
     `committed` is the text that Commits have handed out so far; `text` goes on from there.
     `confidences`, if the request asks for logprobs, are the model's probabilities of `guesses`, at temperature 1, from
     the pass that settled or guessed each; None where nothing was said.
+    `gaps` are those of a template, one by one; the rest then goes on to the end of the last.
     """
 
     row: int
@@ -127,6 +145,7 @@ class Draft:
     rest: tuple[int | None, ...] = ()
     confidences: tuple[float | None, ...] = ()
     committed: str = ""
+    gaps: tuple[GapDraft, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +167,15 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What a gap of a template holds in the end, and why it ended there; "length": its room is used."""
+    """What a gap of a template holds in the end, and why it ended there; "length": its room is used.
+
+    `logprobs`, if asked for, is one for each token.
+    """
 
     tokens: tuple[int, ...]
     text: str
     reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
 from dllm_plugins.errors import RequestError
-from dllm_plugins.events import Commit
+from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.libraries.collecting import uncollected
@@ -221,26 +221,32 @@ class Model:
             tokens = starts[:1]
         return Request(tokens, config, template=parts)
 
-    def fill(self, template: Template, **options: Any) -> FilledText:
+    def fill(self, template: Template, *, told: Callable[[Event], object] | None = None, **options: Any) -> FilledText:
         """Fill the gaps of a template, in the model's first mode that can if none is named.
 
+        :param told: is called with every event, such as the `take` of a :class:`~dllm_plugins.traces.Recorder`.
         :raises OptionError: for a mode that sees nothing behind what it writes, naming those that do.
         :raises RequestError: for a template that cannot be tokenised, or is longer than the model's context.
         """
-        [finish] = self.engine().generate([self.fill_request(template, **options)])
-        return FilledText.of(template, finish)
+        *_, found = self.fill_stream(template, told=told, **options)
+        assert isinstance(found, FilledText), "it comes last"
+        return found
 
-    def fill_stream(self, template: Template, **options: Any) -> Generator[str | FilledText, None, None]:
+    def fill_stream(
+        self, template: Template, *, told: Callable[[Event], object] | None = None, **options: Any
+    ) -> Generator[str | FilledText, None, None]:
         """The whole text piece by piece, from its beginning, as it becomes final; then all that :meth:`fill` returns.
 
         Closing the iterator ends the work.
+
+        :param told: see :meth:`fill`.
         """
         growing = Growing(template)
         with closing(self.engine().stream(self.fill_request(template, **options))) as events:
             for event in events:
-                new = growing.add(event.gaps) if isinstance(event, Commit) else ""
-                if isinstance(event, Finish):
-                    new = growing.add((), done=True)
+                if told is not None:
+                    told(event)
+                new = growing.of(event)
                 if new:
                     yield new
                 if isinstance(event, Finish):

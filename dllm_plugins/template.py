@@ -8,6 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from dllm_plugins.errors import RequestError
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.events import FinishReason
 from dllm_plugins.events import Usage
@@ -138,7 +140,8 @@ class Growing:
     def __init__(self, template: Template) -> None:
         self._template = template
         self._texts = [""] * len(template.gaps)
-        self._sent = 0
+        #: What was handed out.
+        self.text = ""
 
     def add(self, new: Sequence[str], done: bool = False) -> str:
         """What is known of the whole text beyond what was handed out.
@@ -148,17 +151,35 @@ class Growing:
         """
         for number, text in enumerate(new):
             self._texts[number] += text
-        # Behind a gap that may still grow nothing is shown: the last one in which something stands, if it is none.
-        growing = max((number for number, text in enumerate(self._texts) if text), default=0)
         pieces, gap = list[str](), 0
         for part in self._template.parts:
             if isinstance(part, str):
                 pieces.append(part)
                 continue
             pieces.append(self._texts[gap])
-            if gap >= growing and not done:
+            if gap >= self._growing and not done:
                 break
             gap += 1
-        whole = "".join(pieces)
-        found, self._sent = whole[self._sent :], len(whole)
+        self.text, before = "".join(pieces), len(self.text)
+        return self.text[before:]
+
+    def of(self, event: Event) -> str:
+        """What an event adds to the text that was handed out; the fixed beginning comes with the first."""
+        return self.add(event.gaps if isinstance(event, Commit) else (), done=isinstance(event, Finish))
+
+    @property
+    def _growing(self) -> int:
+        """A gap that may still grow, behind which nothing is shown: the last one in which something stands."""
+        return max((number for number, text in enumerate(self._texts) if text), default=0)
+
+    def behind(self, drafts: Sequence[str]) -> list[tuple[str, bool]]:
+        """What goes on from the text that was handed out, in pieces, each with whether it is a fixed text.
+
+        :param drafts: of each gap, what goes on from its own text.
+        """
+        found, gap = list[tuple[str, bool]](), -1
+        for part in self._template.parts:
+            gap += isinstance(part, Gap)
+            if gap >= self._growing:
+                found.append((part, True) if isinstance(part, str) else (drafts[gap], False))
         return found

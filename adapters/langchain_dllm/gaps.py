@@ -11,8 +11,8 @@ from typing import Any
 
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Commit
+from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
-from dllm_plugins.events import Finish
 from dllm_plugins.messages import shown
 from dllm_plugins.request import Request
 from dllm_plugins.sharing import SharedModel
@@ -46,8 +46,10 @@ class Told:
 
     def events(self, event: Event) -> Iterator[Event]:
         """An event as it is told; the end of a template's text comes before its Finish."""
-        if not isinstance(self._request, Filling) or not isinstance(event, Commit | Finish):
+        if not isinstance(self._request, Filling):
             yield event
+        elif isinstance(event, Draft):
+            yield event if self._growing is None else self._draft(event, self._growing)
         elif self._growing is None:
             gaps = [gap if isinstance(gap, str) else gap.text for gap in event.gaps]
             yield replace(event, text="".join(gaps))
@@ -58,6 +60,11 @@ class Told:
             if rest:
                 yield Commit(event.row, event.step, (), rest)
             yield replace(event, text=self._request.text.filled([gap.text for gap in event.gaps]))
+
+    def _draft(self, draft: Draft, growing: Growing) -> Draft:
+        """A draft whose texts are the whole template's; its tokens are those from the first gap on, as ever."""
+        pieces = growing.behind([gap.text for gap in draft.gaps])
+        return replace(draft, committed=growing.text, text="".join(text for text, _ in pieces))
 
 
 def requests_for(

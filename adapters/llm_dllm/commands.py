@@ -1,6 +1,7 @@
 """What the commands of `llm dllm` share."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import llm
 
@@ -13,9 +14,10 @@ from llm_dllm.options import Options
 from llm_dllm.options import to_config
 
 
-def config_of(options: Iterable[tuple[str, str]]) -> SamplingConfig:
+def config_of(options: Iterable[tuple[str, str]], schema: dict[str, Any] | None = None) -> SamplingConfig:
     """What `-o NAME VALUE`, given several times, asks for.
 
+    :param schema: what the answer must be.
     :raises OptionError: for a name that is unknown, a value that cannot be read or is out of range, and a suffix,
         which is no option of decoding.
     """
@@ -23,9 +25,9 @@ def config_of(options: Iterable[tuple[str, str]]) -> SamplingConfig:
     if "suffix" in given:
         raise OptionError(
             f"-o suffix {given['suffix']!r} is an option of `llm -m MODEL` alone; "
-            f"use `llm dllm fill --prefix TEXT --suffix TEXT`"
+            f"use --suffix of `llm dllm fill` or `llm dllm watch`"
         )
-    return to_config(Options(**given))
+    return to_config(Options(**given), schema)
 
 
 def choice_of(name: str) -> Choice:

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -13,11 +15,14 @@ from dllm_plugins.template import MARKER
 from dllm_plugins.template import ROOM
 from dllm_plugins.template import FilledText
 from dllm_plugins.template import Gap
+from dllm_plugins.template import Growing
 from dllm_plugins.template import Template
 from llm_dllm.commands import choice_of
 from llm_dllm.commands import config_of
-from llm_dllm.gaps import filling
 from llm_dllm.loading import DEFAULT
+from llm_dllm.tracing import say_the_end
+from llm_dllm.tracing import trace_option
+from llm_dllm.tracing import traced
 from llm_dllm.waiting import waiting
 
 
@@ -35,6 +40,7 @@ from llm_dllm.waiting import waiting
 @click.option("-p", "--prompt", help="A question that the text answers; it stands before it as a chat.")
 @click.option("-s", "--system", help="System prompt of that chat.")
 @click.option("-o", "--option", "options", type=(str, str), multiple=True, help="Option of the model: NAME VALUE.")
+@trace_option
 @click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
 def fill(
     text: str | None,
@@ -51,6 +57,7 @@ def fill(
     system: str | None,
     options: tuple[tuple[str, str], ...],
     model: str,
+    trace: Path | None,
 ) -> None:
     """Fill the gaps of TEXT with what fits on both sides.
 
@@ -70,13 +77,18 @@ def fill(
         else:
             template = Template(before or "", gap, behind or "", chat=chat)
         choice = choice_of(model)
-        with waiting(choice.model_id) as arrived:
-            for piece in filling(template, given, choice):
+        growing, finish = Growing(template), None
+        with waiting(choice.model_id) as arrived, closing(traced(template, given, choice, trace)) as events:
+            for event in events:
                 arrived()
-                if isinstance(piece, Finish):
-                    _end(FilledText.of(template, piece), only_gaps)
-                elif not only_gaps:
-                    click.echo(piece, nl=False)
+                new = growing.of(event)
+                if new and not only_gaps:
+                    click.echo(new, nl=False)
+                if isinstance(event, Finish):
+                    finish = event
+                    _end(FilledText.of(template, event), only_gaps)
+    assert finish is not None, "it comes last"
+    say_the_end(finish, trace)
 
 
 def _end(found: FilledText, only_gaps: bool) -> None:

@@ -40,11 +40,15 @@ class GrowingText:
         committed, self._rest = self._without_last(self._rest)
         self._print(committed)
 
-    def show(self, draft: str) -> None:
-        """Draw the end of the answer, with a draft behind it."""
+    def show(self, *drafts: tuple[str, bool]) -> None:
+        """Draw the end of the answer, with drafts behind it.
+
+        :param drafts: each with whether it is a text that stands fixed.
+        """
         self._live.start()
         room = self._console.width * self._console.height
-        shown = Text.assemble(self._rest, (draft[:room].translate(_CONTROL), DRAFT))
+        pieces = ((text[:room].translate(_CONTROL), "" if fixed else DRAFT) for text, fixed in drafts)
+        shown = Text.assemble(self._rest, *pieces)
         lines = shown.wrap(self._console, self._console.width)
         # A line less than the screen, so that the cursor's own does not scroll the first one away.
         self._live.update(Text("\n").join(lines[: max(1, self._console.height - 1)]), refresh=True)

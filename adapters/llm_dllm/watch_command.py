@@ -4,27 +4,33 @@ import sys
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.cells import cell_len
 from rich.console import Console
 
 from dllm_plugins.commands.terminal import clean_errors
-from dllm_plugins.config import SamplingConfig
-from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.events import Usage
+from dllm_plugins.template import ROOM
+from dllm_plugins.template import Gap
+from dllm_plugins.template import Growing
+from dllm_plugins.template import Template
 from llm_dllm.commands import choice_of
 from llm_dllm.commands import config_of
 from llm_dllm.growing_text import GrowingText
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import Choice
-from llm_dllm.loading import loaded_model
-from llm_dllm.model import cut_short
-from llm_dllm.model import events
+from llm_dllm.schemas import schema_of
+from llm_dllm.tracing import Asked
+from llm_dllm.tracing import say_the_end
+from llm_dllm.tracing import trace_option
+from llm_dllm.tracing import traced
 from llm_dllm.waiting import waiting
 
 _BETWEEN = " · "
@@ -34,36 +40,56 @@ _BETWEEN = " · "
 @click.argument("prompt")
 @click.option("-o", "--option", "options", type=(str, str), multiple=True, help="Option of the model: NAME VALUE.")
 @click.option("-s", "--system", help="System prompt.")
+@click.option("--gap", "marker", help="What marks a gap in PROMPT, which is then a text to fill.")
+@click.option("--suffix", help="Text behind a gap; PROMPT is then the text before it.")
+@click.option("--schema", help="What the answer must be: JSON schema, its short form, a file, or a stored id.")
+@click.option("--schema-multi", help="The same for several results.")
 @click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
-@click.option(
-    "--trace",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a page here that replays the passes.",
-)
+@trace_option
 def watch(
-    prompt: str, options: tuple[tuple[str, str], ...], system: str | None, model: str, trace: Path | None
+    prompt: str,
+    options: tuple[tuple[str, str], ...],
+    system: str | None,
+    marker: str | None,
+    suffix: str | None,
+    schema: str | None,
+    schema_multi: str | None,
+    model: str,
+    trace: Path | None,
 ) -> None:
     """Show an answer while it is denoised, then its statistics.
 
-    They are one line; with `-o stats true` times by part follow.
+    They are one line; with `-o stats true` times by part follow. With --gap or --suffix gaps of a text are filled.
     """
-    chat = [{"role": "user", "content": prompt}]
-    if system:
-        chat.insert(0, {"role": "system", "content": system})
     console = Console(file=sys.stdout)
     with clean_errors():
-        choice, config = choice_of(model), config_of(options)
-        with closing(_source(chat, config, choice, trace)) as source:
-            finish = _watch_live(source, console, choice) if console.is_terminal else _watch_plain(source, choice)
-    if finish.reason == "context":
-        click.echo(cut_short(finish.usage), err=True)
-    if trace is not None:
-        click.echo(f"{trace} replays it; open it in a browser.", err=True)
+        choice, given = choice_of(model), config_of(options, schema_of(schema, schema_multi)).given()
+        asked = _asked(prompt, system, marker, suffix, given)
+        with closing(traced(asked, given, choice, trace)) as source:
+            show = _watch_live if console.is_terminal else _watch_plain
+            finish = show(source, console, choice, asked)
+    say_the_end(finish, trace)
     click.echo("\n".join(_figures(finish.usage, console)))
     if finish.usage.parts is not None:
         from dllm_plugins.engine.profile import table
 
         click.echo("\n".join(table(finish.usage.parts, finish.usage.total_passes)))
+
+
+def _asked(prompt: str, system: str | None, marker: str | None, suffix: str | None, given: dict[str, Any]) -> Asked:
+    """A chat, or a text to fill, whose gaps then say how long they may get."""
+    if marker is None and suffix is None:
+        chat = [{"role": "user", "content": prompt}]
+        return [{"role": "system", "content": system}, *chat] if system else chat
+    if marker is not None and suffix is not None:
+        raise RequestError(f"--gap {marker!r} and --suffix {suffix!r} both say where a gap is; give one of them")
+    if system is not None:
+        raise RequestError(
+            f"with --gap or --suffix PROMPT is a text, which has no system prompt; leave --system {system!r} out, or "
+            f"use `llm dllm fill`, which has --prompt and --system"
+        )
+    gap = Gap(max_tokens=given.pop("max_new_tokens", ROOM))
+    return Template(prompt, gap, suffix or "") if marker is None else Template.of_text(prompt, gap, marker)
 
 
 def _figures(usage: Usage, console: Console) -> list[str]:
@@ -79,55 +105,37 @@ def _figures(usage: Usage, console: Console) -> list[str]:
     return lines
 
 
-def _source(
-    chat: list[dict[str, str]], config: SamplingConfig, choice: Choice, trace: Path | None
-) -> Generator[Event, None, None]:
-    """The events of the answer; what came of it is written to `trace`, also if it is broken off.
-
-    :raises OptionError: if that file cannot be written.
-    """
-    if trace is None:
-        yield from events(chat, config, choice)
-        return
-    if not trace.absolute().parent.is_dir():
-        raise OptionError(f"there is no folder {trace.absolute().parent} for --trace {trace}; make it, or name another")
-    from dllm_plugins.traces import Recorder
-    from dllm_plugins.traces import page
-
-    config = config if config.logprobs is not None else config.with_options(logprobs=0)
-    recorder = Recorder(loaded_model(choice).model.tokenizer)
-    try:
-        for event in events(chat, config, choice):
-            recorder.take(event)
-            yield event
-    finally:
-        made = recorder.trace(chat, choice.model_id)
-        if made.frames:
-            trace.write_text(page(made), encoding="utf-8")
+def _new_text(event: Event, growing: Growing | None) -> str:
+    """What an event makes final."""
+    if growing is not None:
+        return growing.of(event)
+    return event.text if isinstance(event, Commit) else ""
 
 
-def _watch_plain(source: Generator[Event, None, None], choice: Choice) -> Finish:
+def _watch_plain(source: Generator[Event, None, None], _console: Console, choice: Choice, asked: Asked = ()) -> Finish:
     """A plain stream of final text."""
+    growing = Growing(asked) if isinstance(asked, Template) else None
     with waiting(choice.model_id) as arrived:
         for event in source:
             arrived()
-            if isinstance(event, Commit):
-                click.echo(event.text, nl=False)
-            elif isinstance(event, Finish):
-                click.echo()
+            click.echo(_new_text(event, growing), nl=isinstance(event, Finish))
+            if isinstance(event, Finish):
                 return event
     raise AssertionError("a stream ends with Finish")
 
 
-def _watch_live(source: Generator[Event, None, None], console: Console, choice: Choice = DEFAULT) -> Finish:
-    """The canvas in place: final text, drafts in colour, open positions as dots."""
+def _watch_live(
+    source: Generator[Event, None, None], console: Console, choice: Choice = DEFAULT, asked: Asked = ()
+) -> Finish:
+    """The canvas in place: final text, drafts in colour, open positions as dots, what is fixed between as it is."""
+    growing = Growing(asked) if isinstance(asked, Template) else None
     with waiting(choice.model_id) as arrived, GrowingText(console) as view:
         for event in source:
             arrived()
-            if isinstance(event, Commit):
-                view.add(event.text)
-            elif isinstance(event, Draft):
-                view.show(event.text)
-            elif isinstance(event, Finish):
+            view.add(_new_text(event, growing))
+            if isinstance(event, Finish):
                 return event
+            if isinstance(event, Draft):
+                drafts = [gap.text for gap in event.gaps]
+                view.show(*([(event.text, False)] if growing is None else growing.behind(drafts)))
     raise AssertionError("a stream ends with Finish")

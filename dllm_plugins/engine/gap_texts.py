@@ -1,16 +1,23 @@
 """What stands in the gaps of a template while they are filled: where each ends, and its text."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+from typing import TypeVar
 
+from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.row import OpenGap
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.events import Filled
 from dllm_plugins.events import FinishReason
+from dllm_plugins.events import GapDraft
+from dllm_plugins.events import TokenLogprob
 from dllm_plugins.text.answer import AnswerText
 from dllm_plugins.text.answer import Tokenizer
 from dllm_plugins.text.answer import decoded
 
+T = TypeVar("T")
 #: So many characters other than white space tell that a gap goes on with what follows it; fewer stand anywhere.
 TELLING = 4
 #: What follows is recognised by so many characters of it at most.
@@ -89,6 +96,19 @@ class _GapText:
         """It as it stands."""
         return Filled(tuple(self.kept), self._text.text, self.reason or "length")
 
+    def draft(self, canvas: Canvas) -> GapDraft:
+        """It as a pass left it: once it has ended what is kept of it, before that all that stands on the canvas."""
+        kept, row = tuple(self.kept), canvas.row
+        places = self._gap.positions if self.reason is None else self._gap.positions[: len(kept)]
+        tokens = tuple(None if canvas.tokens[place] == canvas.mask else canvas.tokens[place] for place in places)
+        guesses = tuple(
+            canvas.guesses.get(place) if token is None else token for place, token in zip(places, tokens, strict=True)
+        )
+        final = row.tokens[places.start : places.stop]
+        text = "" if self.reason is not None else self._text.draft(final, guesses[len(final) :])
+        sure = () if row.said is None else tuple(map(canvas.confidence, places))
+        return GapDraft(tokens, len(kept), text, guesses, sure)
+
 
 class GapTexts:
     """All gaps of a row.
@@ -123,10 +143,32 @@ class GapTexts:
             answer += self._behind[number] if number + 1 < len(self._texts) else ()
         return answer, tuple(news)
 
-    @property
-    def filled(self) -> tuple[Filled, ...]:
-        """Every gap as it stands."""
-        return tuple(text.filled for text in self._texts)
+    def filled(self, said: Sequence[TokenLogprob] = ()) -> tuple[Filled, ...]:
+        """Every gap as it stands.
+
+        :param said: of each token of the answer.
+        """
+        found, begin = list[Filled](), 0
+        for text, behind in zip(self._texts, self._behind, strict=True):
+            gap = text.filled
+            found.append(replace(gap, logprobs=tuple(said[begin : begin + len(gap.tokens)])))
+            begin += len(gap.tokens) + len(behind)
+        return tuple(found)
+
+    def drafts(self, canvas: Canvas) -> tuple[GapDraft, ...]:
+        """Every gap as a pass left it."""
+        return tuple(text.draft(canvas) for text in self._texts)
+
+    def joined(self, parts: Sequence[tuple[T, ...]], fixed: Callable[[int], T]) -> tuple[T, ...]:
+        """What is known of each position of the gaps, as one run from the first gap to the end of the last.
+
+        :param fixed: the same of a fixed token between two gaps.
+        """
+        found: list[T] = []
+        for number, part in enumerate(parts):
+            found += part
+            found += map(fixed, self._behind[number]) if number + 1 < len(parts) else ()
+        return tuple(found)
 
     @property
     def positions(self) -> list[int]:

@@ -115,6 +115,8 @@ class Job:
 
         A block may reach beyond the answer's end, and a suffix always does.
         """
+        if self.gaps is not None:
+            return self._gaps_draft(self.gaps, answer, clock)
         row, held = self.row, tuple(answer[self.announced :])
         tentative = self.running.canvas.tentative()
         room = min(len(tentative) - len(row.suffix), row.remaining)
@@ -131,6 +133,27 @@ class Job:
             sure = tuple(map(self.running.canvas.confidence, range(begin, begin + len(held) + room)))
         return Draft(row.number, row.step, held + tentative, shown, held + guesses, rest, sure, self.text.text)
 
+    def _gaps_draft(self, gaps: GapTexts, answer: Sequence[int], clock: Clock) -> Draft:
+        """The same of a template, whose gaps may have ended before their room was used."""
+        row, canvas, done = self.row, self.running.canvas, self.announced
+        with clock.part(TEXT):
+            drafts = gaps.drafts(canvas)
+            guesses = gaps.joined([gap.guesses for gap in drafts], int)
+            shown = self.text.draft(answer, guesses[len(answer) :])
+        tokens = gaps.joined([gap.tokens for gap in drafts], int)
+        sure = () if row.said is None else gaps.joined([gap.confidences for gap in drafts], lambda _token: None)
+        return Draft(
+            row.number,
+            row.step,
+            tokens[done:],
+            shown,
+            guesses[done:],
+            tuple(canvas.tokens[row.gaps[-1].stop :]),
+            sure[done:],
+            self.text.text,
+            drafts,
+        )
+
     def _end(self) -> tuple[list[int], FinishReason | None]:
         """The answer without what lies behind its end, and why it ended, if it did."""
         row = self.row
@@ -145,7 +168,7 @@ class Job:
 
     def finish(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec) -> Finish:
         """The end of the row: `answer` and its figures."""
-        row, filled = self.row, () if self.gaps is None else self.gaps.filled
+        row, filled = self.row, () if self.gaps is None else self.gaps.filled()
         tentative = self.running.canvas.tentative()
         # Of the canvas behind the answer; the suffix was given.
         committed = tentative[: len(tentative) - len(row.suffix)]
@@ -178,6 +201,8 @@ class Job:
             logits = tuple(row.logits.get(position) for position in self._places(0, len(told)))
         rest = () if filled else (*row.generated[len(answer) :], *tentative)
         said = None if row.said is None else self.looked or self._said(0, told)
+        if self.gaps is not None and said is not None:
+            filled = self.gaps.filled(said)
         return Finish(
             row.number, row.step, reason, tuple(answer), self.text.text, usage, stop_token, logits, rest, said, filled
         )

@@ -2,8 +2,8 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const trace = JSON.parse(byId("trace").textContent);
-  const STATES = ["open", "guess", "committed", "final"];
-  const SAID = ["open", "guessed", "settled, may change", "final"];
+  const STATES = ["open", "guess", "committed", "final", "fixed"];
+  const SAID = ["open", "guessed", "settled, may change", "final", "fixed text"];
   // What a replay of any length takes at speed 1, and how long a pass is shown at least and at most; milliseconds.
   const WHOLE = 12000, SHORTEST = 60, LONGEST = 700;
 
@@ -17,6 +17,13 @@
     frames.push(cells);
   }
   const last = frames.length - 1;
+  const isFixed = (cell) => cell.state === 4;
+  // Of a template, its texts stand before the first pass.
+  const isTemplate = last > 0 && frames[1].some(isFixed);
+  if (isTemplate) {
+    const open = { text: "", state: 0, confidence: null, settled: 0, special: false };
+    frames[0] = frames[1].map((cell) => isFixed(cell) ? cell : open);
+  }
   const settledBy = frames.map((cells, number) => cells.filter((cell) => number > 0 && cell.settled === number).length);
 
   const canvas = byId("canvas"), slider = byId("pass"), play = byId("play"), detail = byId("detail");
@@ -46,7 +53,14 @@
     const sure = cell.confidence === null ? "" : `, confidence ${cell.confidence} %`;
     const when = cell.settled === 0 ? "" : `, settled by pass ${cell.settled}`;
     const what = cell.state === 0 ? "" : ` ${JSON.stringify(cell.text)}`;
-    return `Token ${place + 1}${what}: ${SAID[cell.state]}${when}${sure}`;
+    return `${named(cell, place)}${what}: ${SAID[cell.state]}${when}${sure}`;
+  }
+
+  function named(cell, place) {
+    if (isFixed(cell)) return "Text";
+    const before = frames[now].slice(0, place), fixed = before.filter(isFixed).length;
+    const gap = isTemplate ? `Gap ${fixed + (isFixed(frames[now][0]) ? 0 : 1)}, token` : "Token";
+    return `${gap} ${place - before.findLastIndex(isFixed)}`;
   }
 
   function drawToken(element, cell) {
@@ -180,6 +194,7 @@
   });
   byId("bars").append(...bars);
   slider.max = last;
+  byId("fixed").hidden = !isTemplate;
   legend();
   reserve();
   // A pass may be part of the address: page.html#12.

@@ -11,10 +11,10 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
-from dllm_plugins.traces.recorder import Cell
-from dllm_plugins.traces.recorder import Trace
+from dllm_plugins.traces.frames import Cell
+from dllm_plugins.traces.frames import Trace
 
-_STATES = ("open", "guess", "committed", "final")
+_STATES = ("open", "guess", "committed", "final", "fixed")
 #: What could end the element that holds the data, or begin another.
 _ESCAPED = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}
 _TITLES = {"system": "System", "user": "Question", "assistant": "Answer", "tool": "Tool"}

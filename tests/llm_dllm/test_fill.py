@@ -1,5 +1,7 @@
 """`llm dllm fill`, and `llm -m dllm` with the option suffix."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,4 +133,18 @@ def test_suffix_does_not_go_with_a_conversation(run: Run) -> None:
 def test_commands_refuse_the_suffix_of_a_prompt(run: Run, command: tuple[str, str]) -> None:
     """They would leave it out; what does the same is named."""
     shown = run("dllm", *command, "-o", "suffix", " upon", code=1).output
-    assert "-o suffix ' upon' is an option of `llm -m MODEL` alone; use `llm dllm fill --prefix" in shown
+    assert "-o suffix ' upon' is an option of `llm -m MODEL` alone; use --suffix of `llm dllm fill` or" in shown
+
+
+def test_a_replay_is_written(run: Run, model: Model, tmp_path: Path) -> None:
+    """Of the very text that is printed."""
+    place = tmp_path / "replay.html"
+    plain = run("dllm", "fill", TEXT, "--max-tokens", "5").stdout
+    result = run("dllm", "fill", TEXT, "--max-tokens", "5", "--trace", str(place))
+    assert (result.stdout, result.stderr) == (plain, f"{place} replays it; open it in a browser.\n")
+    data = re.search(r'type="application/json">(.*)</script>', place.read_text(encoding="utf-8"))
+    assert data is not None
+    found = json.loads(data[1])
+    fixed = [found["texts"][text] for _, text, state, *_ in found["frames"][0][1] if state == 4]
+    assert fixed == ["once", " upon", " a time"]
+    assert len(found["frames"]) == filled(model, Gap(max_tokens=5)).usage.total_passes

@@ -5,6 +5,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from collections.abc import Generator
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import IO
@@ -18,11 +19,15 @@ from rich.console import Console
 
 from dllm_plugins import Commit
 from dllm_plugins import Draft
+from dllm_plugins import Gap
 from dllm_plugins import SamplingConfig
+from dllm_plugins import Template
+from dllm_plugins.events import Event
 from llm_dllm import watch_command
 from llm_dllm.growing_text import GrowingText
 from llm_dllm.loading import DEFAULT
 from llm_dllm.model import events
+from llm_dllm.tracing import traced
 from llm_dllm.waiting import waiting
 
 from .screen import Screen
@@ -53,7 +58,7 @@ def watched(text: str, screen: Screen, draft: str = "draft ·· words " * 60) ->
         while text:
             cut = chance.randint(1, 30)
             view.add(text[:cut])
-            view.show(draft[: chance.randint(0, len(draft))])
+            view.show((draft[: chance.randint(0, len(draft))], False))
             assert len(screen.lines) - screen.row <= screen.height
             text = text[cut:]
 
@@ -83,11 +88,11 @@ def test_drafts_are_drawn_and_drawn_over() -> None:
     screen = Screen(20, 4)
     with GrowingText(console_on(screen)) as view:
         view.add("The sky")
-        view.show(" is ··· " + "blue " * 50)
+        view.show((" is ··· " + "blue " * 50, False))
         assert screen.lines[0].startswith("The sky is ···")
         assert len(screen.lines) <= 4
         view.add(" is red")
-        view.show("")
+        view.show()
         assert [line for line in screen.lines if line] == ["The sky is red"]
     assert [line for line in screen.lines if line] == ["The sky is red"]
 
@@ -97,7 +102,7 @@ def test_what_was_final_stays_after_an_interrupt() -> None:
     screen = Screen(20, 4)
     with pytest.raises(KeyboardInterrupt), GrowingText(console_on(screen)) as view:
         view.add("The sky")
-        view.show(" is ···")
+        view.show((" is ···", False))
         raise KeyboardInterrupt
     assert [line for line in screen.lines if line] == ["The sky"]
 
@@ -180,8 +185,8 @@ def test_a_replay_is_written(run: Run, tmp_path: Path) -> None:
 def test_what_was_decoded_is_written_when_it_is_broken_off(tmp_path: Path) -> None:
     """Up to there."""
     place = tmp_path / "replay.html"
-    chat, config = [{"role": "user", "content": "why?"}], SamplingConfig(max_new_tokens=24, mode="ar")
-    source = watch_command._source(chat, config, DEFAULT, place)
+    chat = [{"role": "user", "content": "why?"}]
+    source = traced(chat, {"max_new_tokens": 24, "mode": "ar"}, DEFAULT, place)
     events = [next(source), next(source)]
     assert [type(event) for event in events] == [Commit, Draft]
     assert not place.exists()
@@ -194,3 +199,71 @@ def test_a_replay_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     said = run("dllm", "watch", "why?", "--trace", str(tmp_path / "no" / "replay.html"), code=1).stderr
     assert said.startswith(f"Error: there is no folder {tmp_path / 'no'} for --trace")
     assert "is a directory" in run("dllm", "watch", "why?", "--trace", str(tmp_path), code=2).stderr
+
+
+@pytest.mark.parametrize("size", [(60, 12), (30, 6)], ids=str)
+def test_gaps_live(size: tuple[int, int]) -> None:
+    """Drafts of all gaps stand between the texts; what stays is the text, filled."""
+    template, screen = Template("once", Gap(tokens=4), " upon", Gap(max_tokens=9), " a time"), Screen(*size)
+    seen: set[str] = set()
+
+    def spied() -> Generator[Event, None, None]:
+        for event in traced(template, {}, DEFAULT, None):
+            yield event
+            seen.add("".join(screen.lines).strip())
+
+    finish = watch_command._watch_live(spied(), console_on(screen), asked=template)
+    whole = template.filled([gap.text for gap in finish.gaps])
+    signs = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+    assert without_spaces("".join(screen.lines)) == without_spaces(whole.translate(signs))
+    drawn = [without_spaces(shown) for shown in seen if "·" in shown]
+    assert drawn
+    for shown in drawn:
+        assert re.fullmatch(r"once.{4}upon.{9}atime", shown), shown
+
+
+def test_gaps_of_a_text(run: Run, tmp_path: Path) -> None:
+    """As `fill` fills them, with the figures behind it."""
+    once = run("dllm", "fill", "once<fill> upon<fill>", "--max-tokens", "5").stdout
+    shown = run("dllm", "watch", "once<fill> upon<fill>", "--gap", "<fill>", "-o", "max_tokens", "5").stdout
+    assert shown.startswith(once)
+    assert "mode diffusion" in shown[len(once) :]
+    suffix = run("dllm", "fill", "--prefix", "once", "--suffix", " upon", "--max-tokens", "5").stdout
+    shown = run("dllm", "watch", "once", "--suffix", " upon", "-o", "max_tokens", "5").stdout
+    assert shown.startswith(suffix)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a<fill>", "--gap", "<fill>", "--suffix", "b"], "both say where a gap is"),
+        (["a", "--suffix", "b", "-s", "brief"], "leave --system 'brief' out"),
+        (["no marker", "--gap", "<fill>"], "no '<fill>'"),
+        (["a", "--schema", "name", "--schema-multi", "name, age"], "both say what is wanted"),
+        (["a", "--schema", '{"type": "object", "not": {}}'], "'not' at #"),
+        (["a", "--schema", "name, age", "-o", "regex", "a"], "all say what the answer must be"),
+    ],
+)
+def test_refusals_are_one_line(run: Run, arguments: list[str], words: str) -> None:
+    """Which says what to do."""
+    result = run("dllm", "watch", *arguments, code=1)
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_constraints_are_watched(run: Run, tmp_path: Path) -> None:
+    """A schema in every form that llm takes, an expression, a grammar; and replayed."""
+    schema, place = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}, tmp_path / "s"
+    place.write_text(json.dumps(schema))
+    run("--schema", "ok bool", "--save", "sure")
+    for form in (json.dumps(schema), "ok bool, ", str(place), "t:sure"):
+        shown = run("dllm", "watch", "well?", "--schema", form, "-o", "max_tokens", "40").stdout
+        assert json.loads(shown.splitlines()[0]).keys() == {"ok"}
+    several = run("dllm", "watch", "well?", "--schema-multi", "ok bool, ", "-o", "max_tokens", "60").stdout
+    assert isinstance(json.loads(several.splitlines()[0])["items"], list)
+    assert run("dllm", "watch", "well?", "-o", "regex", "(yes|no)!").stdout.splitlines()[0] in ("yes!", "no!")
+    grammar, page = ("-o", "grammar", 'start: "yes" | "no"'), tmp_path / "replay.html"
+    assert run("dllm", "watch", "well?", *grammar, "--trace", str(page)).stdout.splitlines()[0] in ("yes", "no")
+    assert '"frames":[[' in page.read_text(encoding="utf-8")
+    stored = run("logs", "-n", "1", "--json").stdout
+    assert stored == "[]\n"

@@ -90,6 +90,9 @@ def test_gaps_are_filled_and_nothing_else_changes(
         if isinstance(event, Commit):
             known += len(event.tokens)
         elif isinstance(event, Draft):
+            one, other = event.gaps
+            assert event.tokens == (*one.tokens, 7, 8, EOS, *other.tokens)[known:]
+            assert one.final + other.final + 3 * bool(other.final) in (known, known - 3)
             # Before its time no fixed token is open or another.
             assert {(at, event.tokens[at - known]) for at in (3, 4, 5) if at >= known} <= {(3, 7), (4, 8), (5, EOS)}
     assert tuple(token for event in events if isinstance(event, Commit) for token in event.tokens) == finish.tokens

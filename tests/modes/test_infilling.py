@@ -95,7 +95,8 @@ def test_what_follows_changes_what_is_written(tiny: Model) -> None:
 
 def test_without_anything_behind_it_is_mode_diffusion(tiny: Model) -> None:
     """The very text: a gap at the end is an answer."""
-    for mask in ({}, {"temperature": 0.7, "seed": 4}):
+    cases: list[dict[str, Any]] = [{}, {"temperature": 0.7, "seed": 4}]
+    for mask in cases:
         asked = SamplingConfig(mode="diffusion", max_new_tokens=12, **mask)
         expected = tiny.engine().generate([Request(tiny.encode_text("once upon"), asked)])[0]
         found = tiny.fill(Template("once upon", Gap(max_tokens=12)), mode="diffusion", **mask)

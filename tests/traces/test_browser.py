@@ -11,6 +11,7 @@ from dllm_plugins.traces import page
 from .browser import Browser
 from .browser import found
 from .browser import running
+from .traced import FILLED
 from .traced import MARKUP
 from .traced import NASTY
 from .traced import TRACE
@@ -251,3 +252,34 @@ def test_an_answer_without_passes(browser: Browser, tmp_path: Path) -> None:
     browser.press("ArrowDown")
     assert status(browser) == "Before pass 1 of 0"
     assert [event for event in browser.events if event["method"] == "Runtime.exceptionThrown"] == []
+
+
+def test_a_template(browser: Browser, tmp_path: Path) -> None:
+    """Its texts stand from the beginning and in every pass; tokens are counted within their gap."""
+    place = tmp_path / "filled.html"
+    place.write_text(page(FILLED), encoding="utf-8")
+    browser.open(place)
+    detail = "document.getElementById('detail').textContent"
+    shown = []
+    for _ in range(3):
+        shown.append(cells(browser))
+        browser.press("ArrowRight")
+    assert shown[0] == [("x ", "token fixed"), ("·", "token open"), (" y", "token fixed"), *[("·", "token open")] * 2]
+    assert shown[1][0::2] == [("x ", "token fixed"), (" y", "token fixed"), ("c", "token committed new")]
+    assert shown[2] == [
+        *(("x ", "token fixed"), ("a", "token final"), (" y", "token fixed"), ("b", "token final new")),
+    ]
+    assert int(style(browser, ".fixed", "fontWeight")) >= 600
+    assert browser.evaluate("document.getElementById('fixed').hidden") is False
+    browser.evaluate("document.getElementById('canvas').focus()")
+    told = []
+    for _ in range(4):
+        browser.press("ArrowDown")
+        told.append(browser.evaluate(detail))
+    assert told == [
+        'Text "x ": fixed text',
+        'Gap 1, token 1 "a": final, settled by pass 1',
+        'Text " y": fixed text',
+        'Gap 2, token 1 "b": final, settled by pass 2',
+    ]
+    assert status(browser) == "Pass 2 of 2 · 1 settled by it · 0 guessed · 0 open"

@@ -18,3 +18,14 @@ TRACE = Trace(
         Frame(3, (FIRST, Cell(MARKUP, "final", 0.0, 3), Cell("</s>", "final", None, 3, True))),
     ),
 )
+
+_BEGIN = (Cell("x ", "fixed"), Cell("a", "final", None, 1), Cell(" y", "fixed"))
+#: Of a template with two gaps, the second of which ends early.
+FILLED = Trace(
+    (),
+    "a model",
+    (
+        Frame(1, (*_BEGIN, Cell(), Cell("c", "committed", 1, 1))),
+        Frame(2, (*_BEGIN, Cell("b", "final", None, 2))),
+    ),
+)
