@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-#: Who proposed a draft: the denoiser's open rows, or the text so far.
-Source = Literal["denoiser", "prompt_lookup"]
+#: Who proposed a draft: the denoiser's open rows, the text so far, or a constraint that leaves no choice.
+Source = Literal["denoiser", "prompt_lookup", "constraint"]
 SOURCES: tuple[Source, ...] = ("denoiser", "prompt_lookup")
+FORCED: Source = "constraint"
 
 #: What a denoiser's draft is told apart by: its own probability, and how many drafts stand before it.
 EDGES = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
@@ -67,12 +68,16 @@ class Acceptance:
         return self._hits[source] / self._expected[source]
 
     def chance(self, draft: Draft) -> float:
-        """Of one draft."""
+        """Of one draft; what has to come is certain once all before it is there."""
+        if draft.source == FORCED:
+            return 1.0
         return min(_MOST, draft.chance * self.factor(draft.source))
 
     def learn(self, drafts: Sequence[Draft], accepted: int) -> None:
         """Of these drafts, which were verified, the first `accepted` were right; behind the next nothing is known."""
         for index, draft in enumerate(drafts[: accepted + 1]):
             source = draft.source
+            if source == FORCED:
+                continue
             self._hits[source] = self._hits[source] * _FADING + (index < accepted) + _BEFORE / 2 * (1 - _FADING)
             self._expected[source] = self._expected[source] * _FADING + draft.chance + _BEFORE / 2 * (1 - _FADING)

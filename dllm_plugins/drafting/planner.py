@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Protocol
 
 from dllm_plugins.denoisers.costs import Costs
+from dllm_plugins.drafting.acceptance import FORCED
 from dllm_plugins.drafting.acceptance import Acceptance
 from dllm_plugins.drafting.acceptance import Draft
 from dllm_plugins.drafting.acceptance import Source
@@ -77,7 +78,9 @@ class FixedPlan:
         verified = min(len(drafts), max(0, room - 1))
         if self._source != "denoiser":
             return Layout(verified)
-        sizes = {accepted: min(self._length, room - accepted - 2) for accepted in range(verified + 1)}
+        # Where a forced draft follows, no text ends.
+        ends = [end for end in range(verified + 1) if end == verified or drafts[end].source != FORCED]
+        sizes = {accepted: min(self._length, room - accepted - 2) for accepted in ends}
         return Layout(verified, {accepted: size for accepted, size in sizes.items() if size > 0})
 
     def go_on(self, drawn: Sequence[Draft]) -> bool:

@@ -32,9 +32,11 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.costs import MOST_ROWS
 from dllm_plugins.denoisers.costs import Costs
+from dllm_plugins.drafting.acceptance import FORCED
 from dllm_plugins.drafting.acceptance import SOURCES
 from dllm_plugins.drafting.acceptance import Draft
 from dllm_plugins.drafting.acceptance import Source
+from dllm_plugins.drafting.planner import LONGEST_CHAIN
 from dllm_plugins.drafting.planner import ChosenPlan
 from dllm_plugins.drafting.planner import FixedPlan
 from dllm_plugins.drafting.planner import Plan
@@ -79,7 +81,8 @@ class _Speculation:
         self.verified: list[Draft] = []
         self.groups: Mapping[int, int] = {}
         self.forced = 0
-        canvas.row.drafts = counts = {f"{source}_{what}": 0 for source in SOURCES for what in ("verified", "accepted")}
+        sources = SOURCES if canvas.row.limits is None else (*SOURCES, FORCED)
+        canvas.row.drafts = counts = {f"{source}_{what}": 0 for source in sources for what in ("verified", "accepted")}
         counts["open_rows"] = 0
 
     def group(self, position: int, size: int, behind: tuple[tuple[int, int], ...] = ()) -> Segment:
@@ -97,7 +100,7 @@ class _Speculation:
         :param denoised: the drafts that the denoiser has for what follows the final text.
         """
         row, canvas = self.row, self.canvas
-        drafts = self.plan.drafts(row.tokens, denoised)
+        drafts = self._possible(self.plan.drafts(row.tokens, denoised))
         first = len(row.tokens) - self.frozen - 1
         layout = self.plan.layout(drafts, first + 1, row.remaining, row.company)
         self.verified = drafts[: layout.verified]
@@ -109,6 +112,20 @@ class _Speculation:
             segments.append(self.group(len(row.tokens) + accepted, size, ((0, first + accepted + 1),)))
         asks = (frontier(canvas, len(self.verified)), *(Ask(of) for of in range(1, len(segments))))
         return Pass(tuple(segments), kind, keep=keep, asks=asks)
+
+    def _possible(self, drafts: list[Draft]) -> list[Draft]:
+        """Drafts up to the first that a constraint refuses, and what has to follow them."""
+        limits, tokens = self.row.limits, list(self.row.tokens)
+        if limits is None:
+            return drafts
+        begin = len(tokens)
+        tokens += [draft.token for draft in drafts]
+        allowed = limits.next_masks(tokens, range(begin, len(tokens))) if drafts else ()
+        count = next((place for place, mask in enumerate(allowed) if not mask[drafts[place].token]), len(drafts))
+        found, kept = dict(limits.forced(tokens[: begin + count])), drafts[:count]
+        while len(kept) < LONGEST_CHAIN and begin + len(kept) in found:
+            kept.append(Draft(found[begin + len(kept)], FORCED, 1.0))
+        return kept
 
     def accept(self, answer: Answer) -> int:
         """Take over the drafts that equal what was said, and the token behind them; how many drafts."""

@@ -14,10 +14,14 @@ from dllm_plugins import plugins
 from dllm_plugins.constraints.reach import Reach
 from dllm_plugins.constraints.tokens import TokenAutomaton
 from dllm_plugins.constraints.values import Regex
+from dllm_plugins.decoding.program import Answer
 from dllm_plugins.denoisers.kernel import KernelDenoiser
+from dllm_plugins.drafting.acceptance import FORCED
+from dllm_plugins.drafting.acceptance import Source
 from dllm_plugins.engine import constrained
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
+from dllm_plugins.modes.speculative import _Speculation
 from tests.modes.tiny_models import random_network
 from tests.modes.tiny_models import spec
 
@@ -127,6 +131,49 @@ def test_speculative_equals_ar(letters: PreTrainedTokenizerFast) -> None:
         both[str(options)] = [finish.tokens for finish in engine.generate(_requests(mode, patterns, **options))]
     assert len(set(map(str, both.values()))) == 1
     assert model.engine().generate(_requests("ar", ["abcabcabc"]))[0].usage.total_passes == 1
+
+
+@pytest.mark.parametrize("options", [{"draft_length": 3}, {"drafts": "prompt_lookup"}, {}], ids=str)
+def test_drafts_obey(
+    letters: PreTrainedTokenizerFast, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is verified that may not come, and what has to come behind a draft is verified with it."""
+    patterns = [r"((ab|ba)cdefgh){6}", r"(a|b)[c-p]{12}", r"(ab|cd|abcdefgh|cdabefgh)*"]
+    accept, seen = _Speculation.accept, list[Source]()
+
+    def spied(this: _Speculation, answer: Answer) -> int:
+        begin, tokens, limits = len(this.row.tokens), [*this.canvas.tokens], this.row.limits
+        assert limits is not None
+        for place, draft in enumerate(this.verified, begin):
+            assert tokens[place] == draft.token
+            [mask] = limits.next_masks(tokens, [place])
+            assert mask[draft.token]
+            assert draft.source != FORCED or mask.sum() == 1
+            seen.append(draft.source)
+        return accept(this, answer)
+
+    monkeypatch.setattr(_Speculation, "accept", spied)
+    engine = Model("tiny", KernelDenoiser(random_network(3), spec("ar", "speculative")), letters).engine()
+    loop = letters.encode("abcdabcdefghabcdabcd", add_special_tokens=False)
+    requests = [
+        Request(
+            loop,
+            SamplingConfig(
+                mode="speculative",
+                constraint=Regex(pattern),
+                seed=seed,
+                max_new_tokens=50,
+                temperature=1.0,
+                **(options or {"preset_options": {"costs": {1: 1.0}}}),
+            ),
+        )
+        for pattern in patterns
+        for seed in range(4)
+    ]
+    found = engine.generate(requests)
+    forced = sum((finish.usage.drafts or {})["constraint_accepted"] for finish in found)
+    assert 0 < forced <= seen.count(FORCED)
+    assert len(seen) > forced
 
 
 def test_what_has_to_come_takes_no_pass(letters: PreTrainedTokenizerFast) -> None:
