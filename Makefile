@@ -7,16 +7,17 @@ QUESTION ?= Why is the sky blue?
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo setup gguf test quick fuzz check prepared lint types docs bench train clean
+.PHONY: help demo setup gguf test quick fuzz check tested prepared lint types docs bench train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
+# What is never imported need not be compiled, which takes twice as long as all the rest of an installation.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev]"
 	@touch $@
 
 setup: $(VENV)/installed  ## install everything into .venv, build the kernels, fetch the base model once
@@ -27,7 +28,7 @@ demo: setup  ## answer a question and show it being denoised
 
 # It is built from source.
 $(VENV)/gguf: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[gguf]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[gguf]"
 	@touch $@
 
 gguf: $(VENV)/gguf  ## install llama.cpp for GGUF files: minutes, with a C++ compiler
@@ -53,9 +54,11 @@ docs: $(VENV)/installed  ## check that the docs say what the code says, and buil
 	$(BIN)/python docs/check.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Two at a time: mypy takes one core for about as long as what stands behind it takes another.
+# Two at a time: mypy takes one core for minutes.
 check: $(VENV)/installed  ## all that CI runs
-	@$(MAKE) --no-print-directory --jobs=2 types prepared
+	@$(MAKE) --no-print-directory --jobs=2 types tested
+
+tested: prepared
 	$(PYTEST)
 
 prepared: lint setup docs
