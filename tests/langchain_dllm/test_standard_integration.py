@@ -21,7 +21,7 @@ from langchain_dllm import ChatDLLM
 from .plain_text import PlainText
 
 OTHER = "dllm-by-another-name"
-PARAMETERS: dict[str, Any] = {"model": "dllm", "dtype": "bfloat16", "device": "cpu", "max_tokens": 64}
+PARAMETERS: dict[str, Any] = {"model": "dllm", "weights": "blocks_int8", "device": "cpu", "max_tokens": 64}
 
 
 class OtherPreset:
@@ -30,7 +30,7 @@ class OtherPreset:
     @hookimpl
     def register_models(self) -> list[Preset]:
         def load(options: LoadOptions) -> Model:
-            return load_model("dllm", dtype=options.dtype, device=options.device)
+            return load_model("dllm", weights=options.weights, device=options.device)
 
         return [Preset(OTHER, "the default model", load)]
 
