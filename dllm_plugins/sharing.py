@@ -199,13 +199,17 @@ class SharedModel:
             claim.events.append(event)
 
     def _admit(self, claim: Claim, requests: Sequence[Request]) -> None:
-        """Take in all of them; if one is refused, the caller leaves, and with it those before."""
+        """Take in all of them, or none if one is refused.
+
+        What is worked out beforehand, such as the automaton of a large schema, keeps nobody else from passes.
+        """
+        jobs = [self._engine.prepare(request) for request in requests]
 
         def admit() -> None:
-            for request in requests:
+            for job in jobs:
                 if claim.left:
                     return
-                number = self._engine.admit(request)
+                number = self._engine.enter(job)
                 claim.numbers.append(number)
                 self._claims[number] = claim
 

@@ -5,6 +5,7 @@ from functools import partial
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 from weakref import proxy
 
 from dllm_plugins.constraints.building import build
@@ -67,26 +68,48 @@ def limits_of(row: Row, sampler: Sampler, tokenizer: Any, spec: ModelSpec) -> Li
 
 
 class _Languages:
-    """The automata of one tokenizer's languages, those used last."""
+    """The automata of one tokenizer's languages, those used last.
+
+    Whoever asks for one waits only for those who are building the same.
+    """
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         pieces = pieces_of(tokenizer, size)
         self.strips = pieces.strips
         self.vocabulary = Vocabulary(pieces.texts)
         self._kept: dict[tuple[str, frozenset[int]], TokenAutomaton] = {}
+        self._building: WeakValueDictionary[tuple[str, frozenset[int]], _Turn] = WeakValueDictionary()
+        self._lock = Lock()
 
     def automaton(self, constraint: Constraint, encode: Any, stops: frozenset[int]) -> TokenAutomaton:
         """It, built anew if it was not used of late."""
         key = repr(constraint), stops
-        found = self._kept.pop(key, None)
-        if found is None or found.remembered > _MOST_REMEMBERED:
-            language = language_of(constraint)
-            language = written_with_space(language) if self.strips else language
-            found = TokenAutomaton(build(language), self.vocabulary, stops, encode)
-        self._kept[key] = found
-        if len(self._kept) > _KEPT:
-            del self._kept[next(iter(self._kept))]
-        return found
+        with self._lock:
+            turn = self._building.get(key)
+            if turn is None:
+                turn = self._building[key] = _Turn()
+        with turn.lock:
+            with self._lock:
+                found = self._kept.pop(key, None)
+            if found is None or found.remembered > _MOST_REMEMBERED:
+                found = self._built(constraint, encode, stops)
+            with self._lock:
+                self._kept[key] = found
+                if len(self._kept) > _KEPT:
+                    del self._kept[next(iter(self._kept))]
+            return found
+
+    def _built(self, constraint: Constraint, encode: Any, stops: frozenset[int]) -> TokenAutomaton:
+        language = language_of(constraint)
+        language = written_with_space(language) if self.strips else language
+        return TokenAutomaton(build(language), self.vocabulary, stops, encode)
+
+
+class _Turn:
+    """Of those who build one automaton."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
 
 
 _LANGUAGES: "WeakKeyDictionary[Any, _Languages]" = WeakKeyDictionary()
@@ -97,7 +120,8 @@ def _automaton(constraint: Constraint, tokenizer: Any, spec: ModelSpec, stops: f
     with _LOCK:
         if tokenizer not in _LANGUAGES:
             _LANGUAGES[tokenizer] = _Languages(tokenizer, spec.vocabulary)
-        return _LANGUAGES[tokenizer].automaton(constraint, partial(_encoded, proxy(tokenizer)), stops)
+        languages = _LANGUAGES[tokenizer]
+    return languages.automaton(constraint, partial(_encoded, proxy(tokenizer)), stops)
 
 
 def _encoded(tokenizer: Any, text: str) -> Sequence[int]:

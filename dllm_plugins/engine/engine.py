@@ -97,7 +97,16 @@ class Engine:
         :raises OptionError: for options the mode does not honour.
         :raises RequestError: for a prompt that is empty, too long, or holds a mask id.
         """
-        self._sweep()
+        return self.enter(self.prepare(request))
+
+    def prepare(self, request: Request) -> Job:
+        """Check a request and make all of its row that needs nothing of the engine, such as its constraint's automaton.
+
+        Any thread may do so at any time, passes under way or not; :meth:`enter` takes what it gives.
+
+        :raises OptionError: for options the mode does not honour.
+        :raises RequestError: for a prompt that is empty, too long, or holds a mask id.
+        """
         spec, config, fills = self.denoiser.spec, request.config, filling(self.modes, self.denoiser.spec)
         if config.mode is None:
             first = fills if request.template and fills else spec.modes
@@ -114,8 +123,16 @@ class Engine:
         row.costs = partial(costs_of, self._full)
         row.limits = limits_of(row, sampler, request.tokenizer or self.tokenizer, spec)
         row.steering = steering_of(row, request.processors, sampler, request.tokenizer or self.tokenizer, spec)
-        job = self._job(request, row, sampler)
-        state, cached = None, 0
+        return self._job(request, row, sampler)
+
+    def enter(self, job: Job) -> int:
+        """Take in what was prepared, once; its row joins at the next step.
+
+        :returns: the row's number, which its events carry.
+        """
+        self._sweep()
+        row, state, cached = job.row, None, 0
+        job.began = time.perf_counter()
         if job.kept is not None:
             job.kept.bind(self.denoiser)
             state, cached = job.kept.find(row.tokens)

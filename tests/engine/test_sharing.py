@@ -14,14 +14,21 @@ from torch import Tensor
 from dllm_plugins import Commit
 from dllm_plugins import Finish
 from dllm_plugins import Model
+from dllm_plugins import Regex
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from dllm_plugins.constraints.automaton import Automaton
+from dllm_plugins.constraints.building import build
+from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.errors import PassError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
+
+#: Seconds until a thread that does not come on is given up; long, as machines are busy.
+PATIENCE = 120.0
 
 
 def requests(count: int) -> list[Request]:
@@ -117,6 +124,46 @@ def test_a_batch_is_admitted_whole_or_not_at_all(tiny: Model, alone: list[tuple[
         shared.generate([*requests(2), Request([])])
     assert not shared._engine.active
     assert not shared._claims
+
+
+def test_others_go_on_while_a_constraint_is_worked_out(
+    tiny: Model, alone: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who are decoding, and those who come meanwhile, with another constraint, too."""
+    shared, at_work, go_on = SharedModel(tiny), threading.Event(), threading.Event()
+
+    def slow(language: Node) -> Automaton:
+        if "z" in repr(language):
+            at_work.set()
+            assert go_on.wait(PATIENCE)
+        return build(language)
+
+    monkeypatch.setattr("dllm_plugins.engine.constrained.build", slow)
+    held = [Request([5], SamplingConfig(max_new_tokens=8, constraint=Regex(form))) for form in ("[yz]{2}", "[ab]{3}")]
+    found: dict[str, Finish] = {}
+
+    def ask(name: str, request: Request) -> threading.Thread:
+        thread = threading.Thread(target=lambda: found.update({name: last(shared, request)}), daemon=True)
+        thread.start()
+        return thread
+
+    first = shared.stream(requests(1)[0])
+    next(first)
+    slow_one = ask("slow", held[0])
+    assert at_work.wait(PATIENCE)
+    try:
+        *_, finish = first
+        assert isinstance(finish, Finish)
+        assert finish.tokens == alone[0]
+        for name, request in (("plain", requests(2)[1]), ("held", held[1])):
+            thread = ask(name, request)
+            thread.join(PATIENCE)
+            assert name in found, "it waits for another's constraint"
+    finally:
+        go_on.set()
+    slow_one.join(PATIENCE)
+    assert found["plain"].tokens == alone[1]
+    assert [len(found[name].text) for name in ("held", "slow")] == [3, 2]
 
 
 def test_a_failed_pass_reaches_every_caller(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
