@@ -4,6 +4,7 @@ import click
 
 from dllm_plugins.commands.costs import costs
 from dllm_plugins.commands.info import info
+from dllm_plugins.commands.serve import serve
 from dllm_plugins.commands.setup import setup
 
 #: Of no use to whoever decodes, so that a checkout has them, and wheels do not.
@@ -32,12 +33,13 @@ class _Commands(click.Group):
 )
 @click.version_option(package_name="dllm-plugins")
 def main() -> None:
-    """Diffusion language models: fetch the default model's base weights, and see what computes."""
+    """Diffusion language models: fetch the default model's base weights, see what computes, serve."""
 
 
 main.add_command(setup)
 main.add_command(info)
 main.add_command(costs)
+main.add_command(serve)
 
 if __name__ == "__main__":
     main(prog_name="python -m dllm_plugins")

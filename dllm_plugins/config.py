@@ -220,6 +220,13 @@ class SamplingConfig(Sampling, Checked):
         """A copy with some options replaced, validated again."""
         return type(self)(**{**self.given(), **options})
 
+    def several(self, count: int) -> list[Self]:
+        """Options of so many answers to one prompt: the first has the seed, if there is one, the next that and one."""
+        if self.seed is None or count == 1:
+            return [self] * count
+        seeds = ((self.seed + place) % (LARGEST_SEED + 1) for place in range(count))
+        return [self.with_options(seed=seed) for seed in seeds]
+
     def check_sampling(self) -> None:
         """Refuse sampling options that greedy decoding would ignore.
 

@@ -111,6 +111,10 @@ class SharedModel:
             events.close()
         return [done[place] for place in range(len(requests))]
 
+    def rows(self) -> "SharedRows":
+        """Rows of one caller that join and leave at any pass."""
+        return SharedRows(self)
+
     async def astream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Like :meth:`stream`, for asyncio: passes run in a thread, one for all tasks of a loop.
 
@@ -316,6 +320,63 @@ class SharedBatch:
                 del self._places[number]
                 return self._shared._stop(self._claim, number, length)
         raise KeyError(place)
+
+
+class SharedRows:
+    """One caller's rows, which join and leave at any pass: what a server has. One thread at a time."""
+
+    def __init__(self, shared: SharedModel) -> None:
+        self._shared = shared
+        self._claim = Claim()
+
+    def admit(self, request: Request) -> int:
+        """Take a request in; its row joins at the next pass.
+
+        :returns: the number that its events carry.
+        :raises OptionError: for options the mode does not honour.
+        :raises RequestError: for a prompt that cannot be used.
+        """
+        self._shared._admit(self._claim, [request])
+        return self._claim.numbers[-1]
+
+    def advance(self) -> list[Event | Failure]:
+        """What one pass over all rows tells of these, or what passes of other callers have told already."""
+        claim, shared = self._claim, self._shared
+
+        def run() -> None:
+            if not claim.events:
+                shared._engine.advance(shared._deliver)
+
+        shared._alone(run)
+        found = list[Event | Failure]()
+        while claim.events:
+            found.append(claim.events.popleft())
+        for event in found:
+            if isinstance(event, Finish | Failure):
+                self._forget(event.row)
+        return found
+
+    def cancel(self, number: int) -> None:
+        """Free a row; no more of its events come. One that has ended is left alone."""
+        claim, shared = self._claim, self._shared
+
+        def free() -> None:
+            shared._engine.cancel(number)
+            waiting = [event for event in claim.events if event.row != number]
+            claim.events.clear()
+            claim.events.extend(waiting)
+
+        if number in claim.numbers:
+            shared._alone(free)
+            self._forget(number)
+
+    def close(self) -> None:
+        """Free all of them."""
+        self._shared._leave(self._claim)
+
+    def _forget(self, number: int) -> None:
+        self._claim.numbers.remove(number)
+        self._shared._claims.pop(number, None)
 
 
 _models: WeakValueDictionary[tuple[tuple[str, str], ...], SharedModel] = WeakValueDictionary()

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import Field
 
-from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.config import MOST_ALTERNATIVES
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
@@ -62,11 +61,7 @@ class Call(Checked):
 
     def requests(self, tokens: Sequence[int]) -> list[Request]:
         """A request for each answer to a prompt: the first has the call's seed, the next one that and one."""
-        seed = self.config.seed
-        if seed is None or self.n == 1:
-            return [Request(tokens, self.config) for _ in range(self.n)]
-        seeds = ((seed + place) % (LARGEST_SEED + 1) for place in range(self.n))
-        return [Request(tokens, self.config.with_options(seed=own)) for own in seeds]
+        return [Request(tokens, config) for config in self.config.several(self.n)]
 
     def one(self) -> "Call":
         """The same, for ways to answer that give one answer.

@@ -8,7 +8,8 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
-from dllm_plugins.constraints.language import language_of
+from dllm_plugins.constraints.response_format import asked_by
+from dllm_plugins.constraints.response_format import constraint_of
 from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import shown
@@ -59,33 +60,11 @@ def name_of(wanted: Any) -> str:
     return str(getattr(wanted, "__name__", "answer"))
 
 
-def constraint_of(schema: Any) -> JsonSchema:
-    """A constraint, looked at before anything runs.
-
-    :raises OptionError: for a schema that cannot be held.
-    """
-    found = JsonSchema(schema)
-    language_of(found)
-    return found
-
-
 def constraint_in(response_format: Any) -> JsonSchema | None:
-    """What OpenAI's `response_format` asks for; None for plain text.
+    """What OpenAI's `response_format` asks for, or a pydantic class; None for plain text.
 
     :raises OptionError: for anything that it cannot be.
     """
     if is_pydantic(response_format):
         return constraint_of(schema_of(response_format))
-    given = response_format if isinstance(response_format, Mapping) else {}
-    described = given.get("json_schema")
-    match given.get("type"):
-        case "text":
-            return None
-        case "json_object":
-            return JsonSchema({"type": "object"})
-        case "json_schema" if isinstance(described, Mapping) and "schema" in described:
-            return constraint_of(described["schema"])
-    raise OptionError(
-        f"response_format={shown(response_format)}: give {{'type': 'json_object'}}, {{'type': 'json_schema', "
-        f"'json_schema': {{'name': ..., 'schema': ...}}}}, {{'type': 'text'}} or a pydantic class"
-    )
+    return asked_by(response_format, " or a pydantic class")

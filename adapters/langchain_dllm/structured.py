@@ -19,11 +19,11 @@ from pydantic import BaseModel
 from pydantic import ValidationError
 from pydantic.v1 import ValidationError as OldValidationError
 
+from dllm_plugins.constraints.response_format import constraint_of
 from dllm_plugins.constraints.validation import validated
 from dllm_plugins.errors import AnswerError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import shown
-from langchain_dllm.schemas import constraint_of
 from langchain_dllm.schemas import is_pydantic
 from langchain_dllm.schemas import name_of
 from langchain_dllm.schemas import schema_of

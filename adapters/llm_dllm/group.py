@@ -22,6 +22,7 @@ COMMANDS = {
     "models": "llm_dllm.registry_commands",
     "remove": "llm_dllm.registry_commands",
     "rules": "llm_dllm.rules_command",
+    "serve": "llm_dllm.serve_command",
     "setup": "dllm_plugins.commands.setup",
     "watch": "llm_dllm.watch_command",
 }

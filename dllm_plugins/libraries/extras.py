@@ -10,11 +10,14 @@ from dllm_plugins.messages import message
 #: The extra that brings each of them.
 EXTRAS = {
     "accelerate": "accelerate",
+    "fastapi": "serve",
     "gguf": "gguf",
     "jsonschema": "constraints",
     "lark": "constraints",
+    "prometheus_client": "serve",
     "referencing": "constraints",
     "rich": "llm",
+    "uvicorn": "serve",
 }
 
 

@@ -1,0 +1,108 @@
+"""Answers of /v1/chat/completions, whole and streamed."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from dllm_plugins.events import Draft
+from dllm_plugins.events import Event
+from dllm_plugins.events import Finish
+from dllm_plugins.serving.chat import ChatRequest
+from dllm_plugins.serving.errors import ApiError
+from dllm_plugins.serving.telling import DONE
+from dllm_plugins.serving.telling import Reading
+from dllm_plugins.serving.telling import answer_text
+from dllm_plugins.serving.telling import cut
+from dllm_plugins.serving.telling import draft_of
+from dllm_plugins.serving.telling import logprobs_of
+from dllm_plugins.serving.telling import new_id
+from dllm_plugins.serving.telling import sse
+from dllm_plugins.serving.telling import statistics_of
+from dllm_plugins.serving.telling import usage_of
+from dllm_plugins.serving.work import Work
+from dllm_plugins.tools.calls import Call
+
+
+class ChatAnswers:
+    """Tells of the answers to one request.
+
+    :param tokenizer: the model's own.
+    """
+
+    def __init__(self, asked: ChatRequest, work: Work, tokenizer: Any) -> None:
+        self._asked = asked
+        self._work = work
+        self._tokenizer = tokenizer
+        self._readings = [Reading(work) for _ in work.requests]
+        self._at_the_end = bool(asked.dllm and asked.dllm.get("logprobs_at") == "final")
+        self._same = {"id": new_id("chatcmpl-"), "created": int(time.time()), "model": asked.model}
+
+    def whole(self, finishes: Sequence[Finish]) -> dict[str, Any]:
+        """All answers at once."""
+        choices = [self._choice(place, finish) for place, finish in enumerate(finishes)]
+        told = {"object": "chat.completion", "choices": choices, "usage": usage_of(finishes, self._work.each)}
+        return self._same | told | self._figures(finishes)
+
+    def _choice(self, place: int, finish: Finish) -> dict[str, Any]:
+        reading = self._readings[place]
+        text, _ = reading.push(answer_text(finish), last=True)
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if reading.calls:
+            message["content"] = text or None
+            message["tool_calls"] = [_call(call) for call in reading.calls]
+        said = logprobs_of(finish, self._tokenizer) if self._work.logprobs else None
+        return {"index": place, "message": message, "logprobs": said, "finish_reason": self._reason(place, finish)}
+
+    def _reason(self, place: int, finish: Finish) -> str:
+        return "length" if cut(finish) else "tool_calls" if self._readings[place].calls else "stop"
+
+    def _figures(self, finishes: Sequence[Finish]) -> dict[str, Any]:
+        return {} if self._asked.dllm is None else {"dllm": statistics_of(finishes)}
+
+    def opening(self) -> list[str]:
+        """What a stream begins with: who speaks."""
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return [self._chunk(place, delta) for place in range(len(self._work.requests))]
+
+    def more(self, place: int, event: Event) -> list[str]:
+        """What an event adds to a stream."""
+        if isinstance(event, Draft):
+            told = {"dllm": {"draft": draft_of(place, event, self._tokenizer)}}
+            return [sse(self._head() | {"choices": []} | told, "draft")]
+        reading, last = self._readings[place], isinstance(event, Finish)
+        known = len(reading.calls)
+        # A Finish tells the whole text once more.
+        text, calls = reading.push("" if last else answer_text(event), last)
+        said = logprobs_of(event, self._tokenizer) if self._work.logprobs and last == self._at_the_end else None
+        found = [self._chunk(place, {"content": text}, said)] if text or said else []
+        for number, call in enumerate(calls, known):
+            found.append(self._chunk(place, {"tool_calls": [{"index": number, **_call(call)}]}))
+        if isinstance(event, Finish):
+            found.append(self._chunk(place, {}, reason=self._reason(place, event)))
+        return found
+
+    def closing(self, finishes: Sequence[Finish]) -> list[str]:
+        """What a stream ends with."""
+        told = self._head() | {"choices": []} | self._figures(finishes)
+        options = self._asked.stream_options
+        if options is not None and options.include_usage:
+            told["usage"] = usage_of(finishes, self._work.each)
+        return [*([sse(told)] if "usage" in told or "dllm" in told else []), DONE]
+
+    def failed(self, error: ApiError) -> list[str]:
+        """What a stream that fails ends with."""
+        return [sse(error.body()), DONE]
+
+    def _head(self) -> dict[str, Any]:
+        return self._same | {"object": "chat.completion.chunk"}
+
+    def _chunk(
+        self, place: int, delta: dict[str, Any], said: dict[str, Any] | None = None, reason: str | None = None
+    ) -> str:
+        choice = {"index": place, "delta": delta, "logprobs": said, "finish_reason": reason}
+        return sse(self._head() | {"choices": [choice]})
+
+
+def _call(call: Call) -> dict[str, Any]:
+    """A call with a name of its own."""
+    return {"id": new_id("call_"), "type": "function", "function": {"name": call.name, "arguments": call.written()}}

@@ -1,0 +1,106 @@
+"""Answers of /v1/completions, whole and streamed."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Draft
+from dllm_plugins.events import Event
+from dllm_plugins.events import Finish
+from dllm_plugins.serving.completions import CompletionRequest
+from dllm_plugins.serving.errors import ApiError
+from dllm_plugins.serving.telling import DONE
+from dllm_plugins.serving.telling import answer_text
+from dllm_plugins.serving.telling import cut
+from dllm_plugins.serving.telling import draft_of
+from dllm_plugins.serving.telling import logprobs_of
+from dllm_plugins.serving.telling import new_id
+from dllm_plugins.serving.telling import sse
+from dllm_plugins.serving.telling import statistics_of
+from dllm_plugins.serving.telling import usage_of
+from dllm_plugins.serving.work import Work
+
+
+class CompletionAnswers:
+    """Tells of the answers to one request.
+
+    :param tokenizer: the model's own.
+    """
+
+    def __init__(self, asked: CompletionRequest, work: Work, tokenizer: Any) -> None:
+        self._asked = asked
+        self._work = work
+        self._tokenizer = tokenizer
+        # Characters of each answer that log-probabilities have told of.
+        self._offsets = [0] * len(work.requests)
+        self._at_the_end = bool(asked.dllm and asked.dllm.get("logprobs_at") == "final")
+        names = {"id": new_id("cmpl-"), "object": "text_completion", "created": int(time.time())}
+        self._same: dict[str, Any] = names | {"model": asked.model}
+
+    def whole(self, finishes: Sequence[Finish]) -> dict[str, Any]:
+        """All answers at once."""
+        choices = [
+            self._choice(place, answer_text(finish), self._logprobs(place, finish), _reason(finish))
+            for place, finish in enumerate(finishes)
+        ]
+        return self._same | {"choices": choices, "usage": usage_of(finishes, self._work.each)} | self._figures(finishes)
+
+    def opening(self) -> list[str]:
+        """A stream begins with its first text."""
+        return []
+
+    def more(self, place: int, event: Event) -> list[str]:
+        """What an event adds to a stream."""
+        if isinstance(event, Draft):
+            told = {"dllm": {"draft": draft_of(place, event, self._tokenizer)}}
+            return [sse(self._same | {"choices": []} | told, "draft")]
+        last = isinstance(event, Finish)
+        said = self._logprobs(place, event) if last == self._at_the_end else None
+        if isinstance(event, Finish):
+            return [self._chunk(place, "", said, _reason(event))]
+        text = answer_text(event)
+        return [self._chunk(place, text, said)] if text or said else []
+
+    def closing(self, finishes: Sequence[Finish]) -> list[str]:
+        """What a stream ends with."""
+        told = self._same | {"choices": []} | self._figures(finishes)
+        options = self._asked.stream_options
+        if options is not None and options.include_usage:
+            told["usage"] = usage_of(finishes, self._work.each)
+        return [*([sse(told)] if "usage" in told or "dllm" in told else []), DONE]
+
+    def failed(self, error: ApiError) -> list[str]:
+        """What a stream that fails ends with."""
+        return [sse(error.body()), DONE]
+
+    def _chunk(self, place: int, text: str, said: dict[str, Any] | None, reason: str | None = None) -> str:
+        return sse(self._same | {"choices": [self._choice(place, text, said, reason)]})
+
+    def _choice(self, place: int, text: str, said: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:
+        return {"index": place, "text": text, "logprobs": said, "finish_reason": reason}
+
+    def _logprobs(self, place: int, event: Commit | Finish) -> dict[str, Any] | None:
+        """In the four lists of this interface."""
+        said = logprobs_of(event, self._tokenizer) if self._work.logprobs else None
+        if said is None:
+            return None
+        offsets = list[int]()
+        for entry in said["content"]:
+            offsets.append(self._offsets[place])
+            self._offsets[place] += len(entry["token"])
+        return {
+            "tokens": [entry["token"] for entry in said["content"]],
+            "token_logprobs": [entry["logprob"] for entry in said["content"]],
+            "top_logprobs": [
+                {other["token"]: other["logprob"] for other in entry["top_logprobs"]} for entry in said["content"]
+            ],
+            "text_offset": offsets,
+        }
+
+    def _figures(self, finishes: Sequence[Finish]) -> dict[str, Any]:
+        return {} if self._asked.dllm is None else {"dllm": statistics_of(finishes)}
+
+
+def _reason(finish: Finish) -> str:
+    return "length" if cut(finish) else "stop"

@@ -1,0 +1,66 @@
+"""Requests to /v1/completions: texts to go on from, and gaps to fill."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+from pydantic import field_validator
+
+from dllm_plugins.config import MOST_ALTERNATIVES
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.models import Model
+from dllm_plugins.request import Request
+from dllm_plugins.serving.errors import ApiError
+from dllm_plugins.serving.fields import Sampled
+from dllm_plugins.serving.work import Work
+from dllm_plugins.serving.work import with_drafts
+from dllm_plugins.template import ROOM
+from dllm_plugins.template import Gap
+from dllm_plugins.template import Template
+
+#: Prompts of one request.
+_MOST = 128
+
+
+class CompletionRequest(Sampled):
+    """A request to /v1/completions; each prompt is a text or token ids."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    suffix: str | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=MOST_ALTERNATIVES)
+
+    @field_validator("prompt")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if not value or (isinstance(value, list) and not isinstance(value[0], int) and not all(value)):
+            raise ValueError("a prompt is empty; give a text, or token ids")
+        if isinstance(value, list) and not isinstance(value[0], int) and len(value) > _MOST:
+            raise ValueError(f"{len(value)} prompts in a request; {_MOST} at most")
+        return value
+
+    @property
+    def _prompts(self) -> Sequence[str | list[int]]:
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        ids = [token for token in self.prompt if isinstance(token, int)]
+        return [ids] if ids else [part for part in self.prompt if not isinstance(part, int)]
+
+    def work(self, model: Model) -> Work:
+        """What is asked of a model.
+
+        :raises DllmError: for what cannot be asked of it.
+        """
+        # How long a gap may get is said by the gap.
+        length = self.max_tokens if self.suffix is None else None
+        config = self.sampling(max_new_tokens=length, seed=self.seed, stop=self.stops, logprobs=self.logprobs)
+        held, each = with_drafts(config, self.draft_events), self.n or 1
+        requests = [self._request(model, prompt, own) for prompt in self._prompts for own in held.several(each)]
+        return Work(requests, each, drafts=self.draft_events, logprobs=self.logprobs is not None, field="prompt")
+
+    def _request(self, model: Model, prompt: str | list[int], config: SamplingConfig) -> Request:
+        if self.suffix is None:
+            return Request(model.encode_text(prompt) if isinstance(prompt, str) else prompt, config)
+        if not isinstance(prompt, str):
+            raise ApiError(400, "a suffix stands behind a text; give the prompt as one", param="suffix")
+        gap = Gap(max_tokens=ROOM if self.max_tokens is None else self.max_tokens)
+        return model.fill_request(Template(prompt, gap, self.suffix), **config.given())

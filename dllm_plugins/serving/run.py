@@ -1,0 +1,91 @@
+"""A server in this process, from its first request to its last."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from dllm_plugins.errors import OptionError
+from dllm_plugins.serving.app import create_app
+from dllm_plugins.serving.service import Service
+from dllm_plugins.serving.settings import Settings
+
+#: Seconds after those of grace in which connections close.
+_MORE = 5
+_log = logging.getLogger("dllm_plugins.serving")
+
+
+class Stopping(uvicorn.Server):
+    """Told to end, it takes nothing more, and cuts what has not ended after the time of grace.
+
+    A second Ctrl-C ends it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by signals."""
+        if not self.should_exit and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop)
+        super().handle_exit(sig, frame)
+
+    def _stop(self) -> None:
+        self._task = asyncio.ensure_future(self._service.stop())
+
+
+def run_server(settings: Settings, port: int, say: Callable[[str], None]) -> None:
+    """Serve until a signal ends the process.
+
+    :param port: 0 for any that is free.
+    :param say: is told where the server is.
+    :raises OptionError: if it cannot listen there.
+    """
+    app = create_app(settings)
+    listening = _listening(settings.host, port)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=int(settings.grace) + _MORE
+    )
+    _log.addHandler(_Saying(say))
+    _log.setLevel(logging.INFO)
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    say(f"http://{shown}:{listening.getsockname()[1]} serves {', '.join(settings.models)}; Ctrl-C ends it")
+    server = Stopping(config, app.state.service)
+    try:
+        server.run([listening])
+    except KeyboardInterrupt:
+        return
+    finally:
+        listening.close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        [family, kind, protocol, _, address] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        return found
+    except OSError as error:
+        raise OptionError(f"--host {host} --port {port}: {error.strerror or error}; name others") from error
+
+
+class _Saying(logging.Handler):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say a line."""
+        self._say(self.format(record))

@@ -1,0 +1,119 @@
+"""What the shapes of all answers share: texts and calls of events, reasons, usage, drafts, server-sent events."""
+
+import json
+from collections.abc import Mapping
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+from uuid import uuid4
+
+from dllm_plugins.events import Commit
+from dllm_plugins.events import Draft
+from dllm_plugins.events import Finish
+from dllm_plugins.events import TokenLogprob
+from dllm_plugins.serving.work import Work
+from dllm_plugins.text.said import openai_shape
+from dllm_plugins.tools.calls import Call
+from dllm_plugins.tools.reading import CallReader
+
+#: What stands for minus infinity, as elsewhere in this interface.
+_LEAST = -9999.0
+#: Ends a stream of the two older interfaces.
+DONE = "data: [DONE]\n\n"
+
+
+def sse(data: Mapping[str, Any], event: str = "") -> str:
+    """A server-sent event."""
+    named = f"event: {event}\n" if event else ""
+    return f"{named}data: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+
+def new_id(kind: str) -> str:
+    """A name that nothing else has."""
+    return f"{kind}{uuid4().hex}"
+
+
+def answer_text(event: Commit | Finish) -> str:
+    """What an event says of the answer; of a template that is what stands in its gaps."""
+    gaps = [gap if isinstance(gap, str) else gap.text for gap in event.gaps]
+    return "".join(gaps) if gaps else event.text
+
+
+class Reading:
+    """One answer as it comes: its text without calls, and the calls."""
+
+    def __init__(self, work: Work) -> None:
+        names = [tool.name for tool in work.tools]
+        self._reader = None if work.form is None else CallReader(work.form, names)
+        self.calls = list[Call]()
+
+    def push(self, text: str, last: bool = False) -> tuple[str, list[Call]]:
+        """What is sure now: text and whole calls. What begins like a call and is none stays text."""
+        if self._reader is None:
+            return text, []
+        parts = self._reader.push(text) + (self._reader.end() if last else [])
+        calls = [part for part in parts if isinstance(part, Call)]
+        self.calls += calls
+        said = "".join(part if isinstance(part, str) else part.text for part in parts if not isinstance(part, Call))
+        return said, calls
+
+
+def cut(finish: Finish) -> bool:
+    """Whether there was no room for the rest of the answer."""
+    return finish.reason in ("length", "context")
+
+
+def usage_of(finishes: Sequence[Finish], each: int) -> dict[str, Any]:
+    """Token counts as the older interfaces name them.
+
+    :param each: answers to one prompt, which counts once.
+    """
+    first = finishes[::each]
+    prompt = sum(finish.usage.prompt_tokens for finish in first)
+    answers = sum(finish.usage.useful_tokens for finish in finishes)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": answers,
+        "total_tokens": prompt + answers,
+        "prompt_tokens_details": {"cached_tokens": sum(finish.usage.cached_tokens for finish in first)},
+    }
+
+
+def statistics_of(finishes: Sequence[Finish]) -> dict[str, Any]:
+    """The engine's figures of each answer, for who asked with options of ours."""
+    return {"statistics": [finish.usage.as_dict() | {"finish_reason": finish.reason} for finish in finishes]}
+
+
+def logprobs_of(event: Commit | Finish, tokenizer: Any) -> dict[str, Any] | None:
+    """Log-probabilities of an event's tokens; the token that ends an answer is none of them."""
+    if not event.logprobs:
+        return None
+    said = [_bounded(one) for one in event.logprobs[: len(event.tokens)]]
+    return openai_shape(said, tokenizer) | {"refusal": None}
+
+
+def _bounded(said: TokenLogprob) -> TokenLogprob:
+    """JSON has no infinity."""
+    own = None if said.logprob is None else max(said.logprob, _LEAST)
+    return TokenLogprob(said.token, own, tuple((token, max(logprob, _LEAST)) for token, logprob in said.top))
+
+
+def draft_of(place: int, draft: Draft, tokenizer: Any) -> dict[str, Any]:
+    """A draft as JSON: what stands behind the committed text, token by token."""
+    states = ["open" if guess is None else "guess" for guess in draft.guesses]
+    states = [now if token is None else "committed" for now, token in zip(states, draft.tokens, strict=False)]
+    cells = [
+        {
+            "text": "" if token is None else tokenizer.decode([token], skip_special_tokens=True),
+            "state": state,
+            "confidence": None if sure is None else round(sure, 4),
+        }
+        for token, state, sure in zip_longest(draft.guesses, states, draft.confidences[: len(draft.guesses)])
+    ]
+    return {
+        "index": place,
+        "pass": draft.step,
+        "committed": draft.committed,
+        "text": draft.text,
+        "tokens": cells,
+    }

@@ -1,0 +1,75 @@
+"""What a request asks of a loaded model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.models import Model
+from dllm_plugins.request import Request
+from dllm_plugins.serving.errors import ApiError
+from dllm_plugins.tools.format import CallFormat
+from dllm_plugins.tools.tool import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Requests of the engine, and how their answers are told.
+
+    :param requests: those of one prompt stand together.
+    :param each: answers to one prompt.
+    :param tools: what may be called, and `form`, how the model writes that.
+    :param drafts: whether drafts are told.
+    :param logprobs: whether log-probabilities are.
+    :param field: where the prompt stands.
+    """
+
+    requests: Sequence[Request]
+    each: int = 1
+    tools: Sequence[Tool] = ()
+    form: CallFormat | None = None
+    drafts: bool = False
+    logprobs: bool = False
+    field: str = "messages"
+
+
+def with_drafts(config: SamplingConfig, drafts: bool) -> SamplingConfig:
+    """Whoever is shown drafts is told how sure they are."""
+    return config.with_options(logprobs=0) if drafts and config.logprobs is None else config
+
+
+def chat_work(
+    model: Model,
+    chat: Sequence[dict[str, object]],
+    config: SamplingConfig,
+    each: int = 1,
+    drafts: bool = False,
+    toolkit: tuple[Sequence[Tool], str, bool | None] = ((), "auto", None),
+) -> Work:
+    """The work of a chat.
+
+    :param toolkit: tools, what is to be called, and whether several calls may be.
+    :raises DllmError: for what cannot be asked of this model.
+    """
+    tools, choice, parallel = toolkit
+    logprobs = config.logprobs is not None
+    held = with_drafts(model.with_tools(config, tools, choice, parallel), drafts)
+    tokens = model.encode_chat(chat, tools)
+    form = model.tool_habit().form if tools else None
+    requests = [Request(tokens, own) for own in held.several(each)]
+    return Work(requests, each, tools, form, drafts, logprobs)
+
+
+def check_length(work: Work, most: int | None) -> None:
+    """Refuse prompts that are longer than the server takes.
+
+    :raises ApiError: naming both numbers.
+    """
+    for request in work.requests:
+        length = len(request.tokens) + sum(len(part) for part in request.template if isinstance(part, Sequence))
+        if most is not None and length > most:
+            raise ApiError(
+                400,
+                f"the prompt has {length} tokens, and this server takes {most}; shorten it",
+                param=work.field,
+                code="context_length_exceeded",
+            )

@@ -1,0 +1,199 @@
+"""Whose turn it is: queue, budget, clients that leave or read slowly, and the end of the server."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from dllm_plugins import Finish
+from dllm_plugins.engine import Engine
+from dllm_plugins.serving.scheduling import Scheduler
+from dllm_plugins.serving.service import Service
+from dllm_plugins.sharing import SharedModel
+
+from .asking import asked
+from .asking import body
+from .asking import events
+from .asking import refused
+from .asking import text_of
+from .by_hand import Caller
+from .conftest import client_of
+
+LONG = 300
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows took part in each pass."""
+    found = list[int]()
+    advance = Engine.advance
+
+    def counted(self: Engine, tell: Any) -> None:
+        if self.active:
+            found.append(len(self.active))
+        advance(self, tell)
+
+    monkeypatch.setattr(Engine, "advance", counted)
+    return found
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that is bound to happen."""
+    while not holds():
+        await asyncio.sleep(0.001)
+
+
+def service_of(app: FastAPI) -> Service:
+    found: Service = app.state.service
+    return found
+
+
+def scheduler_of(app: FastAPI) -> Scheduler:
+    [found] = service_of(app).models._there()
+    return found
+
+
+async def test_no_more_rows_at_once_than_allowed(
+    make_app: Callable[..., FastAPI], alone: Callable[..., Finish], rows: list[int]
+) -> None:
+    """Nor more positions; all are answered in the end, as alone."""
+    expected = [alone("why?" * (number + 1)).text for number in range(5)]
+    rows.clear()
+    for settings in ({"rows": 2}, {"positions": 100}):
+        async with client_of(make_app(**settings)) as client:
+            answers = await asyncio.gather(*(asked(client, "why?" * (number + 1)) for number in range(5)))
+        assert [answer["choices"][0]["message"]["content"] for answer in answers] == expected
+        assert max(rows) == 2
+        rows.clear()
+
+
+async def test_first_come_first_served(make_app: Callable[..., FastAPI]) -> None:
+    """A long prompt that finds no room lets nobody pass, however short."""
+    app, order = make_app(positions=90), list[str]()
+
+    async def ask(question: str, length: int) -> None:
+        await asked(client, question, max_tokens=length, temperature=1.0, seed=1)
+        order.append(question)
+
+    async with client_of(app) as client:
+        await asked(client)
+        first = Caller(app, body(max_tokens=40, temperature=1.0, seed=1))
+        await until(lambda: scheduler_of(app).busy == 1)
+        long = asyncio.create_task(ask("l" * 60, 5))
+        await until(lambda: scheduler_of(app).busy == 2)
+        await asyncio.gather(ask("s", 1), long)
+        assert order == ["l" * 60, "s"]
+        await first.task
+
+
+async def test_a_full_queue_turns_away(make_app: Callable[..., FastAPI]) -> None:
+    """By 429, and says when to come back; those who wait are answered."""
+    app = make_app(rows=1, waiting=1)
+    async with client_of(app) as client:
+        await asked(client)
+        callers = [Caller(app, body(max_tokens=60)) for _ in range(2)]
+        await until(lambda: scheduler_of(app).busy == 2)
+        answer = await client.post("/v1/chat/completions", json=body())
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error"]["type"] == "rate_limit_error"
+        await asyncio.gather(*(caller.task for caller in callers))
+        assert [caller.status for caller in callers] == [200, 200]
+        status, error = await refused(client, json=body(n=3))
+        assert (status, error["param"]) == (400, "n")
+        assert 'dllm_refused_total{model="tiny"} 1.0' in (await client.get("/metrics")).text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_leaves_frees_the_row(make_app: Callable[..., FastAPI], rows: list[int], stream: bool) -> None:
+    """Within one pass, whether the answer is streamed or not; and a place in the queue at once."""
+    app = make_app(rows=1)
+    async with client_of(app) as client:
+        await asked(client)
+        caller = Caller(app, body(max_tokens=LONG, stream=stream, dllm={"mode": "ar"}))
+        waits = Caller(app, body(max_tokens=LONG, stream=stream))
+        passes = len(rows)
+        await until(lambda: len(rows) > passes + 2 and scheduler_of(app).busy == 2)
+        waits.leave()
+        await waits.task
+        assert scheduler_of(app).busy == 1
+        caller.leave()
+        await caller.task
+        at_most = len(rows) + 1
+        await asked(client)
+        await until(lambda: scheduler_of(app).busy == 0)
+        assert rows[at_most:] == [1] * len(rows[at_most:])
+        assert len(rows) - at_most < LONG
+        assert 'dllm_left_total{model="tiny"} 2.0' in (await client.get("/metrics")).text
+    assert not scheduler_of(app).shared._engine.active
+
+
+async def test_slow_readers_hold_nobody(make_app: Callable[..., FastAPI], alone: Callable[..., Finish]) -> None:
+    """What they have not read is merged, and is all there when they read."""
+    app = make_app()
+    own = {"mode": "ar"}
+    async with client_of(app) as client:
+        slow = Caller(app, body(max_tokens=60, stream=True, dllm={**own, "draft_events": True}), slow=True)
+        await until(lambda: slow.status == 200)
+        expected = alone("how?").text
+        assert (await asked(client, "how?"))["choices"][0]["message"]["content"] == expected
+        await until(lambda: scheduler_of(app).busy == 0)
+        slow.open.set()
+        await slow.task
+    found = events(slow.text)
+    assert text_of(found) == alone("why?", max_new_tokens=60, **own).text
+    assert len(found) < 10
+
+
+async def test_a_server_that_stops_finishes_what_runs(
+    make_app: Callable[..., FastAPI], alone: Callable[..., Finish], caplog: pytest.LogCaptureFixture
+) -> None:
+    """And takes nothing more."""
+    app = make_app()
+    async with client_of(app) as client:
+        caller = Caller(app, body(max_tokens=40))
+        await until(lambda: bool(service_of(app).models._there()) and scheduler_of(app).busy == 1)
+        stopping = asyncio.create_task(service_of(app).stop())
+        await until(lambda: service_of(app).stopping)
+        status, error = await refused(client, json=body())
+        assert (status, error["code"]) == (503, "stopping")
+        assert (await client.get("/health")).status_code == 503
+        await stopping
+        await caller.task
+    assert caller.status == 200
+    assert alone("why?", max_new_tokens=40).text in caller.text.encode().decode("unicode_escape")
+    assert "every answer was finished" in caplog.text
+
+
+async def test_after_the_time_of_grace_answers_are_cut(
+    make_app: Callable[..., FastAPI], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each client is told, by a status or in its stream."""
+    app = make_app(grace=0, rows=1)
+    stream = Caller(app, body(max_tokens=LONG, stream=True, dllm={"mode": "ar"}))
+    await until(lambda: stream.status == 200)
+    whole = Caller(app, body(max_tokens=LONG))
+    await until(lambda: scheduler_of(app).busy == 2)
+    await service_of(app).stop()
+    await asyncio.gather(stream.task, whole.task)
+    assert whole.status == 503
+    assert [data["error"]["code"] for _, data in events(stream.text)[-2:-1]] == ["stopping"]
+    assert "2 answers were cut" in caplog.text
+
+
+async def test_a_pass_that_fails(make_app: Callable[..., FastAPI], held: SharedModel, monkeypatch: Any) -> None:
+    """Ends its requests by 500, and the server goes on."""
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("secret of the machine")
+
+    async with client_of(make_app()) as client:
+        expected = await asked(client)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(held.model.denoiser), "forward", fail)
+            status, error = await refused(client, json=body())
+        assert status == 500
+        assert error["type"] == "server_error"
+        assert (await asked(client))["choices"] == expected["choices"]

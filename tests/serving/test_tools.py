@@ -1,0 +1,120 @@
+"""Tools in chats: whole calls that keep to their schemas, results that are read again, and choices."""
+
+import json
+from collections.abc import AsyncIterator
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from dllm_plugins import Finish
+from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
+from dllm_plugins.serving.settings import Loading
+from dllm_plugins.sharing import SharedModel
+from dllm_plugins.tools.tool import Tool
+
+from .asking import asked
+from .asking import body
+from .asking import refused
+from .asking import streamed
+from .asking import text_of
+from .conftest import client_of
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+WEATHER = {"type": "function", "function": {"name": "weather", "description": "of a city", "parameters": SCHEMA}}
+CLOCK = {"type": "function", "function": {"name": "clock", "strict": True}}
+
+
+@pytest.fixture
+async def client(
+    make_app: Callable[..., FastAPI], roomy: Loading, held_roomy: SharedModel
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a server whose model has room for tools."""
+    async with client_of(make_app(models={"tiny": roomy})) as made:
+        yield made
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+async def test_a_call_that_is_asked_for(client: httpx.AsyncClient, choice: Any) -> None:
+    """Whole and streamed; its arguments are what the schema allows."""
+    given: dict[str, Any] = {"tools": [WEATHER], "tool_choice": choice, "max_tokens": 140}
+    [choice] = (await asked(client, **given))["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    [call] = choice["message"]["tool_calls"]
+    assert call["type"] == "function"
+    assert call["function"]["name"] == "weather"
+    arguments = json.loads(call["function"]["arguments"])
+    assert arguments["city"] in ("Rome", "Oslo")
+    assert 1 <= arguments["days"] <= 9
+    found = await streamed(client, **given)
+    choices = [data["choices"][0] for _, data in found[:-1]]
+    [told] = [one["delta"]["tool_calls"] for one in choices if one["delta"].get("tool_calls")]
+    assert told[0]["index"] == 0
+    assert told[0]["function"] == call["function"]
+    assert text_of(found) == ""
+    assert choices[-1]["finish_reason"] == "tool_calls"
+
+
+async def test_one_of_several(client: httpx.AsyncClient) -> None:
+    """A single call where one must be made, unless several may."""
+    given: dict[str, Any] = {"tools": [WEATHER, CLOCK], "tool_choice": "required", "max_tokens": 200}
+    [choice] = (await asked(client, parallel_tool_calls=False, **given))["choices"]
+    assert len(choice["message"]["tool_calls"]) == 1
+    assert choice["message"]["tool_calls"][0]["function"]["name"] in ("weather", "clock")
+
+
+async def test_the_prompt_tells_of_tools_calls_and_results(client: httpx.AsyncClient, held_roomy: SharedModel) -> None:
+    """As the model's own chats do."""
+    call = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+    chat: list[dict[str, Any]] = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "what "}, {"type": "text", "text": "time?"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None},
+        {"role": "tool", "tool_call_id": "c1", "content": "noon"},
+    ]
+    own: list[dict[str, Any]] = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "what time?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "noon"},
+    ]
+    tools, tiny = [Tool("clock")], held_roomy.model
+    config = tiny.with_tools(SamplingConfig(max_new_tokens=16), tools)
+    [expected] = tiny.engine().generate([Request(tiny.encode_chat(own, tools), config)])
+    answer = await asked(client, messages=chat, tools=[CLOCK])
+    assert answer["usage"]["prompt_tokens"] == expected.usage.prompt_tokens
+    assert answer["choices"][0]["message"]["content"] == expected.text
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+async def test_none_is_to_be_called(client: httpx.AsyncClient, alone: Callable[..., Finish]) -> None:
+    """Then the model is told of none."""
+    answer = await asked(client, tools=[WEATHER], tool_choice="none")
+    assert answer["choices"][0]["message"]["content"] == alone("why?").text
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
+        ({"tools": [WEATHER], "tool_choice": "clock"}, "tool_choice"),
+        ({"tools": [WEATHER], "response_format": {"type": "json_object"}}, "response_format"),
+        ({"parallel_tool_calls": True}, "parallel_tool_calls"),
+        ({"functions": [{"name": "a"}]}, "functions"),
+    ],
+)
+async def test_what_is_refused(client: httpx.AsyncClient, given: dict[str, Any], param: str) -> None:
+    """What is no tool, no choice, or has no meaning beside them."""
+    status, error = await refused(client, json=body(**given))
+    assert (status, error["param"]) == (400, param), error
