@@ -2,6 +2,7 @@
 
 import click
 
+from dllm_plugins.commands.batch import batch
 from dllm_plugins.commands.costs import costs
 from dllm_plugins.commands.info import info
 from dllm_plugins.commands.serve import serve
@@ -33,13 +34,14 @@ class _Commands(click.Group):
 )
 @click.version_option(package_name="dllm-plugins")
 def main() -> None:
-    """Diffusion language models: fetch the default model's base weights, see what computes, serve."""
+    """Diffusion language models: fetch the default model's base weights, see what computes, serve, run batch jobs."""
 
 
 main.add_command(setup)
 main.add_command(info)
 main.add_command(costs)
 main.add_command(serve)
+main.add_command(batch)
 
 if __name__ == "__main__":
     main(prog_name="python -m dllm_plugins")

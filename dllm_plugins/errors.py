@@ -73,5 +73,9 @@ class MissingLlamaCppError(GgufError, MissingExtraError):
     """llama-cpp-python is not installed, or not in a version that we can drive."""
 
 
+class JobError(DllmError):
+    """A batch job cannot begin or go on: its input or options changed, its output is taken, the disk is full."""
+
+
 class PluginError(DllmError):
     """A name that no plug-in registered, or a plug-in that registered something unusable."""

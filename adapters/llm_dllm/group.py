@@ -14,6 +14,7 @@ from llm_dllm.dialect import LLM
 #: Where each command is, by its name; it has that name there, too.
 COMMANDS = {
     "add": "llm_dllm.registry_commands",
+    "batch": "llm_dllm.batch_command",
     "bench": "llm_dllm.bench_command",
     "costs": "llm_dllm.costs_command",
     "fill": "llm_dllm.fill_command",

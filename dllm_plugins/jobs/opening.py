@@ -1,0 +1,110 @@
+"""A job is begun, or found again where it was."""
+
+import json
+from array import array
+from contextlib import suppress
+from dataclasses import astuple
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from dllm_plugins.errors import JobError
+from dllm_plugins.files.whole import alone
+from dllm_plugins.jobs.folder import Job
+from dllm_plugins.jobs.folder import folder_of
+from dllm_plugins.jobs.folder import id_of
+from dllm_plugins.jobs.folder import remove
+from dllm_plugins.jobs.folder import state_of
+from dllm_plugins.jobs.folder import sync_folder
+from dllm_plugins.jobs.journal import full
+from dllm_plugins.jobs.options import JobOptions
+from dllm_plugins.jobs.source import Shard
+from dllm_plugins.jobs.source import Source
+from dllm_plugins.jobs.source import digest
+from dllm_plugins.jobs.source import scan
+from dllm_plugins.jobs.stated import compare
+from dllm_plugins.jobs.stated import read
+from dllm_plugins.jobs.stated import write
+
+
+def open_job(source: Path, target: Path, options: JobOptions) -> Job:
+    """The job of these files and options; its output is there already if it is `finished`.
+
+    Any number of processes may do so at once.
+
+    :raises JobError: if the input cannot be read, if the job was begun with another input or other options, or if the
+        output's place is taken.
+    """
+    _check(source, target)
+    told = {"input": digest(source)} | options.told()
+    key = sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    folder = folder_of(target)
+    try:
+        with alone(target):
+            shards = _taken(source, target, key) if target.exists() else None
+            if shards is None and not state_of(folder).exists():
+                shards = _begin(source, folder, told)
+            elif shards is None:
+                state = read(state_of(folder))
+                compare(state["told"], told, folder)
+                shards = tuple(Shard(*shard) for shard in state["shards"])
+    except OSError as error:
+        raise full(folder, error) from error
+    return Job(Source(source, told["input"], shards), target, key)
+
+
+def _check(source: Path, target: Path) -> None:
+    if target.is_dir() or not target.parent.is_dir():
+        what = "is a folder" if target.is_dir() else f"is in {target.parent}, which is no folder"
+        raise JobError(f"the output {target} {what}; name a file in a folder that is there")
+    with suppress(OSError):
+        if source.samefile(target):
+            raise JobError(f"{source} is named both as input and as output; name another output")
+
+
+def _begin(source: Path, folder: Path, told: dict[str, str]) -> tuple[Shard, ...]:
+    remove(folder)
+    folder.mkdir()
+    shards, names = scan(source)
+    firsts = _firsts(names)
+    if firsts is not None:
+        np.save(folder / "firsts.npy", firsts)
+    write(state_of(folder), {"told": told, "shards": [astuple(shard) for shard in shards]})
+    sync_folder(folder)
+    sync_folder(folder.parent)
+    return shards
+
+
+def _firsts(names: "array[int]") -> "np.ndarray[tuple[int], np.dtype[np.int64]] | None":
+    """For each row the first of its name; None where no name comes twice."""
+    _, firsts, own = np.unique(np.array(names, np.uint64), return_index=True, return_inverse=True)
+    return None if len(firsts) == len(names) else firsts[own].astype(np.int64)
+
+
+def _taken(source: Path, target: Path, key: str) -> tuple[Shard, ...]:
+    """The shards of a job whose output is there; what is left of its folder goes.
+
+    :raises JobError: if what is there is something else.
+    """
+    shards, names = scan(source)
+    ids = []
+    with target.open("rb") as file:
+        rows, last = 0, b""
+        for last in file:
+            rows += 1
+            ids += [_id(last)] if rows == 1 else []
+        ids += [_id(last)] if rows else []
+    expected = [f"batch_req_{id_of(key, place)}" for place in (0, len(names) - 1)] if len(names) else []
+    if rows != len(names) or ids != expected:
+        raise JobError(
+            f"{target} is there already, and is not what this job writes; name another output, or move it away"
+        )
+    remove(folder_of(target))
+    return shards
+
+
+def _id(line: bytes) -> object:
+    with suppress(ValueError, AttributeError, RecursionError):
+        return json.loads(line).get("id")
+    return None
