@@ -55,6 +55,8 @@ def arguments(command: Command) -> Command:
                 type=click.IntRange(min=1),
                 help="Rows decoded together; 16 if not given, 1 where an answer could depend on its company.",
             ),
+            click.option("--ray", metavar="ADDRESS", help="Answer on a Ray cluster: its address, auto or local."),
+            click.option("--workers", type=click.IntRange(min=1), help="Of Ray; one a device if not given."),
         )
     ):
         command = decorate(command)
@@ -98,6 +100,8 @@ def run(
     seed: int,
     aliases: tuple[str, ...],
     together: int | None,
+    ray: str | None,
+    workers: int | None,
 ) -> None:
     """What the command does.
 
@@ -113,7 +117,8 @@ def run(
 
     options = JobOptions(model, name, load, config, system, seed, aliases)
     progress = bar if is_first() else silent
-    click.echo(_told(run_job(source, target, options, together=together, progress=progress)))
+    report = run_job(source, target, options, together=together, ray=ray, workers=workers, progress=progress)
+    click.echo(_told(report))
 
 
 def _told(report: "Report") -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import JobError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PassError
 from dllm_plugins.events import Finish
@@ -47,26 +48,22 @@ class Answering:
 
     :param key: stands for the job.
     :param plain: whether lines are prompts as they stand.
-    :param firsts: for each row the first one of its `custom_id`; None where none comes twice.
     """
 
-    def __init__(
-        self, model: Model, options: JobOptions, key: str, plain: bool, firsts: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, model: Model, options: JobOptions, key: str, plain: bool) -> None:
         self._model = model
         self._options = options
         self._key = key
         self._plain = plain
-        self._firsts = firsts
 
     def prepare(self, line: Line) -> Row | Record:
         """What a row asks of the engine; the row of the output if it cannot be asked.
 
         :raises DllmError: for a body that cannot be used.
         """
-        found = self._asked(line)
+        found = asked(line, self._plain)
         if isinstance(found, Refused):
-            return self._refused(line, found)
+            return refused(self._key, line, found)
         url, body = self._completed(found)
         answer = read_body(url, body, self._model, self._name(body), id_of(self._key, line.place))
         requests = [self._own(request, line.place, choice) for choice, request in enumerate(answer.requests)]
@@ -74,22 +71,7 @@ class Answering:
 
     def failed(self, line: Line, error: Exception) -> Record:
         """The row of the output where the engine refused it, or failed."""
-        found = asked(line, self._plain)
-        status = 400 if isinstance(error, DllmError) and not isinstance(error, PassError) else 500
-        told = error.detail.text_for(OPENAI) if isinstance(error, DllmError) else None
-        message = told or f"{type(error).__name__}: {error}; report it, with this row"
-        code = "invalid_request" if status == 400 else "server_error"
-        return self._refused(line, Refused(found.custom_id, message, code, status))
-
-    def _asked(self, line: Line) -> Asked | Refused:
-        found = asked(line, self._plain)
-        first = line.place if self._firsts is None else int(self._firsts[line.place])
-        if first == line.place or found.custom_id is None:
-            return found
-        told = (
-            f"custom_id={shown(found.custom_id)} is also that of row {first + 1}, which is answered; give each its own"
-        )
-        return Refused(found.custom_id, told, "duplicate_custom_id")
+        return failure(self._key, line, self._plain, error)
 
     def _completed(self, found: Asked) -> tuple[str, Mapping[str, Any]]:
         """The endpoint and the body that a plain prompt stands for."""
@@ -127,19 +109,36 @@ class Answering:
         return Request(request.tokens, config, suffix=request.suffix, template=request.template)
 
     def _answered(self, line: Line, custom_id: str | None, answer: Answer, finishes: Sequence[Finish]) -> Record:
-        return self._record(line, custom_id, 200, answer.body(finishes), None)
+        return _record(self._key, line, custom_id, 200, answer.body(finishes), None)
 
-    def _refused(self, line: Line, found: Refused) -> Record:
-        told = {"message": found.message, "code": found.code}
-        kind = "invalid_request_error" if found.status < 500 else "server_error"
-        body = {"error": {"message": found.message, "type": kind, "param": None, "code": found.code}}
-        return self._record(line, found.custom_id, found.status, body, told)
 
-    def _record(
-        self, line: Line, custom_id: str | None, status: int, body: Mapping[str, Any], error: Mapping[str, str] | None
-    ) -> Record:
-        name = id_of(self._key, line.place)
-        response = {"status_code": status, "request_id": f"req_{name}", "body": body}
-        told = {"id": f"batch_req_{name}", "custom_id": custom_id, "response": response, "error": error}
-        # In ASCII: some readers end lines at more characters than JSON does.
-        return Record(line.place, status, json.dumps(told, allow_nan=False).encode("ascii"))
+def failure(key: str, line: Line, plain: bool, error: Exception) -> Record:
+    """The row of the output where an error came in place of an answer."""
+    ours = error.detail.text_for(OPENAI) if isinstance(error, DllmError) else None
+    message = ours or f"{type(error).__name__}: {error}; report it, with this row"
+    theirs = isinstance(error, DllmError) and not isinstance(error, PassError | JobError)
+    code, status = ("invalid_request", 400) if theirs else ("server_error", 500)
+    return refused(key, line, Refused(asked(line, plain).custom_id, message, code, status))
+
+
+def refused(key: str, line: Line, found: Refused) -> Record:
+    """The row of the output where nothing was asked of the engine."""
+    told = {"message": found.message, "code": found.code}
+    kind = "invalid_request_error" if found.status < 500 else "server_error"
+    body = {"error": {"message": found.message, "type": kind, "param": None, "code": found.code}}
+    return _record(key, line, found.custom_id, found.status, body, told)
+
+
+def _record(
+    key: str,
+    line: Line,
+    custom_id: str | None,
+    status: int,
+    body: Mapping[str, Any],
+    error: Mapping[str, str] | None,
+) -> Record:
+    name = id_of(key, line.place)
+    response = {"status_code": status, "request_id": f"req_{name}", "body": body}
+    told = {"id": f"batch_req_{name}", "custom_id": custom_id, "response": response, "error": error}
+    # In ASCII: some readers end lines at more characters than JSON does.
+    return Record(line.place, status, json.dumps(told, allow_nan=False).encode("ascii"))

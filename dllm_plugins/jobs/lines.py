@@ -26,12 +26,14 @@ class Line:
     :param place: among the rows, from 0; blank lines are no rows.
     :param number: of its line in the file, from 1.
     :param offset: where that line begins, in bytes.
+    :param first: the first row of the same `custom_id`, if that is another one.
     """
 
     place: int
     number: int
     offset: int
     text: bytes
+    first: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +83,20 @@ def asked(line: Line, plain: bool) -> Asked | Refused:
     """
     try:
         text = line.text.decode()
-        found = text if plain else json.loads(text)
+        read = text if plain else json.loads(text)
     except (ValueError, RecursionError) as error:
         return Refused(None, f"line {line.number} is no JSON in UTF-8 ({error}); {_FORMATS}", "invalid_json_line")
-    if isinstance(found, str):
-        return Asked(f"row-{line.place + 1}", None, {"prompt": found})
-    if not isinstance(found, dict):
-        return Refused(None, f"line {line.number} is {shown(found)}; {_FORMATS}", "invalid_json_line")
-    return _envelope(found) if _ENVELOPE - {"custom_id"} & found.keys() else _plain(found, line)
+    if isinstance(read, str):
+        return Asked(f"row-{line.place + 1}", None, {"prompt": read})
+    if not isinstance(read, dict):
+        return Refused(None, f"line {line.number} is {shown(read)}; {_FORMATS}", "invalid_json_line")
+    found = _envelope(read) if (_ENVELOPE - {"custom_id"}) & read.keys() else _plain(read, line)
+    return found if line.first is None else _doubled(found.custom_id, line.first)
+
+
+def _doubled(name: str | None, first: int) -> Refused:
+    told = f"custom_id={shown(name)} is that of row {first + 1} already; give each row its own"
+    return Refused(name, told, "duplicate_custom_id")
 
 
 def _plain(found: dict[str, Any], line: Line) -> Asked | Refused:

@@ -4,7 +4,9 @@ import time
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 
+import numpy as np
 from filelock import FileLock
 from filelock import Timeout
 
@@ -40,6 +42,8 @@ class Shards:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        # Eight bytes a row, of which those are read that are asked for.
+        self._firsts = np.load(job.firsts, mmap_mode="r") if job.firsts.exists() else None
         self._open = [number for number in range(len(job.source.shards)) if number not in job.all_done()]
         self._leases: list[Lease] = []
         self._of: dict[int, Lease] = {}
@@ -56,11 +60,15 @@ class Shards:
                 if line is not None:
                     self._of[line.place] = lease
                     lease.taken += 1
-                    return line
+                    return self._named(line)
                 if lease.taken != lease.left:
                     raise changed(self.job.source.path, self.job.folder)
             if not self._claim():
                 return None
+
+    def _named(self, line: Line) -> Line:
+        first = line.place if self._firsts is None else int(self._firsts[line.place])
+        return line if first == line.place else replace(line, first=first)
 
     def keep(self, answered: Sequence[Record]) -> None:
         """Write answers down.
