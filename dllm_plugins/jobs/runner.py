@@ -39,6 +39,10 @@ class Preparing(Protocol):
         """The row of the output where the engine refused it, or failed."""
 
 
+#: Rows that are told at once, of many that cannot be asked.
+_REFUSED = 64
+
+
 @dataclass(eq=False, slots=True)
 class _Row:
     """A row of the input under way.
@@ -84,7 +88,8 @@ class Runner:
         return [*self._fill(take), *self._pass()]
 
     def _fill(self, take: Callable[[], Line | None]) -> Iterator[Record]:
-        while not self._suspects:
+        refused = 0
+        while not self._suspects and refused < _REFUSED:
             if self._next is None:
                 line = take() if len(self._rows) < self._together else None
                 if line is None:
@@ -92,13 +97,14 @@ class Runner:
                 prepared = self._prepared(line)
                 if isinstance(prepared, Record):
                     yield prepared
+                    refused += 1
                     continue
                 self._next = line, prepared
             if self._rows and len(self._rows) + len(self._next[1].requests) > self._together:
                 return
-            row, self._next = _Row(*self._next), None
-            yield from self._admit(row)
-        if not self._rows:
+            joining, self._next = _Row(*self._next), None
+            yield from self._admit(joining)
+        if self._suspects and not self._rows:
             yield from self._admit(self._suspects.popleft())
 
     def _prepared(self, line: Line) -> Prepared | Record:
@@ -119,8 +125,8 @@ class Runner:
 
     def _pass(self) -> Iterator[Record]:
         alone = len({id(row) for row in self._rows.values()}) == 1
-        for row in self._rows.values():
-            row.accompanied = not alone
+        for one in self._rows.values():
+            one.accompanied = not alone
         for event in self._engine.step():
             row = self._rows.get(event.row)
             if row is not None and isinstance(event, Failure):

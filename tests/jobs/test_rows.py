@@ -140,7 +140,7 @@ def test_a_row_that_breaks_a_pass_fails_alone(
             raise RuntimeError("out of memory")
         return forward(self, segments)
 
-    poison = make_tokenizer().convert_tokens_to_ids("~")
+    [poison] = make_tokenizer().encode("~", add_special_tokens=False)
     lines = ['"one"', '"two"', '"~~~~~~"', '"three"', '"four"']
     before = run(*lines)
     (tmp_path / "out.jsonl").unlink()
