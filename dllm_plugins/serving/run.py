@@ -15,6 +15,8 @@ from dllm_plugins.serving.settings import Settings
 
 #: Seconds after those of grace in which connections close.
 _MORE = 5
+#: Connections that wait to be taken.
+_BACKLOG = 2048
 _log = logging.getLogger("dllm_plugins.serving")
 
 
@@ -53,7 +55,7 @@ def run_server(settings: Settings, port: int, say: Callable[[str], None]) -> Non
     :raises OptionError: if it cannot listen there.
     """
     app = create_app(settings)
-    listening = _listening(settings.host, port)
+    listening = listening_at(settings.host, port)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=int(settings.grace) + _MORE
     )
@@ -70,12 +72,17 @@ def run_server(settings: Settings, port: int, say: Callable[[str], None]) -> Non
         listening.close()
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening_at(host: str, port: int) -> socket.socket:
+    """A socket that clients reach at once; what they ask waits in it until it is served.
+
+    :raises OptionError: where it cannot be.
+    """
     try:
         [family, kind, protocol, _, address] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen(_BACKLOG)
         return found
     except OSError as error:
         raise OptionError(f"--host {host} --port {port}: {error.strerror or error}; name others") from error
