@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
@@ -26,11 +27,13 @@ class Gap:
     :param tokens: the gap has exactly so many tokens.
     :param max_tokens: it has so many at most: it ends earlier at a token that ends texts, at a stop string, or where
         what was written goes on with the text behind it.
-    :raises RequestError: for both or neither, and for a number below 1.
+    :param constraint: what its text must be, as it reads between its neighbours: a Regex, a JsonSchema or a Grammar.
+    :raises RequestError: for both numbers or neither, for one below 1, and for what is no constraint.
     """
 
     tokens: int | None = None
     max_tokens: int | None = None
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         if (self.tokens is None) == (self.max_tokens is None):
@@ -42,6 +45,8 @@ class Gap:
         value: Any = getattr(self, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise RequestError(f"Gap({name}={shown(value)}): give a number of tokens, 1 or more")
+        if self.constraint is not None and not isinstance(self.constraint, Constraint):
+            raise RequestError(f"Gap(constraint={shown(self.constraint)}): give a Regex, a JsonSchema or a Grammar")
 
     @property
     def bounded(self) -> bool:

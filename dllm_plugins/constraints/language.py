@@ -1,5 +1,7 @@
 """From what users say to a tree of a language."""
 
+from collections.abc import Sequence
+
 from dllm_plugins.constraints.grammar import rules_of
 from dllm_plugins.constraints.json_schema import tree_of
 from dllm_plugins.constraints.nodes import Choice
@@ -14,6 +16,7 @@ from dllm_plugins.constraints.values import Regex
 from dllm_plugins.constraints.values import Tree
 
 _SPACED = Pattern("(?s) .*")
+_ANYTHING = Pattern("(?s).*")
 
 
 def language_of(constraint: Constraint) -> Node:
@@ -33,3 +36,11 @@ def language_of(constraint: Constraint) -> Node:
 def written_with_space(language: Node) -> Node:
     """What is to be written so that a tokenizer which takes one space away at the beginning leaves the language."""
     return Choice((Without(language, _SPACED), Concat((Literal(b" "), language))))
+
+
+def without_any(language: Node, strings: Sequence[str]) -> Node:
+    """Its texts in which none of these strings stands."""
+    if not strings:
+        return language
+    holding = tuple(Concat((_ANYTHING, Literal(string.encode()), _ANYTHING)) for string in strings)
+    return Without(language, Choice(holding))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import repeat
 from threading import Lock
 
 import numpy as np
@@ -35,16 +36,26 @@ class TokenAutomaton:
 
     :param stops: ids that end an answer.
     :param encode: a text as its tokenizer writes it.
+    :param never: ids that stand nowhere.
     """
 
     def __init__(
-        self, automaton: Automaton, vocabulary: Vocabulary, stops: Iterable[int], encode: Callable[[str], Sequence[int]]
+        self,
+        automaton: Automaton,
+        vocabulary: Vocabulary,
+        stops: Iterable[int],
+        encode: Callable[[str], Sequence[int]],
+        never: Iterable[int] = (),
     ) -> None:
         self.automaton = automaton
         self.vocabulary = vocabulary
         self.stops = frozenset(stops)
+        self.never = frozenset(never)
         self._encode = encode
+        #: The first state that is none of a text, but of what has ended; and where a stop token leads from each state.
         self.end = len(automaton.table)
+        self._ended = self._ending()
+        self.count = max(self.end, int(self._ended.max(initial=DEAD))) + 1
         self._lock = Lock()
         self._number: dict[bytes, int] = {}
         self._sets: list[Set] = []
@@ -56,20 +67,27 @@ class TokenAutomaton:
         self._written: dict[int, int | None] = {}
         self._connect()
 
+    def _ending(self) -> NDArray[np.int64]:
+        """Where a stop token leads from each state of a text, int64 [S]; DEAD where a text may not end."""
+        return np.where(self.automaton.accepting, self.end, DEAD)
+
     def _connect(self) -> None:
         """Edges (from, to, which tokens): tokens that lead from one state to the same other one lie together."""
         known: dict[bytes, int] = {}
         self._lists: list[NDArray[np.int32]] = []
-        stops = np.array(sorted(self.stops), np.int32)
+        never, stops = (np.array(sorted(ids), np.int32) for ids in (self.never, self.stops - self.never))
+        others = np.union1d(stops, never)
         edges = []
         for state, target, own in self.vocabulary.edges(self.automaton.table):
             # A token that ends the answer does so even if it has a text.
-            left = own[~np.isin(own, stops)]
+            left = own[~np.isin(own, others)]
             if len(left):
                 edges.append((state, target, self._label(known, left)))
+        ends = np.flatnonzero(self._ended != DEAD) if len(stops) else np.empty(0, np.int64)
         stop = self._label(known, stops)
-        edges += [(state, self.end, stop) for state in np.flatnonzero(self.automaton.accepting).tolist()]
-        edges.append((self.end, self.end, self._label(known, np.arange(self.vocabulary.size, dtype=np.int32))))
+        edges += zip(ends.tolist(), self._ended[ends].tolist(), repeat(stop))
+        every = self._label(known, np.setdiff1d(np.arange(self.vocabulary.size, dtype=np.int32), never))
+        edges += ((state, state, every) for state in range(self.end, self.count))
         self._source, self._target, self._which = np.array(edges, np.int64).T
 
     def _label(self, known: dict[bytes, int], tokens: NDArray[np.int32]) -> int:
@@ -80,7 +98,7 @@ class TokenAutomaton:
         return known[key]
 
     def number(self, members: Set) -> int:
-        """The number of a set of states, bool [S + 1]."""
+        """The number of a set of states, bool [:attr:`count`]."""
         key = members.tobytes()
         # Engines of one tokenizer may run in several threads. What else is remembered is the same whoever writes it.
         with self._lock:
@@ -93,7 +111,7 @@ class TokenAutomaton:
     @property
     def remembered(self) -> int:
         """Bytes of the sets met so far, which nothing forgets as long as it is used."""
-        return 2 * len(self._sets) * (self.end + 1)
+        return 2 * len(self._sets) * self.count
 
     @cached_property
     def start(self) -> int:
@@ -106,8 +124,13 @@ class TokenAutomaton:
         return self.number(np.append(self.automaton.accepting, True))
 
     @cached_property
+    def whole(self) -> int:
+        """The set of states in which a text is complete that no token has ended."""
+        return self.number(self._some(np.flatnonzero(self.automaton.accepting).tolist()))
+
+    @cached_property
     def distance(self) -> NDArray[np.int64]:
-        """How many tokens a state needs at least until a text may end, int64 [S + 1]; -1 if it never may."""
+        """How many tokens a state needs at least until a text may end, int64 [:attr:`count`]; -1 if it never may."""
         found = np.where(self._sets[self.final], 0, -1)
         steps, reached = 0, self.final
         while True:
@@ -124,7 +147,7 @@ class TokenAutomaton:
         return -1 if self.automaton.empty else int(self.distance[START])
 
     def _some(self, states: Iterable[int]) -> Set:
-        members = np.zeros(self.end + 1, np.bool_)
+        members = np.zeros(self.count, np.bool_)
         members[list(states)] = True
         return members
 
@@ -138,16 +161,19 @@ class TokenAutomaton:
         return int(states[0]) if len(states) == 1 else None
 
     def move(self, token: int) -> NDArray[np.int64]:
-        """Where a token leads from every state, int64 [S + 1]."""
+        """Where a token leads from every state, int64 [:attr:`count`]."""
         found = self._moves.get(token)
         if found is None:
             if len(self._moves) >= _MOST:
                 self._moves.clear()
-            found = self.vocabulary.move(self.automaton.table, token).astype(np.int64)
-            if token in self.stops:
-                found = np.where(self.automaton.accepting, self.end, DEAD)
-            found = self._moves[token] = np.append(found, self.end)
+            found = self._moves[token] = self._worked_out(token)
         return found
+
+    def _worked_out(self, token: int) -> NDArray[np.int64]:
+        if token in self.never:
+            return np.zeros(self.count, np.int64)
+        inside = self._ended if token in self.stops else self.vocabulary.move(self.automaton.table, token)
+        return np.append(inside, np.arange(self.end, self.count)).astype(np.int64)
 
     def after(self, number: int, token: int | None) -> int:
         """The states that a token leads to from a set of states; None: any token."""

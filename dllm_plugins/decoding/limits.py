@@ -23,3 +23,6 @@ class Limits(Protocol):
 
     def forced(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
         """Open positions with the tokens that have to stand there."""
+
+    def may_end(self, tokens: Sequence[int], position: int) -> bool:
+        """Whether the answer, or the gap it is in, may end before a position; nothing on its left there is open."""

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.said import said_of
 from dllm_plugins.decoding.steering import Steering
@@ -28,6 +29,8 @@ class OpenGap:
     :param stop: the first position behind it; programs that move what follows move it along.
     :param room: tokens it may have.
     :param bounded: whether it may have fewer.
+    :param constraint: what it is held to, if it is by itself.
+    :param accepts: whether it may hold a text; None if it may hold any.
     :param reason: why a program has ended it before its room was used.
     """
 
@@ -35,6 +38,8 @@ class OpenGap:
     stop: int
     room: int
     bounded: bool
+    constraint: Constraint | None = None
+    accepts: Callable[[str], bool] | None = None
     reason: FinishReason | None = None
 
     @property
@@ -60,6 +65,8 @@ class Row:
     :param given: what the answer begins with, if the prompt has holes; the mask id where open.
     :param suffix: given tokens behind the answer (infilling).
     :param gaps: of a template, as they stand on the canvas now.
+    :param cut: given a gap and its first tokens, how many of them it keeps if their text ends it: at a stop string, or
+        where it goes on with what follows. None if it goes on.
     :param done: the sampler has ended the answer, whatever its length.
     :param cache: what served the row: approximate once keys were held that a whole pass would
         have computed anew; None for the model's own kind.
@@ -92,6 +99,7 @@ class Row:
     given: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
     gaps: tuple[OpenGap, ...] = ()
+    cut: Callable[[OpenGap, Sequence[int]], int | None] = lambda _gap, _tokens: None
     done: bool = False
     cache: Literal["exact", "approximate"] | None = None
     costs: Callable[[], Costs | None] = lambda: None

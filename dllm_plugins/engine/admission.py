@@ -154,7 +154,7 @@ def _laid_out(
     canvas, gaps = list(tokens), list[OpenGap]()
     for part in template:
         if isinstance(part, Gap):
-            gaps.append(OpenGap(len(canvas), len(canvas) + part.room, part.room, part.bounded))
+            gaps.append(OpenGap(len(canvas), len(canvas) + part.room, part.room, part.bounded, part.constraint))
             canvas += [mask] * part.room
         else:
             canvas += part

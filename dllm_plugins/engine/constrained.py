@@ -1,42 +1,30 @@
-"""A request's constraint, made ready for its model: automata are built once for each language and tokenizer."""
+"""A request's constraint, made ready for its model; what cannot be held is refused before the first pass."""
 
-from collections.abc import Sequence
-from functools import partial
-from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
-from weakref import WeakValueDictionary
-from weakref import proxy
 
-from dllm_plugins.constraints.building import build
-from dllm_plugins.constraints.language import language_of
-from dllm_plugins.constraints.language import written_with_space
 from dllm_plugins.constraints.reach import Reach
-from dllm_plugins.constraints.tokens import TokenAutomaton
-from dllm_plugins.constraints.values import Constraint
-from dllm_plugins.constraints.vocabulary import Vocabulary
 from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.engine.constrained_gaps import limits_of_gaps
+from dllm_plugins.engine.languages import Languages
+from dllm_plugins.engine.languages import Wanted
+from dllm_plugins.engine.languages import languages_of
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
-from dllm_plugins.text.pieces import pieces_of
-
-#: Automata kept for each tokenizer, and the bytes that one may have remembered before another takes its place.
-_KEPT = 16
-_MOST_REMEMBERED = 1 << 26
 
 
-def limits_of(row: Row, sampler: Sampler, tokenizer: Any, spec: ModelSpec) -> Limits | None:
-    """What the answer of a row is held to.
+def limits_of(row: Row, begin: int, sampler: Sampler, tokenizer: Any, spec: ModelSpec) -> Limits | None:
+    """What the answer of a row, or its gaps, are held to.
 
+    :param begin: the position where the text of a template begins.
     :raises OptionError: for a constraint that cannot be served, or that no text fulfils.
-    :raises RequestError: if even the shortest text that fulfils it is too long.
+    :raises RequestError: where what fulfils it does not fit.
     """
     constraint = row.config.constraint
-    if constraint is None:
+    if constraint is None and all(gap.constraint is None for gap in row.gaps):
         return None
     if sampler.unheld is not None:
         raise OptionError(
@@ -47,14 +35,20 @@ def limits_of(row: Row, sampler: Sampler, tokenizer: Any, spec: ModelSpec) -> Li
                 spec.name,
             )
         )
-    if row.given or row.suffix:
-        raise OptionError(message("{constraint} is about whole answers, not about gaps; leave one of the two out"))
+    suppressed = getattr(sampler.read(row.config, spec.sampling), "suppress_tokens", ())
+    languages, never = languages_of(tokenizer, spec), frozenset({*suppressed, spec.mask_id})
+    if row.gaps:
+        return limits_of_gaps(row, begin, languages, never)
+    return _limits_of_an_answer(row, languages, never, spec)
+
+
+def _limits_of_an_answer(row: Row, languages: Languages, never: frozenset[int], spec: ModelSpec) -> Limits:
     if not row.stop_ids:
         raise OptionError(message("{constraint} needs an id that ends the answer; give stop_ids that are not empty"))
-    automaton = _automaton(constraint, tokenizer, spec, row.stop_ids)
+    automaton = languages.automaton(Wanted(row.config.constraint, row.stop_ids, never))
+    room = row.config.max_new_tokens
     if automaton.shortest < 0:
         raise OptionError(message("{constraint}: no text fulfils it in this model's tokens; mend it"))
-    room = row.config.max_new_tokens
     if automaton.shortest > room:
         raise RequestError(
             message(
@@ -64,66 +58,17 @@ def limits_of(row: Row, sampler: Sampler, tokenizer: Any, spec: ModelSpec) -> Li
                 room,
             )
         )
-    return Reach(automaton, row.prompt, row.end, spec.mask_id)
-
-
-class _Languages:
-    """The automata of one tokenizer's languages, those used last.
-
-    Whoever asks for one waits only for those who are building the same.
-    """
-
-    def __init__(self, tokenizer: Any, size: int) -> None:
-        pieces = pieces_of(tokenizer, size)
-        self.strips = pieces.strips
-        self.vocabulary = Vocabulary(pieces.texts)
-        self._kept: dict[tuple[str, frozenset[int]], TokenAutomaton] = {}
-        self._building: WeakValueDictionary[tuple[str, frozenset[int]], _Turn] = WeakValueDictionary()
-        self._lock = Lock()
-
-    def automaton(self, constraint: Constraint, encode: Any, stops: frozenset[int]) -> TokenAutomaton:
-        """It, built anew if it was not used of late."""
-        key = repr(constraint), stops
-        with self._lock:
-            turn = self._building.get(key)
-            if turn is None:
-                turn = self._building[key] = _Turn()
-        with turn.lock:
-            with self._lock:
-                found = self._kept.pop(key, None)
-            if found is None or found.remembered > _MOST_REMEMBERED:
-                found = self._built(constraint, encode, stops)
-            with self._lock:
-                self._kept[key] = found
-                if len(self._kept) > _KEPT:
-                    del self._kept[next(iter(self._kept))]
-            return found
-
-    def _built(self, constraint: Constraint, encode: Any, stops: frozenset[int]) -> TokenAutomaton:
-        language = language_of(constraint)
-        language = written_with_space(language) if self.strips else language
-        return TokenAutomaton(build(language), self.vocabulary, stops, encode)
-
-
-class _Turn:
-    """Of those who build one automaton."""
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-
-
-_LANGUAGES: "WeakKeyDictionary[Any, _Languages]" = WeakKeyDictionary()
-_LOCK = Lock()
-
-
-def _automaton(constraint: Constraint, tokenizer: Any, spec: ModelSpec, stops: frozenset[int]) -> TokenAutomaton:
-    with _LOCK:
-        if tokenizer not in _LANGUAGES:
-            _LANGUAGES[tokenizer] = _Languages(tokenizer, spec.vocabulary)
-        languages = _LANGUAGES[tokenizer]
-    return languages.automaton(constraint, partial(_encoded, proxy(tokenizer)), stops)
-
-
-def _encoded(tokenizer: Any, text: str) -> Sequence[int]:
-    found: Sequence[int] = tokenizer.encode(text, add_special_tokens=False)
-    return found
+    reach = Reach(automaton, row.prompt, row.end, spec.mask_id)
+    if not reach.possible([]):
+        raise RequestError(
+            message(
+                "{constraint}: no text of exactly {} tokens fulfils it, and suppress_tokens forbids what ends an "
+                "answer; leave it out, or change {max_new_tokens}",
+                room,
+            )
+        )
+    if not reach.possible([*row.tokens, *row.given]):
+        raise RequestError(
+            message("{constraint}: what the prompt holds behind its first mask does not fit it; change one of the two")
+        )
+    return reach

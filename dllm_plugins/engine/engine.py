@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from dllm_plugins.constraints.validation import check_answer
 from dllm_plugins.decoding.failing import blaming
 from dllm_plugins.decoding.failing import broken_off
 from dllm_plugins.decoding.failing import ending
@@ -121,7 +120,7 @@ class Engine:
             raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
         row = row_of(request, config, tokens, spec)
         row.costs = partial(costs_of, self._full)
-        row.limits = limits_of(row, sampler, request.tokenizer or self.tokenizer, spec)
+        row.limits = limits_of(row, len(tokens), sampler, request.tokenizer or self.tokenizer, spec)
         row.steering = steering_of(row, request.processors, sampler, request.tokenizer or self.tokenizer, spec)
         return self._job(request, row, sampler)
 
@@ -158,7 +157,8 @@ class Engine:
         if parts is not None and row.limits is not None:
             row.limits = timed_limits(row.limits, parts)
         tokenizer = request.tokenizer or self.tokenizer
-        gaps = GapTexts(tokenizer, row, stops) if row.gaps else None
+        gaps = GapTexts(tokenizer, row, stops, len(request.tokens)) if row.gaps else None
+        row.cut = row.cut if gaps is None else gaps.cut
         text = AnswerText(tokenizer, () if row.gaps else stops)
         kept = kept if sampler.keeps_prefix else None
         running = RunningProgram(row, self.denoiser.spec, sampler.program)
@@ -303,7 +303,7 @@ class Engine:
         answer, reason, commit = job.news(clock)
         events: list[Event | Failure] = [] if commit is None else [commit]
         if reason is not None:
-            check_answer(job.text.text, job.row.config.constraint, reason)
+            job.check(answer, reason)
             return [*events, self._finish(job, answer, reason)]
         return [*events, job.draft(answer, clock)]
 

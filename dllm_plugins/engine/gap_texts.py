@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 from typing import TypeVar
 
+from dllm_plugins.constraints.validation import check_answer
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.row import OpenGap
 from dllm_plugins.decoding.row import Row
@@ -23,7 +24,7 @@ TELLING = 4
 #: What follows is recognised by so many characters of it at most.
 _LONGEST = 32
 #: Tokens before a gap that are decoded with it: a tokenizer may write the first token of a text otherwise.
-_BEFORE = 4
+READ_BEHIND = 4
 
 
 def recognised_by(text: str) -> str | None:
@@ -58,22 +59,40 @@ class _After:
 class _GapText:
     """One gap.
 
-    :param follows: what stands behind it, as far as that tells; None if nothing does.
+    :param stops: strings that end it.
+    :param follows: what stands behind it, as far as that tells and ends it; None if nothing does.
     """
 
     def __init__(self, tokenizer: _After, gap: OpenGap, stops: tuple[str, ...], follows: str | None) -> None:
         self._tokenizer = tokenizer
-        self._follows = follows if gap.bounded else None
-        ends = (*stops, *(() if self._follows is None else (self._follows,))) if gap.bounded else ()
-        self._text = AnswerText(tokenizer, ends)
+        self._follows = follows
+        self._ends = (*stops, *(() if follows is None else (follows,)))
         self._gap = gap
+        self._text = self._begun()
+        self._ended_by: list[int] | None = None
         self.kept: Sequence[int] = ()
         self.reason: FinishReason | None = None
+
+    def _begun(self) -> AnswerText:
+        return AnswerText(self._tokenizer, self._ends, self._gap.accepts)
+
+    def cut(self, tokens: Sequence[int]) -> int | None:
+        """How many of its first tokens are kept if their text ends it; None if it goes on.
+
+        Its text is then that of these tokens, whatever becomes of those that are not kept.
+        """
+        text = self._begun()
+        text.push(tokens, last=False)
+        if not text.stopped:
+            return None
+        self._ended_by = list(tokens)
+        return text.tokens_used(tokens)
 
     def push(self, tokens: Sequence[int], stop_ids: frozenset[int], complete: bool) -> str:
         """New text, given all final tokens of the gap; sets what is kept of them, and why it ended once it has."""
         if self.reason is not None:
             return ""
+        tokens = tokens if self._ended_by is None else self._ended_by
         stop = next((place for place, token in enumerate(tokens) if self._gap.bounded and token in stop_ids), None)
         tokens, last = tokens[:stop], complete or stop is not None
         new = self._text.push(tokens, last)
@@ -114,18 +133,28 @@ class GapTexts:
     """All gaps of a row.
 
     :param stops: strings that end a bounded gap.
+    :param begin: the position where the text of the template begins.
     """
 
-    def __init__(self, tokenizer: Tokenizer, row: Row, stops: tuple[str, ...]) -> None:
+    def __init__(self, tokenizer: Tokenizer, row: Row, stops: tuple[str, ...], begin: int) -> None:
         self._row = row
+        self._begin = begin
+        self._tokenizer = tokenizer
         canvas = [*row.tokens, *row.given, *row.suffix]
         starts = [*(gap.start for gap in row.gaps), len(canvas)]
         #: Fixed tokens behind each gap.
         self._behind = [canvas[gap.stop : start] for gap, start in zip(row.gaps, starts[1:], strict=True)]
         before = [row.tokens, *self._behind]
         follows = [recognised_by(decoded(tokenizer, fixed)) for fixed in self._behind]
+        # What is held to a constraint ends where that allows it, and never at a stop string.
+        held = row.config.constraint is not None
         self._texts = [
-            _GapText(_After(tokenizer, fixed[-_BEFORE:]), gap, stops, what)
+            _GapText(
+                _After(tokenizer, fixed[-READ_BEHIND:]),
+                gap,
+                stops if gap.bounded and gap.constraint is None and not held else (),
+                what if gap.bounded and not held else None,
+            )
             for gap, fixed, what in zip(row.gaps, before, follows, strict=False)
         ]
         self.fixed = row.prompt + sum(map(len, self._behind))
@@ -142,6 +171,24 @@ class GapTexts:
                 break
             answer += self._behind[number] if number + 1 < len(self._texts) else ()
         return answer, tuple(news)
+
+    def cut(self, gap: OpenGap, tokens: Sequence[int]) -> int | None:
+        """See :attr:`~dllm_plugins.decoding.row.Row.cut`."""
+        return next(text.cut(tokens) for own, text in zip(self._row.gaps, self._texts, strict=True) if own is gap)
+
+    def check(self, answer: Sequence[int]) -> None:
+        """Make sure that the gaps, or the whole text, are what was asked for.
+
+        :param answer: from the first gap to the end of the last.
+        :raises AnswerError: if they are not.
+        """
+        row = self._row
+        for gap, text in zip(row.gaps, self._texts, strict=True):
+            check_answer(text.filled.text, gap.constraint, text.filled.reason)
+        if row.config.constraint is not None:
+            before, fixed = row.tokens[: self._begin], row.tokens[self._begin : row.prompt]
+            whole = _After(self._tokenizer, before[-READ_BEHIND:]).decode([*fixed, *answer, *row.suffix])
+            check_answer(whole, row.config.constraint, "length")
 
     def filled(self, said: Sequence[TokenLogprob] = ()) -> tuple[Filled, ...]:
         """Every gap as it stands.

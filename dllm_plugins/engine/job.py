@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 
+from dllm_plugins.constraints.validation import check_answer
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.decoding.running import RunningProgram
@@ -165,6 +166,16 @@ class Job:
         if len(answer) == row.config.max_new_tokens:
             return answer, "context" if self.filled else "length"
         return answer, "eos" if row.done else None
+
+    def check(self, answer: Sequence[int], reason: FinishReason) -> None:
+        """Make sure that a complete answer is what was asked for.
+
+        :raises AnswerError: if it is not.
+        """
+        if self.gaps is None:
+            check_answer(self.text.text, self.row.config.constraint, reason)
+        else:
+            self.gaps.check(answer)
 
     def finish(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec) -> Finish:
         """The end of the row: `answer` and its figures."""

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.decoding.program import LOGITS
+from dllm_plugins.decoding.program import UNLIMITED
 from dllm_plugins.decoding.program import Answer
 from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Dialogue
@@ -98,18 +99,33 @@ class Infilling(BlockDiffusion):
         return self.canvas.tokens[self.gap.stop : min(following, default=None)]
 
     def written(self) -> list[int]:
-        """What stands in the gap without an open position between."""
-        return self.canvas.tokens[self.gap.start : self.tip]
+        """What stands in the gap without an open position between, up to a token that ends a bounded one."""
+        written, stops = self.canvas.tokens[self.gap.start : self.tip], self.row.stop_ids if self.gap.bounded else ()
+        end = next((place for place, token in enumerate(written, 1) if token in stops), None)
+        return written[:end]
 
     @property
     def ended(self) -> bool:
-        """Whether a bounded gap ends before its room is used: by a stop token, or by what follows."""
+        """Whether a bounded gap ends before its room is used: by a stop token, by its text, or by what follows."""
         written = self.written()
-        return self.gap.bounded and bool(written) and (written[-1] in self.row.stop_ids or self._repeats(written))
+        if not self.gap.bounded or not written:
+            return False
+        return written[-1] in self.row.stop_ids or self._repeats(written) or self._cut(written) is not None
 
     def _repeats(self, written: Sequence[int]) -> bool:
         beginning = self.follows()[:REPEATED]
-        return len(beginning) == REPEATED and list(written[-REPEATED:]) == beginning
+        if len(beginning) < REPEATED or list(written[-REPEATED:]) != beginning:
+            return False
+        return self._may_end(len(written) - REPEATED)
+
+    def _cut(self, written: Sequence[int]) -> int | None:
+        """How many tokens are kept of a gap that its text ends; None if it goes on."""
+        return self.row.cut(self.gap, written[:-1] if written[-1] in self.row.stop_ids else written)
+
+    def _may_end(self, count: int) -> bool:
+        """Whether a constraint lets the gap end behind so many of its tokens."""
+        limits = self.row.limits
+        return limits is None or limits.may_end(self.canvas.tokens, self.gap.start + count)
 
     def plan(self, kind: str, window: range) -> Pass:
         """Clean rows, committed rows of the window, what follows, two open rows of the frontier, and the others."""
@@ -123,7 +139,8 @@ class Infilling(BlockDiffusion):
             segments.append(Segment(row.handle, [tokens[position] for position in committed], committed, behind=seen))
             seen, before = (*seen, (1, len(committed))), (*before, (1, len(committed)))
         behind, places = self._in_view(window)
-        asks: tuple[Ask, ...] = (LOGITS if behind or self.suppressed else frontier_of(self),)
+        limited = replace(LOGITS, positions=[tip])
+        asks: tuple[Ask, ...] = (limited if behind or self.suppressed else frontier_of(self),)
         if behind:
             segments.append(Segment(row.handle, behind, places, behind=seen))
             following = (len(segments) - 1, len(behind))
@@ -131,7 +148,7 @@ class Infilling(BlockDiffusion):
             left = torch.tensor([[tokens[tip - 1], tokens[tip - 2] if tip > 1 else -1]])
             for sees in ((*before, following), before):
                 segments.append(self.canvas.noisy(self.process.noised(1, self.spec), [tip - 1], sees))
-                asks = (*asks, Ask(len(segments) - 1, left=left, logits=True))
+                asks = (*asks, replace(limited, of=len(segments) - 1, left=left))
         opened = self.canvas.open(window)
         if opened:
             noise = self.process.noised(len(opened), self.spec)
@@ -168,10 +185,13 @@ class Infilling(BlockDiffusion):
     def close(self) -> Talk:
         """The gap is filled: find its end if it is bounded, and go on behind it."""
         gap, written = self.gap, self.written()
-        if gap.bounded:
+        if gap.bounded and written:
             most = len(written) - (written[-1] in self.row.stop_ids)
-            count, gap.reason = most, None if most == len(written) else "eos"
-            if self._repeats(written):
+            count, gap.reason = most, None if most == len(gap.positions) else "eos"
+            cut = self._cut(written)
+            if cut is not None:
+                count = cut
+            elif self._repeats(written):
                 count, gap.reason = count - REPEATED, "follows"
             elif self.follows() and most > 1:
                 count = yield from self._best_end(written[:most])
@@ -183,21 +203,24 @@ class Infilling(BlockDiffusion):
     def _best_end(self, written: Sequence[int]) -> Dialogue[int]:
         """After how many of its tokens what follows is likeliest to come next, to the base."""
         following, first = self.follows()[:TELLING], self.gap.start - 1 - self.row.frozen
+        ends = [count for count in range(1, len(written) + 1) if self._may_end(count)]
+        if len(ends) == 1:
+            return ends[0]
         scores: list[float] = []
-        for place in range(1, len(written) + 1, _TOGETHER):
-            counts = range(place, min(place + _TOGETHER, len(written) + 1))
+        for place in range(0, len(ends), _TOGETHER):
+            counts = ends[place : place + _TOGETHER]
             clean = self._clean([first + count for count in counts])
-            segments, asks = [clean], [LOGITS]
+            segments, asks = [clean], [UNLIMITED]
             for count in counts if len(following) > 1 else ():
                 segments.append(self._continued(following, count, first + count + 1))
-                asks.append(replace(LOGITS, of=len(segments) - 1))
+                asks.append(replace(UNLIMITED, of=len(segments) - 1))
             nexts, *others = yield Pass(tuple(segments), "join", asks=tuple(asks))
             for index in range(len(counts)):
                 rows = [nexts.logits[index : index + 1], *(other.logits for other in others[index : index + 1])]
                 logits = torch.cat(rows)
                 said = torch.log_softmax(logits.float(), dim=-1)
                 scores.append(float(said.gather(1, torch.tensor(following)[:, None].to(said.device)).sum()))
-        return 1 + max(range(len(scores)), key=scores.__getitem__)
+        return ends[max(range(len(scores)), key=scores.__getitem__)]
 
     def _continued(self, following: Sequence[int], count: int, seen: int) -> Segment:
         """What follows, right behind the first `count` tokens of the gap."""
@@ -208,7 +231,7 @@ class Infilling(BlockDiffusion):
 
 def frontier_of(this: Infilling) -> Ask:
     """What is asked of the frontier where nothing follows."""
-    return replace(frontier(this.canvas), draws=lambda: this.row.draws([this.tip]))
+    return replace(frontier(this.canvas, onward=False), draws=lambda: this.row.draws([this.tip]))
 
 
 def fill(this: Infilling) -> Program:
@@ -227,3 +250,6 @@ def fill(this: Infilling) -> Program:
             kind = "fused"
         yield from this.close()
         canvas.release(gap.stop)
+    if kind == "prefill":
+        # A constraint has decided all of it, but a program has a pass.
+        yield Pass((this._clean(),), kind, asks=())

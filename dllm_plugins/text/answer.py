@@ -1,6 +1,8 @@
 """From tokens to text: incremental decoding and stop strings."""
 
 import re
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -68,11 +70,16 @@ class AnswerText:
     Holds back what the next tokens may change (half a character, a space that a tokenizer may
     take away) and whatever could still become a stop string, so that what was handed out is
     never taken back, and is the same however many tokens come at once.
+
+    :param accepts: whether a stop string ends the answer behind a text; None if it always does.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stops: tuple[str, ...], accepts: Callable[[str], bool] | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self._stops = stops
+        self._accepts = accepts
         self._joined = joined_tokens(tokenizer)
         self._cleans = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))
         self._running = RunningText(self._decode, self._joined)
@@ -101,9 +108,17 @@ class AnswerText:
         return text if open_end is None else text[: open_end.start()]
 
     def _cut(self, text: str) -> int:
-        # What was handed out neither holds nor begins a stop string.
-        places = [place for place in (text.find(stop, self._sent) for stop in self._stops) if place >= 0]
-        return min(places, default=-1)
+        # What was handed out neither holds nor begins a stop string that ends the answer.
+        return min((place for stop in self._stops for place in self._found(text, stop)), default=-1)
+
+    def _found(self, text: str, stop: str) -> Iterator[int]:
+        """Where a stop string ends the answer for the first time, if it does."""
+        place = text.find(stop, self._sent)
+        while place >= 0:
+            if self._accepts is None or self._accepts(text[:place]):
+                yield place
+                return
+            place = text.find(stop, place + 1)
 
     def push(self, tokens: Sequence[int], last: bool) -> str:
         """New text given all tokens of the answer so far; sets `stopped` at a stop string.

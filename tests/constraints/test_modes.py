@@ -18,7 +18,7 @@ from dllm_plugins.decoding.program import Answer
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.drafting.acceptance import FORCED
 from dllm_plugins.drafting.acceptance import Source
-from dllm_plugins.engine import constrained
+from dllm_plugins.engine import languages
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.modes.speculative import _Speculation
@@ -230,5 +230,5 @@ def test_automata_are_made_once_and_do_not_grow_for_ever(
 
     first = automaton()
     assert automaton() is first
-    monkeypatch.setattr(constrained, "_MOST_REMEMBERED", first.remembered - 1)
+    monkeypatch.setattr(languages, "_MOST_REMEMBERED", first.remembered - 1)
     assert automaton() is not first

@@ -14,23 +14,14 @@ from dllm_plugins.constraints.reach import Reach
 from dllm_plugins.constraints.tokens import TokenAutomaton
 from dllm_plugins.constraints.vocabulary import Vocabulary
 
-STOP, CONTROL, MASK, BEGIN = 0, 1, 99, 2
-#: Tokens of one and of several letters, two that spell the same, halves of a character, an end and a control token.
-PIECES = [None, None, b"a", b"b", b"ab", b"ba", b"aba", b"a", "é".encode()[:1], "é".encode()[1:], "é".encode(), b"aa"]
+from .small import CONTROL
+from .small import MASK
+from .small import PIECES
+from .small import STOP
+from .small import encoded
+
+BEGIN = 2
 PATTERNS = ["(ab)*", "a{2,4}b?", "(a|b){3}", "é+a|b", "aba|abab", "[^a]b*", "", "(é|a)*b", "abababa"]
-
-
-def _encoded(text: str) -> list[int]:
-    """The longest token first."""
-    found, rest = [], text.encode()
-    while rest:
-        token = max(
-            (token for token, piece in enumerate(PIECES) if piece and rest.startswith(piece)),
-            key=lambda token: len(PIECES[token] or b""),
-        )
-        found.append(token)
-        rest = rest[len(PIECES[token] or b"") :]
-    return found
 
 
 def _member(expression: re.Pattern[str], tokens: Sequence[int]) -> bool:
@@ -50,7 +41,7 @@ def _member(expression: re.Pattern[str], tokens: Sequence[int]) -> bool:
 
 
 def _automaton(source: str) -> TokenAutomaton:
-    return TokenAutomaton(build(Pattern(source)), Vocabulary(PIECES), [STOP], _encoded)
+    return TokenAutomaton(build(Pattern(source)), Vocabulary(PIECES), [STOP], encoded)
 
 
 @lru_cache(maxsize=1)

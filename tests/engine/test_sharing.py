@@ -138,7 +138,7 @@ def test_others_go_on_while_a_constraint_is_worked_out(
             assert go_on.wait(PATIENCE)
         return build(language)
 
-    monkeypatch.setattr("dllm_plugins.engine.constrained.build", slow)
+    monkeypatch.setattr("dllm_plugins.engine.languages.build", slow)
     held = [Request([5], SamplingConfig(max_new_tokens=8, constraint=Regex(form))) for form in ("[yz]{2}", "[ab]{3}")]
     found: dict[str, Finish] = {}
 

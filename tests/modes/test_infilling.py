@@ -211,6 +211,19 @@ def test_a_gap_ends_where_it_repeats_what_follows() -> None:
     assert (finish.gaps[0].tokens, finish.gaps[0].reason) == ((5, 6), "follows")
 
 
+def test_a_stop_string_ends_a_gap_for_the_gaps_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it cuts off is not written any further, and no later gap sees it; so does the text behind a gap."""
+    made = counting(3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
+    passes = spying(made, monkeypatch)
+    config = SamplingConfig(mode="diffusion", stop=(made.tokenizer.decode([7]),))
+    template = (Gap(max_tokens=9), [20, 21], Gap(tokens=2), [22])
+    [finish] = made.engine().generate([Request((3, 4), config, template=template)])
+    assert (finish.gaps[0].tokens, finish.gaps[0].reason) == ((5, 6), "stop")
+    last = [token for segment in passes[-1] if not segment.noisy for token in segment.tokens]
+    assert last[: last.index(20)] == [4, 5, 6]
+    assert finish.tokens == (5, 6, 20, 21, *finish.gaps[1].tokens)
+
+
 def test_a_gap_ends_where_what_follows_is_likeliest(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end that the base prefers, found by scoring every one of them from the beginning."""
     ends: list[tuple[list[int], int]] = []

@@ -1,0 +1,147 @@
+"""What the gaps of a template are held to: each to a constraint of its own, or all of the text to one."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+
+from dllm_plugins.constraints.automaton import Automaton
+from dllm_plugins.constraints.gaps import GapLimits
+from dllm_plugins.constraints.gaps import ResumedAutomaton
+from dllm_plugins.constraints.gaps import TextReach
+from dllm_plugins.constraints.reach import Reach
+from dllm_plugins.constraints.tokens import TokenAutomaton
+from dllm_plugins.decoding.limits import Limits
+from dllm_plugins.decoding.row import OpenGap
+from dllm_plugins.decoding.row import Row
+from dllm_plugins.engine.gap_texts import READ_BEHIND
+from dllm_plugins.engine.languages import Languages
+from dllm_plugins.engine.languages import Wanted
+from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import RequestError
+from dllm_plugins.messages import message
+
+#: Lengths that are looked at to say which would do.
+_FARTHER = 64
+
+
+def limits_of_gaps(row: Row, begin: int, languages: Languages, never: frozenset[int]) -> Limits:
+    """What a template's gaps are held to.
+
+    :param begin: the position where its text begins.
+    :param never: ids that stand nowhere.
+    :raises OptionError: for a constraint that no text fulfils, and for several of the same text.
+    :raises RequestError: where what fulfils it does not fit.
+    """
+    tokens = [*row.tokens, *row.given, *row.suffix]
+    if row.config.constraint is not None:
+        return _of_the_text(row, begin, tokens, languages, never)
+    befores = _before_gaps(row.gaps, tokens)
+    held = []
+    for number, (gap, before) in enumerate(zip(row.gaps, befores, strict=True), 1):
+        if gap.constraint is not None:
+            first = languages.textless(before[-READ_BEHIND:])
+            stops = row.config.stop if gap.bounded else ()
+            automaton = languages.automaton(Wanted(gap.constraint, row.stop_ids, never, first, stops))
+            held.append((gap, _of_a_gap(number, gap, automaton, stops, row.mask)))
+            gap.accepts = partial(_accepts, automaton.automaton, languages.strips and first)
+    return GapLimits(held, row.vocabulary)
+
+
+def _accepts(automaton: Automaton, spaced: bool, text: str) -> bool:
+    """Whether a gap may hold a text, which is written with a space in front if the tokenizer takes one away."""
+    return automaton.accepts(b" " * spaced + text.encode())
+
+
+def _before_gaps(gaps: Sequence[OpenGap], tokens: Sequence[int]) -> list[Sequence[int]]:
+    """The fixed tokens before each gap."""
+    stops = [0, *(gap.stop for gap in gaps)]
+    return [tokens[stop : gap.start] for stop, gap in zip(stops, gaps, strict=False)]
+
+
+def _of_a_gap(number: int, gap: OpenGap, automaton: TokenAutomaton, stops: Sequence[str], mask: int) -> Reach:
+    reach = Reach(automaton, 0, gap.room, mask, whole=not gap.bounded)
+    if automaton.shortest < 0:
+        raise OptionError(
+            message(
+                "gap {}: no text fulfils its {constraint} in this model's tokens{}; mend it",
+                number,
+                f" without the stop strings {list(stops)}" if stops else "",
+            )
+        )
+    if gap.bounded and automaton.shortest > gap.room:
+        raise RequestError(
+            message(
+                "gap {}: the shortest text that fulfils its {constraint} has {} tokens, but the gap has {} at most; "
+                "give it max_tokens={} or more, or another {constraint}",
+                number,
+                automaton.shortest,
+                gap.room,
+                automaton.shortest,
+            )
+        )
+    if not reach.possible([]):
+        lengths = _lengths(automaton, gap.room)
+        raise RequestError(
+            message(
+                "gap {}: no text of exactly {} tokens fulfils its {constraint}; {}, or give max_tokens in place of "
+                "tokens",
+                number,
+                gap.room,
+                f"give it tokens={' or '.join(map(str, lengths))}" if lengths else "give it another length",
+            )
+        )
+    return reach
+
+
+def _lengths(automaton: TokenAutomaton, room: int) -> list[int]:
+    """The nearest numbers of tokens, below and above one that does not do, that a text may have."""
+    reached, found = automaton.start, []
+    for length in range(1, room + _FARTHER):
+        reached = automaton.after(reached, None)
+        if automaton.holds(reached, automaton.whole):
+            found.append(length)
+            if length > room:
+                break
+    return [length for length, longer in pairwise([*found, room + _FARTHER]) if length > room or longer > room]
+
+
+def _of_the_text(row: Row, begin: int, tokens: Sequence[int], languages: Languages, never: frozenset[int]) -> Limits:
+    own = next((number for number, gap in enumerate(row.gaps, 1) if gap.constraint is not None), None)
+    if own is not None:
+        raise OptionError(
+            message(
+                "{constraint} is about the whole text, and gap {} has one of its own; leave one of the two out", own
+            )
+        )
+    if row.config.stop:
+        raise OptionError(
+            message(
+                "stop={} ends a gap wherever it comes, and {constraint} says of the whole text how it goes on; leave "
+                "one of the two out",
+                list(row.config.stop),
+            )
+        )
+    before = tokens[:begin]
+    first = languages.textless(before[-READ_BEHIND:] if row.gaps[0].start == begin else before)
+    wanted = Wanted(row.config.constraint, row.stop_ids, never, first, resumed=True)
+    automaton = languages.automaton(wanted)
+    assert isinstance(automaton, ResumedAutomaton), "it was asked for"
+    if automaton.automaton.empty:
+        raise OptionError(message("{constraint}: no text fulfils it; mend it"))
+    reach = TextReach(automaton, row.gaps, begin, tokens, row.mask)
+    if not reach.possible(tokens):
+        raise RequestError(message("{constraint}: {}", _why_not(reach, row)))
+    return reach
+
+
+def _why_not(reach: TextReach, row: Row) -> str:
+    """Why no filling of the gaps makes a text of the language."""
+    place = reach.stuck()
+    if place is None:
+        return (
+            "the gaps have too little room, or too few lengths, for the whole text to fulfil it; give max_tokens in "
+            "place of tokens, or raise it"
+        )
+    before = sum(gap.start < place for gap in row.gaps)
+    where = f"the text behind gap {before}" if before else "the text before the first gap"
+    return f"{where} does not fit it, whatever stands in the gaps; change that text, or the form that is asked for"
