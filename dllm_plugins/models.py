@@ -214,7 +214,7 @@ class Model:
         """
         config = SamplingConfig(**options)
         tokens = self.encode_chat(template.chat) if template.chat else []
-        parts = parts_of(self.tokenizer, template, self.encode_text)
+        parts = parts_of(self.tokenizer, template, self.encode_text, exact=config.constraint is not None)
         names = (getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos"))
         starts = [name for name in (*names, self.denoiser.spec.eos_id) if name is not None]
         if not tokens and isinstance(parts[0], Gap):

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import FillMaskPipeline
 
+from dllm_plugins.errors import OptionError
+from dllm_plugins.messages import shown
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
 
 
@@ -24,6 +26,19 @@ class DiffusionFillMask(FillMaskPipeline):
             tokenizer = copy.deepcopy(tokenizer)
             tokenizer.add_special_tokens({"mask_token": tokenizer.convert_ids_to_tokens(model.spec.mask_id)})
         super().__init__(model=model, tokenizer=tokenizer, **given)
+
+    def _sanitize_parameters(self, constraint: Any = None, **options: Any) -> Any:
+        """As in transformers.
+
+        :raises OptionError: for a constraint, which is about texts of several tokens.
+        """
+        if constraint is not None:
+            raise OptionError(
+                f"constraint={shown(constraint)} has no meaning in a fill-mask pipeline, which says of every mask by "
+                f"itself what one pass says there; give targets=[...], or use model.generate(), which holds gaps to it"
+            )
+        # transformers does not type this function.
+        return super()._sanitize_parameters(**options)  # type: ignore[no-untyped-call]
 
     def _forward(self, model_inputs: Any) -> Any:  # type: ignore[override]
         forward: Callable[[Any], Any] = super()._forward

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Finish
@@ -19,27 +20,35 @@ from dllm_plugins.template import Gap
 _ROOM = frozenset({"max_new_tokens", "max_length"})
 
 
-def template_of(prompt: Sequence[int], mask: int, room: int) -> tuple[list[int], list[list[int] | Gap]]:
+def template_of(
+    prompt: Sequence[int], mask: int, room: int, constraint: Constraint | None = None
+) -> tuple[list[int], list[list[int] | Gap]]:
     """What stands before the first mask of a prompt, and from there gaps of as many tokens as there are masks.
 
     :param room: most new tokens behind the prompt; 0 for none.
+    :param constraint: what every gap must be, and what is written behind the prompt.
     """
     first = list(prompt).index(mask)
     runs = [(masked, list(run)) for masked, run in groupby(prompt[first:], key=mask.__eq__)]
-    parts: list[list[int] | Gap] = [Gap(tokens=len(run)) if masked else run for masked, run in runs]
-    return list(prompt[:first]), [*parts, *([Gap(max_tokens=room)] if room else [])]
+    parts: list[list[int] | Gap] = [
+        Gap(tokens=len(run), constraint=constraint) if masked else run for masked, run in runs
+    ]
+    behind = [Gap(max_tokens=room, constraint=constraint)] if room else []
+    return list(prompt[:first]), [*parts, *behind]
 
 
 def request_of(tokens: list[int], config: SamplingConfig, mask: int, room: int, **given: Any) -> Request:
     """What the engine is asked for a prompt: to go on from it, or to fill its gaps.
+
+    What an answer must be is said of each gap.
 
     :param room: most new tokens behind the prompt; 0 for none.
     :param given: other fields of the request.
     """
     if mask not in tokens:
         return Request(tokens, config, **given)
-    before, parts = template_of(tokens, mask, room)
-    options = {name: value for name, value in config.given().items() if name != "max_new_tokens"}
+    before, parts = template_of(tokens, mask, room, config.constraint)
+    options = {name: value for name, value in config.given().items() if name not in ("max_new_tokens", "constraint")}
     return Request(before, SamplingConfig(**options), template=parts, **given)
 
 

@@ -99,6 +99,7 @@ def block_diffusion(
     :param input_ids: int64 [batch, length]; mask ids inside are gaps, which models that fill them fill in place.
         Nothing is then written behind a prompt, unless `max_new_tokens` or `max_length` asks for it.
     :param mode: see :class:`~dllm_plugins.config.SamplingConfig`, as for the options after it.
+    :param constraint: what every answer must be; beside mask ids, what every gap must be.
     :param logprobs: fill `logprobs` of the output, and so needs `return_dict_in_generate`.
     :param stats: the same for `parts`.
     :param seed: row i of the batch samples with seed + i; drawn from torch's generator if not given.

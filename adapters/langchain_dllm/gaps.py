@@ -72,6 +72,8 @@ def requests_for(
 ) -> list[Request] | None:
     """The requests of a call that has gaps to fill, as many as answers are wanted; None for one that has none.
 
+    What an answer must be is said of what it is: the gap before a suffix, or all of a text with markers.
+
     :param before: the text before the suffix, or with markers.
     :param chat: messages that it answers.
     :raises OptionError: for both kinds of gaps at once.
@@ -84,15 +86,15 @@ def requests_for(
             f"suffix={shown(call.suffix)} and gap={shown(call.gap)}: a text with markers says itself what follows each "
             f"gap; give one of them"
         )
-    room = Gap(max_tokens=call.config.given().get("max_new_tokens", ROOM))
-    template = (
-        Template(before, room, call.suffix or "", chat=chat)
-        if call.gap is None
-        else Template.of_text(before, room, call.gap, chat)
-    )
+    room, moved = Gap(max_tokens=call.config.given().get("max_new_tokens", ROOM)), {"max_new_tokens"}
+    if call.gap is None:
+        template = Template(before, replace(room, constraint=call.config.constraint), call.suffix or "", chat=chat)
+        moved.add("constraint")
+    else:
+        template = Template.of_text(before, room, call.gap, chat)
     made = []
     for own in call.requests(()):
-        given = {name: value for name, value in own.config.given().items() if name != "max_new_tokens"}
+        given = {name: value for name, value in own.config.given().items() if name not in moved}
         request = shared.model.fill_request(template, **given)
         values = {one.name: getattr(request, one.name) for one in fields(Request)}
         made.append(Filling(**values, text=template, whole=call.gap is not None))

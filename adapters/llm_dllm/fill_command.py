@@ -19,6 +19,8 @@ from dllm_plugins.template import Growing
 from dllm_plugins.template import Template
 from llm_dllm.commands import choice_of
 from llm_dllm.commands import config_of
+from llm_dllm.fill_forms import form_options
+from llm_dllm.fill_forms import told
 from llm_dllm.loading import DEFAULT
 from llm_dllm.tracing import say_the_end
 from llm_dllm.tracing import trace_option
@@ -36,6 +38,7 @@ from llm_dllm.waiting import waiting
 @click.option("--suffix-file", type=click.File(encoding="utf-8"), help="A file that holds it.")
 @click.option("--max-tokens", type=int, help=f"Most tokens of a gap; {ROOM} if not given.")
 @click.option("--tokens", type=int, help="Exactly so many tokens for every gap.")
+@form_options
 @click.option("--only-gaps", is_flag=True, help="Print what fills the gaps, one after another, not the whole text.")
 @click.option("-p", "--prompt", help="A question that the text answers; it stands before it as a chat.")
 @click.option("-s", "--system", help="System prompt of that chat.")
@@ -58,6 +61,9 @@ def fill(
     options: tuple[tuple[str, str], ...],
     model: str,
     trace: Path | None,
+    own: tuple[tuple[int, str, str], ...],
+    whole: bool,
+    **forms: str | None,
 ) -> None:
     """Fill the gaps of TEXT with what fits on both sides.
 
@@ -65,7 +71,8 @@ def fill(
     --prefix or --suffix says what stands around a single gap.
     """
     with clean_errors():
-        given = config_of(options).given()
+        config = config_of(options)
+        given = config.given()
         most = given.pop("max_new_tokens", ROOM if tokens is None else None) if max_tokens is None else max_tokens
         gap = Gap(tokens=tokens, max_tokens=most)
         before, behind = _one(prefix, prefix_file, "--prefix"), _one(suffix, suffix_file, "--suffix")
@@ -76,9 +83,10 @@ def fill(
             raise RequestError("--prefix and --suffix stand around a gap of their own; leave the text with markers out")
         else:
             template = Template(before or "", gap, behind or "", chat=chat)
+        template, held = told(template, config, forms, own, whole=whole)
         choice = choice_of(model)
         growing, finish = Growing(template), None
-        with waiting(choice.model_id) as arrived, closing(traced(template, given, choice, trace)) as events:
+        with waiting(choice.model_id) as arrived, closing(traced(template, given | held, choice, trace)) as events:
             for event in events:
                 arrived()
                 new = growing.of(event)

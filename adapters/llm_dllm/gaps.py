@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 def request_before(model: "Model", chat: list[dict[str, str]], config: "SamplingConfig", suffix: str) -> "Request":
     """The request for what stands between a prompt and a suffix; the prompt is the very text.
 
+    What the answer must be is what the gap must be.
+
     :raises RequestError: for a conversation.
     """
     from dllm_plugins.template import ROOM
@@ -25,5 +27,5 @@ def request_before(model: "Model", chat: list[dict[str, str]], config: "Sampling
             "leave them out, or use `llm dllm fill`, which has --prompt and --system"
         )
     given = config.given()
-    gap = Gap(max_tokens=given.pop("max_new_tokens", ROOM))
+    gap = Gap(max_tokens=given.pop("max_new_tokens", ROOM), constraint=given.pop("constraint", None))
     return model.fill_request(Template(chat[0]["content"], gap, suffix), **given)

@@ -83,11 +83,11 @@ def _of_a_gap(number: int, gap: OpenGap, automaton: TokenAutomaton, stops: Seque
         lengths = _lengths(automaton, gap.room)
         raise RequestError(
             message(
-                "gap {}: no text of exactly {} tokens fulfils its {constraint}; {}, or give max_tokens in place of "
-                "tokens",
+                "gap {}: no text of exactly {} tokens fulfils its {constraint}; make it {}, or give max_tokens "
+                "in place of tokens",
                 number,
                 gap.room,
-                f"give it tokens={' or '.join(map(str, lengths))}" if lengths else "give it another length",
+                f"{' or '.join(map(str, lengths))} tokens long" if lengths else "much longer",
             )
         )
     return reach

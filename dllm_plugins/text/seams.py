@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from dllm_plugins.errors import RequestError
+from dllm_plugins.messages import message
+from dllm_plugins.messages import shown
 from dllm_plugins.template import Gap
 from dllm_plugins.template import Template
 from dllm_plugins.text.answer import decoded
@@ -13,8 +16,12 @@ _ANCHORS = ("\n", "a", ".")
 Encode = Callable[[str, bool], list[int]]
 
 
-def parts_of(tokenizer: Any, template: Template, encode: Encode) -> list[list[int] | Gap]:
-    """Runs of ids and gaps, with what the tokenizer puts around texts, unless the template stands behind a chat."""
+def parts_of(tokenizer: Any, template: Template, encode: Encode, *, exact: bool = False) -> list[list[int] | Gap]:
+    """Runs of ids and gaps, with what the tokenizer puts around texts, unless the template stands behind a chat.
+
+    :param exact: the ids must read as the fixed texts, to the letter.
+    :raises RequestError: if one reads otherwise, and must not.
+    """
     parts: list[list[int] | Gap] = []
     begins, ends = ([], []) if template.chat else around(encode)
     for number, part in enumerate(template.parts):
@@ -22,7 +29,17 @@ def parts_of(tokenizer: Any, template: Template, encode: Encode) -> list[list[in
             parts.append(part)
         else:
             first = number == 0 and not template.chat
-            parts.append(encode(part, False) if first else inside(tokenizer, part, encode))
+            ids = encode(part, False) if first else inside(tokenizer, part, encode)
+            if exact and not _reads(tokenizer, ids, part, begins if first else encode("a", False)):
+                raise RequestError(
+                    message(
+                        "{constraint} is about the whole text, and the tokenizer reads the fixed text {} back as {}; "
+                        "change that text, or leave {constraint} out",
+                        shown(part),
+                        shown(decoded(tokenizer, ids)),
+                    )
+                )
+            parts.append(ids)
     if not isinstance(template.parts[-1], Gap):
         parts.append(ends)
     return [part for part in [begins, *parts] if part]

@@ -183,7 +183,7 @@ def test_the_text_behind_ends_a_gap_only_where_the_language_does(letters: PreTra
             Template("a", Gap(tokens=4, constraint=Regex("ab|cdefgh"))),
             {},
             RequestError,
-            "gap 1: no text of exactly 4 tokens fulfils its constraint; give it tokens=2 or 6",
+            "gap 1: no text of exactly 4 tokens fulfils its constraint; make it 2 or 6 tokens long",
         ),
         (Template("a", Gap(max_tokens=4, constraint=Regex("é"))), {}, OptionError, "gap 1: no text fulfils"),
         (

@@ -9,6 +9,9 @@ from transformers import AutoModelForMaskedLM
 from transformers import AutoTokenizer
 from transformers import pipeline
 
+from dllm_plugins.errors import OptionError
+from dllm_transformers import Regex
+
 from .checkpoints import copy_of
 
 
@@ -55,3 +58,10 @@ def test_the_tokenizer_of_the_user_is_left_alone(tmp_path: Path, tiny_folder: Pa
     filler: Any = pipeline("fill-mask", model=model, tokenizer=tokenizer)
     assert filler.tokenizer.mask_token_id == model.spec.mask_id
     assert tokenizer.mask_token is None
+
+
+def test_a_constraint_is_refused(tmp_path: Path, tiny_folder: Path) -> None:
+    """One pass says something of every mask by itself; what holds gaps to it is named."""
+    filler = made("llada_dense", tmp_path, tiny_folder)
+    with pytest.raises(OptionError, match=r"no meaning in a fill-mask pipeline.*targets=.*model[.]generate"):
+        filler(f"a{filler.tokenizer.mask_token}b", constraint=Regex("x|y"))

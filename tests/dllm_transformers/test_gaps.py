@@ -1,5 +1,6 @@
 """Mask ids inside `input_ids`: gaps are filled in place, once, or refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from transformers import AutoTokenizer
 from transformers import LlamaForCausalLM
 from transformers.generation.streamers import BaseStreamer
 
@@ -15,6 +17,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Usage
 from dllm_transformers import DiffusionModelForCausalLM
+from dllm_transformers import Regex
 from dllm_transformers import block_diffusion
 from dllm_transformers.gaps import behind_gaps
 from dllm_transformers.gaps import filled
@@ -170,3 +173,26 @@ def test_scores_around_given_tokens(name: str, tmp_path: Path, tiny_folder: Path
     assert found.sequences.equal(model.generate(ids, **ways, eos_token_id=[1]))
     assert [int(scores.argmax()) for scores in found.scores] == new
     assert len(found.logits) == len(new)
+
+
+@pytest.mark.parametrize("name", FILLING)
+def test_gaps_that_must_be_something(name: str, tmp_path: Path, tiny_folder: Path) -> None:
+    """Each run of masks is held to it, and what is written behind the prompt; what is given stays."""
+    model, mask = loaded(name, tmp_path, tiny_folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    ways: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, "tokenizer": tokenizer, **OWN.get(name, {})}
+    ids = torch.tensor([[mask if token < 0 else token for token in GIVEN]])
+    gaps = [place for place, token in enumerate(GIVEN) if token < 0]
+    found = model.generate(ids, constraint=Regex("[0-9]{1,2}"), **ways)
+    assert found.shape == ids.shape
+    texts = [tokenizer.decode([token]) for token in found[0, gaps].tolist()]
+    assert re.fullmatch("[0-9]{3}", "".join(texts))
+    found[0, gaps] = mask
+    assert found.equal(ids)
+    longer = model.generate(ids, constraint=Regex("[0-9]{1,2}"), max_new_tokens=4, **ways)
+    behind = [token for token in longer[0, ids.shape[1] :].tolist() if token not in {0, *model.spec.stop_ids}]
+    assert re.fullmatch("[0-9]{1,2}", tokenizer.decode(behind))
+    with pytest.raises(RequestError, match="gap 1: no text of exactly 1 tokens fulfils its constraint; make it 2"):
+        model.generate(ids, constraint=Regex("ab"), **ways)
+    with pytest.raises(OptionError, match="needs the model's tokenizer"):
+        model.generate(ids, constraint=Regex("ab"), **{**ways, "tokenizer": None})

@@ -1,5 +1,7 @@
 """`suffix` and texts with markers in LangChain."""
 
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,9 @@ from langchain_core.prompts import PromptTemplate
 from dllm_plugins import DllmError
 from dllm_plugins import FilledText
 from dllm_plugins import Gap
+from dllm_plugins import JsonSchema
 from dllm_plugins import Model
+from dllm_plugins import Regex
 from dllm_plugins import Template
 from langchain_dllm import DLLM
 from langchain_dllm import ChatDLLM
@@ -71,6 +75,28 @@ def test_a_chat_that_ends_with_a_text(chat: Callable[..., ChatDLLM], tiny: Model
     assert "".join(str(chunk.content) for chunk in chat(suffix=" upon").stream("why?")) == expected.gaps[0]
 
 
+async def test_what_an_answer_must_be(text: Text, chat: Callable[..., ChatDLLM]) -> None:
+    """It is what stands before a suffix; of a text with markers it is all of it."""
+    digits = Regex("[0-9]{2,3}")
+    assert re.fullmatch(digits.pattern, text().invoke("once", suffix=" upon", constraint=digits))
+    assert re.fullmatch(digits.pattern, "".join(text(suffix=" upon", constraint=digits).stream("once")))
+    assert re.fullmatch(digits.pattern, await text(constraint=digits).ainvoke("once", suffix=" upon"))
+    schema = {"type": "integer", "minimum": 10, "maximum": 99}
+    answer = chat().invoke("why?", suffix=" years", constraint=JsonSchema(schema))
+    assert 10 <= int(str(answer.content)) <= 99
+    answer = chat().invoke("why?", suffix=" years", response_format=schema_format(schema))
+    assert 10 <= int(str(answer.content)) <= 99
+    whole = text(gap="<fill>", constraint=JsonSchema({"type": "object", "properties": {"a": schema}})).invoke(
+        '{"a": <fill>}'
+    )
+    assert 10 <= json.loads(whole)["a"] <= 99
+
+
+def schema_format(schema: dict[str, Any]) -> dict[str, Any]:
+    """As OpenAI's users give a schema."""
+    return {"type": "json_schema", "json_schema": {"name": "years", "schema": schema}}
+
+
 def test_caches_tell_them_apart(text: Text, chat: Callable[..., ChatDLLM]) -> None:
     """An answer that was given for one suffix is none for another."""
     for make in (text, chat):
@@ -86,6 +112,7 @@ def test_caches_tell_them_apart(text: Text, chat: Callable[..., ChatDLLM]) -> No
         ({"gap": ""}, "gap"),
         ({"suffix": 3}, "suffix"),
         ({"suffix": "a", "mode": "ar"}, "use mode 'diffusion'"),
+        ({"suffix": "a", "max_tokens": 3, "constraint": Regex("b{9}")}, "gap 1: the shortest text"),
     ],
 )
 def test_what_cannot_be_filled(text: Text, options: dict[str, Any], words: str) -> None:

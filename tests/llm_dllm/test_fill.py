@@ -11,7 +11,9 @@ import pytest
 from click.testing import Result
 
 from dllm_plugins import Gap
+from dllm_plugins import Grammar
 from dllm_plugins import Model
+from dllm_plugins import Regex
 from dllm_plugins import Template
 from dllm_plugins.template import MARKER
 from llm_dllm.loading import loaded_model
@@ -97,6 +99,65 @@ def test_refusals_are_one_line(run: Run, arguments: list[str], words: str) -> No
     result = run("dllm", "fill", *arguments, code=1)
     assert words in result.output
     assert "Traceback" not in result.output
+
+
+DIGITS, SIDES = Regex("[0-9]{2,3}"), Grammar('start: "left" | "right"')
+YEAR = {"type": "integer", "minimum": 10, "maximum": 99}
+
+
+def test_what_gaps_must_be(run: Run, model: Model) -> None:
+    """One form for all, and others for single gaps."""
+    found = filled(model, Gap(max_tokens=9, constraint=DIGITS))
+    assert run("dllm", "fill", TEXT, "--max-tokens", "9", "--regex", DIGITS.pattern).stdout == shown(found.text) + "\n"
+    assert all(re.fullmatch(DIGITS.pattern, gap) for gap in found.gaps)
+    own = ("--for", "1", "grammar", SIDES.source, "--for", "2", "schema", json.dumps(YEAR))
+    for common in ((), ("--regex", "x")):
+        printed = run("dllm", "fill", TEXT, "--max-tokens", "9", *common, *own, "--only-gaps").stdout.splitlines()
+        assert printed[0] in ("left", "right")
+        assert 10 <= int(printed[1]) <= 99
+    printed = run("dllm", "fill", TEXT, "--max-tokens", "9", "--for", "2", "regex", "a+b").stdout
+    assert re.search("upona+b a time", printed)
+
+
+def test_what_the_text_must_be(run: Run, model: Model, tmp_path: Path) -> None:
+    """A schema in llm's forms, of the whole text."""
+    text = '{"name": "<fill>", "age": <fill>}'
+    (tmp_path / "dog.json").write_text(json.dumps(llm.schema_dsl("name, age int")))
+    for schema in ("name, age int", str(tmp_path / "dog.json")):
+        printed = run("dllm", "fill", text, "--max-tokens", "6", "--schema", schema, "--whole").stdout
+        found = json.loads(printed)
+        assert (list(found), type(found["age"])) == (["name", "age"], int)
+        assert printed.startswith('{"name": "')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--regex", "a", "--schema", "name"], "--regex and --schema all say"),
+        (["--whole"], "--whole needs a form"),
+        (["--for", "3", "regex", "a"], "the text has 2 gaps; give a number from 1 to 2"),
+        (["-o", "regex", "a"], "use --regex for each gap, or --regex with --whole"),
+        (["--regex", "a", "--whole"], "the text before the first gap does not fit it"),
+        (["--regex", "a{9}", "--max-tokens", "3"], "gap 1: the shortest text that fulfils its"),
+        (["--for", "2", "regex", "a", "--regex", "once.*", "--whole"], "gap 2 has one of its own"),
+        (["--regex", "("], "no regular expression"),
+    ],
+)
+def test_forms_that_cannot_be_held(run: Run, arguments: list[str], words: str) -> None:
+    """One line, before anything is written."""
+    result = run("dllm", "fill", TEXT, *arguments, code=1)
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_what_an_answer_before_a_suffix_must_be(run: Run, dllm: llm.Model) -> None:
+    """The answer is what fills the gap, so that is held to it."""
+    options = ("-o", "suffix", " upon", "-o", "max_tokens", "12")
+    for more in (("-o", "regex", "[0-9]{2,3}"), ("-o", "grammar", 'start: ("1" | "2") "3"')):
+        assert re.fullmatch("[0-9]{2,3}\n", run("-m", "dllm", "once", *options, *more).stdout)
+    printed = run("-m", "dllm", "once", *options, "--schema", json.dumps(YEAR)).stdout
+    assert 10 <= int(printed) <= 99
+    assert re.fullmatch("[0-9]{2}", dllm.prompt("once", suffix=" upon", regex="[0-9]{2}").text())
 
 
 def test_suffix_of_a_prompt(run: Run, model: Model) -> None:

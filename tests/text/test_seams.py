@@ -11,6 +11,7 @@ from tokenizers import pre_tokenizers
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
+from dllm_plugins.errors import RequestError
 from dllm_plugins.template import Gap
 from dllm_plugins.template import Template
 from dllm_plugins.text.chats import encode_text
@@ -79,3 +80,18 @@ def test_control_tokens_that_a_text_spells_are_text() -> None:
     before, _, behind = pieces(tokenizer, Template("</s>", GAP, "x</s>"))
     assert tokenizer.eos_token_id not in (*before, *behind)
     assert tokenizer.decode(behind) == "x</s>"
+
+
+def test_a_text_that_reads_otherwise_is_refused_where_it_counts() -> None:
+    """What is walked through an automaton is what stands in the text."""
+    tokenizer = sentencepiece()
+
+    def read(text: str, special: bool) -> list[int]:
+        return encode_text(tokenizer, text, frozenset({1}), special)
+
+    for fine in (Template("say", GAP, "re-do it"), Template(GAP, " re", chat=[{}])):
+        assert parts_of(tokenizer, fine, read, exact=True) == parts_of(tokenizer, fine, read)
+    lost = Template("say", GAP, "re\u4e2d")
+    assert parts_of(tokenizer, lost, read)
+    with pytest.raises(RequestError, match="the tokenizer reads the fixed text 're\u4e2d' back as 're'"):
+        parts_of(tokenizer, lost, read, exact=True)
