@@ -27,7 +27,7 @@ class DiffusionFillMask(FillMaskPipeline):
             tokenizer.add_special_tokens({"mask_token": tokenizer.convert_ids_to_tokens(model.spec.mask_id)})
         super().__init__(model=model, tokenizer=tokenizer, **given)
 
-    def _sanitize_parameters(self, constraint: Any = None, **options: Any) -> Any:
+    def _sanitize_parameters(self, *given: Any, constraint: Any = None, **options: Any) -> Any:
         """As in transformers.
 
         :raises OptionError: for a constraint, which is about texts of several tokens.
@@ -38,7 +38,7 @@ class DiffusionFillMask(FillMaskPipeline):
                 f"itself what one pass says there; give targets=[...], or use model.generate(), which holds gaps to it"
             )
         # transformers does not type this function.
-        return super()._sanitize_parameters(**options)  # type: ignore[no-untyped-call]
+        return super()._sanitize_parameters(*given, **options)  # type: ignore[no-untyped-call]
 
     def _forward(self, model_inputs: Any) -> Any:  # type: ignore[override]
         forward: Callable[[Any], Any] = super()._forward

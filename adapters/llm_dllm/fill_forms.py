@@ -16,6 +16,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.template import Gap
 from dllm_plugins.template import Template
+from llm_dllm.schemas import schema_of
 
 if TYPE_CHECKING:
     from dllm_plugins.config import SamplingConfig
@@ -47,13 +48,9 @@ def form_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def constraint_of(kind: str, form: str) -> Constraint:
     """A form as a constraint."""
-    if kind == "schema":
-        import sqlite_utils
-        from llm.cli import load_template
-        from llm.cli import logs_db_path
-        from llm.cli import resolve_schema_input
-
-        return JsonSchema(resolve_schema_input(sqlite_utils.Database(logs_db_path()), form, load_template))
+    schema = schema_of(form, None) if kind == "schema" else None
+    if schema is not None:
+        return JsonSchema(schema)
     return Regex(form) if kind == "regex" else Grammar(form)
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,10 @@ def _asked(prompt: str, system: str | None, marker: str | None, suffix: str | No
             f"use `llm dllm fill`, which has --prompt and --system"
         )
     gap = Gap(max_tokens=given.pop("max_new_tokens", ROOM))
-    return Template(prompt, gap, suffix or "") if marker is None else Template.of_text(prompt, gap, marker)
+    if marker is not None:
+        return Template.of_text(prompt, gap, marker)
+    # The answer is what fills the gap, so that is what it must be.
+    return Template(prompt, replace(gap, constraint=given.pop("constraint", None)), suffix or "")
 
 
 def _figures(usage: Usage, console: Console) -> list[str]:

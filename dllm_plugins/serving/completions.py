@@ -62,5 +62,7 @@ class CompletionRequest(Sampled):
             return Request(model.encode_text(prompt) if isinstance(prompt, str) else prompt, config)
         if not isinstance(prompt, str):
             raise ApiError(400, "a suffix stands behind a text; give the prompt as one", param="suffix")
-        gap = Gap(max_tokens=ROOM if self.max_tokens is None else self.max_tokens)
-        return model.fill_request(Template(prompt, gap, self.suffix), **config.given())
+        options = config.given()
+        room, constraint = ROOM if self.max_tokens is None else self.max_tokens, options.pop("constraint", None)
+        gap = Gap(max_tokens=room, constraint=constraint)
+        return model.fill_request(Template(prompt, gap, self.suffix), **options)

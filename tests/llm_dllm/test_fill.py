@@ -115,8 +115,8 @@ def test_what_gaps_must_be(run: Run, model: Model) -> None:
         printed = run("dllm", "fill", TEXT, "--max-tokens", "9", *common, *own, "--only-gaps").stdout.splitlines()
         assert printed[0] in ("left", "right")
         assert 10 <= int(printed[1]) <= 99
-    printed = run("dllm", "fill", TEXT, "--max-tokens", "9", "--for", "2", "regex", "a+b").stdout
-    assert re.search("upona+b a time", printed)
+    whole = run("dllm", "fill", TEXT, "--max-tokens", "9", "--for", "2", "regex", "a+b").stdout
+    assert re.search("upona+b a time", whole)
 
 
 def test_what_the_text_must_be(run: Run, model: Model, tmp_path: Path) -> None:

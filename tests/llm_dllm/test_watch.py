@@ -231,6 +231,8 @@ def test_gaps_of_a_text(run: Run, tmp_path: Path) -> None:
     suffix = run("dllm", "fill", "--prefix", "once", "--suffix", " upon", "--max-tokens", "5").stdout
     shown = run("dllm", "watch", "once", "--suffix", " upon", "-o", "max_tokens", "5").stdout
     assert shown.startswith(suffix)
+    shown = run("dllm", "watch", "once", "--suffix", " upon", "-o", "max_tokens", "5", "-o", "regex", "(12|34)").stdout
+    assert shown.startswith(("once12 upon", "once34 upon"))
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ async def test_a_suffix_is_what_a_gap_stands_before(client: httpx.AsyncClient, t
     assert answer["choices"][0]["finish_reason"] == ("length" if found.reasons[0] == "length" else "stop")
     chunks = await streamed(client, prompt="once", suffix=" upon")
     assert "".join(choice["text"] for chunk in chunks for choice in chunk["choices"]) == found.gaps[0]
+    answer = await answered(client, prompt="once", suffix=" upon", dllm={"regex": "[0-9]{2}"})
+    assert answer["choices"][0]["text"].isdecimal()
     status, error = await refused(client, PATH, json=body(suffix=" upon", dllm={"mode": "ar"}))
     assert status == 400
     assert "diffusion" in error["message"]
