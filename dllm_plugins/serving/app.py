@@ -25,6 +25,7 @@ from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.errors import told
 from dllm_plugins.serving.fields import unknown_field
 from dllm_plugins.serving.guard import Guard
+from dllm_plugins.serving.page import page
 from dllm_plugins.serving.response_answers import ResponseAnswers
 from dllm_plugins.serving.responses import ResponseRequest
 from dllm_plugins.serving.sending import Json
@@ -78,6 +79,11 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     async def responses(wanted: ResponseRequest, request: Request) -> Response:
         """Answer, in the form of the newest interface."""
         return await service.answer("responses", wanted, request, partial(ResponseAnswers, wanted))
+
+    @app.get("/", response_model=None, include_in_schema=False)
+    async def root() -> Response:
+        """A page to chat with."""
+        return page()
 
     @app.get("/v1/models", response_model=None)
     async def models() -> Response:

@@ -8,12 +8,12 @@ from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.serving.chat import ChatRequest
+from dllm_plugins.serving.drafts import Drafts
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.telling import DONE
 from dllm_plugins.serving.telling import Reading
 from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
-from dllm_plugins.serving.telling import draft_of
 from dllm_plugins.serving.telling import logprobs_of
 from dllm_plugins.serving.telling import new_id
 from dllm_plugins.serving.telling import sse
@@ -33,6 +33,7 @@ class ChatAnswers:
         self._asked = asked
         self._work = work
         self._tokenizer = tokenizer
+        self._drafts = Drafts(tokenizer)
         self._readings = [Reading(work) for _ in work.requests]
         self._at_the_end = bool(asked.dllm and asked.dllm.get("logprobs_at") == "final")
         self._same = {"id": new_id("chatcmpl-"), "created": int(time.time()), "model": asked.model}
@@ -66,9 +67,9 @@ class ChatAnswers:
 
     def more(self, place: int, event: Event) -> list[str]:
         """What an event adds to a stream."""
+        draft = self._drafts.take(place, event)
         if isinstance(event, Draft):
-            told = {"dllm": {"draft": draft_of(place, event, self._tokenizer)}}
-            return [sse(self._head() | {"choices": []} | told, "draft")]
+            return [sse(self._head() | {"choices": [], "dllm": {"draft": draft}}, "draft")]
         reading, last = self._readings[place], isinstance(event, Finish)
         known = len(reading.calls)
         # A Finish tells the whole text once more.

@@ -9,11 +9,11 @@ from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.serving.completions import CompletionRequest
+from dllm_plugins.serving.drafts import Drafts
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.telling import DONE
 from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
-from dllm_plugins.serving.telling import draft_of
 from dllm_plugins.serving.telling import logprobs_of
 from dllm_plugins.serving.telling import new_id
 from dllm_plugins.serving.telling import sse
@@ -32,6 +32,7 @@ class CompletionAnswers:
         self._asked = asked
         self._work = work
         self._tokenizer = tokenizer
+        self._drafts = Drafts(tokenizer)
         # Characters of each answer that log-probabilities have told of.
         self._offsets = [0] * len(work.requests)
         self._at_the_end = bool(asked.dllm and asked.dllm.get("logprobs_at") == "final")
@@ -52,9 +53,9 @@ class CompletionAnswers:
 
     def more(self, place: int, event: Event) -> list[str]:
         """What an event adds to a stream."""
+        draft = self._drafts.take(place, event)
         if isinstance(event, Draft):
-            told = {"dllm": {"draft": draft_of(place, event, self._tokenizer)}}
-            return [sse(self._same | {"choices": []} | told, "draft")]
+            return [sse(self._same | {"choices": [], "dllm": {"draft": draft}}, "draft")]
         last = isinstance(event, Finish)
         said = self._logprobs(place, event) if last == self._at_the_end else None
         if isinstance(event, Finish):

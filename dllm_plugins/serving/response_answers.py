@@ -8,12 +8,12 @@ from typing import Any
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
+from dllm_plugins.serving.drafts import Drafts
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.responses import ResponseRequest
 from dllm_plugins.serving.telling import Reading
 from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
-from dllm_plugins.serving.telling import draft_of
 from dllm_plugins.serving.telling import logprobs_of
 from dllm_plugins.serving.telling import new_id
 from dllm_plugins.serving.telling import sse
@@ -33,6 +33,7 @@ class ResponseAnswers:
         self._asked = asked
         self._work = work
         self._tokenizer = tokenizer
+        self._drafts = Drafts(tokenizer)
         self._reading = Reading(work)
         self._said = list[dict[str, Any]]()
         self._text = ""
@@ -57,9 +58,10 @@ class ResponseAnswers:
 
     def more(self, place: int, event: Event) -> list[str]:
         """What an event adds to a stream."""
+        draft = self._drafts.take(place, event)
         if isinstance(event, Draft):
-            draft = {"draft": draft_of(place, event, self._tokenizer)}
-            return [sse({"type": "dllm.draft", "sequence_number": self._next(), "dllm": draft}, "draft")]
+            told = {"type": "dllm.draft", "sequence_number": self._next(), "dllm": {"draft": draft}}
+            return [sse(told, "draft")]
         last = isinstance(event, Finish)
         text, calls = self._reading.push("" if last else answer_text(event), last)
         if not last or (self._asked.dllm and self._asked.dllm.get("logprobs_at") == "final"):

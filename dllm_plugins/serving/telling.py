@@ -3,12 +3,10 @@
 import json
 from collections.abc import Mapping
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import Any
 from uuid import uuid4
 
 from dllm_plugins.events import Commit
-from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.serving.work import Work
@@ -96,24 +94,3 @@ def _bounded(said: TokenLogprob) -> TokenLogprob:
     """JSON has no infinity."""
     own = None if said.logprob is None else max(said.logprob, _LEAST)
     return TokenLogprob(said.token, own, tuple((token, max(logprob, _LEAST)) for token, logprob in said.top))
-
-
-def draft_of(place: int, draft: Draft, tokenizer: Any) -> dict[str, Any]:
-    """A draft as JSON: what stands behind the committed text, token by token."""
-    states = ["open" if guess is None else "guess" for guess in draft.guesses]
-    states = [now if token is None else "committed" for now, token in zip(states, draft.tokens, strict=False)]
-    cells = [
-        {
-            "text": "" if token is None else tokenizer.decode([token], skip_special_tokens=True),
-            "state": state,
-            "confidence": None if sure is None else round(sure, 4),
-        }
-        for token, state, sure in zip_longest(draft.guesses, states, draft.confidences[: len(draft.guesses)])
-    ]
-    return {
-        "index": place,
-        "pass": draft.step,
-        "committed": draft.committed,
-        "text": draft.text,
-        "tokens": cells,
-    }

@@ -15,9 +15,9 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 #: Seconds until a browser that says nothing is given up; long, as machines are busy.
 PATIENCE = 120.0
-_KEYS = {" ": ("Space", 32), "Tab": ("Tab", 9), "Home": ("Home", 36), "End": ("End", 35)} | {
-    f"Arrow{way}": (f"Arrow{way}", code) for way, code in (("Left", 37), ("Up", 38), ("Right", 39), ("Down", 40))
-}
+_KEYS = {" ": ("Space", 32), "Tab": ("Tab", 9), "Enter": ("Enter", 13), "Escape": ("Escape", 27)}
+_KEYS |= {"Home": ("Home", 36), "End": ("End", 35)}
+_KEYS |= {f"Arrow{way}": (f"Arrow{way}", code) for way, code in (("Left", 37), ("Up", 38), ("Right", 39), ("Down", 40))}
 
 
 def found() -> str | None:
@@ -73,6 +73,14 @@ class Browser:
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=page.as_uri() + fragment)
         while self.evaluate("location.protocol + document.readyState") != "file:complete":
+            time.sleep(0.02)
+
+    def visit(self, address: str) -> None:
+        """Load a page of a server and wait until it is there."""
+        self.events.clear()
+        self.call("Page.navigate", url="about:blank")
+        self.call("Page.navigate", url=address)
+        while self.evaluate("location.protocol + document.readyState") != "http:complete":
             time.sleep(0.02)
 
     def evaluate(self, expression: str) -> Any:
