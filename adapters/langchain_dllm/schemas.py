@@ -13,6 +13,7 @@ from dllm_plugins.constraints.response_format import constraint_of
 from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import shown
+from langchain_dllm.pydantic_schemas import NarrowSchema
 
 _FORMS = "give a pydantic class, a TypedDict class, or a dict with a JSON schema or a function's description"
 #: Where a description of a function keeps its schema.
@@ -31,7 +32,11 @@ def schema_of(wanted: Any) -> dict[str, Any]:
     """
     if is_pydantic(wanted):
         # Those of the first version describe themselves by another method.
-        found: dict[str, Any] = wanted.model_json_schema() if issubclass(wanted, BaseModel) else wanted.schema()
+        found: dict[str, Any] = (
+            wanted.model_json_schema(schema_generator=NarrowSchema)
+            if issubclass(wanted, BaseModel)
+            else wanted.schema()
+        )
         return found
     if isinstance(wanted, Mapping):
         return _schema_in(wanted)

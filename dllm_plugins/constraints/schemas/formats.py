@@ -1,25 +1,15 @@
 """Texts of a format, as regular expressions that are stricter than the standards, so that every validator agrees.
 
 Sources: RFC 3339 (dates, times, durations), RFC 5321 and 1123 (mail addresses, host names), RFC 3986 (URIs),
-RFC 4291 (IPv6), RFC 9562 (UUIDs), RFC 6901 (JSON pointers).
+RFC 9562 (UUIDs), RFC 6901 (JSON pointers).
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
-
-class Format(NamedTuple):
-    """A format of strings.
-
-    :param pattern: of the whole text, whose characters all stand for themselves in a JSON string.
-    :param longest: characters of its longest text; None without a bound.
-    :param shortest: of its shortest.
-    """
-
-    pattern: str
-    shortest: int = 0
-    longest: int | None = None
-
+from dllm_plugins.constraints.schemas.network import IPV4
+from dllm_plugins.constraints.schemas.network import IPV6
+from dllm_plugins.constraints.schemas.pydantic_formats import PYDANTICS
+from dllm_plugins.constraints.schemas.spelled import Format
 
 _YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
 _FOURTH = "(?:0[48]|[2468][048]|[13579][26])"
@@ -39,20 +29,6 @@ _TOP = "[a-zA-Z]{2,12}"
 _DOMAIN = rf"(?:{_LABEL}\.){{1,3}}{_TOP}"
 _MAIL = rf"[a-zA-Z0-9_+](?:[.-]?[a-zA-Z0-9_+]){{0,29}}@{_DOMAIN}"
 
-_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-_IPV4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
-_PIECE = "[0-9a-fA-F]{1,4}"
-#: Eight pieces, or fewer around a double colon.
-_IPV6 = "|".join(
-    [
-        f"(?:{_PIECE}:){{7}}{_PIECE}",
-        *(f"{_PIECE}(?::{_PIECE}){{{left - 1}}}::(?:{_PIECE}(?::{_PIECE}){{0,{5 - left}}})?" for left in range(1, 6)),
-        f"{_PIECE}(?::{_PIECE}){{5}}::(?:{_PIECE})?",
-        f"{_PIECE}(?::{_PIECE}){{6}}::",
-        f"::(?:{_PIECE}(?::{_PIECE}){{0,6}})?",
-    ]
-)
-
 _HEX = "[0-9a-fA-F]"
 
 
@@ -63,7 +39,7 @@ def _uuid(version: str, variant: str) -> str:
 _UNIT = r"(?:[a-zA-Z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})"
 _TAIL = rf"(?:(?:{_UNIT}|/){{0,60}}(?:\?(?:{_UNIT}|[/?]){{0,40}})?(?:#(?:{_UNIT}|[/?]){{0,20}})?)"
 _PORT = "(?::[1-9][0-9]{0,3})?"
-_URI = rf"https?://(?:{_DOMAIN}|localhost|{_IPV4}){_PORT}(?:/{_TAIL})?"
+_URI = rf"https?://(?:{_DOMAIN}|localhost|{IPV4}){_PORT}(?:/{_TAIL})?"
 
 FORMATS: Mapping[str, Format] = {
     "date": Format(_DATE, 10, 10),
@@ -74,8 +50,8 @@ FORMATS: Mapping[str, Format] = {
     "idn-email": Format(_MAIL, 6, 250),
     "hostname": Format(rf"(?:{_LABEL}\.){{0,3}}{_TOP}", 2, 250),
     "idn-hostname": Format(rf"(?:{_LABEL}\.){{0,3}}{_TOP}", 2, 250),
-    "ipv4": Format(_IPV4, 7, 15),
-    "ipv6": Format(f"(?:{_IPV6})", 2, 39),
+    "ipv4": Format(IPV4, 7, 15),
+    "ipv6": Format(IPV6, 2, 39),
     "uri": Format(_URI, 11, 600),
     "iri": Format(_URI, 11, 600),
     "uri-reference": Format(rf"(?:{_URI}|/(?:{_UNIT}{_TAIL})?)", 1, 600),
@@ -85,6 +61,7 @@ FORMATS: Mapping[str, Format] = {
     "json-pointer": Format(r"(?:/(?:[^~/\"\\\x00-\x1f]|~[01])*)*"),
     # What these say of a text cannot be told from it.
     "password": Format(r"[^\"\\\x00-\x1f]*"),
+    **PYDANTICS,
 }
 #: Formats of numbers, from OpenAPI: the least and the largest number, or None.
 NUMBERS: Mapping[str, tuple[int, int] | None] = {
