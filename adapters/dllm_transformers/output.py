@@ -24,7 +24,8 @@ class DiffusionOutput(ModelOutput):
 
     :param sequences: int64 [batch, length + longest answer], padded on the right.
     :param scores: with `output_scores`, per answer position float [batch, vocabulary] after
-        temperature and truncation; in mode `diffusion`, of the pass that committed the token.
+        temperature and truncation; in mode `diffusion`, of the pass that committed the token. They belong to the
+        last so many positions of `sequences`: those behind the prompts, or from the first gap of any of them on.
         A token that was never drawn is certain: one that the prompt gave, or the sampler put there, and
         the pad token behind a row's end.
     :param logits: with `output_logits`, the same before temperature and truncation.
@@ -34,7 +35,8 @@ class DiffusionOutput(ModelOutput):
     :param usage: per row, the engine's statistics.
     :param finish_reasons: per row "eos", "length", "stop" or, if the model's context ended before `max_new_tokens`
         did, "context".
-    :param logprobs: with `logprobs`, per row an entry for each new token, the end of text included.
+    :param logprobs: with `logprobs`, per row an entry for each new token, the end of text included; of a prompt with
+        gaps, for each token from its first gap on.
     :param parts: with `stats`, per row the seconds of each part of its passes.
     """
 
@@ -88,17 +90,18 @@ def output_of(
     :param vocabulary: ids that a position's logits range over.
     :param inside: how many tokens of each answer the prompt holds itself.
     """
-    logits = _columns(done, sequences[:, length:], vocabulary, inside) if done[0].logits is not None else None
+    starts = [length - count for count in inside]
+    logits = _columns(done, sequences, starts, vocabulary) if done[0].logits is not None else None
     scores = None
     if logits is not None and config.output_scores:
         scores = tuple(
-            column if processors is None else processors(cast(LongTensor, sequences[:, : length + place]), column)
-            for place, column in enumerate(logits)
+            column if processors is None else processors(cast(LongTensor, sequences[:, :place]), column)
+            for place, column in enumerate(logits, min(starts))
         )
     usage = [finish.usage.as_dict() for finish in done]
     said = None
     if done[0].logprobs is not None:
-        said = [list((finish.logprobs or ())[skipped:]) for finish, skipped in zip(done, inside, strict=True)]
+        said = [list(finish.logprobs or ()) for finish in done]
     return DiffusionOutput(
         sequences=sequences,
         scores=scores,
@@ -112,12 +115,18 @@ def output_of(
     )
 
 
-def _columns(done: Sequence[Finish], answers: Tensor, vocabulary: int, inside: Sequence[int]) -> tuple[Tensor, ...]:
-    """Per answer position float32 [batch, vocabulary]; answers int64 [batch, longest], padded."""
+def _columns(done: Sequence[Finish], sequences: Tensor, starts: Sequence[int], vocabulary: int) -> tuple[Tensor, ...]:
+    """Per position from the first answer's beginning on float32 [batch, vocabulary].
+
+    :param sequences: int64 [batch, length], padded.
+    :param starts: where each answer begins in them.
+    """
+    first = min(starts)
+    answers = sequences[:, first:]
     certain = torch.full((*answers.shape, vocabulary), -torch.inf)
     certain.scatter_(-1, answers.cpu()[..., None], 0.0)
-    for own, finish, skipped in zip(certain, done, inside, strict=True):
-        for column, logits in zip(own, (finish.logits or ())[skipped:], strict=False):
+    for own, finish, start in zip(certain, done, starts, strict=True):
+        for column, logits in zip(own[start - first :], finish.logits or (), strict=False):
             if logits is not None:
                 column[:] = logits
     return tuple(certain.transpose(0, 1).contiguous())

@@ -42,8 +42,8 @@ class NarrowSchema(GenerateJsonSchema):
         bounds = {name for name in ("gt", "lt", "le", "multiple_of") if schema.get(name) is not None}
         counted = schema.get("max_digits") is not None or schema.get("decimal_places") is not None
         if bounds or (not counted) or (schema.get("ge") or 0) != 0:
-            [number] = [kind for kind in super().decimal_schema(schema)["anyOf"] if kind["type"] == "number"]
-            return number
+            kinds: list[JsonSchemaValue] = super().decimal_schema(schema)["anyOf"]
+            return next(kind for kind in kinds if kind["type"] == "number")
         places = schema.get("decimal_places")
         digits = schema.get("max_digits") or _WHOLE + (places or 0)
         places = min(2, digits - 1) if places is None else places

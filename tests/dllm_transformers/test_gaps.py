@@ -164,12 +164,21 @@ def test_what_stands_in_a_gap() -> None:
 
 @pytest.mark.parametrize("name", FILLING)
 def test_scores_around_given_tokens(name: str, tmp_path: Path, tiny_folder: Path) -> None:
-    """Of what is new behind the prompt, as without scores."""
+    """Of all positions from the first gap on; without new tokens, too, and in a batch of unequal gaps."""
     model, mask = loaded(name, tmp_path, tiny_folder)
     ids, ways = torch.tensor([[mask if token < 0 else token for token in GIVEN]]), {**GREEDY, **OWN.get(name, {})}
     wanted = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
     found = model.generate(ids, **ways, **wanted, eos_token_id=[1])
-    new = found.sequences[0, len(GIVEN) :].tolist()
+    new = found.sequences[0, GIVEN.index(-1) :].tolist()
+    both = torch.cat([torch.tensor([[0, 0, 0, 5, 6, 4, 12, 13, mask]]), ids])
+    inside = model.generate(both, attention_mask=(both != 0).long(), **{**ways, "max_new_tokens": None}, **wanted)
+    last = inside.sequences[:, -len(inside.scores) :]
+    assert len(inside.scores) == len(GIVEN) - GIVEN.index(-1)
+    assert torch.stack(inside.logits, 1).argmax(-1).equal(last)
+    drawn = [[bool(row.isfinite().sum() > 1) for row in column] for column in inside.logits]
+    assert [list(column) for column in zip(*drawn, strict=True)] == [
+        [token == mask for token in row[2:]] for row in both.tolist()
+    ]
     assert found.sequences.equal(model.generate(ids, **ways, eos_token_id=[1]))
     assert [int(scores.argmax()) for scores in found.scores] == new
     assert len(found.logits) == len(new)

@@ -13,7 +13,6 @@ from dllm_plugins.constraints.schemas.document import Document
 from dllm_plugins.constraints.schemas.facts import Facts
 from dllm_plugins.constraints.schemas.facts import meet
 from dllm_plugins.constraints.schemas.formats import FORMATS
-from dllm_plugins.constraints.schemas.formats import Format
 from dllm_plugins.constraints.schemas.numbers import FREE_NUMBER
 from dllm_plugins.constraints.schemas.numbers import Bound
 from dllm_plugins.constraints.schemas.numbers import decimals
@@ -21,6 +20,7 @@ from dllm_plugins.constraints.schemas.numbers import integers
 from dllm_plugins.constraints.schemas.numbers import multiples_between
 from dllm_plugins.constraints.schemas.numbers import stepped
 from dllm_plugins.constraints.schemas.patterns import searched
+from dllm_plugins.constraints.schemas.spelled import Format
 from dllm_plugins.constraints.schemas.spelling import NOTHING
 from dllm_plugins.constraints.schemas.spelling import any_string
 from dllm_plugins.constraints.schemas.spelling import choice
