@@ -28,7 +28,8 @@ class Usage:
     `useful_tokens` are the tokens of the answer: end-of-text tokens, tokens behind a
     stop string and thrown-away canvas tokens are not counted. `canvas_tokens` are all
     the tokens that were committed. `passes` counts every forward in which the row took
-    part, by kind; `rows` are all the positions forwarded in them. `parts`, with `stats`, are
+    part, by kind; `rows` are all the positions forwarded in them. `shared_passes` are those in which the row
+    shared a call of the model with other rows, where the backend tells. `parts`, with `stats`, are
     seconds of those passes by part (:data:`dllm_plugins.engine.profile.PARTS`), each pass's in full
     however many rows shared it; what lies between passes belongs to no part. `drafts`, in mode
     speculative, are drafts verified and accepted by where they came from, and the open rows among `rows`.
@@ -49,6 +50,7 @@ class Usage:
     weights: str = ""
     parts: dict[str, float] | None = None
     drafts: dict[str, int] | None = None
+    shared_passes: int | None = None
 
     @property
     def total_passes(self) -> int:
@@ -74,8 +76,9 @@ class Usage:
         }
         if not self.weights:
             del found["weights"]
-        if self.drafts is None:
-            del found["drafts"]
+        for name in ("drafts", "shared_passes"):
+            if found[name] is None:
+                del found[name]
         if self.parts is None:
             del found["parts"]
         else:

@@ -73,6 +73,10 @@ class LoadOptions:
         first passes and little the next time: what was compiled is kept in the user's cache, or in
         TORCHINDUCTOR_CACHE_DIR. It goes with backend "torch", which "auto" then is, and one device,
         and needs a C++ compiler on a CPU; the default model has kernels instead.
+    :param batch_invariant: True if no bit of an answer may depend on the rows that share its passes; False if these may
+        share calls of the model all the same, which takes fewer of them; None for True on CPUs and False elsewhere.
+        The block decoder shares its products and is invariant wherever "auto" takes it; transformers' own classes
+        are where they forward rows one by one.
     :param family: of a checkpoint that looks like an ordinary model.
     :param preset: the sampler behind mode `diffusion`, where the checkpoint does not say it.
     :param mask_id: the mask token, where neither the checkpoint nor its family says it.
@@ -86,6 +90,7 @@ class LoadOptions:
     backend: str = "auto"
     weights: str = "auto"
     compile: bool = False
+    batch_invariant: bool | None = None
     family: str | None = None
     preset: str | None = None
     mask_id: int | None = None

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.batching import wants_invariant
 from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.checkpoint import load_checkpoint
 from dllm_plugins.families.hub import denoiser_of
@@ -75,7 +76,8 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         :param options: `dtype` of the weights, the checkpoint's own if not given; `device_map` with `max_memory`,
             `offload_folder` and `offload_buffers` as in transformers, by the names of the class that computes;
             `attn_implementation`, "sdpa" (default) or "eager"; `family` for checkpoints that look like ordinary
-            models, `preset` for the sampler, `mask_id` where neither checkpoint nor family says it; those of the hub.
+            models, `preset` for the sampler, `mask_id` where neither checkpoint nor family says it; `batch_invariant`
+            as in :class:`~dllm_plugins.models.LoadOptions`; those of the hub.
         :raises CheckpointError: for a checkpoint that is missing, damaged, unknown or refused.
         :raises OptionError: for an option that cannot be honoured.
         """
@@ -114,7 +116,9 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
 
     def engine_model(self) -> Model:
         """The model as the engine decodes it, on these very weights."""
-        return Model(self.opened.name, denoiser_of(self.native, self.checkpoint, self.spec), NoText())
+        invariant = wants_invariant(self.opened.options, self.native.device, type(self.native))
+        denoiser = denoiser_of(self.native, self.checkpoint, self.spec, batch_invariant=invariant)
+        return Model(self.opened.name, denoiser, NoText())
 
     def forward(
         self,

@@ -22,8 +22,8 @@ from dllm_transformers.arguments import refuse_old_config
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.options import HONOURED
 
-#: What is said of a checkpoint where its files do not say it.
-SAID = ("family", "preset", "mask_id")
+#: What is said of a checkpoint where its files do not say it, and whether rows may share calls.
+SAID = ("family", "preset", "mask_id", "batch_invariant")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options
     :raises CheckpointError: for a checkpoint that is missing, damaged or unknown.
     :raises OptionError: for options that do not fit.
     """
-    load = LoadOptions(family=options.get("family"), preset=options.get("preset"), mask_id=options.get("mask_id"))
+    load = LoadOptions(**{name: options.get(name) for name in SAID})
     hub = {key: options[key] for key in HUB if options.get(key) is not None}
     folder = hub_folder(name, **hub) / (options.get("subfolder") or "")
     if config is not None:

@@ -74,6 +74,9 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
     backend: str = Field(default="auto", description="a registered denoiser backend")
     weights: str = Field(default="auto", description="'int8' quantises them while loading, on CPUs")
     compile: bool = Field(default=False, description="a checkpoint's own class behind torch.compile")
+    batch_invariant: bool | None = Field(
+        default=None, description="False lets rows share calls of the model at the price of bits that depend on them"
+    )
     family: str | None = Field(default=None, description="of a checkpoint that looks like an ordinary model")
     preset: str | None = Field(default=None, description="the checkpoint's sampler, where its config does not say it")
     mask_id: int | None = Field(default=None, description="the mask token, where nothing in the checkpoint says it")

@@ -5,8 +5,9 @@ numbers. A denoiser may do both at once (:meth:`~dllm_plugins.denoisers.base.Ful
 not, or somebody wants the logits themselves, they are built, and
 :func:`~dllm_plugins.prediction.predict` reads them. Both ways draw the same tokens.
 
-Where a position's result cannot depend on the rest of the pass, rows share one product of the head.
-Elsewhere each ask has one of its own: a shared one would tie a row's last bits to its company.
+Where a position's result cannot depend on the rest of the pass, rows share one product of the head, and likewise where
+they share their calls of the model. Elsewhere each ask has one of its own: a shared one would tie a row's last bits to
+its company.
 """
 
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def answer_all(denoiser: FullDenoiser, questions: Sequence[Question]) -> list[An
 
 def _groups(denoiser: FullDenoiser, questions: Sequence[Question]) -> list[list[int]]:
     """Which questions are answered together, by their places."""
-    if not denoiser.spec.numerics.startswith("row-invariant"):
+    if not (denoiser.spec.batched or denoiser.spec.numerics.startswith("row-invariant")):
         return [[position] for position in range(len(questions))]
     groups: dict[tuple[bool, ...], list[int]] = {}
     for position, one in enumerate(questions):

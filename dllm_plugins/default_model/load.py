@@ -35,6 +35,8 @@ from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.batching import check_invariant
+from dllm_plugins.families.batching import refuse_together
 from dllm_plugins.families.quantised import IN_BLOCKS
 from dllm_plugins.families.quantised import STORED
 from dllm_plugins.families.quantised import check_int8
@@ -97,6 +99,7 @@ def load(options: LoadOptions) -> Model:
     backend = plugins.find("backend", options.backend, plugins.backends())
     source = open_base(options.base)
     if backend is LLAMA_CPP:
+        refuse_together(options, NAME)
         return Model(NAME, build_llama_cpp(source, options), source.tokenizer())
     device = best_device(options.device)
     dtype = choose_dtype(options.dtype, device)
@@ -112,6 +115,7 @@ def load(options: LoadOptions) -> Model:
     spec = make_spec(shape, source.stop_ids(shape.vocabulary))
     base = place(config, base, device, options.device_map)
     denoiser = build_kernels(base, low_rank, spec, int8=True) if int8 else backend.build(base, low_rank, spec)
+    check_invariant(options, denoiser.spec)
     return Model(NAME, denoiser, source.tokenizer())
 
 

@@ -44,6 +44,8 @@ class ModelSpec:
     :param cache: "exact", "approximate", or "none" if every pass forwards the whole sequence.
     :param numerics: "row-invariant" if a position's result cannot depend on the rest of the pass, else
         "approximate"; followed by "int8" where weights are quantised.
+    :param batched: whether rows share calls of the model, and products of its head, even where a row's last bits then
+        depend on its company; those that are row-invariant share them anyway.
     :param attention: who sees whom in a text of which everything is known, as layouts of families call it; empty where
         its tokens are not predicted then.
     :param weights: what is multiplied, where the backend tells: a dtype, "int8", or the blocks of a GGUF file ("Q4_1").
@@ -73,6 +75,7 @@ class ModelSpec:
     pad_id: int | None = None
     weights: str = ""
     attention: str = ""
+    batched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,10 @@ class FullDenoiser(Denoiser, Protocol):
         """
         return {kind: 1}
 
+    def shared(self, row: int) -> bool | None:
+        """Whether the row shared a call of the model with others in the last pass; None where nobody knows."""
+        return None
+
     def timings(self) -> Mapping[str, float]:
         """Seconds its forwards have taken by part since this was asked last, such as `linear` and `attention`.
 
@@ -208,7 +215,7 @@ class FullDenoiser(Denoiser, Protocol):
 
 
 #: What :class:`FullDenoiser` adds.
-OFFERS = ("unmask", "rounds", "timings", "form", "close")
+OFFERS = ("unmask", "rounds", "shared", "timings", "form", "close")
 
 
 def completed(denoiser: Denoiser) -> FullDenoiser:

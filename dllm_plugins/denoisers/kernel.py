@@ -46,7 +46,8 @@ class DecoderDenoiser(Rows[Store]):
     def __init__(self, decoder: decoding.Decoder, spec: ModelSpec, int8: bool = False) -> None:
         super().__init__()
         numerics: Any = "row-invariant" if decoder.row_invariant else "approximate"
-        self.spec = replace(spec, numerics=numerics, weights=decoder.weights.form)
+        form = decoder.weights.form
+        self.spec = replace(spec, numerics=numerics, weights=form, batched=not decoder.row_invariant)
         if int8:
             name, numerics = f"{spec.name} with int8 weights", f"{numerics} int8"
             self.spec = replace(self.spec, name=name, numerics=numerics, weights="int8")
@@ -91,6 +92,7 @@ class DecoderDenoiser(Rows[Store]):
         if self.decoder.weights.low_rank is not None:
             noisy = torch.tensor([segment.noisy for segment in segments for _ in segment.tokens])
         hidden = self.decoder.forward(tokens, positions, parts, noisy)
+        self._shared = frozenset(firsts) if len(firsts) > 1 else frozenset()
         for row, count in firsts.items():
             self._rows[row].pend(count)
         return wanted_of(hidden, segments)

@@ -1,74 +1,81 @@
-"""Keys and values of one row, for transformers' own classes.
+"""Keys and values of one row, in place, for transformers' own classes.
 
-`prefix` holds frozen tokens, exactly; `held` what an approximate cache keeps from an
-earlier pass. Both are seen by every token of a pass, in that order; positions are rotary
-and were applied when the keys were made, so the order does not matter to the result.
+What is frozen stands first, behind it what an approximate cache holds of an earlier pass; every token of a pass sees
+both. A pass writes right behind them, over what the pass before left there, so nothing is copied but what is new.
+Positions are rotary and were applied when the keys were made, so the order of the slots does not matter to the result.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dllm_kernels.decoder.store import Slots
+
+#: Room is made in whole pages of so many positions.
+PAGE = 64
+
 Layers = list[tuple[Tensor, Tensor]]
 
 
-class NativeCache:
-    """Per layer, keys and values [1, kv_heads, length, head_dim]."""
+class NativeCache(Slots):
+    """Per layer, keys and values [kv_heads, capacity, head_dim]; a layer is made when it is first written.
 
-    def __init__(self) -> None:
-        self.prefix: Layers = []
-        self.held: Layers = []
-        self._pending: Layers = []
+    No two rows share memory: what one writes, no other can see.
+    """
 
-    @property
-    def length(self) -> int:
-        """Frozen positions."""
-        return _length(self.prefix)
+    @torch.inference_mode()
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
+        needed = self.kept + rows
+        if needed <= self.capacity:
+            return
+        # An eighth more each time: few copies of a growing prefix, little memory in vain.
+        capacity = _whole(max(needed, self.capacity + self.capacity // 8))
+        # One after another: never more than one layer is there twice.
+        for store in (self.keys, self.values):
+            for layer, old in enumerate(store):
+                grown = old.new_empty(len(old), capacity, old.shape[2])
+                grown[:, : self.kept] = old[:, : self.kept]
+                store[layer] = grown
+        self.capacity = capacity
 
-    def __len__(self) -> int:
-        """Positions that every token sees: frozen and held ones."""
-        return _length(self.prefix) + _length(self.held)
+    @torch.inference_mode()
+    def write(self, layer: int, keys: Tensor, values: Tensor, begin: int) -> None:
+        """Put keys and values [kv_heads, n, head_dim] into the slots from `begin` on; layers come in their order."""
+        for store, new in ((self.keys, keys), (self.values, values)):
+            if layer == len(store):
+                store.append(new.new_empty(len(new), self.capacity, new.shape[2]))
+            store[layer][:, begin : begin + new.shape[1]] = new
 
-    def first(self, length: int) -> "NativeCache":
-        """The first `length` positions of the prefix; nothing is copied, since nothing is written in place."""
-        made = NativeCache()
-        made.prefix = _slice(self.prefix, 0, length)
+    def copy(self, length: int) -> "NativeCache":
+        """A store of its own that holds the first `length` positions of this prefix.
+
+        :raises KernelError: if fewer are frozen.
+        """
+        made = type(self)()
+        self._copy_to(made, length)
         return made
 
-    def opened(self) -> Any:
-        """A transformers cache that begins with what is kept; a pass may append to it freely."""
-        return as_cache(_join(self.prefix, self.held))
-
-    def pend(self, cache: Any, count: int) -> None:
-        """Take the keys of a pass's first `count` tokens; :meth:`freeze` or :meth:`hold` decides about them."""
-        kept = len(self)
-        layers = [] if cache is None else [(layer.keys, layer.values) for layer in cache.layers]
-        self._pending = _slice(layers, kept, count)
-
     @torch.inference_mode()
-    def freeze(self, count: int) -> None:
-        """The first `count` pending tokens join the prefix; held keys go."""
-        self.prefix = _join(self.prefix, _slice(self._pending, 0, count))
-        self.held = []
+    def _copy_to(self, made: "NativeCache", length: int) -> None:
+        self._refuse_more_than_frozen(length)
+        if not length:
+            return
+        made.reserve(length)
+        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
+            made.write(layer, keys[:, :length], values[:, :length], 0)
+        made.length = length
 
-    @torch.inference_mode()
-    def hold(self, indices: Sequence[int]) -> None:
-        """These pending tokens are held, in place of the earlier ones."""
-        places = torch.tensor(list(indices), dtype=torch.int64)
-        self.held = [
-            (keys.index_select(2, places.to(keys.device)), values.index_select(2, places.to(values.device)))
-            for keys, values in self._pending
+    def layers(self, end: int) -> Layers:
+        """Keys and values [1, kv_heads, end, head_dim] of the first `end` slots, per layer; views."""
+        return [
+            (keys[None, :, :end], values[None, :, :end]) for keys, values in zip(self.keys, self.values, strict=True)
         ]
-
-    def release(self) -> None:
-        """Forget what is held."""
-        self.held = []
 
 
 def as_cache(layers: Layers) -> Any:
-    """A transformers cache that begins with these keys and values, one pair per layer."""
+    """A transformers cache that begins with these keys and values, one pair per layer; it copies when it grows."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
@@ -81,18 +88,5 @@ def as_cache(layers: Layers) -> Any:
     return cache
 
 
-def _length(layers: Layers) -> int:
-    return layers[0][0].shape[2] if layers else 0
-
-
-def _slice(layers: Layers, begin: int, count: int) -> Layers:
-    return [(keys[:, :, begin : begin + count], values[:, :, begin : begin + count]) for keys, values in layers]
-
-
-def _join(left: Layers, right: Layers) -> Layers:
-    if not left or not right:
-        return left or right
-    return [
-        (torch.cat([left_keys, right_keys], dim=2), torch.cat([left_values, right_values], dim=2))
-        for (left_keys, left_values), (right_keys, right_values) in zip(left, right, strict=True)
-    ]
+def _whole(length: int) -> int:
+    return -(-length // PAGE) * PAGE

@@ -28,6 +28,8 @@ class Handles(FullDenoiser, Generic[AnyStore]):
     def __init__(self) -> None:
         self._rows: dict[int, AnyStore] = {}
         self._opened = 0
+        # Rows that shared a call in the last pass; None where that is not told.
+        self._shared: frozenset[int] | None = None
 
     def _open(self, store: AnyStore) -> int:
         """A new handle for a store."""
@@ -44,6 +46,10 @@ class Handles(FullDenoiser, Generic[AnyStore]):
     def open_rows(self) -> int:
         """Rows being decoded."""
         return len(self._rows)
+
+    def shared(self, row: int) -> bool | None:
+        """See :class:`~dllm_plugins.denoisers.base.FullDenoiser`."""
+        return None if self._shared is None else row in self._shared
 
     def freeze(self, row: int, count: int) -> None:
         """The first `count` tokens of the row's first segment of the last pass join the prefix."""

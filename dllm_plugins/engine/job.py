@@ -33,6 +33,7 @@ class Job:
     :param filled: the context leaves less room than `max_new_tokens` asks for.
     :param announced: tokens that a Commit has named.
     :param scanned: tokens of the answer among which there is no stop id.
+    :param shared: passes in which it shared a call of the model, where that is told.
     :param closed: the denoiser's row is gone.
     :param looked: what the model says of the answer where all of it is known, once it was asked.
     """
@@ -47,6 +48,7 @@ class Job:
     announced: int = 0
     scanned: int = 0
     forwarded: int = 0
+    shared: int | None = None
     prefill: float = 0.0
     passes: dict[str, int] = field(default_factory=dict)
     parts: dict[str, float] | None = None
@@ -73,6 +75,9 @@ class Job:
         for kind, count in denoiser.rounds(self.row.handle, made.kind).items():
             self.passes[kind] = self.passes.get(kind, 0) + count
         self.forwarded += sum(len(segment.tokens) for segment in made.segments)
+        shared = denoiser.shared(self.row.handle)
+        if shared is not None:
+            self.shared = (self.shared or 0) + shared
         if self.row.step == 0:
             self.prefill = time.perf_counter() - self.began
         self.row.step += 1
@@ -200,6 +205,7 @@ class Job:
             weights=spec.weights,
             parts=self.parts,
             drafts=row.drafts,
+            shared_passes=self.shared,
         )
         if self.gaps is not None:
             stop_token = self.gaps.stop_token

@@ -21,6 +21,8 @@ from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.batching import check_invariant
+from dllm_plugins.families.batching import wants_invariant
 from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.checkpoint import load_checkpoint
 from dllm_plugins.families.checkpoint import open_checkpoint
@@ -89,6 +91,7 @@ def load(name: str, options: LoadOptions, registered: Registered) -> Model:
     device = best_device(options.device)
     int8 = wants_int8(options, device)
     compiled = wants_compiled(options, device, checkpoint.layout.native(checkpoint.config))
+    invariant = wants_invariant(options, device, checkpoint.layout.native(checkpoint.config))
     backend = "kernels" if int8 else "torch" if compiled else options.backend
     if backend == "kernels":
         _fits_kernels(checkpoint, options)
@@ -108,7 +111,9 @@ def load(name: str, options: LoadOptions, registered: Registered) -> Model:
         compile_model(model)
     if int8:
         check_int8(device, dtype, shape_of(model.config))
-    return Model(name, denoiser_of(model, checkpoint, spec, backend, int8), tokenizer)
+    denoiser = denoiser_of(model, checkpoint, spec, backend, int8, batch_invariant=invariant, plain=compiled)
+    check_invariant(options, denoiser.spec)
+    return Model(name, denoiser, tokenizer)
 
 
 def auto(name: str, options: LoadOptions, registered: Registered) -> Chosen:
@@ -197,11 +202,19 @@ def tokenizer_of(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase | TokenIds"
 
 
 def denoiser_of(
-    model: "PreTrainedModel", checkpoint: Checkpoint, spec: Any, backend: str = "torch", int8: bool = False
+    model: "PreTrainedModel",
+    checkpoint: Checkpoint,
+    spec: Any,
+    backend: str = "torch",
+    int8: bool = False,
+    *,
+    batch_invariant: bool = True,
+    plain: bool = False,
 ) -> Denoiser:
-    """The denoiser around a loaded class; `int8` goes with backend "kernels"."""
+    """The denoiser around a loaded class; `int8` goes with backend "kernels", the last two with "torch"."""
     if backend == "kernels":
         return KernelDenoiser(model, spec, int8=int8)
     if is_a(type(model), "DiffusionGemmaForBlockDiffusion"):
-        return GemmaDenoiser(model, spec)
-    return NativeDenoiser(model, spec, own_mask=checkpoint.layout.attention == "own")
+        return GemmaDenoiser(model, spec, plain=plain)
+    own_mask = checkpoint.layout.attention == "own"
+    return NativeDenoiser(model, spec, own_mask=own_mask, batch_invariant=batch_invariant, plain=plain)

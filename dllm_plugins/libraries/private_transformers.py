@@ -3,6 +3,8 @@
 A test says which of them a new version has changed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,3 +48,29 @@ def device_of(module: nn.Module, weight: Tensor) -> torch.device:
     """Where a module computes: where accelerate moves its weight for that, if it does."""
     hook: Any = getattr(module, "_hf_hook", None)
     return weight.device if hook is None else torch.device(hook.execution_device)
+
+
+def takes_attention(model: Any) -> bool:
+    """Whether all of a model's attention is torch's own, and comes to a function that its config names."""
+    return bool(model.config.get_text_config()._attn_implementation == "sdpa" and model._supports_attention_backend)
+
+
+@contextmanager
+def attending(model: Any, name: str) -> Iterator[None]:
+    """A model's attention is another registered function for a while; the model stays as it was."""
+    configs = list({id(config): config for config in (model.config, model.config.get_text_config())}.values())
+    before = [config._attn_implementation_internal for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation_internal = name
+        yield
+    finally:
+        for config, old in zip(configs, before, strict=True):
+            config._attn_implementation_internal = old
+
+
+def rope_kinds(config: Any) -> set[str]:
+    """How rotary frequencies are made, of all kinds of layers."""
+    told: Any = getattr(config, "rope_parameters", None) or {}
+    each = [told] if "rope_type" in told else [one for one in told.values() if isinstance(one, dict)]
+    return {str(one.get("rope_type", "default")) for one in each}

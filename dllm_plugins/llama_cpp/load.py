@@ -10,6 +10,8 @@ from gguf import GGMLQuantizationType
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import GgufError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.batching import check_invariant
+from dllm_plugins.families.batching import refuse_together
 from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.spec import known_modes
@@ -70,7 +72,10 @@ def load(name: str, options: LoadOptions, registered: Registered) -> Model:
     tokenizer = text_of(checkpoint)
     spec = make_spec(name, checkpoint, tokenizer, with_stored(checkpoint, options), registered.modes)
     if backend == KERNELS:
-        return Model(name, denoiser_of(checkpoint, spec, options), tokenizer)
+        denoiser = denoiser_of(checkpoint, spec, options)
+        check_invariant(options, denoiser.spec)
+        return Model(name, denoiser, tokenizer)
+    refuse_together(options, name)
     cache = cache_type(name, options.dtype, checkpoint.header)
     # Before a copy is made that nothing could load.
     check_values(checkpoint.header)

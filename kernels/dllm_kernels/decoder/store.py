@@ -18,18 +18,16 @@ from dllm_kernels.tiles import CHUNK
 BLOCK = 4 * CHUNK
 
 
-class KeyValues:
-    """Per layer, keys and values of `dtype` [kv_heads, capacity, head_dim]; capacity is whole blocks.
+class Slots:
+    """Which slots of a row's keys are kept, and which the last pass left behind them.
 
-    :param devices: of each layer.
     :ivar length: frozen positions.
     :ivar held: kept positions behind them, until released.
+    :ivar capacity: positions there is room for, kept ones included.
+    :ivar keys: per layer, [kv_heads, capacity, head_dim]; `values` likewise.
     """
 
-    def __init__(self, shape: DecoderShape, devices: Sequence[torch.device], dtype: torch.dtype) -> None:
-        self.shape = shape
-        self.devices = devices
-        self.dtype = dtype
+    def __init__(self) -> None:
         self.length = 0
         self.held = 0
         self.capacity = 0
@@ -46,33 +44,6 @@ class KeyValues:
     def nbytes(self) -> int:
         """Memory of the store."""
         return sum(tensor.nbytes for tensor in [*self.keys, *self.values])
-
-    @torch.inference_mode()
-    def reserve(self, rows: int) -> None:
-        """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
-        needed = whole_blocks(self.kept + rows)
-        if needed <= self.capacity:
-            return
-        # A quarter more each time: few copies of a growing prefix, little memory in vain.
-        self.capacity = max(needed, whole_blocks(self.capacity + self.capacity // 4))
-        size = (self.shape.kv_heads, self.capacity, self.shape.head_dim)
-        for store in (self.keys, self.values):
-            for layer, device in enumerate(self.devices):
-                # Zeros, because a hidden value times a weight of zero must be zero.
-                grown = torch.zeros(size, dtype=self.dtype, device=device)
-                if layer < len(store):
-                    grown[:, : self.kept] = store[layer][:, : self.kept]
-                    store[layer] = grown
-                else:
-                    store.append(grown)
-
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put [rows, kv_heads, head_dim] behind what is kept; returns whole blocks of keys and values."""
-        end = self.kept + len(keys)
-        self.keys[layer][:, self.kept : end] = keys.transpose(0, 1)
-        self.values[layer][:, self.kept : end] = values.transpose(0, 1)
-        padded = whole_blocks(end)
-        return self.keys[layer][:, :padded], self.values[layer][:, :padded]
 
     def pend(self, count: int) -> None:
         """The first `count` positions of this pass may be frozen, then held.
@@ -114,22 +85,6 @@ class KeyValues:
         """Forget what is held."""
         self.held = 0
 
-    @torch.inference_mode()
-    def copy(self, length: int) -> "KeyValues":
-        """A store of its own that holds the first `length` positions of this prefix.
-
-        :raises KernelError: if fewer are frozen.
-        """
-        self._refuse_more_than_frozen(length)
-        made = KeyValues(self.shape, self.devices, self.dtype)
-        if not length:
-            return made
-        made.reserve(length)
-        for new, old in zip([*made.keys, *made.values], [*self.keys, *self.values], strict=True):
-            new[:, :length] = old[:, :length]
-        made.length = length
-        return made
-
     def _move(self, slots: Sequence[int], begin: int) -> None:
         """What stands at `slots` goes to begin, begin + 1, ..."""
         places = torch.tensor(list(slots), dtype=torch.int64)
@@ -145,6 +100,62 @@ class KeyValues:
         if not 0 <= count <= len(self._pending):
             raise KernelError(f"{count} positions of the last pass are wanted, {len(self._pending)} are pending")
         return self._pending
+
+
+class KeyValues(Slots):
+    """Per layer, keys and values of `dtype` [kv_heads, capacity, head_dim]; capacity is whole blocks.
+
+    :param devices: of each layer.
+    """
+
+    def __init__(self, shape: DecoderShape, devices: Sequence[torch.device], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.shape = shape
+        self.devices = devices
+        self.dtype = dtype
+
+    @torch.inference_mode()
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
+        needed = whole_blocks(self.kept + rows)
+        if needed <= self.capacity:
+            return
+        # A quarter more each time: few copies of a growing prefix, little memory in vain.
+        self.capacity = max(needed, whole_blocks(self.capacity + self.capacity // 4))
+        size = (self.shape.kv_heads, self.capacity, self.shape.head_dim)
+        for store in (self.keys, self.values):
+            for layer, device in enumerate(self.devices):
+                # Zeros, because a hidden value times a weight of zero must be zero.
+                grown = torch.zeros(size, dtype=self.dtype, device=device)
+                if layer < len(store):
+                    grown[:, : self.kept] = store[layer][:, : self.kept]
+                    store[layer] = grown
+                else:
+                    store.append(grown)
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put [rows, kv_heads, head_dim] behind what is kept; returns whole blocks of keys and values."""
+        end = self.kept + len(keys)
+        self.keys[layer][:, self.kept : end] = keys.transpose(0, 1)
+        self.values[layer][:, self.kept : end] = values.transpose(0, 1)
+        padded = whole_blocks(end)
+        return self.keys[layer][:, :padded], self.values[layer][:, :padded]
+
+    @torch.inference_mode()
+    def copy(self, length: int) -> "KeyValues":
+        """A store of its own that holds the first `length` positions of this prefix.
+
+        :raises KernelError: if fewer are frozen.
+        """
+        self._refuse_more_than_frozen(length)
+        made = KeyValues(self.shape, self.devices, self.dtype)
+        if not length:
+            return made
+        made.reserve(length)
+        for new, old in zip([*made.keys, *made.values], [*self.keys, *self.values], strict=True):
+            new[:, :length] = old[:, :length]
+        made.length = length
+        return made
 
 
 def whole_blocks(length: int) -> int:
