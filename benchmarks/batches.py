@@ -56,7 +56,9 @@ EXPERTS = {
     "135m": Experts(),
 }
 #: What a family's own sampler is asked to do: as many passes as tokens, or one block after another.
-OPTIONS: dict[str, dict[str, Any]] = {"llada": {}, "dream": {}, "llada2": {"block_length": 32}, "sdar": {}}
+OPTIONS: dict[str, dict[str, Any]] = {"llada": {}, "dream": {}, "llada2": {}, "sdar": {"block_length": 4}}
+#: What the checkpoint does not say.
+SAID = {"llada2": {"preset": "llada2.0"}}
 SHORTEST, LONGER = 12, 3
 #: Prefixes of the passes, and the positions of the block.
 LONG, SHORT, BLOCK = 4096, 128, 4
@@ -184,7 +186,7 @@ def batches(
     name = f"batch{count}_{'tiny_' if size == 'tiny' else ''}{family}"
     product = each = 0.0
     for backend in ("torch", "auto"):
-        model = load_model(folder, backend=backend, batch_invariant=False, **load)
+        model = load_model(folder, backend=backend, batch_invariant=False, **SAID.get(family, {}), **load)
         native: Any = model.denoiser if isinstance(model.denoiser, NativeDenoiser) else None
         requests = requests_of(model, family, count, tokens)
         if native and backend == "torch":
