@@ -43,7 +43,8 @@ def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options
     :raises CheckpointError: for a checkpoint that is missing, damaged or unknown.
     :raises OptionError: for options that do not fit.
     """
-    load = LoadOptions(**{name: options.get(name) for name in SAID})
+    said: dict[str, Any] = {name: options.get(name) for name in SAID}
+    load = LoadOptions(**said)
     hub = {key: options[key] for key in HUB if options.get(key) is not None}
     folder = hub_folder(name, **hub) / (options.get("subfolder") or "")
     if config is not None:
