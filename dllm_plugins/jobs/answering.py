@@ -1,21 +1,18 @@
 """From a row to what the engine is asked, and from its answers to a row of the output."""
 
-import json
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from hashlib import sha256
+from itertools import count
 from typing import Any
 
 from dllm_plugins.config import LARGEST_SEED
-from dllm_plugins.errors import DllmError
-from dllm_plugins.errors import JobError
-from dllm_plugins.errors import OptionError
-from dllm_plugins.errors import PassError
 from dllm_plugins.events import Finish
-from dllm_plugins.jobs.bodies import OPENAI
-from dllm_plugins.jobs.bodies import Answer
+from dllm_plugins.jobs.bodies import SHAPES
+from dllm_plugins.jobs.bodies import Body
 from dllm_plugins.jobs.bodies import read_body
 from dllm_plugins.jobs.folder import id_of
 from dllm_plugins.jobs.journal import Record
@@ -26,9 +23,18 @@ from dllm_plugins.jobs.lines import Line
 from dllm_plugins.jobs.lines import Refused
 from dllm_plugins.jobs.lines import asked
 from dllm_plugins.jobs.options import JobOptions
+from dllm_plugins.jobs.output import failure
+from dllm_plugins.jobs.output import record
+from dllm_plugins.jobs.output import refused
 from dllm_plugins.messages import shown
 from dllm_plugins.models import Model
 from dllm_plugins.request import Request
+from dllm_plugins.serving.errors import ApiError
+from dllm_plugins.serving.telling import Names
+from dllm_plugins.serving.work import Work
+
+#: Options that not every endpoint has a field for.
+_BESIDE = ("seed", "stop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +71,10 @@ class Answering:
         if isinstance(found, Refused):
             return refused(self._key, line, found)
         url, body = self._completed(found)
-        answer = read_body(url, body, self._model, self._name(body), id_of(self._key, line.place))
-        requests = [self._own(request, line.place, choice) for choice, request in enumerate(answer.requests)]
-        return Row(requests, lambda finishes: self._answered(line, found.custom_id, answer, finishes))
+        wanted = read_body(url, {**body, "model": self._name(body)}, self._options.config)
+        work = wanted.work(self._model)
+        requests = [self._own(request, line.place, choice) for choice, request in enumerate(work.requests)]
+        return Row(requests, lambda finishes: self._answered(line, found.custom_id, (url, wanted, work), finishes))
 
     def failed(self, line: Line, error: Exception) -> Record:
         """The row of the output where the engine refused it, or failed."""
@@ -81,10 +88,11 @@ class Answering:
         body = dict(found.body)
         if not self._model.tokenizer.chat_template:
             if system is not None:
-                raise OptionError(
+                told = (
                     f"the system prompt {shown(system)} needs a chat template, and {self._options.name} has none; "
                     f"leave it out, or use an instruct checkpoint"
                 )
+                raise ApiError(400, told)
             return TEXT, body
         prompt = {"role": "user", "content": body.pop("prompt")}
         first = [] if system is None else [{"role": "system", "content": system}]
@@ -94,51 +102,39 @@ class Answering:
         known = (self._options.name, *self._options.aliases)
         name = body.get("model", known[0])
         if name not in known:
-            raise OptionError(
+            told = (
                 f"model={shown(name)}: this job's is {known[0]!r}; leave model out, or give the job "
                 f"--alias {name if isinstance(name, str) else 'NAME'}"
             )
+            raise ApiError(404, told, param="model", code="model_not_found")
         return known[0]
 
     def _own(self, request: Request, place: int, choice: int) -> Request:
         """With the job's options where the row has none, and random numbers that are the row's alone."""
-        config = self._options.config.with_options(**request.config.given())
-        if config.seed is None:
+        own, job = request.config.given(), self._options.config.given()
+        more = {name: job[name] for name in _BESIDE if name in job and name not in own}
+        if "seed" not in own | more:
             drawn = sha256(f"{self._options.seed} {place} {choice}".encode()).digest()
-            config = config.with_options(seed=int.from_bytes(drawn[:8]) & LARGEST_SEED)
-        return Request(request.tokens, config, suffix=request.suffix, template=request.template)
+            more["seed"] = int.from_bytes(drawn[:8]) & LARGEST_SEED
+        return replace(request, config=request.config.with_options(**more))
 
-    def _answered(self, line: Line, custom_id: str | None, answer: Answer, finishes: Sequence[Finish]) -> Record:
-        return _record(self._key, line, custom_id, 200, answer.body(finishes), None)
-
-
-def failure(key: str, line: Line, plain: bool, error: Exception) -> Record:
-    """The row of the output where an error came in place of an answer."""
-    ours = error.detail.text_for(OPENAI) if isinstance(error, DllmError) else None
-    message = ours or f"{type(error).__name__}: {error}; report it, with this row"
-    theirs = isinstance(error, DllmError) and not isinstance(error, PassError | JobError)
-    code, status = ("invalid_request", 400) if theirs else ("server_error", 500)
-    return refused(key, line, Refused(asked(line, plain).custom_id, message, code, status))
-
-
-def refused(key: str, line: Line, found: Refused) -> Record:
-    """The row of the output where nothing was asked of the engine."""
-    told = {"message": found.message, "code": found.code}
-    kind = "invalid_request_error" if found.status < 500 else "server_error"
-    body = {"error": {"message": found.message, "type": kind, "param": None, "code": found.code}}
-    return _record(key, line, found.custom_id, found.status, body, told)
+    def _answered(
+        self, line: Line, custom_id: str | None, asked_for: tuple[str, Body, Work], finishes: Sequence[Finish]
+    ) -> Record:
+        url, wanted, work = asked_for
+        _, answers = SHAPES[url]
+        name, numbers = id_of(self._key, line.place), count()
+        names = Names(lambda kind: f"{kind}{name}{next(numbers):02}", 0)
+        # What was found in the cache depends on the rows before.
+        same = [replace(finish, usage=replace(finish.usage, cached_tokens=0)) for finish in finishes]
+        told: dict[str, Any] = answers(wanted, work, self._model.tokenizer, names).whole(same)
+        if "dllm" in told:
+            told["dllm"] = {"statistics": [_statistics(finish) for finish in finishes]}
+        return record(self._key, line, custom_id, 200, told)
 
 
-def _record(
-    key: str,
-    line: Line,
-    custom_id: str | None,
-    status: int,
-    body: Mapping[str, Any],
-    error: Mapping[str, str] | None,
-) -> Record:
-    name = id_of(key, line.place)
-    response = {"status_code": status, "request_id": f"req_{name}", "body": body}
-    told = {"id": f"batch_req_{name}", "custom_id": custom_id, "response": response, "error": error}
-    # In ASCII: some readers end lines at more characters than JSON does.
-    return Record(line.place, status, json.dumps(told, allow_nan=False).encode("ascii"))
+def _statistics(finish: Finish) -> dict[str, Any]:
+    """Those figures that are the same each time."""
+    usage = finish.usage
+    same = {"mode": usage.mode, "seed": usage.seed, "cache": usage.cache, "numerics": usage.numerics}
+    return {"finish_reason": finish.reason, "useful_tokens": usage.useful_tokens, **same}

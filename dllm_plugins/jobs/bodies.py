@@ -1,92 +1,86 @@
-"""Bodies of OpenAI's endpoints: what they ask of the engine, and what it answers."""
+"""Bodies of the endpoints, completed by what the job says of all rows where a row says nothing."""
 
 from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from dllm_plugins.config import LARGEST_SEED
 from dllm_plugins.config import SamplingConfig
-from dllm_plugins.errors import OptionError
-from dllm_plugins.errors import RequestError
-from dllm_plugins.events import Finish
+from dllm_plugins.constraints.values import Grammar
+from dllm_plugins.constraints.values import JsonSchema
+from dllm_plugins.constraints.values import Regex
 from dllm_plugins.jobs.lines import CHAT
-from dllm_plugins.messages import Dialect
-from dllm_plugins.messages import shown
-from dllm_plugins.models import Model
-from dllm_plugins.request import Request
+from dllm_plugins.jobs.lines import RESPONSES
+from dllm_plugins.jobs.lines import TEXT
+from dllm_plugins.serving.chat import ChatRequest
+from dllm_plugins.serving.chat_answers import ChatAnswers
+from dllm_plugins.serving.completion_answers import CompletionAnswers
+from dllm_plugins.serving.completions import CompletionRequest
+from dllm_plugins.serving.errors import OURS
+from dllm_plugins.serving.errors import ApiError
+from dllm_plugins.serving.invalid import read
+from dllm_plugins.serving.response_answers import ResponseAnswers
+from dllm_plugins.serving.responses import ResponseRequest
 
-#: The engine's options by OpenAI's names.
-_OPTIONS = {
-    "max_tokens": "max_new_tokens",
-    "max_completion_tokens": "max_new_tokens",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "seed": "seed",
-    "stop": "stop",
+Body = ChatRequest | CompletionRequest | ResponseRequest
+#: What reads the bodies of an endpoint, and what tells of their answers.
+SHAPES: Mapping[str, tuple[type[Body], Any]] = {
+    CHAT: (ChatRequest, ChatAnswers),
+    TEXT: (CompletionRequest, CompletionAnswers),
+    RESPONSES: (ResponseRequest, ResponseAnswers),
 }
-_REASONS = {"eos": "stop", "stop": "stop", "follows": "stop", "length": "length", "context": "length"}
-OPENAI = Dialect({"max_new_tokens": "max_tokens"})
-#: Answers to one prompt, each of which is a row of the engine.
-MOST_ANSWERS = 128
+#: How each endpoint says how long an answer may get; the first name is the one to use.
+_LENGTHS = {CHAT: ("max_tokens", "max_completion_tokens"), TEXT: ("max_tokens",), RESPONSES: ("max_output_tokens",)}
+#: Fields that say what an answer must be, besides those of `dllm`.
+_FORMS = ("response_format", "text", "tools")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What is asked, and how it is answered."""
+def read_body(url: str, body: Mapping[str, Any], config: SamplingConfig) -> Body:
+    """A body of an endpoint.
 
-    chat: bool
-    model: str
-    name: str
-    requests: list[Request]
-
-    def body(self, finishes: Sequence[Finish]) -> dict[str, Any]:
-        """The answer as the endpoint gives it. When it was made is left out, so that it is the same every time."""
-        prompt = finishes[0].usage.prompt_tokens
-        useful = sum(finish.usage.useful_tokens for finish in finishes)
-        return {
-            "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.name}",
-            "object": "chat.completion" if self.chat else "text_completion",
-            "created": 0,
-            "model": self.model,
-            "choices": [self._choice(place, finish) for place, finish in enumerate(finishes)],
-            "usage": {"prompt_tokens": prompt, "completion_tokens": useful, "total_tokens": prompt + useful},
-        }
-
-    def _choice(self, place: int, finish: Finish) -> dict[str, Any]:
-        text = {"message": {"role": "assistant", "content": finish.text, "refusal": None}}
-        said = text if self.chat else {"text": finish.text}
-        return {"index": place, **said, "logprobs": None, "finish_reason": _REASONS[finish.reason]}
-
-
-def read_body(url: str, body: Mapping[str, Any], model: Model, name: str, own: str) -> Answer:
-    """What a body asks.
-
-    :param name: what the answer calls the model.
-    :param own: names the answer.
-    :raises OptionError: for a field that is unknown or out of range.
-    :raises RequestError: for a prompt that cannot be used.
+    :param config: the job's options.
+    :raises ApiError: naming the field that is wrong.
     """
-    chat = url == CHAT
-    given = {field: value for field, value in body.items() if value is not None and field != "model"}
-    prompt, count = given.pop("messages" if chat else "prompt", None), given.pop("n", 1)
-    if unknown := sorted(given.keys() - _OPTIONS.keys()):
-        raise OptionError(f"{unknown[0]}={shown(given[unknown[0]])} is no field of a batch's {url}; leave it out")
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_ANSWERS:
-        raise OptionError(f"n={shown(count)}: give a number from 1 to {MOST_ANSWERS}")
-    config = SamplingConfig(**{_OPTIONS[field]: value for field, value in given.items()})
-    tokens = _chat(prompt, model) if chat else _text(prompt, model)
-    seeds = [None if config.seed is None else (config.seed + place) % (LARGEST_SEED + 1) for place in range(count)]
-    return Answer(chat, name, own, [Request(tokens, config.with_options(seed=seed)) for seed in seeds])
+    given = {name: value for name, value in body.items() if value is not None}
+    if given.get("stream"):
+        raise ApiError(400, "stream: the rows of a job are answered whole; leave it out", param="stream")
+    shape, _ = SHAPES[url]
+    return read(shape, _completed(url, shape, given, config.given()))
 
 
-def _chat(messages: object, model: Model) -> list[int]:
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise RequestError(f"messages={shown(messages)}: give a list of objects with role and content")
-    return model.encode_chat(messages)
+def _completed(url: str, shape: type[Body], given: dict[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    same = {"temperature", "top_p", "seed"} & shape.model_fields.keys()
+    fields = {name: job[name] for name in sorted(same & job.keys())}
+    if "stop" in job and "stop" in shape.model_fields:
+        fields["stop"] = list(job["stop"])
+    if "max_new_tokens" in job and not given.keys() & _LENGTHS[url]:
+        fields[_LENGTHS[url][0]] = job["max_new_tokens"]
+    if "logprobs" in job and not given.keys() & {"logprobs", "top_logprobs"}:
+        fields |= {"logprobs": True} if url == CHAT else {}
+        fields["logprobs" if url == TEXT else "top_logprobs"] = job["logprobs"]
+    own = given.get("dllm", {})
+    if not isinstance(own, dict):
+        # What is said of it is the endpoint's business.
+        return fields | given
+    options = {name: job[name] for name in OURS if name in job} | own
+    if "constraint" in job and not (given.keys() & _FORMS or own.keys() & {"regex", "grammar"}):
+        fields, options = _held(url, fields, options, job["constraint"])
+    return fields | given | ({"dllm": options} if options else {})
 
 
-def _text(prompt: object, model: Model) -> list[int]:
-    if not isinstance(prompt, str):
-        raise RequestError(f"prompt={shown(prompt)}: give a text")
-    return model.encode_text(prompt)
+def _held(
+    url: str, fields: dict[str, Any], options: dict[str, Any], constraint: object
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same, with the job's constraint as the endpoint says it.
+
+    :raises ApiError: for a schema where the endpoint knows none.
+    """
+    match constraint:
+        case Regex(pattern):
+            return fields, options | {"regex": pattern}
+        case Grammar(text):
+            return fields, options | {"grammar": text}
+        case JsonSchema(schema) if url != TEXT:
+            described = {"name": "answer", "schema": schema}
+            if url == CHAT:
+                return fields | {"response_format": {"type": "json_schema", "json_schema": described}}, options
+            return fields | {"text": {"format": {"type": "json_schema", **described}}}, options
+    raise ApiError(400, f"{url} knows no schemas, and the job asks for one; ask for a chat", param="response_format")

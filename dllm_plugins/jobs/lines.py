@@ -11,6 +11,7 @@ from dllm_plugins.messages import shown
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
+RESPONSES = "/v1/responses"
 #: What a line of OpenAI's batch format holds.
 _ENVELOPE = frozenset(("custom_id", "method", "url", "body"))
 _FORMATS = (
@@ -50,15 +51,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a row cannot be answered.
-
-    :param status: as an HTTP status, which OpenAI's format tells.
-    """
+    """Why a row cannot be answered."""
 
     custom_id: str | None
     message: str
-    code: str = "invalid_request"
-    status: int = 400
+    code: str | None = None
 
 
 def lines_of(file: BinaryIO, place: int = 0, number: int = 1, offset: int = 0) -> Iterator[Line]:
@@ -118,8 +115,8 @@ def _envelope(found: dict[str, Any]) -> Asked | Refused:
         return Refused(name, f"unknown field {unknown[0]!r}; a line has {', '.join(sorted(_ENVELOPE))}")
     if method != "POST":
         return Refused(name, f"method={shown(method)}: it is always POST", "invalid_method")
-    if url not in (CHAT, TEXT):
-        return Refused(name, f"url={shown(url)}: use {CHAT} or {TEXT}", "invalid_url")
+    if url not in (CHAT, TEXT, RESPONSES):
+        return Refused(name, f"url={shown(url)}: use {CHAT}, {TEXT} or {RESPONSES}", "invalid_url")
     body = found.get("body")
     if not isinstance(body, dict):
         return Refused(name, f"body={shown(body)}: give an object, as the endpoint {url} takes it")

@@ -12,12 +12,12 @@ from typing import Any
 
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import JobError
-from dllm_plugins.jobs.answering import failure
 from dllm_plugins.jobs.folder import Job
 from dllm_plugins.jobs.journal import Record
 from dllm_plugins.jobs.lines import Line
 from dllm_plugins.jobs.local import TOGETHER
 from dllm_plugins.jobs.options import JobOptions
+from dllm_plugins.jobs.output import failure
 from dllm_plugins.jobs.ray_worker import RayWorker
 from dllm_plugins.jobs.shards import PATIENCE
 from dllm_plugins.libraries.extras import need

@@ -1,10 +1,8 @@
 """The application: which address is answered by what."""
 
 import logging
-import re
 import time
 from collections.abc import AsyncGenerator
-from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -16,15 +14,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from dllm_plugins.errors import DllmError
-from dllm_plugins.messages import shown
 from dllm_plugins.serving.chat import ChatRequest
 from dllm_plugins.serving.chat_answers import ChatAnswers
 from dllm_plugins.serving.completion_answers import CompletionAnswers
 from dllm_plugins.serving.completions import CompletionRequest
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.errors import told
-from dllm_plugins.serving.fields import unknown_field
 from dllm_plugins.serving.guard import Guard
+from dllm_plugins.serving.invalid import invalid
 from dllm_plugins.serving.page import page
 from dllm_plugins.serving.response_answers import ResponseAnswers
 from dllm_plugins.serving.responses import ResponseRequest
@@ -33,8 +30,6 @@ from dllm_plugins.serving.service import Service
 from dllm_plugins.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
-#: Parts of a place in a request that name a kind of value, and no field.
-_KIND = re.compile(r"(str|int|bool|float|list|dict|literal)\b.*|[A-Z]\w*")
 #: What figures call addresses.
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/responses": "responses"}
 
@@ -114,7 +109,7 @@ def _described(name: str, began: int) -> dict[str, Any]:
 async def _refused(service: Service, request: Request, error: Exception) -> Response:
     """Any error, in OpenAI's shape."""
     if isinstance(error, RequestValidationError):
-        failure = _invalid(error)
+        failure = invalid(error.errors())
     elif isinstance(error, HTTPException):
         failure = _of_http(error, request.url.path)
     else:
@@ -129,32 +124,3 @@ def _of_http(error: HTTPException, path: str) -> ApiError:
     if error.status_code == 400:
         return ApiError(400, "the body is no JSON in UTF-8, or nested too deeply")
     return ApiError(error.status_code, f"{path}: {error.detail}", code="not_found")
-
-
-def _invalid(error: RequestValidationError) -> ApiError:
-    """The first thing that is wrong with a body."""
-    first: dict[str, Any] = dict(error.errors()[0])
-    place = _place(first)
-    if first["type"] == "json_invalid":
-        return ApiError(400, f"the body is no JSON: {first.get('ctx', {}).get('error', first['msg'])}")
-    if not place:
-        told_of = str(first.get("ctx", {}).get("error", first["msg"]))
-        if first["type"] != "value_error":
-            told_of = "send a JSON object, with the header Content-Type: application/json"
-        return ApiError(400, told_of)
-    param = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        unknown = unknown_field(param) if len(place) == 1 else f"there is no field {param!r} here; leave it out"
-        return ApiError(400, unknown, param=param, code="unknown_parameter")
-    if first["type"] == "missing":
-        return ApiError(400, f"{param} is missing", param=param, code="missing_required_parameter")
-    reason = first.get("ctx", {}).get("error", first["msg"])
-    return ApiError(400, f"{param}={shown(first['input'])}: {reason}", param=param)
-
-
-def _place(first: Mapping[str, Any]) -> list[str]:
-    """Where it is: fields and numbers, without the kinds of values that were tried on the way."""
-    parts = [str(part) for part in first["loc"][1:]]
-    unknown = parts.pop() if parts and first["type"] == "extra_forbidden" else None
-    found = [part for part in parts if not _KIND.fullmatch(part)]
-    return found if unknown is None else [*found, unknown]

@@ -1,6 +1,5 @@
 """Answers of /v1/chat/completions, whole and streamed."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +10,11 @@ from dllm_plugins.serving.chat import ChatRequest
 from dllm_plugins.serving.drafts import Drafts
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.telling import DONE
+from dllm_plugins.serving.telling import Names
 from dllm_plugins.serving.telling import Reading
 from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
-from dllm_plugins.serving.telling import new_id
 from dllm_plugins.serving.telling import sse
 from dllm_plugins.serving.telling import statistics_of
 from dllm_plugins.serving.telling import usage_of
@@ -29,14 +28,15 @@ class ChatAnswers:
     :param tokenizer: the model's own.
     """
 
-    def __init__(self, asked: ChatRequest, work: Work, tokenizer: Any) -> None:
+    def __init__(self, asked: ChatRequest, work: Work, tokenizer: Any, names: Names | None = None) -> None:
         self._asked = asked
         self._work = work
         self._tokenizer = tokenizer
         self._drafts = Drafts(tokenizer)
+        self._names = names or Names()
         self._readings = [Reading(work) for _ in work.requests]
         self._at_the_end = bool(asked.dllm and asked.dllm.get("logprobs_at") == "final")
-        self._same = {"id": new_id("chatcmpl-"), "created": int(time.time()), "model": asked.model}
+        self._same = {"id": self._names.new("chatcmpl-"), "created": self._names.created, "model": asked.model}
 
     def whole(self, finishes: Sequence[Finish]) -> dict[str, Any]:
         """All answers at once."""
@@ -50,7 +50,7 @@ class ChatAnswers:
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if reading.calls:
             message["content"] = text or None
-            message["tool_calls"] = [_call(call) for call in reading.calls]
+            message["tool_calls"] = [_call(call, self._names) for call in reading.calls]
         said = logprobs_of(finish, self._tokenizer) if self._work.logprobs else None
         return {"index": place, "message": message, "logprobs": said, "finish_reason": self._reason(place, finish)}
 
@@ -77,7 +77,7 @@ class ChatAnswers:
         said = logprobs_of(event, self._tokenizer) if self._work.logprobs and last == self._at_the_end else None
         found = [self._chunk(place, {"content": text}, said)] if text or said else []
         for number, call in enumerate(calls, known):
-            found.append(self._chunk(place, {"tool_calls": [{"index": number, **_call(call)}]}))
+            found.append(self._chunk(place, {"tool_calls": [{"index": number, **_call(call, self._names)}]}))
         if isinstance(event, Finish):
             found.append(self._chunk(place, {}, reason=self._reason(place, event)))
         return found
@@ -104,6 +104,7 @@ class ChatAnswers:
         return sse(self._head() | {"choices": [choice]})
 
 
-def _call(call: Call) -> dict[str, Any]:
+def _call(call: Call, names: Names) -> dict[str, Any]:
     """A call with a name of its own."""
-    return {"id": new_id("call_"), "type": "function", "function": {"name": call.name, "arguments": call.written()}}
+    function = {"name": call.name, "arguments": call.written()}
+    return {"id": names.new("call_"), "type": "function", "function": function}

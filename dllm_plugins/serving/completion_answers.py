@@ -1,6 +1,5 @@
 """Answers of /v1/completions, whole and streamed."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +11,10 @@ from dllm_plugins.serving.completions import CompletionRequest
 from dllm_plugins.serving.drafts import Drafts
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.telling import DONE
+from dllm_plugins.serving.telling import Names
 from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
-from dllm_plugins.serving.telling import new_id
 from dllm_plugins.serving.telling import sse
 from dllm_plugins.serving.telling import statistics_of
 from dllm_plugins.serving.telling import usage_of
@@ -28,16 +27,17 @@ class CompletionAnswers:
     :param tokenizer: the model's own.
     """
 
-    def __init__(self, asked: CompletionRequest, work: Work, tokenizer: Any) -> None:
+    def __init__(self, asked: CompletionRequest, work: Work, tokenizer: Any, names: Names | None = None) -> None:
         self._asked = asked
         self._work = work
         self._tokenizer = tokenizer
         self._drafts = Drafts(tokenizer)
+        names = names or Names()
         # Characters of each answer that log-probabilities have told of.
         self._offsets = [0] * len(work.requests)
         self._at_the_end = bool(asked.dllm and asked.dllm.get("logprobs_at") == "final")
-        names = {"id": new_id("cmpl-"), "object": "text_completion", "created": int(time.time())}
-        self._same: dict[str, Any] = names | {"model": asked.model}
+        made = {"id": names.new("cmpl-"), "object": "text_completion", "created": names.created}
+        self._same: dict[str, Any] = made | {"model": asked.model}
 
     def whole(self, finishes: Sequence[Finish]) -> dict[str, Any]:
         """All answers at once."""

@@ -1,6 +1,5 @@
 """Answers of /v1/responses, whole and streamed."""
 
-import time
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +10,11 @@ from dllm_plugins.events import Finish
 from dllm_plugins.serving.drafts import Drafts
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.responses import ResponseRequest
+from dllm_plugins.serving.telling import Names
 from dllm_plugins.serving.telling import Reading
 from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
-from dllm_plugins.serving.telling import new_id
 from dllm_plugins.serving.telling import sse
 from dllm_plugins.serving.telling import statistics_of
 from dllm_plugins.serving.telling import usage_of
@@ -29,18 +28,19 @@ class ResponseAnswers:
     :param tokenizer: the model's own.
     """
 
-    def __init__(self, asked: ResponseRequest, work: Work, tokenizer: Any) -> None:
+    def __init__(self, asked: ResponseRequest, work: Work, tokenizer: Any, names: Names | None = None) -> None:
         self._asked = asked
         self._work = work
         self._tokenizer = tokenizer
         self._drafts = Drafts(tokenizer)
+        self._names = names or Names()
         self._reading = Reading(work)
         self._said = list[dict[str, Any]]()
         self._text = ""
         self._items = list[dict[str, Any]]()
         self._open: dict[str, Any] | None = None
         self._number = -1
-        self._id, self._created = new_id("resp_"), int(time.time())
+        self._id, self._created = self._names.new("resp_"), self._names.created
 
     def whole(self, finishes: Sequence[Finish]) -> dict[str, Any]:
         """The answer at once."""
@@ -48,7 +48,7 @@ class ResponseAnswers:
         text, calls = self._reading.push(answer_text(finish), last=True)
         self._note_logprobs(finish)
         message = self._message(text, "completed")
-        self._items = ([message] if text or not calls else []) + [_called(call) for call in calls]
+        self._items = ([message] if text or not calls else []) + [_called(call, self._names) for call in calls]
         return self._response(finish)
 
     def opening(self) -> list[str]:
@@ -112,7 +112,7 @@ class ResponseAnswers:
         return found
 
     def _call(self, call: Call) -> list[str]:
-        done, index = _called(call), len(self._items)
+        done, index = _called(call, self._names), len(self._items)
         begun = done | {"arguments": "", "status": "in_progress"}
         place: dict[str, Any] = {"item_id": done["id"], "output_index": index}
         self._items.append(done)
@@ -141,7 +141,13 @@ class ResponseAnswers:
 
     def _message(self, text: str, status: str) -> dict[str, Any]:
         content = [_part(text, self._said)]
-        return {"id": new_id("msg_"), "type": "message", "role": "assistant", "status": status, "content": content}
+        return {
+            "id": self._names.new("msg_"),
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": content,
+        }
 
     def _response(self, finish: Finish | None) -> dict[str, Any]:
         """The answer as it stands; None before its end."""
@@ -181,11 +187,11 @@ def _part(text: str, said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(said)}
 
 
-def _called(call: Call) -> dict[str, Any]:
+def _called(call: Call, names: Names) -> dict[str, Any]:
     return {
-        "id": new_id("fc_"),
+        "id": names.new("fc_"),
         "type": "function_call",
-        "call_id": new_id("call_"),
+        "call_id": names.new("call_"),
         "name": call.name,
         "arguments": call.written(),
         "status": "completed",

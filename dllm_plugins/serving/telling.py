@@ -1,8 +1,12 @@
 """What the shapes of all answers share: texts and calls of events, reasons, usage, drafts, server-sent events."""
 
 import json
+import time
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 from uuid import uuid4
 
@@ -29,6 +33,18 @@ def sse(data: Mapping[str, Any], event: str = "") -> str:
 def new_id(kind: str) -> str:
     """A name that nothing else has."""
     return f"{kind}{uuid4().hex}"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What an answer and its parts are called, and when it was made.
+
+    :param new: makes a name of a kind.
+    :param created: seconds since 1970.
+    """
+
+    new: Callable[[str], str] = new_id
+    created: int = field(default_factory=lambda: int(time.time()))
 
 
 def answer_text(event: Commit | Finish) -> str:

@@ -1,22 +1,30 @@
 """What rows may be, and what becomes of each."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from openai.types import Completion
+from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from dllm_plugins.constraints.values import Regex
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.jobs import JobOptions
 from dllm_plugins.jobs import run_job
 
+from ..conftest import CONFIG
 from ..conftest import make_tokenizer
+from .conftest import Load
 
 Run = Callable[..., list[Any]]
 
@@ -105,26 +113,28 @@ def test_texts_are_whole_lines_to_every_reader(run: Run) -> None:
     ("line", "code", "told"),
     [
         ("[1]", "invalid_json_line", "[1]"),
-        ('{"custom_id": "a", "url": "/v1/completions", "body": []}', "invalid_request", "body=[]"),
-        ('{"custom_id": "a", "url": "/v1/completions"}', "invalid_request", "body=None"),
+        ('{"custom_id": "a", "url": "/v1/completions", "body": []}', "invalid_request_error", "body=[]"),
+        ('{"custom_id": "a", "url": "/v1/completions"}', "invalid_request_error", "body=None"),
         ('{"url": "/v1/completions", "body": {"prompt": "x"}}', "missing_custom_id", "custom_id=None"),
         ('{"custom_id": 5, "url": "/v1/completions", "body": {"prompt": "x"}}', "missing_custom_id", "custom_id=5"),
         ('{"custom_id": "a", "method": "GET", "url": "/v1/completions", "body": {}}', "invalid_method", "'GET'"),
-        ('{"custom_id": "a", "url": "/v1/completions", "body": {}, "note": 1}', "invalid_request", "'note'"),
-        ('{"custom_id": "a", "url": "/v1/completions", "body": {"prompt": 5}}', "invalid_request", "prompt"),
+        ('{"custom_id": "a", "url": "/v1/completions", "body": {}, "note": 1}', "invalid_request_error", "'note'"),
+        ('{"custom_id": "a", "url": "/v1/completions", "body": {"prompt": 5}}', "invalid_request_error", "prompt"),
         ('{"prompt": "x", "messages": []}', "invalid_json_line", "messages"),
-        ('{"prompt": "x", "model": "other"}', None, "--alias other"),
-        ('{"prompt": "x", "max_tokens": 0}', None, "max_tokens"),
-        ('{"prompt": "x", "colour": "red"}', None, "colour"),
-        ('{"prompt": "%s"}' % ("x" * 600), None, "512"),
-        ('{"prompt": ""}', None, "empty"),
+        ('{"prompt": "x", "model": "other"}', "model_not_found", "--alias other"),
+        ('{"prompt": "x", "max_tokens": 0}', "invalid_request_error", "max_tokens=0"),
+        ('{"prompt": "x", "colour": "red"}', "unknown_parameter", "colour"),
+        ('{"prompt": "x", "stream": true}', "invalid_request_error", "stream"),
+        ('{"prompt": "x", "dllm": 5}', "invalid_request_error", "dllm=5"),
+        ('{"prompt": "%s"}' % ("x" * 600), "invalid_request_error", "512"),
+        ('{"prompt": ""}', "invalid_request_error", "empty"),
     ],
 )
-def test_rows_that_fail(run: Run, line: str, code: str | None, told: str) -> None:
+def test_rows_that_fail(run: Run, line: str, code: str, told: str) -> None:
     """Each says why, and the next one is answered all the same."""
     failed, answered = run(line, '"x"')
     assert failed["response"]["status_code"] in (400, 404)
-    assert failed["error"]["code"] == code or code is None
+    assert failed["error"]["code"] == code
     assert told in failed["error"]["message"] == failed["response"]["body"]["error"]["message"]
     assert _text(answered)
 
@@ -150,6 +160,62 @@ def test_a_row_that_breaks_a_pass_fails_alone(
     assert told == before[:2] + before[3:]
     assert failed["response"]["status_code"] == 500
     assert failed["error"]["message"].startswith("a pass over 1 rows failed: RuntimeError: out of memory")
+
+
+def _row(url: str, **body: Any) -> str:
+    return json.dumps({"custom_id": f"{url} {sorted(body)}", "method": "POST", "url": url, "body": body})
+
+
+def test_the_official_client_reads_all_answers(tiny_folder: Path, load: Load, tmp_path: Path) -> None:
+    """Of every endpoint, with all that a server could be asked."""
+    base = shutil.copytree(tiny_folder, tmp_path / "base")
+    (base / "config.json").write_text(json.dumps(CONFIG | {"max_position_embeddings": 2048}))
+    chat: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    lines = [
+        _row("/v1/chat/completions", **chat, logprobs=True, top_logprobs=2, stop=["q"]),
+        _row("/v1/chat/completions", **chat | {"max_tokens": 200}, tools=[tool], tool_choice="required"),
+        _row("/v1/chat/completions", **chat, dllm={"mode": "ar", "regex": "(yes|no)"}),
+        _row("/v1/completions", prompt=["a", "b"], max_tokens=9, logprobs=1, temperature=1.0, n=2),
+        _row("/v1/completions", prompt="a", suffix="b", max_tokens=3),
+        _row("/v1/responses", input="hi", instructions="short", max_output_tokens=3),
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    run_job(tmp_path / "in.jsonl", tmp_path / "out.jsonl", JobOptions(load=load | {"base": str(base)}))
+    told = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["error"] for line in told] == [None] * 6
+    bodies = [line["response"]["body"] for line in told]
+    chats = [ChatCompletion.model_validate(body) for body in bodies[:3]]
+    assert len(chats[0].choices[0].logprobs.content) == 4
+    assert [call.function.name for call in chats[1].choices[0].message.tool_calls] == ["look"]
+    assert chats[2].choices[0].message.content in ("yes", "no")
+    assert bodies[2]["dllm"]["statistics"][0]["mode"] == "ar"
+    texts = [Completion.model_validate(body) for body in bodies[3:5]]
+    assert [len(choice.logprobs.tokens) for choice in texts[0].choices] == [9] * 4
+    # Each answer to each prompt has random numbers of its own.
+    assert len({tuple(choice.logprobs.token_logprobs) for choice in texts[0].choices}) == 4
+    assert Response.construct(**bodies[5]).status == "incomplete"
+
+
+def test_options_of_the_job_hold_where_rows_say_nothing(load: Load, tmp_path: Path) -> None:
+    config = SamplingConfig(max_new_tokens=3, logprobs=1, mode="ar", constraint=Regex("[ab]{3}"))
+    lines = [
+        '"x"',
+        '{"prompt": "x", "max_completion_tokens": 5}',
+        '{"prompt": "x", "dllm": {"regex": "[cd]+"}}',
+        '{"prompt": "x", "logprobs": false}',
+        _row("/v1/completions", prompt="x"),
+        _row("/v1/responses", input="x"),
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    run_job(tmp_path / "in.jsonl", tmp_path / "out.jsonl", JobOptions(load=load, config=config))
+    bodies = [json.loads(line)["response"]["body"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    texts = [body["choices"][0]["message"]["content"] for body in bodies[:4]]
+    texts += [bodies[4]["choices"][0]["text"], bodies[5]["output"][0]["content"][0]["text"]]
+    for text, pattern in zip(texts, ("[ab]{3}", "[ab]{3}", "[cd]{1,3}", "[ab]{3}", "[ab]{3}", "[ab]{3}"), strict=True):
+        assert re.fullmatch(pattern, text)
+    said = [body["choices"][0]["logprobs"] for body in bodies[:5]]
+    assert [one is None for one in said] == [False, False, False, True, False]
 
 
 def test_rows_may_name_the_model_by_an_alias(options: JobOptions, tmp_path: Path) -> None:
