@@ -19,6 +19,7 @@ PRELOADED = [
     "dllm_plugins.builtin",
     "dllm_plugins.denoisers.kernel",
     "dllm_plugins.families.checkpoint",
+    "dllm_plugins.jobs",
     "dllm_plugins.llama_cpp.convert",
 ]
 
