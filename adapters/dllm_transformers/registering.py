@@ -81,8 +81,9 @@ def register() -> None:
     """Done when `dllm_transformers` is imported."""
     modeling.register()
     others = [getattr(modeling_auto, name) for name in _OTHER if hasattr(modeling_auto, name)]
-    AutoModel.register(TriModeConfig, modeling.TriModeForCausalLM, exist_ok=True)
-    _refuse(TriModeConfig, [AutoModelForMaskedLM, *others])
+    for auto in _AUTO:
+        auto.register(TriModeConfig, modeling.TriModeForCausalLM, exist_ok=True)
+    _refuse(TriModeConfig, others)
     pipelines.register()
     AutoModelForCausalLM.register(DiffusionConfig, DiffusionModelForCausalLM, exist_ok=True)
     for model_type in own_model_types():

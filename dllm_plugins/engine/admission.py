@@ -60,7 +60,12 @@ def check_prompt(request: Request, sampler: Sampler, spec: ModelSpec, fills: Seq
     except TypeError as error:
         raise RequestError(f"the prompt holds something that is no token id ({error}); give integers") from error
     if not tokens and (not parts or (isinstance(parts[0], Gap) and spec.cache == "exact")):
-        raise RequestError("the prompt is empty; give at least one token")
+        if not parts:
+            raise RequestError("the prompt is empty; give at least one token")
+        raise RequestError(
+            f"nothing stands before the first gap, and {spec.name} predicts a token from those before it; put one "
+            f"there: text, or the id that begins texts (bos_token)"
+        )
     fixed = [token for part in parts if not isinstance(part, Gap) for token in part]
     rooms = [part.room for part in parts if isinstance(part, Gap)]
     check_gaps(request, sampler, len(rooms), fills)

@@ -1,5 +1,6 @@
 """`pipeline("fill-mask")` of diffusion checkpoints."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from transformers import pipeline
 
 from dllm_plugins.errors import OptionError
 from dllm_transformers import Regex
+from dllm_transformers.export import export
+from dllm_transformers.weights import shared_model_of
 
 from .checkpoints import copy_of
 
@@ -65,3 +68,21 @@ def test_a_constraint_is_refused(tmp_path: Path, tiny_folder: Path) -> None:
     filler = made("llada_dense", tmp_path, tiny_folder)
     with pytest.raises(OptionError, match=r"no meaning in a fill-mask pipeline.*targets=.*model[.]generate"):
         filler(f"a{filler.tokenizer.mask_token}b", constraint=Regex("x|y"))
+
+
+def test_the_default_model_sees_what_follows(tiny_folder: Path, tmp_path: Path) -> None:
+    """What its denoiser makes of the text behind a mask is in the scores; generate() would put the best one there."""
+    denoiser = tiny_folder.parent / "denoiser.safetensors"
+    tri_mode = export(tmp_path / "model", base=tiny_folder, denoiser=denoiser, dtype="float32")
+    filler: Any = pipeline("fill-mask", model=str(tri_mode), device="cpu")
+    mask = filler.tokenizer.mask_token
+    [first, second] = filler(f"once {mask} a{mask} time", top_k=3)
+    ids = filler.tokenizer(f"once {mask} a{mask} time", return_tensors="pt").input_ids
+    masked = ids == filler.tokenizer.mask_token_id
+    shared = shared_model_of(filler.model, None).model.denoiser.spec.mask_id
+    found = filler.model.generate(ids.masked_fill(masked, shared), do_sample=False)
+    assert [first[0]["token"], second[0]["token"]] == found[masked].tolist()
+    assert all(one["score"] >= other["score"] for one, other in pairwise(first))
+    behinds = ("xyzzy", " upon", "0123456789", " the end")
+    assert len({str(filler(f"once{mask}{text}", top_k=3)[0]["score"]) for text in behinds}) > 1
+    assert AutoTokenizer.from_pretrained(tri_mode).mask_token is None

@@ -152,6 +152,15 @@ def test_blocks_that_do_not_see_what_follows_refuse(tmp_path: Path, tiny_folder:
         model.generate(torch.tensor([[7, 8, 9, mask, 9, 9]]), **GREEDY, block_length=2)
 
 
+def test_a_gap_with_nothing_before_it(tmp_path: Path, tiny_folder: Path) -> None:
+    """A model that predicts a token from those before it says what to put there; others fill it."""
+    model, mask = loaded("sdar", tmp_path, tiny_folder)
+    with pytest.raises(RequestError, match=r"nothing stands before the first gap, and .* put one there: .*bos_token"):
+        model.generate(torch.tensor([[mask, 7, 8]]), do_sample=False, pad_token_id=0, **OWN["sdar"])
+    model, mask = loaded("llada_dense", tmp_path, tiny_folder)
+    assert model.generate(torch.tensor([[mask, 7, 8]]), do_sample=False, pad_token_id=0)[0, 1:].tolist() == [7, 8]
+
+
 def test_what_stands_in_a_gap() -> None:
     """The answer, what stood behind its end, the pad token where that was open; given tokens stay."""
     usage = Usage(2, 0, 2, 5, {}, 1, 0.0, 0.0, "diffusion", "none", "approximate", None)
