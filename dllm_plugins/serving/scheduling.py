@@ -92,6 +92,8 @@ class Scheduler:
         self._metrics = metrics
         self._rows = shared.rows()
         self._waiting = deque[_Row]()
+        # Taken in by the pass under way, and so without a number as yet.
+        self._joining: Sequence[_Row] = ()
         self._working: dict[int, _Row] = {}
         self._leaving = list[int]()
         self._seconds = _GUESS
@@ -102,7 +104,7 @@ class Scheduler:
     @property
     def busy(self) -> int:
         """Answers that wait or are being written."""
-        return len(self._waiting) + len(self._working)
+        return len(self._waiting) + len(self._joining) + len(self._working)
 
     def ask(self, requests: Sequence[Request], drafts: bool = False) -> Answers:
         """Queue the answers to a request.
@@ -113,7 +115,7 @@ class Scheduler:
         most = self._settings.waiting + self._settings.rows
         if len(requests) > most:
             raise ApiError(400, f"{len(requests)} answers at once: this server takes {most} at most", param="n")
-        free = max(0, self._settings.rows - len(self._working))
+        free = max(0, self._settings.rows - len(self._joining) - len(self._working))
         if len(self._waiting) + len(requests) > self._settings.waiting + free:
             raise self._full()
         mailbox = Mailbox(len(requests))
@@ -140,7 +142,7 @@ class Scheduler:
 
     def cut(self, error: DllmError) -> int:
         """End all answers by an error; how many there were."""
-        rows = [*self._working.values(), *self._waiting]
+        rows = [*self._working.values(), *(row for row in self._joining if not row.left), *self._waiting]
         for row in rows:
             row.mailbox.put(row.place, Failure(row.number, 0, error))
         self.leave(rows)
@@ -186,10 +188,11 @@ class Scheduler:
                 self._wanted.clear()
                 await self._wanted.wait()
             leaving, self._leaving = self._leaving, []
-            due = self._due()
+            due = self._joining = self._due()
             for row in due:
                 row.began = loop.time()
             joined, events = await loop.run_in_executor(self._thread, self._pass, leaving, due)
+            self._joining = ()
             self._join(due, joined)
             for event in events:
                 self._deliver(event, loop.time())
@@ -234,7 +237,7 @@ class Scheduler:
             self._metrics.finished(self._name, event.usage)
 
     def _tell_queue(self) -> None:
-        self._metrics.queue(self._name, len(self._waiting), len(self._working))
+        self._metrics.queue(self._name, len(self._waiting), len(self._joining) + len(self._working))
 
 
 def _positions(request: Request, context: int) -> int:

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from dllm_plugins import Finish
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from dllm_plugins.engine import Engine
 from dllm_plugins.serving.app import create_app
 from dllm_plugins.serving.settings import Loading
 from dllm_plugins.serving.settings import Settings
@@ -63,6 +66,22 @@ async def make_app(loading: Loading, held: SharedModel) -> AsyncIterator[Callabl
     yield make
     for app in made:
         await app.state.service.models.close()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """No pass is made while this is cleared."""
+    found = threading.Event()
+    found.set()
+    advance = Engine.advance
+
+    def waiting(self: Engine, tell: Any) -> None:
+        found.wait()
+        advance(self, tell)
+
+    monkeypatch.setattr(Engine, "advance", waiting)
+    yield found
+    found.set()
 
 
 def client_of(app: FastAPI, **headers: str) -> httpx.AsyncClient:

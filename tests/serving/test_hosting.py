@@ -61,7 +61,7 @@ async def test_each_is_loaded_once_and_when_it_is_asked_for(
 
 
 async def test_within_a_budget_the_one_unused_for_longest_makes_room(
-    make_app: Callable[..., FastAPI], loaded: list[str]
+    make_app: Callable[..., FastAPI], loaded: list[str], gate: threading.Event
 ) -> None:
     """One that is in use is waited for."""
     app = make_app(models=several("a", "b", "c"), memory=250)
@@ -70,11 +70,14 @@ async def test_within_a_budget_the_one_unused_for_longest_makes_room(
             await asked(client, model=name)
         assert loaded == ["a", "b", "c", "b"]
         models = app.state.service.models
+        gate.clear()
         callers = [Caller(app, body(max_tokens=60) | {"model": name}) for name in ("a", "b")]
         await until(lambda: models.busy == 2)
-        answer = await asked(client, model="c")
-        assert answer["model"] == "c"
-        assert any(caller.task.done() for caller in callers)
+        waits = asyncio.create_task(asked(client, model="c"))
+        await until(lambda: models._hosted["c"].users == 1)
+        assert not waits.done()
+        gate.set()
+        assert (await waits)["model"] == "c"
         await asyncio.gather(*(caller.task for caller in callers))
         assert [caller.status for caller in callers] == [200, 200]
 

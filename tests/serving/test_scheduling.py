@@ -1,6 +1,8 @@
 """Whose turn it is: queue, budget, clients that leave or read slowly, and the end of the server."""
 
 import asyncio
+import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +71,7 @@ async def test_no_more_rows_at_once_than_allowed(
         rows.clear()
 
 
-async def test_first_come_first_served(make_app: Callable[..., FastAPI]) -> None:
+async def test_first_come_first_served(make_app: Callable[..., FastAPI], gate: threading.Event) -> None:
     """A long prompt that finds no room lets nobody pass, however short."""
     app, order = make_app(positions=90), list[str]()
 
@@ -79,26 +81,32 @@ async def test_first_come_first_served(make_app: Callable[..., FastAPI]) -> None
 
     async with client_of(app) as client:
         await asked(client)
+        gate.clear()
         first = Caller(app, body(max_tokens=40, temperature=1.0, seed=1))
         await until(lambda: scheduler_of(app).busy == 1)
         long = asyncio.create_task(ask("l" * 60, 5))
         await until(lambda: scheduler_of(app).busy == 2)
-        await asyncio.gather(ask("s", 1), long)
+        short = asyncio.create_task(ask("s", 1))
+        await until(lambda: scheduler_of(app).busy == 3)
+        gate.set()
+        await asyncio.gather(short, long)
         assert order == ["l" * 60, "s"]
         await first.task
 
 
-async def test_a_full_queue_turns_away(make_app: Callable[..., FastAPI]) -> None:
+async def test_a_full_queue_turns_away(make_app: Callable[..., FastAPI], gate: threading.Event) -> None:
     """By 429, and says when to come back; those who wait are answered."""
     app = make_app(rows=1, waiting=1)
     async with client_of(app) as client:
         await asked(client)
+        gate.clear()
         callers = [Caller(app, body(max_tokens=60)) for _ in range(2)]
         await until(lambda: scheduler_of(app).busy == 2)
         answer = await client.post("/v1/chat/completions", json=body())
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["error"]["type"] == "rate_limit_error"
+        gate.set()
         await asyncio.gather(*(caller.task for caller in callers))
         assert [caller.status for caller in callers] == [200, 200]
         status, error = await refused(client, json=body(n=3))
@@ -148,10 +156,15 @@ async def test_slow_readers_hold_nobody(make_app: Callable[..., FastAPI], alone:
 
 
 async def test_a_server_that_stops_finishes_what_runs(
-    make_app: Callable[..., FastAPI], alone: Callable[..., Finish], caplog: pytest.LogCaptureFixture
+    make_app: Callable[..., FastAPI],
+    alone: Callable[..., Finish],
+    gate: threading.Event,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """And takes nothing more."""
     app = make_app()
+    expected = alone("why?", max_new_tokens=40).text
+    gate.clear()
     async with client_of(app) as client:
         caller = Caller(app, body(max_tokens=40))
         await until(lambda: bool(service_of(app).models._there()) and scheduler_of(app).busy == 1)
@@ -160,23 +173,26 @@ async def test_a_server_that_stops_finishes_what_runs(
         status, error = await refused(client, json=body())
         assert (status, error["code"]) == (503, "stopping")
         assert (await client.get("/health")).status_code == 503
+        gate.set()
         await stopping
         await caller.task
     assert caller.status == 200
-    assert alone("why?", max_new_tokens=40).text in caller.text.encode().decode("unicode_escape")
+    assert json.loads(caller.text)["choices"][0]["message"]["content"] == expected
     assert "every answer was finished" in caplog.text
 
 
 async def test_after_the_time_of_grace_answers_are_cut(
-    make_app: Callable[..., FastAPI], caplog: pytest.LogCaptureFixture
+    make_app: Callable[..., FastAPI], gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each client is told, by a status or in its stream."""
     app = make_app(grace=0, rows=1)
     stream = Caller(app, body(max_tokens=LONG, stream=True, dllm={"mode": "ar"}))
     await until(lambda: stream.status == 200)
+    gate.clear()
     whole = Caller(app, body(max_tokens=LONG))
     await until(lambda: scheduler_of(app).busy == 2)
     await service_of(app).stop()
+    gate.set()
     await asyncio.gather(stream.task, whole.task)
     assert whole.status == 503
     assert [data["error"]["code"] for _, data in events(stream.text)[-2:-1]] == ["stopping"]
