@@ -17,6 +17,7 @@ from torch import Tensor
 from dllm_plugins.constraints.automaton import DEAD
 from dllm_plugins.constraints.reach import Reach
 from dllm_plugins.constraints.tokens import TokenAutomaton
+from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.row import OpenGap
 
 
@@ -27,7 +28,7 @@ class GapLimits:
     :param size: of the vocabulary.
     """
 
-    def __init__(self, held: Sequence[tuple[OpenGap, Reach]], size: int) -> None:
+    def __init__(self, held: Sequence[tuple[OpenGap, Limits]], size: int) -> None:
         self._held = held
         self._every = torch.ones(size, dtype=torch.bool)
 

@@ -151,6 +151,13 @@ class TokenAutomaton:
         members[list(states)] = True
         return members
 
+    def union(self, numbers: Iterable[int]) -> int:
+        """The set of all states of some sets."""
+        members = self._some(())
+        for number in numbers:
+            members |= self._sets[number]
+        return self.number(members)
+
     def holds(self, number: int, other: int) -> bool:
         """Whether two sets have a state in common."""
         return bool((self._sets[number] & self._sets[other]).any())

@@ -55,6 +55,14 @@ class Canvas:
         """Those of `positions` whose token was not given."""
         return [position for position in positions if position not in self.given]
 
+    def movable(self, positions: Sequence[int]) -> list[int]:
+        """Those of `positions` where something may stand now; a constraint may want others to come first."""
+        limits = self.row.limits
+        if limits is None:
+            return list(positions)
+        some = limits.masks(self.tokens, positions).any(-1).tolist()
+        return [position for position, may in zip(positions, some, strict=True) if may]
+
     def wanting(self, block: range) -> bool:
         """Whether the answer still has open positions in this block."""
         return bool(self.open(range(block.start, min(block.stop, self.end))))

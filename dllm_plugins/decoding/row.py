@@ -31,6 +31,7 @@ class OpenGap:
     :param bounded: whether it may have fewer.
     :param constraint: what it is held to, if it is by itself.
     :param accepts: whether it may hold a text; None if it may hold any.
+    :param grows: where gaps grow and shrink, whether it may do so as it likes, and not only where it has to.
     :param reason: why a program has ended it before its room was used.
     """
 
@@ -40,6 +41,7 @@ class OpenGap:
     bounded: bool
     constraint: Constraint | None = None
     accepts: Callable[[str], bool] | None = None
+    grows: bool = True
     reason: FinishReason | None = None
 
     @property

@@ -26,7 +26,8 @@ def limits_of(row: Row, begin: int, sampler: Sampler, tokenizer: Any, spec: Mode
     constraint = row.config.constraint
     if constraint is None and all(gap.constraint is None for gap in row.gaps):
         return None
-    if sampler.unheld is not None:
+    elastic = sampler.elastic if row.gaps and constraint is None else None
+    if sampler.unheld is not None and elastic is None:
         raise OptionError(
             message(
                 "mode {!r} cannot hold its answer to {constraint}: {}; choose another mode of {}",
@@ -35,10 +36,11 @@ def limits_of(row: Row, begin: int, sampler: Sampler, tokenizer: Any, spec: Mode
                 spec.name,
             )
         )
-    suppressed = getattr(sampler.read(row.config, spec.sampling), "suppress_tokens", ())
+    settings = sampler.read(row.config, spec.sampling)
+    suppressed = getattr(settings, "suppress_tokens", ())
     languages, never = languages_of(tokenizer, spec), frozenset({*suppressed, spec.mask_id})
     if row.gaps:
-        return limits_of_gaps(row, begin, languages, never)
+        return limits_of_gaps(row, begin, languages, never, elastic and elastic(settings, spec))
     return _limits_of_an_answer(row, languages, never, spec)
 
 

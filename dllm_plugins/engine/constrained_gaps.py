@@ -5,6 +5,7 @@ from functools import partial
 from itertools import pairwise
 
 from dllm_plugins.constraints.automaton import Automaton
+from dllm_plugins.constraints.elastic import ElasticReach
 from dllm_plugins.constraints.gaps import GapLimits
 from dllm_plugins.constraints.gaps import ResumedAutomaton
 from dllm_plugins.constraints.gaps import TextReach
@@ -24,11 +25,14 @@ from dllm_plugins.messages import message
 _FARTHER = 64
 
 
-def limits_of_gaps(row: Row, begin: int, languages: Languages, never: frozenset[int]) -> Limits:
+def limits_of_gaps(
+    row: Row, begin: int, languages: Languages, never: frozenset[int], elastic: tuple[int, int] | None
+) -> Limits:
     """What a template's gaps are held to.
 
     :param begin: the position where its text begins.
     :param never: ids that stand nowhere.
+    :param elastic: where gaps grow and shrink, the ids that make an open position two, and that take one out.
     :raises OptionError: for a constraint that no text fulfils, and for several of the same text.
     :raises RequestError: where what fulfils it does not fit.
     """
@@ -36,13 +40,19 @@ def limits_of_gaps(row: Row, begin: int, languages: Languages, never: frozenset[
     if row.config.constraint is not None:
         return _of_the_text(row, begin, tokens, languages, never)
     befores = _before_gaps(row.gaps, tokens)
-    held = []
+    held: list[tuple[OpenGap, Limits]] = []
     for number, (gap, before) in enumerate(zip(row.gaps, befores, strict=True), 1):
         if gap.constraint is not None:
             first = languages.textless(before[-READ_BEHIND:])
-            stops = row.config.stop if gap.bounded else ()
-            automaton = languages.automaton(Wanted(gap.constraint, row.stop_ids, never, first, stops))
-            held.append((gap, _of_a_gap(number, gap, automaton, stops, row.mask)))
+            strings = row.config.stop if gap.bounded else ()
+            # Ids that change how long a gap is are none of its text, and no other ends it then.
+            stops = row.stop_ids if elastic is None else frozenset[int]()
+            others = never if elastic is None else never | row.stop_ids | set(elastic)
+            automaton = languages.automaton(Wanted(gap.constraint, stops, others, first, strings))
+            _check_gap(number, gap, automaton, strings, row.mask)
+            reach = Reach(automaton, 0, gap.room, row.mask, whole=not gap.bounded)
+            stretches = gap.bounded and elastic is not None
+            held.append((gap, ElasticReach(automaton, gap, row.mask, *elastic) if stretches and elastic else reach))
             gap.accepts = partial(_accepts, automaton.automaton, languages.strips and first)
     return GapLimits(held, row.vocabulary)
 
@@ -58,8 +68,7 @@ def _before_gaps(gaps: Sequence[OpenGap], tokens: Sequence[int]) -> list[Sequenc
     return [tokens[stop : gap.start] for stop, gap in zip(stops, gaps, strict=False)]
 
 
-def _of_a_gap(number: int, gap: OpenGap, automaton: TokenAutomaton, stops: Sequence[str], mask: int) -> Reach:
-    reach = Reach(automaton, 0, gap.room, mask, whole=not gap.bounded)
+def _check_gap(number: int, gap: OpenGap, automaton: TokenAutomaton, stops: Sequence[str], mask: int) -> None:
     if automaton.shortest < 0:
         raise OptionError(
             message(
@@ -79,7 +88,7 @@ def _of_a_gap(number: int, gap: OpenGap, automaton: TokenAutomaton, stops: Seque
                 automaton.shortest,
             )
         )
-    if not reach.possible([]):
+    if not gap.bounded and not Reach(automaton, 0, gap.room, mask, whole=True).possible([]):
         lengths = _lengths(automaton, gap.room)
         raise RequestError(
             message(
@@ -90,7 +99,6 @@ def _of_a_gap(number: int, gap: OpenGap, automaton: TokenAutomaton, stops: Seque
                 f"{' or '.join(map(str, lengths))} tokens long" if lengths else "much longer",
             )
         )
-    return reach
 
 
 def _lengths(automaton: TokenAutomaton, room: int) -> list[int]:

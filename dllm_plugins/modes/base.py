@@ -66,6 +66,9 @@ class Sampler:
     :param counts: what its option `steps` counts.
     :param keeps_prefix: any first part of its rows' prefix serves later rows.
     :param unheld: why its answers cannot be held to a constraint; None if they can.
+    :param elastic: of one whose gaps grow and shrink while they are filled, and can be held to constraints of their own
+        all the same: gives the ids that make an open position two, and that take one out; refuses, with OptionError,
+        settings that do not go with it.
     :param onward: it writes from left to right, so that logits can be changed by all that stands before a token.
     :param refuse: refuses, with OptionError, what the settings cannot tell by themselves.
     :param fit: refuses, with OptionError, settings that do not fit the rest of the request or the model.
@@ -84,6 +87,7 @@ class Sampler:
     counts: Counts = Counts.ANYTHING
     keeps_prefix: bool = False
     unheld: str | None = "it does not say that it can"
+    elastic: Callable[[Any, ModelSpec], tuple[int, int]] | None = None
     onward: bool = False
     refuse: Callable[[SamplingConfig], None] = _no_check
     fit: Callable[[Any, SamplingConfig, ModelSpec], None] = _fits

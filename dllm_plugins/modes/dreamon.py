@@ -3,7 +3,8 @@
 Source: DreamLM/DreamOn 8a0a549 `eval/generator.py`. One position is committed a pass. An
 expand token becomes two open positions; an end of text inside the hole goes, and takes
 what is open behind it along. Only the window that is in use is forwarded. The reference has
-one hole; several, and holes of a fixed length, which neither grow nor end, are ours.
+one hole; several, and holes of a fixed length, which neither grow nor end, are ours. So are
+constraints, under which holes grow, and go, where a gap can still be completed then.
 """
 
 from typing import Literal
@@ -17,6 +18,7 @@ from dllm_plugins.decoding.program import Program
 from dllm_plugins.decoding.row import OpenGap
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
+from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
@@ -75,7 +77,7 @@ class Holes:
     def full(self, position: int) -> bool:
         """Whether the gap here may not grow any more."""
         gap = self.of(position)
-        return len(gap.positions) == gap.room or self.budget == 0
+        return len(gap.positions) == gap.room or (self.budget <= 0 and gap.constraint is None)
 
     def put(self, position: int, token: int, logits: Tensor) -> None:
         """Commit a position."""
@@ -103,7 +105,8 @@ def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program
     holes, view, left = Holes(canvas, settings), WholeCanvas(canvas, spec), settings.steps
     end_of_text = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     assert end_of_text is not None
-    while (positions := canvas.open(holes.positions)) and left != 0:
+    while (opened := canvas.open(holes.positions)) and left != 0:
+        positions = canvas.movable(opened)
         block = range(canvas.prompt, canvas.end)
         logits = (yield from view.forward(positions, block)).logits
         logits = allowed(holes, positions, logits, settings.expand_token_id, end_of_text)
@@ -141,7 +144,7 @@ def _pad(holes: Holes, positions: list[int], end_of_text: int, logits: Tensor) -
         inside = gap.positions if holes.templated else range(len(tokens))
         first = next((position for position in inside if tokens[position] == end_of_text), len(tokens))
         for position, source in zip(positions, logits, strict=True):
-            if position in gap.positions and position >= first:
+            if position in gap.positions and position >= first and holes.canvas.allows(position, end_of_text):
                 holes.put(position, end_of_text, source)
 
 
@@ -150,6 +153,33 @@ def _expand(holes: Holes, token: int) -> None:
         if holes.canvas.tokens[position] == token:
             holes.replace(position, 2)
             holes.budget -= 1
+    for gap in holes.gaps if holes.budget <= 0 else ():
+        # Under a constraint it may still have to, but no more than that, or it might go on for ever.
+        gap.grows = False
+
+
+def elastic(settings: DreamOnSettings, spec: ModelSpec) -> tuple[int, int]:
+    """The ids that make an open position two, and that take one out.
+
+    :raises OptionError: for settings under which a gap may be left incomplete.
+    """
+    wrong = {
+        "steps": settings.steps,
+        "expand_budget": settings.expand_budget,
+        "delete_eos_token": None if settings.delete_eos_token else False,
+    }
+    for name, value in wrong.items():
+        if value is not None:
+            raise OptionError(
+                message(
+                    "{}={} may leave a gap incomplete, which is held to a {constraint}; leave one of the two out",
+                    Option(name),
+                    value,
+                )
+            )
+    end_of_text = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
+    assert end_of_text is not None, "that was looked at"
+    return settings.expand_token_id, end_of_text
 
 
 def fit(settings: DreamOnSettings, config: SamplingConfig, spec: ModelSpec) -> None:
@@ -176,7 +206,8 @@ SAMPLER = Sampler(
     source="DreamLM/DreamOn 8a0a549 eval/generator.py",
     settings=DreamOnSettings,
     start=start,
-    unheld="its answers grow and shrink while they are written",
+    unheld="its answers grow and shrink while they are written; it holds gaps alone, each to one of its own",
+    elastic=elastic,
     suffix=True,
     truncates_greedy=True,
     fit=fit,

@@ -121,6 +121,57 @@ def test_modes_that_cannot_say_why(letters: PreTrainedTokenizerFast, mode: str) 
         model("whole", letters).fill(OWN, mode=mode)
 
 
+GROWING = Template(
+    "ab",
+    Gap(max_tokens=9, constraint=Regex("(a|b)*(c|d)(e|f)")),
+    "abc",
+    Gap(tokens=3, constraint=Regex("[abc]{3,9}")),
+    "c",
+    Gap(max_tokens=4),
+    "d",
+    Gap(max_tokens=12, constraint=Regex("(a|b){7,12}")),
+)
+IDS = {"expand_token_id": 30, "eos_token_id": EOS}
+
+
+def growing(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Model:
+    """Random weights behind DreamOn's sampler."""
+    return Model("tiny", KernelDenoiser(random_network(seed), spec("dreamon", cache="none", shifted=True)), tokenizer)
+
+
+@pytest.mark.parametrize("own", [{}, {"pad_eos_to_right": False, "min_gen_len": 1}, {"alg": "topk_margin"}])
+def test_gaps_that_grow_and_shrink(letters: PreTrainedTokenizerFast, own: dict[str, Any]) -> None:
+    """DreamOn: each is what was asked for, of several lengths, and its filling ends."""
+    lengths = set()
+    for seed in range(4):
+        made = growing(letters, seed)
+        request = made.fill_request(GROWING, temperature=(0.0, 2.0)[seed % 2], seed=seed, preset_options=IDS | own)
+        [finish] = made.engine().generate([request])
+        check(GROWING, finish)
+        lengths.add(len(finish.gaps[0].tokens))
+        assert finish.usage.total_passes < 120
+    assert len(lengths) > 1
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "own", "words"),
+    [
+        (TEXT, {"constraint": Regex(OBJECT)}, {}, "it holds gaps alone, each to one of its own"),
+        (GROWING, {"steps": 9}, {}, "steps=9 may leave a gap incomplete"),
+        (GROWING, {}, {"expand_budget": 3}, "expand_budget=3 may leave a gap incomplete"),
+        (GROWING, {}, {"delete_eos_token": False}, "delete_eos_token=False may leave a gap incomplete"),
+        (Template(Gap(max_tokens=2, constraint=Regex("[ab]{7}"))), {}, {}, "gap 1: the shortest text .* has 4 tokens"),
+    ],
+)
+def test_gaps_that_cannot_grow(
+    letters: PreTrainedTokenizerFast, template: Template, options: dict[str, Any], own: dict[str, Any], words: str
+) -> None:
+    """Before the first pass."""
+    made = growing(letters)
+    with pytest.raises(DllmError, match=words):
+        made.engine().admit(made.fill_request(template, preset_options=IDS | own, **options))
+
+
 def test_what_is_decided_takes_no_pass(letters: PreTrainedTokenizerFast) -> None:
     """Of a gap, and of all of a text; whatever may be chosen is left to the model."""
     made = model("diffusion", letters)
