@@ -191,12 +191,24 @@ class Scheduler:
             due = self._joining = self._due()
             for row in due:
                 row.began = loop.time()
-            joined, events = await loop.run_in_executor(self._thread, self._pass, leaving, due)
+            try:
+                joined, events = await loop.run_in_executor(self._thread, self._pass, leaving, due)
+            except Exception as error:  # noqa: BLE001  whoever waits must be told, and the next ones served
+                self._start_again(error)
+                continue
             self._joining = ()
             self._join(due, joined)
             for event in events:
                 self._deliver(event, loop.time())
             self._tell_queue()
+
+    def _start_again(self, error: Exception) -> None:
+        """End all rows by an error that nobody foresaw."""
+        _log.error("the passes of %s were broken off", self._name, exc_info=error)
+        self.cut(caused("the passes of this request were broken off; the server's log says how; ask again", error))
+        self._joining, self._leaving = (), []
+        self._rows.close()
+        self._rows = self.shared.rows()
 
     def _pass(self, leaving: Sequence[int], due: Sequence[_Row]) -> tuple[list[int | DllmError], list[Event | Failure]]:
         """In the thread: free rows, take rows in, and make a pass. For each that is due its number, or its error."""

@@ -14,6 +14,7 @@ from dllm_plugins.engine import Engine
 from dllm_plugins.serving.scheduling import Scheduler
 from dllm_plugins.serving.service import Service
 from dllm_plugins.sharing import SharedModel
+from dllm_plugins.sharing import SharedRows
 
 from .asking import asked
 from .asking import body
@@ -213,3 +214,28 @@ async def test_a_pass_that_fails(make_app: Callable[..., FastAPI], held: SharedM
         assert status == 500
         assert error["type"] == "server_error"
         assert (await asked(client))["choices"] == expected["choices"]
+
+
+async def test_what_nobody_foresaw(
+    make_app: Callable[..., FastAPI], gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ends all requests by 500, those that had just come, too; their rows are gone, and the next ones are served."""
+
+    def fail(self: SharedRows) -> Any:
+        gate.wait()
+        raise RuntimeError("secret of the machine")
+
+    app = make_app(rows=2)
+    async with client_of(app) as client:
+        expected = await asked(client)
+        with monkeypatch.context() as patch:
+            patch.setattr(SharedRows, "advance", fail)
+            gate.clear()
+            callers = [Caller(app, body()) for _ in range(3)]
+            await until(lambda: scheduler_of(app).busy == 3)
+            gate.set()
+            await asyncio.gather(*(caller.task for caller in callers))
+        assert [caller.status for caller in callers] == [500] * 3
+        assert not any("secret" in caller.text for caller in callers)
+        assert (await asked(client))["choices"] == expected["choices"]
+    assert not scheduler_of(app).shared._engine.active
