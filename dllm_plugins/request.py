@@ -29,6 +29,8 @@ class Request:
     :param tokenizer: what reads and writes text, where the engine's own knows none; None for the engine's.
     :param processors: as transformers' logits processors: called with the ids so far, int64 [1, N], and float32 logits
         [1, V] of the next token, for modes that write from left to right; also asked about drafts.
+    :param slice: most tokens of the prompt that a pass forwards, so that rows in company need not wait for a long one;
+        for modes whose prefixes are kept, others take it at once. None for all of it.
     :param logits: hand out the logits each token of the answer was drawn from.
     """
 
@@ -42,3 +44,4 @@ class Request:
     noise: RowNoise | None = None
     tokenizer: TextTokenizer | None = None
     processors: Sequence[Processor] = ()
+    slice: int | None = None

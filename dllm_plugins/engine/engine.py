@@ -16,17 +16,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
+from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.failing import blaming
 from dllm_plugins.decoding.failing import broken_off
 from dllm_plugins.decoding.failing import ending
 from dllm_plugins.decoding.failing import or_raise
 from dllm_plugins.decoding.failing import sharing
 from dllm_plugins.decoding.program import Pass
+from dllm_plugins.decoding.program import Program
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.decoding.running import answer_programs
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import FullDenoiser
+from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import completed
 from dllm_plugins.drafting.kept import costs_of
 from dllm_plugins.engine.admission import check_prompt
@@ -46,6 +49,7 @@ from dllm_plugins.engine.profile import Stopwatch
 from dllm_plugins.engine.profile import add
 from dllm_plugins.engine.profile import timed
 from dllm_plugins.engine.profile import timed_limits
+from dllm_plugins.engine.slices import sliced
 from dllm_plugins.engine.steered import steering_of
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
@@ -161,7 +165,10 @@ class Engine:
         row.cut = row.cut if gaps is None else gaps.cut
         text = AnswerText(tokenizer, () if row.gaps else stops)
         kept = kept if sampler.keeps_prefix else None
-        running = RunningProgram(row, self.denoiser.spec, sampler.program)
+        program: Callable[[Canvas, ModelSpec], Program] = sampler.program
+        if request.slice is not None and sampler.keeps_prefix:
+            program = partial(sliced, sampler=sampler, most=request.slice)
+        running = RunningProgram(row, self.denoiser.spec, program)
         return Job(row, running, text, kept, time.perf_counter(), gaps=gaps, filled=filled, parts=parts)
 
     def cancel(self, number: int) -> None:

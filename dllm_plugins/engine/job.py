@@ -15,6 +15,7 @@ from dllm_plugins.engine.final import look_again
 from dllm_plugins.engine.gap_texts import GapTexts
 from dllm_plugins.engine.profile import TEXT
 from dllm_plugins.engine.profile import Clock
+from dllm_plugins.engine.slices import KIND as SLICE
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
@@ -80,7 +81,7 @@ class Job:
             self.shared = (self.shared or 0) + shared
         if self.row.step == 0:
             self.prefill = time.perf_counter() - self.began
-        self.row.step += 1
+        self.row.step += made.kind != SLICE
 
     def news(self, clock: Clock) -> tuple[list[int], FinishReason | None, Commit | None]:
         """The answer as it stands after a pass, why it ended, if it did, and what became final."""

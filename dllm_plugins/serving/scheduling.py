@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from dataclasses import replace
 
 from dllm_plugins.decoding.failing import caused
 from dllm_plugins.errors import DllmError
@@ -121,7 +122,7 @@ class Scheduler:
         mailbox = Mailbox(len(requests))
         context = self.shared.model.denoiser.spec.context
         rows = [
-            _Row(request, mailbox, place, _positions(request, context), drafts)
+            _Row(replace(request, slice=self._settings.slice), mailbox, place, _positions(request, context), drafts)
             for place, request in enumerate(requests)
         ]
         self._waiting.extend(rows)

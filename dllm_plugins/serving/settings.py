@@ -9,7 +9,7 @@ from typing import Any
 from dllm_plugins.errors import OptionError
 
 #: Numbers that must be above zero where they are given.
-_ABOVE_ZERO = ("rows", "waiting", "positions", "prompt", "body", "idle", "memory")
+_ABOVE_ZERO = ("rows", "waiting", "positions", "slice", "prompt", "body", "idle", "memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Settings:
     :param waiting: most answers that wait for their turn; beyond, requests are turned away.
     :param positions: most positions, prompt and answer, of all rows of a model at once: what bounds the memory for
         keys and values; None for no bound but that of `rows`.
+    :param slice: most tokens of a prompt that a pass forwards, so that others need not wait for a long one.
     :param prompt: most tokens of a prompt; None for what the model's context holds.
     :param body: most bytes of a request.
     :param idle: seconds after which a model that nobody uses is dropped; None keeps it.
@@ -45,6 +46,7 @@ class Settings:
     rows: int = 32
     waiting: int = 256
     positions: int | None = None
+    slice: int = 256
     prompt: int | None = None
     body: int = 4 << 20
     idle: float | None = None

@@ -1,6 +1,7 @@
 """The tri-mode default on llama.cpp: long prompts, kept prefixes, what is refused, and its files."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,18 @@ def test_a_long_prompt_takes_several_calls(files: tri_mode.Files) -> None:
     own, other = (files.load(backend).engine().generate([request])[0] for backend in ("llama_cpp", "torch"))
     assert own.tokens == other.tokens
     assert own.usage.passes["prefill"] == 3
+
+
+def test_a_long_prompt_in_slices(files: tri_mode.Files) -> None:
+    """The tokens of the prompt as a whole."""
+    prompt = [3 + 11 * place % 300 for place in range(90)]
+    model = files.load("llama_cpp")
+    for mode in ("speculative", "ar", "diffusion"):
+        request = Request(prompt, SamplingConfig(mode=mode, max_new_tokens=12))
+        [whole] = model.engine().generate([request])
+        [found] = model.engine().generate([replace(request, slice=20)])
+        assert found.tokens == whole.tokens
+        assert found.usage.passes["slice"] == 4
 
 
 def test_kept_prefixes_serve_the_next_turn(files: tri_mode.Files) -> None:

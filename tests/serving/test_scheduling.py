@@ -239,3 +239,12 @@ async def test_what_nobody_foresaw(
         assert not any("secret" in caller.text for caller in callers)
         assert (await asked(client))["choices"] == expected["choices"]
     assert not scheduler_of(app).shared._engine.active
+
+
+async def test_long_prompts_are_read_in_slices(make_app: Callable[..., FastAPI], alone: Callable[..., Finish]) -> None:
+    """The answer is that of the whole prompt."""
+    async with client_of(make_app(slice=20)) as client:
+        answer = await asked(client, "Why? " * 20, dllm={})
+    assert answer["choices"][0]["message"]["content"] == alone("Why? " * 20).text
+    [statistics] = answer["dllm"]["statistics"]
+    assert statistics["passes"]["slice"] == (answer["usage"]["prompt_tokens"] - statistics["cached_tokens"] - 1) // 20
