@@ -10,12 +10,12 @@ from lark.exceptions import LarkError
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
-from dllm_plugins.constraints.automaton import START
-from dllm_plugins.constraints.automaton import Automaton
 from dllm_plugins.constraints.building import build
 from dllm_plugins.constraints.grammar import rules_of
 from dllm_plugins.constraints.values import Grammar
 from dllm_plugins.errors import OptionError
+
+from .members import members
 
 ARITHMETIC = """
 start: sum
@@ -37,17 +37,6 @@ GRAMMARS = {
 LETTERS = 'ab(),;+*-12x" nyzwcX'
 
 
-def _walked(automaton: Automaton, rng: random.Random) -> str | None:
-    state, text = START, bytearray()
-    while len(text) < 30:
-        if automaton.accepting[state] and (rng.random() < 0.35 or not automaton.ranges[state]):
-            return text.decode()
-        first, last, state_behind = rng.choice(automaton.ranges[state])
-        text.append(rng.randint(first, min(last, max(first, 0x7E))))
-        state = state_behind
-    return None
-
-
 def _parses(parser: Lark, text: str) -> bool:
     try:
         parser.parse(text)
@@ -61,7 +50,7 @@ def test_sentences_are_what_another_parser_takes(name: str) -> None:
     """Every walk through the automaton is a sentence; every short sentence is accepted, and nothing else."""
     rng, automaton = random.Random(name), build(rules_of(GRAMMARS[name]))
     parser = Lark(GRAMMARS[name], parser="earley", lexer="dynamic_complete")
-    walks = [walk for walk in (_walked(automaton, rng) for _ in range(60)) if walk is not None and walk.isascii()]
+    walks = [walk for walk in members(rules_of(GRAMMARS[name]), seed=1, count=60, longest=20) if walk.isascii()]
     assert walks
     for walk in walks:
         assert _parses(parser, walk), walk
