@@ -15,7 +15,6 @@ from dllm_plugins.constraints.values import Grammar
 from dllm_plugins.constraints.values import Regex
 from dllm_plugins.errors import calling
 from dllm_plugins.messages import shown
-from dllm_plugins.options.unknown import REASONS
 from dllm_plugins.serving.errors import OPENAI
 from dllm_plugins.serving.errors import OURS
 from dllm_plugins.serving.errors import ApiError
@@ -36,6 +35,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "annotations": ([],),
 }
+_OF_LOGITS = ("logit_bias", "frequency_penalty", "presence_penalty")
+_LOGITS = (
+    "but for values that change nothing; what changes logits is dllm.repetition_penalty, dllm.no_repeat_ngram_size and "
+    "dllm.bad_words"
+)
 #: Of the object `dllm`, beside options of the engine.
 _MORE = ("draft_events", "regex", "grammar")
 
@@ -164,10 +168,8 @@ def unknown_field(name: str) -> str:
     """What is said of a field that there is not."""
     if name in OURS:
         return f'there is no field {name!r} here; give it as {{"dllm": {{"{name}": ...}}}}'
-    reason = REASONS.get(name)
-    if reason is None or name in ("n", "tools", "response_format"):
-        return f"there is no field {name!r} here; leave it out"
-    return f"there is no field {name!r} here: {reason}"
+    known = f", {_LOGITS}" if name in _OF_LOGITS else "; leave it out"
+    return f"there is no field {name!r} here{known}"
 
 
 def _options() -> str:

@@ -77,6 +77,7 @@ def listening_at(host: str, port: int) -> socket.socket:
 
     :raises OptionError: where it cannot be.
     """
+    found: socket.socket | None = None
     try:
         [family, kind, protocol, _, address] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
@@ -85,6 +86,8 @@ def listening_at(host: str, port: int) -> socket.socket:
         found.listen(_BACKLOG)
         return found
     except OSError as error:
+        if found is not None:
+            found.close()
         raise OptionError(f"--host {host} --port {port}: {error.strerror or error}; name others") from error
 
 
