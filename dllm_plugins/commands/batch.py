@@ -117,7 +117,11 @@ def run(
 
     options = JobOptions(model, name, load, config, system, seed, aliases)
     progress = bar if is_first() else silent
-    report = run_job(source, target, options, together=together, ray=ray, workers=workers, progress=progress)
+    try:
+        report = run_job(source, target, options, together=together, ray=ray, workers=workers, progress=progress)
+    except KeyboardInterrupt:
+        click.echo("Stopped. The same command goes on from here.", err=True)
+        raise
     click.echo(_told(report))
 
 

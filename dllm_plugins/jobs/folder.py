@@ -7,7 +7,6 @@ of it; `NNNN.lock` is held by whoever works on it.
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +16,7 @@ from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
 from dllm_plugins.jobs.journal import full
 from dllm_plugins.jobs.journal import records
+from dllm_plugins.jobs.journal import sync_folder
 from dllm_plugins.jobs.source import Source
 from dllm_plugins.jobs.source import changed
 from dllm_plugins.jobs.source import digest
@@ -141,13 +141,3 @@ def remove(folder: Path) -> None:
     """Remove a job's folder, of which a kill may leave a part that says nothing any more."""
     state_of(folder).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make sure that what a folder holds is on the disk, where the system can say so of folders."""
-    with suppress(PermissionError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -57,8 +57,10 @@ class Journal:
         for record in records(path):
             self.places.add(record.place)
             self._end += len(record.written)
-        self._file = os.open(path, os.O_CREAT | os.O_WRONLY, 0o644)
+        self._file = os.open(path, os.O_CREAT | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o644)
         os.ftruncate(self._file, self._end)
+        # A new file is there for good once its folder says so.
+        sync_folder(path.parent)
 
     def append(self, new: Sequence[Record]) -> None:
         """Add records; once this returns, no kill and no loss of power takes them away.
@@ -67,9 +69,10 @@ class Journal:
         """
         text = memoryview(b"".join(record.written for record in new))
         try:
-            done = 0
-            while done < len(text):
-                done += os.pwrite(self._file, text[done:], self._end + done)
+            os.lseek(self._file, self._end, os.SEEK_SET)
+            left = text
+            while left:
+                left = left[os.write(self._file, left) :]
             os.fsync(self._file)
         except BaseException:
             # Should this fail as well, the next one to open the file cuts it.
@@ -90,3 +93,13 @@ def full(path: Path, error: OSError) -> JobError:
         f"answers cannot be written to {path} ({error}); none that was is lost: make room, and give the same command "
         f"again"
     )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that what a folder holds is on the disk, where the system can say so of folders."""
+    with suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

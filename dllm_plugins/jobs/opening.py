@@ -16,8 +16,8 @@ from dllm_plugins.jobs.folder import folder_of
 from dllm_plugins.jobs.folder import id_of
 from dllm_plugins.jobs.folder import remove
 from dllm_plugins.jobs.folder import state_of
-from dllm_plugins.jobs.folder import sync_folder
 from dllm_plugins.jobs.journal import full
+from dllm_plugins.jobs.journal import sync_folder
 from dllm_plugins.jobs.options import JobOptions
 from dllm_plugins.jobs.source import Shard
 from dllm_plugins.jobs.source import Source

@@ -41,13 +41,13 @@ def counted(real):
         global left
         left -= 1
         if left < 0:
-            if real is pwrite:
-                real(arguments[0], bytes(arguments[1])[:len(arguments[1]) // 2], arguments[2])
+            if real is write:
+                real(arguments[0], bytes(arguments[1])[:len(arguments[1]) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments, **named)
     return call
-pwrite = os.pwrite
-for name in ("pwrite", "fsync", "ftruncate", "rename", "replace", "unlink", "rmdir", "mkdir"):
+write = os.write
+for name in ("write", "fsync", "ftruncate", "rename", "replace", "unlink", "rmdir", "mkdir"):
     setattr(os, name, counted(getattr(os, name)))
 """
 #: Passes take a while.
@@ -99,18 +99,18 @@ def test_a_full_disk_ends_the_job_for_now(
     source: Path, options: JobOptions, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even in the middle of a record, which the next run must not take for one."""
-    target, real, room = tmp_path / "out.jsonl", os.pwrite, 3000
+    target, real, room = tmp_path / "out.jsonl", os.write, 3000
 
-    def pwrite(handle: int, text: bytes, offset: int) -> int:
+    def write(handle: int, text: bytes) -> int:
         nonlocal room
         if not room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        done = real(handle, text[:room], offset)
+        done = real(handle, text[:room])
         room -= done
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", pwrite)
+        patch.setattr(os, "write", write)
         with pytest.raises(JobError, match=r"No space left on device.*the same command"):
             run_job(source, target, options)
     assert not target.exists()
