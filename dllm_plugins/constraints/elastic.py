@@ -37,7 +37,7 @@ class ElasticReach:
         self._gap = gap
         self._holes = (mask, double)
         self._double, self._remove = double, remove
-        self._nothing = automaton.union(())
+        self._nothing = automaton.nothing
         self._seen: tuple[int, ...] | None = None
         self._forward: list[Sets] = []
         self._backward: list[Sets] = []
@@ -62,7 +62,7 @@ class ElasticReach:
             return [self._nothing, *(self._automaton.after(one, token) for one in sets[:-1])]
         found = [sets[0]]
         for one in sets[1:]:
-            found.append(self._automaton.union((one, self._automaton.after(found[-1], None))))
+            found.append(self._automaton.union(one, self._automaton.after(found[-1], None)))
         return found
 
     def _back(self, sets: Sets, token: int) -> Sets:
@@ -72,7 +72,7 @@ class ElasticReach:
             return [self._nothing, *(self._automaton.before(one, token) for one in sets[:-1])]
         found = [sets[0]]
         for one in sets[1:]:
-            found.append(self._automaton.union((one, self._automaton.before(found[-1], None))))
+            found.append(self._automaton.union(one, self._automaton.before(found[-1], None)))
         return found
 
     def masks(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:

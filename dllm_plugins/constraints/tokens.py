@@ -62,6 +62,7 @@ class TokenAutomaton:
         self._moves: dict[int, NDArray[np.int64]] = {}
         self._after: dict[tuple[int, int], int] = {}
         self._before: dict[tuple[int, int], int] = {}
+        self._unions: dict[tuple[int, int], int] = {}
         self._masks: dict[tuple[int, int], Tensor] = {}
         self._singles: dict[tuple[int, int], int | None] = {}
         self._written: dict[int, int | None] = {}
@@ -151,12 +152,19 @@ class TokenAutomaton:
         members[list(states)] = True
         return members
 
-    def union(self, numbers: Iterable[int]) -> int:
-        """The set of all states of some sets."""
-        members = self._some(())
-        for number in numbers:
-            members |= self._sets[number]
-        return self.number(members)
+    @cached_property
+    def nothing(self) -> int:
+        """The empty set."""
+        return self.number(self._some(()))
+
+    def union(self, number: int, other: int) -> int:
+        """The set of the states of two sets."""
+        if other in (number, self.nothing):
+            return number
+        key = number, other
+        if key not in self._unions:
+            self._unions[key] = self.number(self._sets[number] | self._sets[other])
+        return self._unions[key]
 
     def holds(self, number: int, other: int) -> bool:
         """Whether two sets have a state in common."""
