@@ -99,7 +99,7 @@ class Answering:
         return CHAT, body | {"messages": [*first, prompt]}
 
     def _name(self, body: Mapping[str, Any]) -> str:
-        known = (self._options.name, *self._options.aliases)
+        known = (self._options.name, self._options.model, *self._options.aliases)
         name = body.get("model", known[0])
         if name not in known:
             told = (

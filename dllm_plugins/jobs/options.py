@@ -14,7 +14,7 @@ class JobOptions:
     """What all of a job's answers depend on, besides its input.
 
     :param model: a name, a folder, a hub id or a GGUF file, as `load_model` takes it.
-    :param name: what the output calls the model; rows may name it so, or by one of `aliases`, or not at all.
+    :param name: what the output calls the model; rows name it so, as `model` does, by one of `aliases`, or not at all.
     :param load: further arguments of `load_model`.
     :param config: options of decoding, for rows that do not say otherwise.
     :param system: a system prompt for plain prompts.

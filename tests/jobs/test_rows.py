@@ -219,7 +219,10 @@ def test_options_of_the_job_hold_where_rows_say_nothing(load: Load, tmp_path: Pa
 
 
 def test_rows_may_name_the_model_by_an_alias(options: JobOptions, tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text('{"prompt": "x", "model": "gpt-4o"}')
-    named = JobOptions(load=options.load, config=options.config, aliases=("gpt-4o",))
-    assert run_job(tmp_path / "in.jsonl", tmp_path / "out.jsonl", named).failed == 0
-    assert json.loads((tmp_path / "out.jsonl").read_text())["response"]["body"]["model"] == "dllm"
+    """Or as it is loaded; the output always calls it the same."""
+    names = ("gpt-4o", "dllm", "mine", "other")
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"prompt": "x", "model": name}) for name in names))
+    named = JobOptions(load=options.load, config=options.config, aliases=("gpt-4o",), name="mine")
+    assert run_job(tmp_path / "in.jsonl", tmp_path / "out.jsonl", named).failed == 1
+    bodies = [json.loads(line)["response"]["body"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [body.get("model") for body in bodies] == ["mine", "mine", "mine", None]
