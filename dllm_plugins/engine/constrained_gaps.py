@@ -5,12 +5,12 @@ from functools import partial
 from itertools import pairwise
 
 from dllm_plugins.constraints.automaton import Automaton
-from dllm_plugins.constraints.elastic import ElasticReach
-from dllm_plugins.constraints.gaps import GapLimits
-from dllm_plugins.constraints.gaps import ResumedAutomaton
-from dllm_plugins.constraints.gaps import TextReach
 from dllm_plugins.constraints.reach import Reach
 from dllm_plugins.constraints.tokens import TokenAutomaton
+from dllm_plugins.decoding.elastic_limits import ElasticReach
+from dllm_plugins.decoding.gap_limits import GapLimits
+from dllm_plugins.decoding.gap_limits import ResumedAutomaton
+from dllm_plugins.decoding.gap_limits import TextReach
 from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.row import OpenGap
 from dllm_plugins.decoding.row import Row

@@ -10,13 +10,13 @@ from weakref import WeakValueDictionary
 from weakref import proxy
 
 from dllm_plugins.constraints.building import build
-from dllm_plugins.constraints.gaps import ResumedAutomaton
 from dllm_plugins.constraints.language import language_of
 from dllm_plugins.constraints.language import without_any
 from dllm_plugins.constraints.language import written_with_space
 from dllm_plugins.constraints.tokens import TokenAutomaton
 from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.constraints.vocabulary import Vocabulary
+from dllm_plugins.decoding.gap_limits import ResumedAutomaton
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.text.pieces import pieces_of
 

@@ -202,7 +202,8 @@ def _usage(counts: Mapping[str, Any]) -> dict[str, Any]:
     """Token counts as this interface names them."""
     return {
         "input_tokens": counts["prompt_tokens"],
-        "input_tokens_details": counts["prompt_tokens_details"],
+        # Nobody pays for what is kept.
+        "input_tokens_details": counts["prompt_tokens_details"] | {"cache_write_tokens": 0},
         "output_tokens": counts["completion_tokens"],
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": counts["total_tokens"],

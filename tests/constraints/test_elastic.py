@@ -7,10 +7,10 @@ from itertools import product
 import pytest
 
 from dllm_plugins.constraints.building import build
-from dllm_plugins.constraints.elastic import ElasticReach
 from dllm_plugins.constraints.nodes import Pattern
 from dllm_plugins.constraints.tokens import TokenAutomaton
 from dllm_plugins.constraints.vocabulary import Vocabulary
+from dllm_plugins.decoding.elastic_limits import ElasticReach
 from dllm_plugins.decoding.row import OpenGap
 
 from .small import CONTROL

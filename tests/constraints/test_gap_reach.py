@@ -8,13 +8,13 @@ from itertools import product
 import pytest
 
 from dllm_plugins.constraints.building import build
-from dllm_plugins.constraints.gaps import GapLimits
-from dllm_plugins.constraints.gaps import ResumedAutomaton
-from dllm_plugins.constraints.gaps import TextReach
 from dllm_plugins.constraints.nodes import Pattern
 from dllm_plugins.constraints.reach import Reach
 from dllm_plugins.constraints.tokens import TokenAutomaton
 from dllm_plugins.constraints.vocabulary import Vocabulary
+from dllm_plugins.decoding.gap_limits import GapLimits
+from dllm_plugins.decoding.gap_limits import ResumedAutomaton
+from dllm_plugins.decoding.gap_limits import TextReach
 from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.row import OpenGap
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openai.types.responses import Response
 
 from dllm_plugins import Finish
 from dllm_plugins.serving.settings import Loading
@@ -25,6 +26,8 @@ def body(asked: Any = "why?", **more: Any) -> dict[str, Any]:
 async def answered(client: httpx.AsyncClient, asked: Any = "why?", **more: Any) -> Any:
     answer = await client.post(PATH, json=body(asked, **more))
     assert answer.status_code == 200, answer.text
+    # As the official client declares it, which reads answers without checking them.
+    Response.model_validate(answer.json())
     return answer.json()
 
 
