@@ -155,8 +155,8 @@ def compared(name: str, model: Model, requests: Sequence[Request], rounds: int, 
         passes=passes,
         baseline_passes=sum(finish.usage.total_passes for finish in found["apart"]),
         tokens_per_pass=round(tokens / passes, 2),
-        gflops=round(work["once"] / once, 1),
-        baseline_gflops=round(work["apart"] / apart, 1),
+        gflops=round(work["once"] / once, 3),
+        baseline_gflops=round(work["apart"] / apart, 3),
         product_gflops=round(product, 1),
         same=f"{same} of {len(requests)}",
     )
@@ -248,7 +248,7 @@ def table(found: Sequence[Row]) -> str:
             lines.append(f"| {row.name} | {speeds} | | | | | | |")
             continue
         counts = f"{row.tokens} | {row.passes}, {row.baseline_passes} | {row.tokens_per_pass:.2f}"
-        work = f"{row.gflops:.0f}, {row.baseline_gflops:.0f} | {row.product_gflops:.0f}"
+        work = f"{row.gflops:.3g}, {row.baseline_gflops:.3g} | {row.product_gflops:.3g}"
         lines.append(f"| {row.name} | {speeds} | {counts} | {work if row.gflops else ' | '} | {row.same} |")
     return "\n".join(lines)
 
@@ -259,6 +259,7 @@ def table(found: Sequence[Row]) -> str:
 @click.option("--requests", "count", default=8, show_default=True, help="At once.")
 @click.option("--tokens", default=16, show_default=True, help="Of each answer.")
 @click.option("--rounds", default=3, show_default=True, help="Medians are over this many.")
+@click.option("--prefixes/--no-prefixes", default=True, show_default=True, help="Also passes behind prefixes.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the rows here.")
@@ -269,6 +270,7 @@ def main(
     count: int,
     tokens: int,
     rounds: int,
+    prefixes: bool,
     device: str,
     dtype: str,
     path: Path | None,
@@ -284,8 +286,9 @@ def main(
             for size in sizes:
                 for family in families:
                     yield from batches(family, size, Path(place), count, tokens, rounds, load)
-            (Path(place) / "passes").mkdir()
-            yield from passes(Path(place) / "passes", 4 * rounds)
+            if prefixes:
+                (Path(place) / "passes").mkdir()
+                yield from passes(Path(place) / "passes", 4 * rounds)
 
         for row in rows():
             found.append(row)

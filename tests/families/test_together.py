@@ -29,8 +29,10 @@ from ..golden.cases import case_folders
 CASES = [pytest.param(Case(folder), id=folder.name) for folder in case_folders()]
 #: DiffusionGemma's rows stay apart.
 TOGETHER = [each for each in CASES if each.id != "diffusion_gemma"]
-#: Prompts of less than a block, of whole blocks and of more, two of them alike.
-LENGTHS = (3, 16, 11, 3)
+#: One of each class, and of each way to see.
+PLAIN = ("dream", "llada2_0", "llada_moe", "nemotron_labs", "sdar", "wedlm_qwen3")
+#: Prompts of less than a block, of whole blocks and of more.
+LENGTHS = (3, 16, 11)
 
 
 def loaded(case: Case, **options: Any) -> Model:
@@ -39,15 +41,16 @@ def loaded(case: Case, **options: Any) -> Model:
 
 def requests_of(model: Model, **options: Any) -> list[Request]:
     """Unequal prompts and budgets, greedy and drawn."""
-    spec = model.denoiser.spec
+    spec, samplers = model.denoiser.spec, model.engine().modes
     ids = [token for token in range(20, spec.vocabulary) if token not in (*spec.stop_ids, spec.mask_id)]
+    own = spec.samplers[spec.modes[0]]
     # LLaDA2 makes as many passes as its blocks are long, and DiffusionGemma has a schedule of temperatures.
-    steps = {"steps": 6} if spec.samplers.get(spec.modes[0], "") in ("llada2",) else {}
-    hot = 0.0 if spec.samplers.get(spec.modes[0]) == "diffusion_gemma" else 0.8
+    steps = {"steps": 4} if own.startswith("llada2") and "steps" in samplers[own].options else {}
+    hot = 0.0 if own == "diffusion_gemma" else 0.8
     return [
         Request(
             [ids[(7 * number + 3 * position) % len(ids)] for position in range(length)],
-            SamplingConfig(max_new_tokens=7 + number, temperature=hot * (number % 2), seed=number, **steps, **options),
+            SamplingConfig(max_new_tokens=6 + number, temperature=hot * (number % 2), seed=number, **steps, **options),
             stop_ids=frozenset(),
         )
         for number, length in enumerate(LENGTHS)
@@ -77,17 +80,45 @@ def test_rows_in_one_call_say_what_they_say_alone(case: Case) -> None:
         assert {finish.usage.numerics for finish in found} == {"approximate"}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [each for each in CASES if each.id in PLAIN])
 def test_it_is_what_transformers_own_attention_says(case: Case) -> None:
     """The same class with its own attention and cache, which copies prefixes, decodes the same tokens."""
     model = loaded(case)
     ours: Any = model.denoiser
-    options = {} if isinstance(ours, GemmaDenoiser) else {"own_mask": ours.own_mask}
-    plain = type(ours)(ours.model, ours.spec, plain=True, **options)
+    plain = NativeDenoiser(ours.model, ours.spec, plain=True)
     requests = requests_of(model)[:2]
     found = model.engine().generate(requests)
     expected = Model(model.name, plain, model.tokenizer).engine().generate(requests)
     assert [finish.tokens for finish in found] == [finish.tokens for finish in expected]
+
+
+def test_an_encoder_and_its_decoder_say_what_they_say_plainly() -> None:
+    """DiffusionGemma behind more than its window: encoded, canvases behind all of that and part of it, conditioned."""
+    ours: Any = loaded(Case(CLONED["diffusion_gemma"])).denoiser
+    both = (ours, GemmaDenoiser(ours.model, ours.spec, plain=True))
+    length = ours.window + 5
+    drawn = torch.randint(20, 200, (length + 16,), generator=torch.Generator().manual_seed(1)).tolist()
+    prompt, new, canvas = drawn[:length], drawn[length : length + 4], drawn[length + 4 :]
+
+    def open_at(begin: int, **fields: Any) -> Segment:
+        places = range(begin, begin + len(canvas))
+        return Segment(1, canvas, places, noisy=True, causal=False, wanted=range(len(canvas)), **fields)
+
+    said = torch.randn(len(canvas), ours.spec.vocabulary)
+    passes = (
+        (length, [Segment(1, prompt, range(length)), open_at(length, behind=((0, length),))]),
+        (0, [open_at(length, conditioning=said)]),
+        (3, [Segment(1, new, range(length, length + 4), wanted=[3]), open_at(length + 3, behind=((0, 3),))]),
+        (0, [open_at(length + 3)]),
+    )
+    for denoiser in both:
+        denoiser.open_row()
+    for frozen, segments in passes:
+        found, expected = (torch.cat(denoiser.forward(segments)) for denoiser in both)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        for denoiser in both:
+            denoiser.freeze(1, frozen)
+    assert both[0].close_row(1).length == both[1].close_row(1).length == length + 3
 
 
 @pytest.mark.parametrize("name", ["llada2_0", "llada_moe"])
