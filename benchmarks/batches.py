@@ -30,16 +30,15 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
-from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.native import NativeDenoiser
+from dllm_plugins.denoisers.native_cache import NativeCache
 from dllm_plugins.denoisers.packed import attention
 from gguf_bench.checkpoints import SHAPES
 from gguf_bench.checkpoints import checkpoint
 from harness import machine
 from passes import Contestant
 from passes import drawn
-from passes import filled
 from passes import measured
 from passes import medians
 from passes import predict
@@ -126,7 +125,7 @@ def waited(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def compared(name: str, model: Model, requests: Sequence[Request], rounds: int, product: float, each: float) -> Row:
-    """The two in turns, after one that warms up.
+    """The two in turns, after two requests that warm up.
 
     :param product: GFLOP a second of one product.
     :param each: GFLOP of the layers' products at one position; 0 if unknown.
@@ -136,11 +135,13 @@ def compared(name: str, model: Model, requests: Sequence[Request], rounds: int, 
         "apart": lambda: one_by_one(model, requests),
     }
     seconds: dict[str, list[float]] = {side: [] for side in sides}
-    found = {side: run() for side, run in sides.items()}
-    work = {side: each * sum(finish.usage.rows for finish in done) for side, done in found.items()}
+    found: dict[str, list[Any]] = {}
+    at_once(model, requests[:2])
     for _ in range(rounds):
         for side, run in sides.items():
-            seconds[side].append(waited(run)[0])
+            taken, found[side] = waited(run)
+            seconds[side].append(taken)
+    work = {side: each * sum(finish.usage.rows for finish in done) for side, done in found.items()}
     once, apart = statistics.median(seconds["once"]), statistics.median(seconds["apart"])
     tokens = sum(len(finish.tokens) for finish in found["once"])
     passes = max(finish.usage.total_passes for finish in found["once"])
@@ -196,12 +197,18 @@ def batches(
             yield compared(f"{name}_kernels", model, requests, rounds, product, each)
 
 
-def one_block(denoiser: Denoiser, prefix: int) -> Any:
-    """A pass over a block behind a prefix, with its head."""
-    tokens = drawn(prefix + BLOCK, denoiser.spec.vocabulary)
-    row = filled(denoiser, tokens[:prefix])
-    places = range(prefix, prefix + BLOCK)
-    return predict(denoiser, [Segment(row, tokens[prefix:], places, causal=False, wanted=range(BLOCK))])
+def one_block(denoiser: NativeDenoiser, prefix: int) -> Any:
+    """A pass over a block behind a prefix of random keys, with its head."""
+    shape, kept = SHAPES["135m"], NativeCache()
+    kept.reserve(prefix)
+    for layer in range(shape.layers):
+        keys, values = torch.randn(2, shape.kv_heads, prefix, shape.head)
+        kept.write(layer, keys, values, 0)
+    kept.pend(prefix)
+    kept.freeze(prefix)
+    row, places = denoiser.open_row(kept, prefix), range(prefix, prefix + BLOCK)
+    tokens = drawn(BLOCK, shape.vocabulary)
+    return predict(denoiser, [Segment(row, tokens, places, causal=False, wanted=range(BLOCK))])
 
 
 def attention_alone(prefix: int) -> Callable[[], Any]:
