@@ -115,16 +115,31 @@ def one_by_one(model: Model, requests: Sequence[Request]) -> list[Any]:
     return [model.engine().generate([request])[0] for request in requests]
 
 
-def waited(run: Callable[[], Any]) -> tuple[float, Any]:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How both sides are asked.
+
+    :param count: requests.
+    :param tokens: of each answer.
+    :param clock: what tells seconds: those of the process leave out what other programs of the machine took.
+    """
+
+    count: int = 8
+    tokens: int = 16
+    rounds: int = 1
+    clock: Callable[[], float] = time.perf_counter
+
+
+def waited(run: Callable[[], Any], clock: Callable[[], float]) -> tuple[float, Any]:
     """Seconds, with what the device still had to do, and the result."""
-    began = time.perf_counter()
+    began = clock()
     found = run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - began, found
+    return clock() - began, found
 
 
-def compared(name: str, model: Model, requests: Sequence[Request], rounds: int, product: float, each: float) -> Row:
+def compared(name: str, model: Model, requests: Sequence[Request], how: Setting, product: float, each: float) -> Row:
     """The two in turns, after two requests that warm up.
 
     :param product: GFLOP a second of one product.
@@ -137,9 +152,9 @@ def compared(name: str, model: Model, requests: Sequence[Request], rounds: int, 
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     found: dict[str, list[Any]] = {}
     at_once(model, requests[:2])
-    for _ in range(rounds):
+    for _ in range(how.rounds):
         for side, run in sides.items():
-            taken, found[side] = waited(run)
+            taken, found[side] = waited(run, how.clock)
             seconds[side].append(taken)
     work = {side: each * sum(finish.usage.rows for finish in done) for side, done in found.items()}
     once, apart = statistics.median(seconds["once"]), statistics.median(seconds["apart"])
@@ -163,11 +178,11 @@ def compared(name: str, model: Model, requests: Sequence[Request], rounds: int, 
     )
 
 
-def best_product(device: torch.device, dtype: torch.dtype) -> float:
+def best_product(device: torch.device, dtype: torch.dtype, clock: Callable[[], float]) -> float:
     """GFLOP a second of one product of 512 rows by the 135M shape's widest matrix, the best of ten."""
     width, inner = SHAPES["135m"].width, SHAPES["135m"].inner
     x, weight = (torch.randn(rows, width, dtype=dtype, device=device) for rows in (512, inner))
-    taken = min(waited(lambda: torch.nn.functional.linear(x, weight))[0] for _ in range(10))
+    taken = min(waited(lambda: torch.nn.functional.linear(x, weight), clock)[0] for _ in range(10))
     return 2 * 512 * width * inner / taken / 1e9
 
 
@@ -179,22 +194,20 @@ def work_of(model: Any) -> float:
     return float(counter.get_total_flops()) / BLOCK / 1e9
 
 
-def batches(
-    family: str, size: str, place: Path, count: int, tokens: int, rounds: int, load: dict[str, Any]
-) -> Iterator[Row]:
+def batches(family: str, size: str, place: Path, how: Setting, load: dict[str, Any]) -> Iterator[Row]:
     """Rows of one checkpoint: transformers' class, and what is taken without a word where that is another."""
     folder = str(folder_of(family, size, place))
-    name = f"batch{count}_{'tiny_' if size == 'tiny' else ''}{family}"
+    name = f"batch{how.count}_{'tiny_' if size == 'tiny' else ''}{family}"
     product = each = 0.0
     for backend in ("torch", "auto"):
         model = load_model(folder, backend=backend, batch_invariant=False, **SAID.get(family, {}), **load)
         native: Any = model.denoiser if isinstance(model.denoiser, NativeDenoiser) else None
-        requests = requests_of(model, family, count, tokens)
+        requests = requests_of(model, family, how.count, how.tokens)
         if native and backend == "torch":
-            product, each = best_product(native.model.device, native.model.dtype), work_of(native.model)
-            yield compared(name, model, requests, rounds, product, each)
+            product, each = best_product(native.model.device, native.model.dtype, how.clock), work_of(native.model)
+            yield compared(name, model, requests, how, product, each)
         elif not native:
-            yield compared(f"{name}_kernels", model, requests, rounds, product, each)
+            yield compared(f"{name}_kernels", model, requests, how, product, each)
 
 
 def one_block(denoiser: NativeDenoiser, prefix: int) -> Any:
@@ -266,6 +279,7 @@ def table(found: Sequence[Row]) -> str:
 @click.option("--requests", "count", default=8, show_default=True, help="At once.")
 @click.option("--tokens", default=16, show_default=True, help="Of each answer.")
 @click.option("--rounds", default=3, show_default=True, help="Medians are over this many.")
+@click.option("--process-time", is_flag=True, help="Seconds of this process, on a machine that others use.")
 @click.option("--prefixes/--no-prefixes", default=True, show_default=True, help="Also passes behind prefixes.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="float32", show_default=True)
@@ -277,6 +291,7 @@ def main(
     count: int,
     tokens: int,
     rounds: int,
+    process_time: bool,
     prefixes: bool,
     device: str,
     dtype: str,
@@ -286,13 +301,14 @@ def main(
     """Measure and print a table."""
     show(machine())
     found: list[Row] = []
+    how = Setting(count, tokens, rounds, time.process_time if process_time else time.perf_counter)
     load = {"device": device, "dtype": dtype}
     with TemporaryDirectory() as place:
 
         def rows() -> Iterator[Row]:
             for size in sizes:
                 for family in families:
-                    yield from batches(family, size, Path(place), count, tokens, rounds, load)
+                    yield from batches(family, size, Path(place), how, load)
             if prefixes:
                 (Path(place) / "passes").mkdir()
                 yield from passes(Path(place) / "passes", 4 * rounds)
@@ -303,7 +319,8 @@ def main(
             keep(found, path)
     show("", table(found))
     if page is not None:
-        head = f"{measured()} {count} requests of {tokens} tokens, {rounds} rounds, {dtype}."
+        seconds = ", seconds of the process" if process_time else ""
+        head = f"{measured()} {count} requests of {tokens} tokens, {rounds} rounds, {dtype}{seconds}."
         put(page, "batches", f"{head}\n\n{table(found)}")
 
 

@@ -11,7 +11,7 @@ from batches import table
 def test_both_sides_of_a_tiny_checkpoint(tmp_path: Path) -> None:
     """transformers' class and the block decoder: fewer calls of the model at once, and the same tokens."""
     load: dict[str, Any] = {"device": "cpu", "dtype": "float32"}
-    found = list(batches.batches("sdar", "tiny", tmp_path, count=2, tokens=4, rounds=1, load=load))
+    found = list(batches.batches("sdar", "tiny", tmp_path, batches.Setting(count=2, tokens=4), load))
     assert [row.name for row in found] == ["batch2_tiny_sdar", "batch2_tiny_sdar_kernels"]
     for row in found:
         assert row.same == "2 of 2"
