@@ -33,6 +33,7 @@ class Usage:
     seconds of those passes by part (:data:`dllm_plugins.engine.profile.PARTS`), each pass's in full
     however many rows shared it; what lies between passes belongs to no part. `drafts`, in mode
     speculative, are drafts verified and accepted by where they came from, and the open rows among `rows`.
+    `reasoning_tokens`, of a model that thinks, are those of `useful_tokens` that came before what it said.
     """
 
     prompt_tokens: int
@@ -51,6 +52,7 @@ class Usage:
     parts: dict[str, float] | None = None
     drafts: dict[str, int] | None = None
     shared_passes: int | None = None
+    reasoning_tokens: int | None = None
 
     @property
     def total_passes(self) -> int:
@@ -76,7 +78,7 @@ class Usage:
         }
         if not self.weights:
             del found["weights"]
-        for name in ("drafts", "shared_passes"):
+        for name in ("drafts", "shared_passes", "reasoning_tokens"):
             if found[name] is None:
                 del found[name]
         if self.parts is None:
@@ -138,6 +140,7 @@ class Draft:
     `confidences`, if the request asks for logprobs, are the model's probabilities of `guesses`, at temperature 1, from
     the pass that settled or guessed each; None where nothing was said.
     `gaps` are those of a template, one by one; the rest then goes on to the end of the last.
+    `reasoning` is what `text` is, of an answer's thinking.
     """
 
     row: int
@@ -149,6 +152,7 @@ class Draft:
     confidences: tuple[float | None, ...] = ()
     committed: str = ""
     gaps: tuple[GapDraft, ...] = ()
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,8 @@ class Commit:
 
     `text` may lag behind `tokens`: the engine holds back half a character and whatever
     could become a stop string. `logprobs`, if the request asks for them, are those of the pass that settled each token.
-    `gaps` is the new text of each gap of a template.
+    `gaps` is the new text of each gap of a template. `reasoning` is new text that the model thinks before it says
+    something, if the request tells the two apart; `text` is then what it says.
     """
 
     row: int
@@ -166,6 +171,7 @@ class Commit:
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
     gaps: tuple[str, ...] = ()
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +198,7 @@ class Finish:
     included) what it was drawn from: float [V], before temperature and truncation; None for
     a token that was never drawn, such as one the prompt gave or the sampler put there.
     `logprobs`, if asked for, is one for each of those tokens, from the pass that `logprobs_at` names.
+    `reasoning` is what the model thought before it said `text`, if the request tells the two apart; `tokens` hold both.
     """
 
     row: int
@@ -205,24 +212,36 @@ class Finish:
     rest: tuple[int | None, ...] = field(default=(), compare=False, repr=False)
     logprobs: tuple[TokenLogprob, ...] | None = field(default=None, compare=False, repr=False)
     gaps: tuple[Filled, ...] = ()
+    reasoning: str = ""
 
-    def cut(self, length: int, text: str) -> "Finish":
-        """The same answer ended earlier: its first `length` tokens, which read `text`.
+    def cut(self, length: int, text: str, thought: str = "") -> "Finish":
+        """The same answer ended earlier: its first `length` tokens, which read `text` behind `thought`.
 
-        Of `text` as much is kept as the answer begins with: neither half a character nor what lay
+        Of both as much is kept as the answer begins with: neither half a character nor what lay
         behind a stop string.
         """
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(self.text, text, strict=False))
+        thinks = self.usage.reasoning_tokens
+        usage = replace(
+            self.usage,
+            useful_tokens=min(length, self.usage.useful_tokens),
+            reasoning_tokens=None if thinks is None else min(length, thinks),
+        )
         return replace(
             self,
             reason="stop",
             tokens=self.tokens[:length],
-            text="".join(known for known, _ in same),
-            usage=replace(self.usage, useful_tokens=min(length, self.usage.useful_tokens)),
+            text=_common(self.text, text),
+            reasoning=_common(self.reasoning, thought),
+            usage=usage,
             stop_token=None,
             logits=None if self.logits is None else self.logits[:length],
             logprobs=None if self.logprobs is None else self.logprobs[:length],
         )
+
+
+def _common(one: str, other: str) -> str:
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return "".join(known for known, _ in same)
 
 
 @dataclass(frozen=True, slots=True)

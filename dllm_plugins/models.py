@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Mapping
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from dataclasses import fields
@@ -23,7 +22,6 @@ from dllm_plugins.denoisers.base import completed
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
-from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.kept_prefixes import KeptPrefixes
@@ -34,6 +32,7 @@ from dllm_plugins.messages import shown
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.options.unknown import unknown_option
 from dllm_plugins.request import Request
+from dllm_plugins.speaker import Speaker
 from dllm_plugins.template import FilledText
 from dllm_plugins.template import Gap
 from dllm_plugins.template import Growing
@@ -42,8 +41,6 @@ from dllm_plugins.text.seams import parts_of
 
 if TYPE_CHECKING:
     from dllm_plugins.families.layout import Layout
-    from dllm_plugins.tools.templates import Habit
-    from dllm_plugins.tools.tool import Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +54,25 @@ class LoadOptions:
     :param device_map: accelerate's "auto" or a mapping from module name to device, for
         models larger than one device; excludes `device`. Weights that it puts on disk are
         written where temporary files go (TMPDIR) and removed with the model.
-    :param backend: what computes the passes: "torch"; "kernels" for the row-invariant block decoder of
-        `dllm_kernels`, which computes Llama, Qwen2 and Qwen3 shapes on one device, of GGUF files too; "llama_cpp" for
-        these files and the default model; "auto" for what fits best, see :func:`auto_backend`. For the default model
-        also the name of any other registered backend.
+    :param backend: what computes the passes: "torch"; "kernels" for the row-invariant block decoder of `dllm_kernels`,
+        which computes Llama, Qwen2 and Qwen3 shapes on one device, of GGUF files too; "llama_cpp" for these files and
+        the default model; "auto" for what fits best, see :func:`auto_backend`. For the default model also the name of
+        any other registered backend.
     :param weights: "auto" for the checkpoint's own; for the default model and GGUF files those are the file's blocks
-        ("blocks") where the compiled kernels multiply them, which gives the bits of "dequantised", and less to
-        read. "blocks_int8" for the same blocks with activations rounded to int8, which is another model, too.
-        "int8" to quantise linear layers and head while loading,
-        on CPUs. They take half the memory of bfloat16 and passes are faster, but it is another model: lossless
-        modes are so with respect to its own mode `ar`, its spec's `name` and the statistics say int8, and
-        docs/kernels.md how much it changes. With backend "llama_cpp" the default model's base takes
-        llama.cpp's types instead, such as "Q8_0" or "Q4_0".
-    :param compile: True for transformers' own class behind torch.compile, which takes up to minutes at the
-        first passes and little the next time: what was compiled is kept in the user's cache, or in
-        TORCHINDUCTOR_CACHE_DIR. It goes with backend "torch", which "auto" then is, and one device,
-        and needs a C++ compiler on a CPU; the default model has kernels instead.
-    :param batch_invariant: True if no bit of an answer may depend on the rows that share its passes; False if these may
-        share calls of the model all the same, which takes fewer of them; None for True on CPUs and False elsewhere.
-        The block decoder shares its products and is invariant wherever "auto" takes it; transformers' own classes
-        are where they forward rows one by one.
+        ("blocks") where the compiled kernels multiply them, which gives the bits of "dequantised", and less to read.
+        "blocks_int8" for the same blocks with activations rounded to int8, which is another model, too. "int8" to
+        quantise linear layers and head while loading, on CPUs. They take half the memory of bfloat16 and passes are
+        faster, but it is another model: lossless modes are so with respect to its own mode `ar`, its spec's `name` and
+        the statistics say int8, and docs/kernels.md how much it changes. With backend "llama_cpp" the default model's
+        base takes llama.cpp's types instead, such as "Q8_0" or "Q4_0".
+    :param compile: True for transformers' own class behind torch.compile, which takes up to minutes at the first
+        passes and little the next time: what was compiled is kept in the user's cache, or in TORCHINDUCTOR_CACHE_DIR.
+        It goes with backend "torch", which "auto" then is, and one device, and needs a C++ compiler on a CPU; the
+        default model has kernels instead.
+    :param batch_invariant: True if no bit of an answer may depend on the rows that share its passes; False if these
+        may share calls of the model all the same, which takes fewer of them; None for True on CPUs and False
+        elsewhere. The block decoder shares its products and is invariant wherever "auto" takes it; transformers' own
+        classes are where they forward rows one by one.
     :param family: of a checkpoint that looks like an ordinary model.
     :param preset: the sampler behind mode `diffusion`, where the checkpoint does not say it.
     :param mask_id: the mask token, where neither the checkpoint nor its family says it.
@@ -97,7 +93,8 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         for option in fields(self):
-            value, kinds = getattr(self, option.name), [get_origin(kind) or kind for kind in _kinds(option.type)]
+            value, given = getattr(self, option.name), get_args(option.type) or (option.type,)
+            kinds: list[Any] = [get_origin(kind) or kind for kind in given]
             if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
                 wanted = " or ".join(_KINDS[kind] for kind in kinds)
                 raise OptionError(message("{}={}: give {}", Option(option.name), shown(value), wanted))
@@ -107,17 +104,9 @@ class LoadOptions:
 _KINDS = {str: "a text", Path: "a path", bool: "True or False", int: "a number", dict: "a mapping", NoneType: "None"}
 
 
-def _kinds(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) or (annotation,)
-
-
 @dataclass(frozen=True, slots=True)
-class Model:
+class Model(Speaker):
     """A loaded model: its denoiser, its tokenizer, and an engine on demand."""
-
-    name: str
-    denoiser: Denoiser
-    tokenizer: Any
 
     def engine(self, prefixes: KeptPrefixes | None = None) -> Engine:
         """A new engine with all registered modes.
@@ -133,80 +122,6 @@ class Model:
         """
         completed(self.denoiser).close()
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence["Tool"] = ()) -> list[int]:
-        """Prompt ids of a chat, up to where the assistant's answer begins.
-
-        Control tokens that a message spells, such as `<|im_end|>` or the mask, become the ordinary text they are;
-        otherwise the ids are those of transformers' `apply_chat_template`.
-
-        :param messages: `{"role": "system" | "user" | "assistant" | "tool", "content": text}`; an assistant's may have
-            `tool_calls`.
-        :param tools: what the model may call; see docs/tools.md for what is said of them.
-        :raises RequestError: if there are no messages or the last one is empty, if the chat template refuses them, or
-            if they spell a control token that cannot be written as text.
-        """
-        from dllm_plugins.text import chats
-
-        chats.check_messages(messages)
-        if not messages or not (messages[-1]["content"].strip() or messages[-1]["role"] == "tool"):
-            raise RequestError("the prompt is empty; write a question")
-        if not self.tokenizer.chat_template:
-            raise RequestError(f"{self.name} has no chat template; give it token ids, or use an instruct checkpoint")
-        if not tools and not any(message["role"] == "tool" or message.get("tool_calls") for message in messages):
-            return chats.encode_chat(self.tokenizer, messages, self._control, self.name)
-        from dllm_plugins.tools.prompts import prompt_of
-
-        habit = self.tool_habit()
-        told = [tool.as_function() for tool in tools] if habit.native else []
-        return chats.encode_chat(self.tokenizer, prompt_of(messages, tools, habit), self._control, self.name, told)
-
-    def with_tools(
-        self, config: SamplingConfig, tools: Sequence["Tool"], choice: str = "auto", parallel: bool | None = None
-    ) -> SamplingConfig:
-        """The options of an answer that may call tools: every call is whole, and its arguments keep to their schema.
-
-        A mode that cannot be held to anything answers as it likes, unless a call is asked for.
-
-        :param choice: "auto", "any", or the tool that is called.
-        :param parallel: whether there may be several calls; not given, there may where the model chooses to call.
-        :raises OptionError: for a constraint beside tools, and for a schema that cannot be kept to.
-        """
-        if not tools:
-            return config
-        if config.constraint is not None:
-            raise OptionError(message("{constraint} is about answers without tools; leave one of the two out"))
-        from dllm_plugins.engine.admission import sampler_of
-        from dllm_plugins.tools.language import constraint_of
-
-        spec = self.denoiser.spec
-        sampler = sampler_of(plugins.modes(), config.mode or spec.modes[0], spec)
-        if choice == "auto" and sampler.unheld is not None:
-            return config
-        several = choice == "auto" if parallel is None else parallel
-        return config.with_options(constraint=constraint_of(self.tool_habit().form, tools, choice, several))
-
-    def tool_habit(self) -> "Habit":
-        """How its chats tell of tools, and how it writes calls.
-
-        :raises RequestError: if it has no chat template.
-        """
-        from dllm_plugins.text import chats
-        from dllm_plugins.tools.templates import habit_of
-
-        return habit_of(chats.template_of(self.tokenizer), self.tokenizer.special_tokens_map, self.name)
-
-    def encode_text(self, text: str, special: bool = True) -> list[int]:
-        """Prompt ids of a text to go on from; control tokens that it spells become ordinary text.
-
-        For a prompt with control tokens of your own, such as a gap to fill, give ids to :class:`Request`.
-
-        :param special: put around it what the tokenizer puts around texts, such as a token that begins them.
-        :raises RequestError: if it is no text, or spells a control token that cannot be written as text.
-        """
-        from dllm_plugins.text import chats
-
-        return chats.encode_text(self.tokenizer, text, self._control, special)
-
     def fill_request(self, template: Template, **options: Any) -> Request:
         """The request that fills a template; :meth:`FilledText.of` reads what the engine makes of it.
 
@@ -218,7 +133,8 @@ class Model:
         :raises RequestError: for texts or messages that cannot be tokenised.
         """
         config = SamplingConfig(**options)
-        tokens = self.encode_chat(template.chat) if template.chat else []
+        # What fills a gap is no thought.
+        tokens = self.encode_chat(template.chat, (), self.thinking_habit().off) if template.chat else []
         parts = parts_of(self.tokenizer, template, self.encode_text, exact=config.constraint is not None)
         names = (getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos"))
         starts = [name for name in (*names, self.denoiser.spec.eos_id) if name is not None]
@@ -256,10 +172,6 @@ class Model:
                     yield new
                 if isinstance(event, Finish):
                     yield FilledText.of(template, event)
-
-    @property
-    def _control(self) -> frozenset[int]:
-        return self.denoiser.spec.stop_ids | {self.denoiser.spec.mask_id}
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,9 +282,8 @@ def is_gguf(name: str | Path) -> bool:
 
 def _load_options(given: dict[str, Any]) -> LoadOptions:
     known = {field.name for field in fields(LoadOptions)}
-    for option, value in given.items():
-        if option not in known:
-            raise OptionError(unknown_option(option, value, known, " of load_model"))
+    for option in given.keys() - known:
+        raise OptionError(unknown_option(option, given[option], known, " of load_model"))
     return LoadOptions(**given)
 
 

@@ -9,6 +9,7 @@ from dllm_plugins.decoding.steering import Processor
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.noise import RowNoise
 from dllm_plugins.template import Gap
+from dllm_plugins.text.thinking import Thinking
 from dllm_plugins.text.tokenizer import TextTokenizer
 
 
@@ -32,6 +33,8 @@ class Request:
     :param slice: most tokens of the prompt that a pass forwards, so that rows in company need not wait for a long one;
         for modes whose prefixes are kept, others take it at once. None for all of it.
     :param logits: hand out the logits each token of the answer was drawn from.
+    :param thinking: how the answer marks what it thinks before it says something, which events then tell apart; stop
+        strings and a constraint are about what it says. None for an answer that is text as it stands.
     """
 
     tokens: Sequence[int]
@@ -45,3 +48,4 @@ class Request:
     tokenizer: TextTokenizer | None = None
     processors: Sequence[Processor] = ()
     slice: int | None = None
+    thinking: Thinking | None = None

@@ -39,7 +39,8 @@ from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request
-from dllm_plugins.text.answer import decoded
+from dllm_plugins.text.thinking import Thinking
+from dllm_plugins.text.thinking import parts_of
 
 
 @dataclass(eq=False, slots=True)
@@ -238,7 +239,7 @@ class SharedModel:
                 return claim.events.popleft()
             self._alone(run)
 
-    def _stop(self, claim: Claim, number: int, length: int) -> Finish:
+    def _stop(self, claim: Claim, number: int, length: int, thinking: Thinking | None) -> Finish:
         found: list[Finish] = []
 
         def stop() -> None:
@@ -247,8 +248,8 @@ class SharedModel:
             claim.events.extend(event for event in waiting if event.row != number)
             for event in (or_raise(event) for event in waiting if event.row == number):
                 if isinstance(event, Finish):
-                    text = decoded(self.model.tokenizer, event.tokens[:length])
-                    found.append(event.cut(length, text))
+                    thought, said = parts_of(self.model.tokenizer, event.tokens[:length], thinking)
+                    found.append(event.cut(length, said, thought))
                     return
             found.append(self._engine.stop(number, length))
 
@@ -318,7 +319,7 @@ class SharedBatch:
         for number, known in self._places.items():
             if known == place:
                 del self._places[number]
-                return self._shared._stop(self._claim, number, length)
+                return self._shared._stop(self._claim, number, length, self._requests[known].thinking)
         raise KeyError(place)
 
 

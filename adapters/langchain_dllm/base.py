@@ -36,7 +36,7 @@ from langchain_dllm.messages import Teller
 #: Fields of ours that are no options of a call, and the best known of LangChain's.
 _ALSO = ("streaming", "api_key", "cache", "callbacks", "rate_limiter", "tags", "metadata", "verbose")
 #: What changes an answer beside the engine's options and what is loaded.
-_OF_ANSWERS = ("model_name", "max_tokens", "top_logprobs", "n")
+_OF_ANSWERS = ("model_name", "max_tokens", "top_logprobs", "n", "thinking")
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +65,9 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
     timeout: float | None = Field(default=None, description="seconds until an answer must be complete")
     max_retries: int = Field(default=0, description="how often a request starts again after a pass failed")
     constraint: Any = Field(default=None, description="what answers must be: Regex, JsonSchema or Grammar")
+    thinking: bool | None = Field(
+        default=None, description="whether the model thinks first, where its chat template has a switch for that"
+    )
     streaming: bool = Field(default=False, description="tell callbacks about tokens and drafts in `invoke` too")
     base: str | None = Field(default=None, description="folder or hub id of the base weights")
     denoiser: str | None = Field(default=None, description="file with the denoiser's weights")

@@ -1,8 +1,8 @@
 """The options of one call: a model's fields with the call's own changes, checked."""
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -20,14 +20,14 @@ from dllm_plugins.request import Request
 from langchain_dllm.toolkit import Toolkit
 
 #: Fields of a call that are no options of the engine.
-_OWN = ("model_name", "timeout", "max_retries", "raw", "n", "top_logprobs", "suffix", "gap")
+_OWN = ("model_name", "timeout", "max_retries", "raw", "n", "top_logprobs", "suffix", "gap", "thinking")
 #: What LangChain calls the engine's options.
 LANGCHAIN = Dialect({"max_new_tokens": "max_tokens", "model_name": "model"})
 #: Sampling options under the engine's names; LangChain says `max_tokens` for `max_new_tokens`.
 SAMPLING = tuple(name for name in SamplingConfig.model_fields if name != "max_new_tokens")
 LOADING = tuple(option.name for option in fields(LoadOptions))
 #: What may change from call to call, besides what a class adds itself.
-CALL = ("model_name", "max_tokens", *SAMPLING, "top_logprobs", "n", "timeout", "max_retries")
+CALL = ("model_name", "max_tokens", *SAMPLING, "top_logprobs", "n", "thinking", "timeout", "max_retries")
 #: Answers to one prompt, each of which is a row.
 MOST_ANSWERS = 128
 
@@ -39,6 +39,7 @@ class Call(Checked):
     :param max_retries: how often a request starts again after a pass failed.
     :param n: how many answers, decoded together.
     :param top_logprobs: how many alternatives `logprobs` tells of each token.
+    :param thinking: whether the model is to think first; None leaves that to its chat template.
     :param raw: DLLM only: send the text without a chat template.
     :param as_tool: ChatDLLM only: the answer is the arguments of a call of this name.
     :param suffix: text behind the answer, which then fills the gap between; `gap`, DLLM only: what marks the gaps of
@@ -53,15 +54,16 @@ class Call(Checked):
     max_retries: int = Field(default=0, ge=0)
     n: int = Field(default=1, ge=1, le=MOST_ANSWERS)
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_ALTERNATIVES)
+    thinking: bool | None = None
     raw: bool = False
     as_tool: str | None = None
     suffix: str | None = None
     gap: str | None = Field(default=None, min_length=1)
     toolkit: Toolkit | None = None
 
-    def requests(self, tokens: Sequence[int]) -> list[Request]:
-        """A request for each answer to a prompt: the first has the call's seed, the next one that and one."""
-        return [Request(tokens, config) for config in self.config.several(self.n)]
+    def requests(self, request: Request) -> list[Request]:
+        """A request for each answer: the first has the call's seed, the next one that and one."""
+        return [replace(request, config=config) for config in request.config.several(self.n)]
 
     def one(self) -> "Call":
         """The same, for ways to answer that give one answer.

@@ -82,10 +82,14 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         return profile_of(self.model_name, self.base)
 
     def _learn(self, name: str) -> None:
-        """Only the loaded model knows for sure how much it holds."""
-        profile = self.profile or {}
-        if name == self.model_name and profile.get("name") == name and "max_input_tokens" not in profile:
-            self.profile = with_context(profile, self._loaded[name].model.denoiser.spec.context)
+        """Only the loaded model knows for sure how much it holds, and whether it thinks."""
+        profile, model = self.profile or {}, self._loaded[name].model
+        if name != self.model_name or profile.get("name") != name:
+            return
+        if "max_input_tokens" not in profile:
+            self.profile = with_context(profile, model.denoiser.spec.context)
+        if model.tokenizer.chat_template and model.thinking_habit().thinking is not None:
+            self.profile = {**(self.profile or {}), "reasoning_output": True}
 
     def bind_tools(
         self,
@@ -332,8 +336,11 @@ def _requests(shared: SharedModel, chat: list[dict[str, Any]], call: Call) -> li
     filling = requests_for(shared, "", call, chat)
     if filling is not None and kit is not None:
         raise OptionError(f"suffix={shown(call.suffix)} has no meaning beside tools; leave one of the two out")
-    if filling is not None or kit is None:
-        return call.requests(model.encode_chat(chat)) if filling is None else filling
+    if filling is not None:
+        return filling
     with calling(LANGCHAIN):
-        config = model.with_tools(call.config, kit.tools, kit.choice, kit.parallel)
-        return call.model_copy(update={"config": config}).requests(model.encode_chat(chat, kit.tools))
+        if kit is None:
+            return call.requests(model.chat_request(chat, call.config, thinking=call.thinking))
+        return call.requests(
+            model.chat_request(chat, call.config, kit.tools, kit.choice, kit.parallel, thinking=call.thinking)
+        )

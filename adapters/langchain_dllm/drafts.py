@@ -77,6 +77,7 @@ def _data(draft: Draft) -> dict[str, Any]:
         "step": draft.step,
         "committed": draft.committed,
         "text": draft.text,
+        "reasoning": draft.reasoning,
         "tokens": list(draft.tokens),
         "guesses": list(draft.guesses),
         "confidences": list(draft.confidences),

@@ -92,8 +92,10 @@ def requests_for(
         moved.add("constraint")
     else:
         template = Template.of_text(before, room, call.gap, chat)
+    if call.thinking is not None:
+        raise OptionError(f"thinking={call.thinking} has no meaning where gaps are filled; leave it out")
     made = []
-    for own in call.requests(()):
+    for own in call.requests(Request((), call.config)):
         given = {name: value for name, value in own.config.given().items() if name not in moved}
         request = shared.model.fill_request(template, **given)
         values = {one.name: getattr(request, one.name) for one in fields(Request)}

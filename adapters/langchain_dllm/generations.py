@@ -9,6 +9,7 @@ from langchain_core.outputs import Generation
 from langchain_core.outputs import GenerationChunk
 from langchain_core.outputs import LLMResult
 
+from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
@@ -18,6 +19,7 @@ from dllm_plugins.sharing import SharedModel
 from langchain_dllm.call import Call
 from langchain_dllm.gaps import requests_for
 from langchain_dllm.messages import Teller
+from langchain_dllm.messages import thought_of
 from langchain_dllm.messages import totals_of
 from langchain_dllm.messages import usage_of
 
@@ -25,27 +27,32 @@ from langchain_dllm.messages import usage_of
 def requests_of(shared: SharedModel, prompt: str, call: Call) -> list[Request]:
     """The text as a user's message, or as it is if the call says `raw` or what follows; as often as answers are wanted.
 
+    :raises OptionError: for a `thinking` that nothing can turn on or off.
     :raises RequestError: if the text is empty, or must be made a message and the model has no chat template.
     """
     filling = requests_for(shared, prompt, call)
     if filling is not None:
         return filling
     if call.raw:
-        return call.requests(shared.model.encode_text(prompt, special=False))
+        if call.thinking is not None:
+            raise OptionError(f"thinking={call.thinking} has no meaning beside raw=True; leave one of the two out")
+        return call.requests(Request(shared.model.encode_text(prompt, special=False), call.config))
     if not shared.model.tokenizer.chat_template:
         raise RequestError(f"{shared.model.name} has no chat template; say raw=True to go on from the very text")
-    return call.requests(shared.model.encode_chat([{"role": "user", "content": prompt}]))
+    chat = [{"role": "user", "content": prompt}]
+    return call.requests(shared.model.chat_request(chat, call.config, thinking=call.thinking))
 
 
 def generation_of(finish: Finish, teller: Teller) -> Generation:
     """The whole answer, with statistics and token counts."""
-    return Generation(text=finish.text, generation_info=teller.metadata(finish) | {"usage": usage_of(finish)})
+    info = teller.metadata(finish) | {"usage": usage_of(finish)} | thought_of(finish)
+    return Generation(text=finish.text, generation_info=info)
 
 
 def chunk_of(event: Event, teller: Teller) -> GenerationChunk | None:
     """What an event adds to a streamed answer: committed text, or the figures at its end."""
     if isinstance(event, Commit):
-        said = teller.new_logprobs(event)
+        said = teller.new_logprobs(event) | thought_of(event)
         return GenerationChunk(text=event.text, generation_info=said or None) if event.text or said else None
     if isinstance(event, Finish):
         info = teller.metadata(event, streamed=True) | {"usage": usage_of(event)}

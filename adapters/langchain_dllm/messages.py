@@ -14,6 +14,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.messages import SystemMessage
 from langchain_core.messages import ToolMessage
 from langchain_core.messages.ai import InputTokenDetails
+from langchain_core.messages.ai import OutputTokenDetails
 from langchain_core.messages.ai import UsageMetadata
 
 from dllm_plugins.errors import RequestError
@@ -26,6 +27,7 @@ from dllm_plugins.tools.format import CallFormat
 from dllm_plugins.tools.reading import CallReader
 from dllm_plugins.tools.reading import read
 from langchain_dllm.call import Call
+from langchain_dllm.calling import end_of
 from langchain_dllm.calling import message_of
 from langchain_dllm.calling import more_of
 from langchain_dllm.toolkit import StreamedCalls
@@ -34,13 +36,35 @@ from langchain_dllm.toolkit import called
 #: Blocks that say once more what stands in `tool_calls`, as other models' messages have them.
 _OF_CALLS = ("tool_call", "tool_use", "tool_call_chunk", "function_call", "input_json_delta", "invalid_tool_call")
 
+#: Blocks of what an answer thought, and the key under which partners of LangChain keep it.
+_OF_THINKING = ("reasoning", "thinking", "redacted_thinking")
+THOUGHT = "reasoning_content"
+
 
 def chat_of(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """Role and text of each message, with calls and what they are answers to.
 
     :raises RequestError: for content that is not text.
     """
-    return [{"role": _role(message), "content": _text(message), **_of_tools(message)} for message in messages]
+    return [
+        {"role": _role(message), "content": _text(message), **_of_tools(message), **_of_thinking(message)}
+        for message in messages
+    ]
+
+
+def _of_thinking(message: BaseMessage) -> dict[str, str]:
+    """What an answer thought before it said something, wherever other models' messages have it."""
+    if not isinstance(message, AIMessage):
+        return {}
+    blocks = [block for block in message.content if isinstance(block, dict)]
+    told = [block.get(str(block["type"])) for block in blocks if block.get("type") in _OF_THINKING]
+    thought = "".join(text for text in told if isinstance(text, str)) or message.additional_kwargs.get(THOUGHT)
+    return {THOUGHT: thought} if thought and isinstance(thought, str) else {}
+
+
+def thought_of(event: Commit | Finish) -> dict[str, str]:
+    """What an event tells of thinking, under the name by which LangChain makes a block of it."""
+    return {THOUGHT: event.reasoning} if event.reasoning else {}
 
 
 def _of_tools(message: BaseMessage) -> dict[str, Any]:
@@ -75,7 +99,8 @@ def _role(message: BaseMessage) -> str:
 def _text(message: BaseMessage) -> str:
     if isinstance(message.content, str):
         return message.content
-    blocks = [block for block in message.content if isinstance(block, str) or block.get("type") not in _OF_CALLS]
+    unsaid = (*_OF_CALLS, *_OF_THINKING) if isinstance(message, AIMessage) else _OF_CALLS
+    blocks = [block for block in message.content if isinstance(block, str) or block.get("type") not in unsaid]
     return "".join(map(_block_text, blocks))
 
 
@@ -92,12 +117,15 @@ def _block_text(block: str | dict[str, Any]) -> str:
 def usage_of(finish: Finish) -> UsageMetadata:
     """Token counts as LangChain wants them; `cache_read` came from an earlier answer's prefix."""
     usage = finish.usage
-    return UsageMetadata(
+    found = UsageMetadata(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.useful_tokens,
         total_tokens=usage.prompt_tokens + usage.useful_tokens,
         input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
     )
+    if usage.reasoning_tokens is not None:
+        found["output_token_details"] = OutputTokenDetails(reasoning=usage.reasoning_tokens)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +170,11 @@ class Teller:
 
     def answer(self, finish: Finish) -> AIMessage:
         """The whole answer."""
-        figures: dict[str, Any] = {"usage_metadata": usage_of(finish), "response_metadata": self.metadata(finish)}
+        figures: dict[str, Any] = {
+            "usage_metadata": usage_of(finish),
+            "response_metadata": self.metadata(finish),
+            "additional_kwargs": thought_of(finish),
+        }
         if self.form is None or self.call.toolkit is None:
             return message_of(finish.text, self.call.as_tool, **figures)
         reply = read(finish.text, self.form, self.call.toolkit.names)
@@ -163,11 +195,14 @@ class Teller:
     def chunk(self, event: Event) -> AIMessageChunk | None:
         """What an event adds to a streamed answer: committed text, or the figures at its end."""
         if isinstance(event, Commit):
-            said = self.new_logprobs(event)
-            return more_of(event.text, self.call.as_tool, response_metadata=said) if event.text or said else None
+            said, thought = self.new_logprobs(event), thought_of(event)
+            if not event.text and not said and not thought:
+                return None
+            return more_of(event.text, self.call.as_tool, response_metadata=said, additional_kwargs=thought)
         if isinstance(event, Finish):
-            return AIMessageChunk(
-                content="",
+            return end_of(
+                event.text,
+                self.call.as_tool,
                 usage_metadata=usage_of(event),
                 response_metadata=self.metadata(event, streamed=True),
                 chunk_position="last",

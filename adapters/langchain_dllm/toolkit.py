@@ -20,8 +20,11 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import shown
+from dllm_plugins.tools.calls import Began
 from dllm_plugins.tools.calls import Call
 from dllm_plugins.tools.calls import Malformed
+from dllm_plugins.tools.calls import Piece
+from dllm_plugins.tools.growing import GrowingObject
 from dllm_plugins.tools.reading import CallReader
 from dllm_plugins.tools.reading import Part
 from dllm_plugins.tools.reading import Reply
@@ -110,6 +113,7 @@ class StreamedCalls:
     def __init__(self, reader: CallReader) -> None:
         self._reader = reader
         self._count = 0
+        self._growing: GrowingObject | None = None
 
     def within(self, chunk: AIMessageChunk) -> AIMessageChunk | None:
         """What a chunk of an answer's text tells; None if nothing is sure yet.
@@ -120,24 +124,46 @@ class StreamedCalls:
         parts = self._reader.push(str(chunk.content)) + (self._reader.end() if last else [])
         text = "".join(part for part in parts if isinstance(part, str))
         calls = list(self._chunks(parts))
-        if not text and not calls and not last and not chunk.response_metadata:
+        if not text and not calls and not last and not chunk.response_metadata and not chunk.additional_kwargs:
             return None
         return chunk.model_copy(update={"content": text}) if not calls else _with_calls(chunk, text, calls)
 
     def _chunks(self, parts: Iterable[Part]) -> Iterable[ToolCallChunk]:
-        """A call is told when it is whole. What is no call never parses, and so stays invalid when chunks are added."""
+        """New pieces of calls: the first one of each has its name and its id."""
+        found: dict[int, ToolCallChunk] = {}
         for part in parts:
             if isinstance(part, str):
                 continue
+            new = self._chunk(part)
+            known = found.get(self._count)
+            if known is not None:
+                new = {**known, "args": f"{known['args']}{new['args']}"}
+            found[self._count] = new
+            if isinstance(part, Call | Malformed):
+                self._count += 1
+                self._growing = None
+        return [chunk for chunk in found.values() if chunk["name"] is not None or chunk["args"]]
+
+    def _chunk(self, part: Began | Piece | Call | Malformed) -> ToolCallChunk:
+        growing = self._growing
+        if isinstance(part, Began):
+            self._growing = GrowingObject()
+            return tool_call_chunk(name=part.name, args="", id=_new_id(), index=self._count)
+        if growing is None:
+            # Told all at once. What is no call never parses.
             args = part.written() if isinstance(part, Call) else part.text
-            yield tool_call_chunk(name=part.name, args=args, id=_new_id(), index=self._count)
-            self._count += 1
+            return tool_call_chunk(name=getattr(part, "name", None), args=args, id=_new_id(), index=self._count)
+        if isinstance(part, Piece):
+            return tool_call_chunk(args=growing.take(part.text), index=self._count)
+        # LangChain would complete what was cut, and call it whole.
+        return tool_call_chunk(args="" if isinstance(part, Call) else growing.breaking(), index=self._count)
 
 
 def _with_calls(chunk: AIMessageChunk, text: str, calls: list[ToolCallChunk]) -> AIMessageChunk:
     return AIMessageChunk(
         content=text,
         tool_call_chunks=calls,
+        additional_kwargs=chunk.additional_kwargs,
         usage_metadata=chunk.usage_metadata,
         response_metadata=chunk.response_metadata,
         chunk_position=chunk.chunk_position,

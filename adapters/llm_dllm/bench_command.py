@@ -8,10 +8,10 @@ import click
 from dllm_plugins.commands.terminal import clean_errors
 from dllm_plugins.events import Usage
 from llm_dllm.commands import choice_of
-from llm_dllm.commands import config_of
+from llm_dllm.commands import wanted_in
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import loaded_model
-from llm_dllm.model import tokens_of
+from llm_dllm.model import request_of
 from llm_dllm.waiting import waiting
 
 QUESTION = "Why is the sky blue?"
@@ -29,12 +29,11 @@ def bench(prompt: str, options: tuple[tuple[str, str], ...], model: str, repeat:
     prefix is kept from one to the next.
     """
     with clean_errors():
-        from dllm_plugins.request import Request
-
-        choice, config = choice_of(model), config_of(options).with_options(stats=True)
+        choice, (config, extras) = choice_of(model), wanted_in(options)
         with waiting(choice.model_id):
             loaded = loaded_model(choice).model
-        request = Request(tokens_of(loaded, [{"role": "user", "content": prompt}], choice.model_id), config)
+        chat = [{"role": "user", "content": prompt}]
+        request = request_of(loaded, chat, config.with_options(stats=True), choice.model_id, extras)
         engine = loaded.engine()
         engine.generate([request])
         found = [engine.generate([request])[0].usage for _ in range(repeat)]

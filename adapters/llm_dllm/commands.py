@@ -10,14 +10,28 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
 from llm_dllm.loading import Choice
 from llm_dllm.model import DLLM
+from llm_dllm.model import Extras
 from llm_dllm.options import Options
 from llm_dllm.options import to_config
 
 
 def config_of(options: Iterable[tuple[str, str]], schema: dict[str, Any] | None = None) -> SamplingConfig:
-    """What `-o NAME VALUE`, given several times, asks for.
+    """What `-o NAME VALUE`, given several times, asks for where there are no answers to questions.
 
     :param schema: what the answer must be.
+    :raises OptionError: for a name that is unknown, a value that cannot be read or is out of range, and for thinking.
+    """
+    config, extras = wanted_in(options, schema)
+    if extras.thinking is not None:
+        raise OptionError("-o thinking is about answers to questions; leave it out")
+    return config
+
+
+def wanted_in(
+    options: Iterable[tuple[str, str]], schema: dict[str, Any] | None = None
+) -> tuple[SamplingConfig, Extras]:
+    """The same where there are: the engine's options, and whether the model is to think.
+
     :raises OptionError: for a name that is unknown, a value that cannot be read or is out of range, and a suffix,
         which is no option of decoding.
     """
@@ -27,7 +41,8 @@ def config_of(options: Iterable[tuple[str, str]], schema: dict[str, Any] | None 
             f"-o suffix {given['suffix']!r} is an option of `llm -m MODEL` alone; "
             f"use --suffix of `llm dllm fill` or `llm dllm watch`"
         )
-    return to_config(Options(**given), schema)
+    found: Any = Options(**given)
+    return to_config(found, schema), Extras(thinking=found.thinking)
 
 
 def choice_of(name: str) -> Choice:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import aclosing
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -28,6 +29,8 @@ from llm_dllm.tools import tools_of
 from llm_dllm.waiting import waiting
 
 if TYPE_CHECKING:
+    from llm.parts import StreamEvent
+
     from dllm_plugins.config import SamplingConfig
     from dllm_plugins.events import Event
     from dllm_plugins.events import Finish
@@ -55,23 +58,6 @@ def chat_of(prompt: llm.Prompt) -> list[dict[str, Any]]:
     return [told for message in prompt.messages for told in messages_of(message)]
 
 
-def tokens_of(model: "Model", chat: list[dict[str, Any]], name: str, tools: "Sequence[Tool]" = ()) -> list[int]:
-    """Prompt ids: by the chat template, or of the plain text if a base checkpoint has none.
-
-    :param name: what llm calls the model.
-    :param tools: what it may call.
-    :raises RequestError: for an empty prompt, and for a conversation that needs a template.
-    """
-    if model.tokenizer.chat_template or not chat or not chat[-1]["content"].strip():
-        return model.encode_chat(chat, tools)
-    if tools or [message["role"] for message in chat] != ["user"]:
-        raise RequestError(
-            f"{name} has no chat template: it goes on from one text, without system prompt, history or tools; start a "
-            f"new conversation without them, or use an instruct checkpoint"
-        )
-    return model.encode_text(chat[0]["content"])
-
-
 def config_of(prompt: llm.Prompt) -> "SamplingConfig":
     """The engine's options of a prompt, its schema among them.
 
@@ -83,59 +69,73 @@ def config_of(prompt: llm.Prompt) -> "SamplingConfig":
     return to_config(prompt.options, schema)
 
 
-def suffix_of(prompt: llm.Prompt) -> str | None:
-    """The text behind the gap that an answer is to fill, if that was asked for."""
-    found: str | None = getattr(prompt.options, "suffix", None)
-    return found
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a prompt asks for besides the engine's options.
+
+    :param suffix: text behind a gap, which the answer then fills.
+    :param tools: what the answer may call.
+    :param thinking: whether the model is to think; None leaves that to its chat template.
+    """
+
+    suffix: str | None = None
+    tools: "Sequence[Tool]" = ()
+    thinking: bool | None = None
+
+
+NOTHING = Extras()
+
+
+def extras_of(prompt: llm.Prompt) -> Extras:
+    """That of a prompt.
+
+    :raises OptionError: for a tool whose name or schema cannot be used.
+    """
+    options: Any = prompt.options
+    return Extras(getattr(options, "suffix", None), tools_of(prompt), getattr(options, "thinking", None))
 
 
 def request_of(
-    model: "Model",
-    chat: list[dict[str, Any]],
-    config: "SamplingConfig",
-    name: str,
-    suffix: str | None,
-    tools: "Sequence[Tool]" = (),
+    model: "Model", chat: list[dict[str, Any]], config: "SamplingConfig", name: str, extras: Extras
 ) -> "Request":
-    """What the engine is asked.
+    """What the engine is asked: by the chat template, or to go on from the plain text if a base checkpoint has none.
 
     :param name: what llm calls the model.
-    :param suffix: text behind a gap, which the answer then fills.
-    :param tools: what the answer may call.
-    :raises OptionError: for a suffix beside tools.
+    :raises OptionError: for a suffix beside tools or thinking.
+    :raises RequestError: for an empty prompt, and for a conversation that needs a template.
     """
     from dllm_plugins.request import Request
     from llm_dllm.gaps import request_before
 
-    if suffix is not None and tools:
-        raise OptionError(f"-o suffix {suffix!r} has no meaning beside tools; leave one of the two out")
-    if suffix is not None:
-        return request_before(model, chat, config, suffix)
-    return Request(tokens_of(model, chat, name, tools), model.with_tools(config, tools))
+    if extras.suffix is not None:
+        if extras.tools or extras.thinking is not None:
+            beside = "tools" if extras.tools else f"-o thinking {str(extras.thinking).lower()}"
+            raise OptionError(f"-o suffix {extras.suffix!r} has no meaning beside {beside}; leave one of the two out")
+        return request_before(model, chat, config, extras.suffix)
+    if model.tokenizer.chat_template or not chat or not chat[-1]["content"].strip():
+        return model.chat_request(chat, config, extras.tools, thinking=extras.thinking)
+    if extras.tools or extras.thinking is not None or [message["role"] for message in chat] != ["user"]:
+        raise RequestError(
+            f"{name} has no chat template: it goes on from one text, without system prompt, history, tools or "
+            f"thinking; start a new conversation without them, or use an instruct checkpoint"
+        )
+    return Request(model.encode_text(chat[0]["content"]), config)
 
 
 def events(
-    chat: list[dict[str, Any]],
-    config: "SamplingConfig",
-    choice: Choice = DEFAULT,
-    suffix: str | None = None,
-    tools: "Sequence[Tool]" = (),
+    chat: list[dict[str, Any]], config: "SamplingConfig", choice: Choice = DEFAULT, extras: Extras = NOTHING
 ) -> "Generator[Event, None, None]":
     """Events of one answer; closing the generator frees its row at once."""
     shared = loaded_model(choice)
-    yield from shared.stream(request_of(shared.model, chat, config, choice.model_id, suffix, tools))
+    yield from shared.stream(request_of(shared.model, chat, config, choice.model_id, extras))
 
 
 async def _aevents(
-    chat: list[dict[str, Any]],
-    config: "SamplingConfig",
-    choice: Choice,
-    suffix: str | None,
-    tools: "Sequence[Tool]",
+    chat: list[dict[str, Any]], config: "SamplingConfig", choice: Choice, extras: Extras
 ) -> "AsyncGenerator[Event, None]":
     """Like :func:`events`, with loading, tokenising and passes in threads."""
     shared = await asyncio.to_thread(loaded_model, choice)
-    request = await asyncio.to_thread(request_of, shared.model, chat, config, choice.model_id, suffix, tools)
+    request = await asyncio.to_thread(request_of, shared.model, chat, config, choice.model_id, extras)
     async with aclosing(shared.astream(request)) as source:
         async for event in source:
             yield event
@@ -149,9 +149,9 @@ def _report(response: Any, finish: "Finish", choice: Choice) -> None:
             click.echo(f"\n{cut_short(usage)}", err=True)
         if finish.reason == "stop" and response.prompt.schema:
             click.echo("\nA stop string has ended the answer before it was complete JSON; leave stop out.", err=True)
-    response.set_usage(
-        input=usage.prompt_tokens, output=usage.useful_tokens, details={"cached_tokens": usage.cached_tokens}
-    )
+    details = {"cached_tokens": usage.cached_tokens, "reasoning_tokens": usage.reasoning_tokens}
+    known = {name: count for name, count in details.items() if count is not None}
+    response.set_usage(input=usage.prompt_tokens, output=usage.useful_tokens, details=known)
     response.response_json = usage.as_dict() | {"finish_reason": finish.reason}
     if finish.logprobs is not None:
         from dllm_plugins.text.said import openai_shape
@@ -177,35 +177,48 @@ class _LazyOptions:
         return Options
 
 
-def _text_of(
-    event: "Event",
-    stream: bool,
-    response: "llm.Response | llm.AsyncResponse",
-    arrived: Callable[[], None],
-    choice: Choice,
-) -> str | None:
-    """What is handed out at an event: text that is committed, or all of it at the end; None for nothing."""
+def _text_of(event: "Event", stream: bool) -> tuple[str, str]:
+    """What is handed out at an event, thought and said: what is committed, or all of it at the end."""
     from dllm_plugins.events import Commit
     from dllm_plugins.events import Finish
 
+    if not isinstance(event, Commit if stream else Finish):
+        return "", ""
     # Of a template the answer is what fills its gap.
-    gaps = [gap if isinstance(gap, str) else gap.text for gap in getattr(event, "gaps", ())]
-    text = "".join(gaps) if gaps else getattr(event, "text", "")
-    if isinstance(event, Commit) and stream and text:
-        arrived()
-        return text
-    if not isinstance(event, Finish):
-        return None
-    arrived()
-    _report(response, event, choice)
-    return None if stream else text
+    gaps = [gap if isinstance(gap, str) else gap.text for gap in event.gaps]
+    return event.reasoning, "".join(gaps) if gaps else event.text
 
 
-def is_last(event: "Event") -> bool:
-    """Whether it ends the answer."""
-    from dllm_plugins.events import Finish
+class _Telling:
+    """Tells llm of the events of one answer.
 
-    return isinstance(event, Finish)
+    :param arrived: called when something has come.
+    """
+
+    def __init__(
+        self, response: Any, stream: bool, choice: Choice, tools: "Sequence[Tool]", arrived: Callable[[], None]
+    ) -> None:
+        self._response = response
+        self._stream = stream
+        self._choice = choice
+        self._arrived = arrived
+        self._calls = Calls(response, tools, choice)
+
+    def told(self, event: "Event") -> "Iterator[str | StreamEvent]":
+        """What an event adds: thinking, text, calls; and figures at the end."""
+        from llm.parts import StreamEvent
+
+        from dllm_plugins.events import Finish
+
+        thought, text = _text_of(event, self._stream)
+        if thought or text:
+            self._arrived()
+        if isinstance(event, Finish):
+            self._arrived()
+            _report(self._response, event, self._choice)
+        if thought:
+            yield StreamEvent("reasoning", thought)
+        yield from self._calls.told(text, last=isinstance(event, Finish))
 
 
 class _Chosen:
@@ -230,15 +243,13 @@ class DLLM(_Chosen, llm.Model):
 
     def execute(
         self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
-    ) -> Iterator[str]:
+    ) -> "Iterator[str | StreamEvent]":
         """Yield committed text; drafts are shown by `llm dllm watch` only."""
         with clean_errors(), waiting(self.model_id) as arrived:
-            tools = tools_of(prompt)
-            calls = Calls(response, tools, self.choice)
-            for event in events(chat_of(prompt), config_of(prompt), self.choice, suffix_of(prompt), tools):
-                text = _text_of(event, stream, response, arrived, self.choice)
-                if text := calls.text(text or "", last=is_last(event)):
-                    yield text
+            extras = extras_of(prompt)
+            telling = _Telling(response, stream, self.choice, extras.tools, arrived)
+            for event in events(chat_of(prompt), config_of(prompt), self.choice, extras):
+                yield from telling.told(event)
 
 
 class AsyncDLLM(_Chosen, llm.AsyncModel):
@@ -252,14 +263,12 @@ class AsyncDLLM(_Chosen, llm.AsyncModel):
         stream: bool,
         response: llm.AsyncResponse,
         conversation: llm.AsyncConversation | None,
-    ) -> AsyncGenerator[str, None]:
+    ) -> "AsyncGenerator[str | StreamEvent, None]":
         """See :meth:`DLLM.execute`."""
         with clean_errors(), waiting(self.model_id) as arrived:
-            tools = tools_of(prompt)
-            calls = Calls(response, tools, self.choice)
-            asked = _aevents(chat_of(prompt), config_of(prompt), self.choice, suffix_of(prompt), tools)
-            async with aclosing(asked) as source:
+            extras = extras_of(prompt)
+            telling = _Telling(response, stream, self.choice, extras.tools, arrived)
+            async with aclosing(_aevents(chat_of(prompt), config_of(prompt), self.choice, extras)) as source:
                 async for event in source:
-                    text = _text_of(event, stream, response, arrived, self.choice)
-                    if text := calls.text(text or "", last=is_last(event)):
-                        yield text
+                    for told in telling.told(event):
+                        yield told

@@ -124,6 +124,13 @@ _FIELDS["suffix"] = (
         "(max_tokens is the longest it may get; default: 64)",
     ),
 )
+_FIELDS["thinking"] = (
+    bool | None,
+    Field(
+        default=None,
+        description="turns thinking on or off, where the model's chat template can (default: as the template does)",
+    ),
+)
 Options = create_model("Options", __base__=_Options, __doc__=_Options.__doc__, **_FIELDS)
 
 

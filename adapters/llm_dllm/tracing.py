@@ -17,6 +17,8 @@ from dllm_plugins.events import Finish
 from dllm_plugins.template import Template
 from llm_dllm.loading import Choice
 from llm_dllm.loading import loaded_model
+from llm_dllm.model import NOTHING
+from llm_dllm.model import Extras
 from llm_dllm.model import cut_short
 from llm_dllm.model import events
 
@@ -30,7 +32,7 @@ def trace_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def traced(
-    asked: Asked, options: Mapping[str, Any], choice: Choice, trace: Path | None
+    asked: Asked, options: Mapping[str, Any], choice: Choice, trace: Path | None, extras: Extras = NOTHING
 ) -> Generator[Event, None, None]:
     """The events of an answer to a chat, or of a template that is filled, with these options of decoding.
 
@@ -39,7 +41,7 @@ def traced(
     :raises OptionError: if that file cannot be written.
     """
     if trace is None:
-        yield from _events(asked, options, choice)
+        yield from _events(asked, options, choice, extras)
         return
     if not trace.absolute().parent.is_dir():
         raise OptionError(f"there is no folder {trace.absolute().parent} for --trace {trace}; make it, or name another")
@@ -49,7 +51,7 @@ def traced(
     template = asked if isinstance(asked, Template) else None
     recorder = Recorder(loaded_model(choice).model.tokenizer, template)
     try:
-        with closing(_events(asked, {"logprobs": 0, **options}, choice)) as source:
+        with closing(_events(asked, {"logprobs": 0, **options}, choice, extras)) as source:
             for event in source:
                 recorder.take(event)
                 yield event
@@ -59,9 +61,9 @@ def traced(
             trace.write_text(page(made), encoding="utf-8")
 
 
-def _events(asked: Asked, options: Mapping[str, Any], choice: Choice) -> Generator[Event, None, None]:
+def _events(asked: Asked, options: Mapping[str, Any], choice: Choice, extras: Extras) -> Generator[Event, None, None]:
     if not isinstance(asked, Template):
-        yield from events(list(asked), SamplingConfig(**options), choice)
+        yield from events(list(asked), SamplingConfig(**options), choice, extras)
         return
     shared = loaded_model(choice)
     yield from shared.stream(shared.model.fill_request(asked, **options))

@@ -24,6 +24,8 @@ from dllm_plugins.template import Growing
 from dllm_plugins.template import Template
 from llm_dllm.commands import choice_of
 from llm_dllm.commands import config_of
+from llm_dllm.commands import wanted_in
+from llm_dllm.growing_text import THOUGHT
 from llm_dllm.growing_text import GrowingText
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import Choice
@@ -64,9 +66,12 @@ def watch(
     """
     console = Console(file=sys.stdout)
     with clean_errors():
-        choice, given = choice_of(model), config_of(options, schema_of(schema, schema_multi)).given()
+        choice, (config, extras) = choice_of(model), wanted_in(options, schema_of(schema, schema_multi))
+        given = config.given()
         asked = _asked(prompt, system, marker, suffix, given)
-        with closing(traced(asked, given, choice, trace)) as source:
+        if isinstance(asked, Template):
+            config_of(options)
+        with closing(traced(asked, given, choice, trace, extras)) as source:
             show = _watch_live if console.is_terminal else _watch_plain
             finish = show(source, console, choice, asked)
     say_the_end(finish, trace)
@@ -109,6 +114,11 @@ def _figures(usage: Usage, console: Console) -> list[str]:
     return lines
 
 
+def _thought(event: Event) -> str:
+    """What an event makes final of the model's thinking."""
+    return event.reasoning if isinstance(event, Commit) else ""
+
+
 def _new_text(event: Event, growing: Growing | None) -> str:
     """What an event makes final."""
     if growing is not None:
@@ -122,6 +132,8 @@ def _watch_plain(source: Generator[Event, None, None], _console: Console, choice
     with waiting(choice.model_id) as arrived:
         for event in source:
             arrived()
+            # As llm shows it.
+            click.echo(click.style(_thought(event), dim=True), nl=False, err=True)
             click.echo(_new_text(event, growing), nl=isinstance(event, Finish))
             if isinstance(event, Finish):
                 return event
@@ -136,10 +148,11 @@ def _watch_live(
     with waiting(choice.model_id) as arrived, GrowingText(console) as view:
         for event in source:
             arrived()
+            view.add(_thought(event), THOUGHT)
             view.add(_new_text(event, growing))
             if isinstance(event, Finish):
                 return event
             if isinstance(event, Draft):
                 drafts = [gap.text for gap in event.gaps]
-                view.show(*([(event.text, False)] if growing is None else growing.behind(drafts)))
+                view.show(*([(event.reasoning + event.text, False)] if growing is None else growing.behind(drafts)))
     raise AssertionError("a stream ends with Finish")

@@ -2,7 +2,11 @@
 
 from typing import Any
 
+from dllm_plugins.constraints.language import language_of
 from dllm_plugins.constraints.reach import Reach
+from dllm_plugins.constraints.thoughts import behind_thinking
+from dllm_plugins.constraints.values import Constraint
+from dllm_plugins.constraints.values import Tree
 from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import ModelSpec
@@ -14,12 +18,16 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
+from dllm_plugins.text.thinking import Thinking
 
 
-def limits_of(row: Row, begin: int, sampler: Sampler, tokenizer: Any, spec: ModelSpec) -> Limits | None:
+def limits_of(
+    row: Row, begin: int, sampler: Sampler, tokenizer: Any, spec: ModelSpec, thinking: Thinking | None = None
+) -> Limits | None:
     """What the answer of a row, or its gaps, are held to.
 
     :param begin: the position where the text of a template begins.
+    :param thinking: what an answer may write first, which the constraint is not about.
     :raises OptionError: for a constraint that cannot be served, or that no text fulfils.
     :raises RequestError: where what fulfils it does not fit.
     """
@@ -38,16 +46,20 @@ def limits_of(row: Row, begin: int, sampler: Sampler, tokenizer: Any, spec: Mode
         )
     settings = sampler.read(row.config, spec.sampling)
     suppressed = getattr(settings, "suppress_tokens", ())
-    languages, never = languages_of(tokenizer, spec), frozenset({*suppressed, spec.mask_id})
+    shown = frozenset[int]() if thinking is None else thinking.shown
+    languages, never = languages_of(tokenizer, spec, shown), frozenset({*suppressed, spec.mask_id})
     if row.gaps:
         return limits_of_gaps(row, begin, languages, never, elastic and elastic(settings, spec))
-    return _limits_of_an_answer(row, languages, never, spec)
+    whole = constraint if thinking is None else Tree(behind_thinking(language_of(constraint), thinking))
+    return _limits_of_an_answer(row, whole, languages, never, spec)
 
 
-def _limits_of_an_answer(row: Row, languages: Languages, never: frozenset[int], spec: ModelSpec) -> Limits:
+def _limits_of_an_answer(
+    row: Row, constraint: Constraint, languages: Languages, never: frozenset[int], spec: ModelSpec
+) -> Limits:
     if not row.stop_ids:
         raise OptionError(message("{constraint} needs an id that ends the answer; give stop_ids that are not empty"))
-    automaton = languages.automaton(Wanted(row.config.constraint, row.stop_ids, never))
+    automaton = languages.automaton(Wanted(constraint, row.stop_ids, never))
     room = row.config.max_new_tokens
     if automaton.shortest < 0:
         raise OptionError(message("{constraint}: no text fulfils it in this model's tokens; mend it"))

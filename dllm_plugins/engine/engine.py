@@ -62,6 +62,7 @@ from dllm_plugins.modes.base import Sampler
 from dllm_plugins.request import Request
 from dllm_plugins.text.answer import AnswerText
 from dllm_plugins.text.answer import Tokenizer
+from dllm_plugins.text.thinking import Divider
 
 
 class Engine:
@@ -124,8 +125,9 @@ class Engine:
             raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
         row = row_of(request, config, tokens, spec)
         row.costs = partial(costs_of, self._full)
-        row.limits = limits_of(row, len(tokens), sampler, request.tokenizer or self.tokenizer, spec)
-        row.steering = steering_of(row, request.processors, sampler, request.tokenizer or self.tokenizer, spec)
+        tokenizer = request.tokenizer or self.tokenizer
+        row.limits = limits_of(row, len(tokens), sampler, tokenizer, spec, request.thinking)
+        row.steering = steering_of(row, request.processors, sampler, tokenizer, spec)
         return self._job(request, row, sampler)
 
     def enter(self, job: Job) -> int:
@@ -163,13 +165,16 @@ class Engine:
         tokenizer = request.tokenizer or self.tokenizer
         gaps = GapTexts(tokenizer, row, stops, len(request.tokens)) if row.gaps else None
         row.cut = row.cut if gaps is None else gaps.cut
-        text = AnswerText(tokenizer, () if row.gaps else stops)
+        divider = None if request.thinking is None else Divider(request.thinking)
+        ends = () if row.gaps else stops
+        text = AnswerText(tokenizer, ends) if divider is None else divider.text(tokenizer, ends)
         kept = kept if sampler.keeps_prefix else None
         program: Callable[[Canvas, ModelSpec], Program] = sampler.program
         if request.slice is not None and sampler.keeps_prefix:
             program = partial(sliced, sampler=sampler, most=request.slice)
         running = RunningProgram(row, self.denoiser.spec, program)
-        return Job(row, running, text, kept, time.perf_counter(), gaps=gaps, filled=filled, parts=parts)
+        began = time.perf_counter()
+        return Job(row, running, text, kept, began, gaps=gaps, filled=filled, parts=parts, divider=divider)
 
     def cancel(self, number: int) -> None:
         """Drop a row and its cache at once; a row that is done already is left alone."""

@@ -24,6 +24,7 @@ from dllm_plugins.events import TokenLogprob
 from dllm_plugins.events import Usage
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.text.answer import AnswerText
+from dllm_plugins.text.thinking import Divider
 
 
 @dataclass(eq=False, slots=True)
@@ -31,6 +32,7 @@ class Job:
     """One row under way.
 
     :param gaps: those of its template, None without one.
+    :param divider: tells what it thinks from what it says; None if it only says something.
     :param filled: the context leaves less room than `max_new_tokens` asks for.
     :param announced: tokens that a Commit has named.
     :param scanned: tokens of the answer among which there is no stop id.
@@ -55,6 +57,7 @@ class Job:
     parts: dict[str, float] | None = None
     closed: bool = False
     looked: tuple[TokenLogprob, ...] = ()
+    divider: Divider | None = None
 
     def look(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec, denoiser: FullDenoiser) -> None:
         """Look at the final text once more, if that was asked for."""
@@ -96,12 +99,21 @@ class Job:
             new_text = self.text.push(answer, last=reason is not None)
             if self.text.stopped:
                 answer, reason = answer[: self.text.tokens_used(answer)], "stop"
+            thought = ""
+            if self.divider is not None:
+                thought, new_text = self.divider.push(self.text.text, last=reason is not None)
             sure = answer[: self.text.tokens_within(answer)] if reason is None else answer
         new = tuple(sure[self.announced :])
         said = self._said(self.announced, new)
         self.announced += len(new)
-        commit = Commit(row.number, row.step, new, new_text, said, gaps) if new or new_text or any(gaps) else None
+        told = new or new_text or thought or any(gaps)
+        commit = Commit(row.number, row.step, new, new_text, said, gaps, thought) if told else None
         return answer, reason, commit
+
+    @property
+    def said(self) -> str:
+        """The text that was handed out, without what the model thought."""
+        return self.text.text if self.divider is None else self.divider.said
 
     def _places(self, begin: int, end: int) -> Sequence[int]:
         """Where on the canvas these tokens of the answer stand."""
@@ -133,12 +145,15 @@ class Job:
             known.get(position) if token is None else token for position, token in enumerate(tentative, len(row.tokens))
         )
         with clock.part(TEXT):
-            shown = self.text.draft(answer, guesses)
+            shown, thought = self.text.draft(answer, guesses), ""
+            if self.divider is not None:
+                thought, shown = self.divider.draft(self.text.text, shown)
         sure: tuple[float | None, ...] = ()
         if row.said is not None:
             begin = len(row.tokens) - len(held)
             sure = tuple(map(self.running.canvas.confidence, range(begin, begin + len(held) + room)))
-        return Draft(row.number, row.step, held + tentative, shown, held + guesses, rest, sure, self.text.text)
+        guessed = held + guesses
+        return Draft(row.number, row.step, held + tentative, shown, guessed, rest, sure, self.said, reasoning=thought)
 
     def _gaps_draft(self, gaps: GapTexts, answer: Sequence[int], clock: Clock) -> Draft:
         """The same of a template, whose gaps may have ended before their room was used."""
@@ -179,13 +194,15 @@ class Job:
         :raises AnswerError: if it is not.
         """
         if self.gaps is None:
-            check_answer(self.text.text, self.row.config.constraint, reason)
+            check_answer(self.said, self.row.config.constraint, reason)
         else:
             self.gaps.check(answer)
 
     def finish(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec) -> Finish:
         """The end of the row: `answer` and its figures."""
         row, filled = self.row, () if self.gaps is None else self.gaps.filled()
+        if self.divider is not None:
+            self.divider.push(self.text.text, last=True)
         tentative = self.running.canvas.tentative()
         # Of the canvas behind the answer; the suffix was given.
         committed = tentative[: len(tentative) - len(row.suffix)]
@@ -207,6 +224,7 @@ class Job:
             parts=self.parts,
             drafts=row.drafts,
             shared_passes=self.shared,
+            reasoning_tokens=None if self.divider is None else self.divider.tokens(self.text.tokenizer, answer),
         )
         if self.gaps is not None:
             stop_token = self.gaps.stop_token
@@ -221,6 +239,18 @@ class Job:
         said = None if row.said is None else self.looked or self._said(0, told)
         if self.gaps is not None and said is not None:
             filled = self.gaps.filled(said)
+        thought = "" if self.divider is None else self.divider.thought
         return Finish(
-            row.number, row.step, reason, tuple(answer), self.text.text, usage, stop_token, logits, rest, said, filled
+            row.number,
+            row.step,
+            reason,
+            tuple(answer),
+            self.said,
+            usage,
+            stop_token,
+            logits,
+            rest,
+            said,
+            filled,
+            thought,
         )

@@ -50,9 +50,9 @@ class Languages:
     Whoever asks for one waits only for those who are building the same.
     """
 
-    def __init__(self, tokenizer: Any, size: int) -> None:
+    def __init__(self, tokenizer: Any, size: int, shown: frozenset[int]) -> None:
         self._encode = partial(_encoded, proxy(tokenizer))
-        pieces = pieces_of(tokenizer, size)
+        pieces = pieces_of(tokenizer, size, shown)
         self.strips = pieces.strips
         self.vocabulary = Vocabulary(pieces.texts)
         self._kept: dict[str, TokenAutomaton] = {}
@@ -98,19 +98,22 @@ class _Turn:
         self.lock = Lock()
 
 
-_LANGUAGES: "WeakKeyDictionary[Any, Languages]" = WeakKeyDictionary()
+#: By tokenizer, and by the special tokens that have a text.
+_LANGUAGES: "WeakKeyDictionary[Any, dict[frozenset[int], Languages]]" = WeakKeyDictionary()
 _LOCK = Lock()
 
 
-def languages_of(tokenizer: Any, spec: ModelSpec) -> Languages:
+def languages_of(tokenizer: Any, spec: ModelSpec, shown: frozenset[int] = frozenset()) -> Languages:
     """Those of a tokenizer.
 
+    :param shown: special tokens that have a text all the same.
     :raises OptionError: for one whose tokens spell different texts in different places.
     """
     with _LOCK:
-        if tokenizer not in _LANGUAGES:
-            _LANGUAGES[tokenizer] = Languages(tokenizer, spec.vocabulary)
-        return _LANGUAGES[tokenizer]
+        known = _LANGUAGES.setdefault(tokenizer, {})
+        if shown not in known:
+            known[shown] = Languages(tokenizer, spec.vocabulary, shown)
+        return known[shown]
 
 
 def _encoded(tokenizer: Any, text: str) -> Sequence[int]:

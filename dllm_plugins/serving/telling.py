@@ -16,7 +16,9 @@ from dllm_plugins.events import TokenLogprob
 from dllm_plugins.serving.work import Work
 from dllm_plugins.text.said import openai_shape
 from dllm_plugins.tools.calls import Call
+from dllm_plugins.tools.calls import Malformed
 from dllm_plugins.tools.reading import CallReader
+from dllm_plugins.tools.reading import Part
 
 #: What stands for minus infinity, as elsewhere in this interface.
 _LEAST = -9999.0
@@ -68,8 +70,15 @@ class Reading:
         parts = self._reader.push(text) + (self._reader.end() if last else [])
         calls = [part for part in parts if isinstance(part, Call)]
         self.calls += calls
-        said = "".join(part if isinstance(part, str) else part.text for part in parts if not isinstance(part, Call))
+        said = "".join(_said(part) for part in parts)
         return said, calls
+
+
+def _said(part: Part) -> str:
+    """What a part of an answer is as text."""
+    if isinstance(part, Malformed):
+        return part.text
+    return part if isinstance(part, str) else ""
 
 
 def cut(finish: Finish) -> bool:

@@ -72,12 +72,19 @@ class AnswerText:
     never taken back, and is the same however many tokens come at once.
 
     :param accepts: whether a stop string ends the answer behind a text; None if it always does.
+    :param begins: where in a text, of which more comes unless it is the last, stop strings count from; None if nobody
+        knows yet, and nothing can be handed out.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stops: tuple[str, ...], accepts: Callable[[str], bool] | None = None
+        self,
+        tokenizer: Tokenizer,
+        stops: tuple[str, ...],
+        accepts: Callable[[str], bool] | None = None,
+        begins: Callable[[str, bool], int | None] = lambda _text, _last: 0,
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        self._begins = begins
         self._stops = stops
         self._accepts = accepts
         self._joined = joined_tokens(tokenizer)
@@ -90,7 +97,7 @@ class AnswerText:
         self.text = ""
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return decoded(self._tokenizer, tokens)
+        return decoded(self.tokenizer, tokens)
 
     def _text_of(self, tokens: Sequence[int]) -> str:
         if self._decoded[0] != len(tokens):
@@ -107,13 +114,13 @@ class AnswerText:
         open_end = _CLEANED.search(text) if self._cleans else None
         return text if open_end is None else text[: open_end.start()]
 
-    def _cut(self, text: str) -> int:
+    def _cut(self, text: str, begin: int) -> int:
         # What was handed out neither holds nor begins a stop string that ends the answer.
-        return min((place for stop in self._stops for place in self._found(text, stop)), default=-1)
+        return min((place for stop in self._stops for place in self._found(text, stop, begin)), default=-1)
 
-    def _found(self, text: str, stop: str) -> Iterator[int]:
+    def _found(self, text: str, stop: str, begin: int) -> Iterator[int]:
         """Where a stop string ends the answer for the first time, if it does."""
-        place = text.find(stop, self._sent)
+        place = text.find(stop, max(self._sent, begin))
         while place >= 0:
             if self._accepts is None or self._accepts(text[:place]):
                 yield place
@@ -126,8 +133,11 @@ class AnswerText:
         :param tokens: those of the call before, and perhaps more.
         """
         text = self._decode(tokens) if last else self._steady(tokens)
-        sure = len(text) if last else len(text) - longest_held(text, self._stops)
-        cut = self._cut(text)
+        begin = self._begins(text, last)
+        if begin is None:
+            return ""
+        sure = len(text) if last else len(text) - longest_held(text[begin:], self._stops)
+        cut = self._cut(text, begin)
         # A stop string may end first and yet begin behind one that goes on; the one that begins first counts.
         self.stopped = 0 <= cut <= sure
         text = text[: cut if self.stopped else sure]

@@ -1,5 +1,6 @@
 """Chats and texts as prompts: what a user types stays text, what the template writes is control."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import partial
@@ -29,7 +30,8 @@ _PROBES: tuple[tuple[list[dict[str, Any]], list[dict[str, Any]]], ...] = (
         [{"type": "function", "function": _TOOL}],
     ),
 )
-
+#: A text that no template holds, and that hardly any changes.
+_WORD = "7305946182"
 
 #: By tokenizer, and by what its control tokens depend on.
 _spellers: WeakKeyDictionary[Any, dict[tuple[Any, ...], Speller]] = WeakKeyDictionary()
@@ -53,6 +55,7 @@ def encode_chat(
     control: frozenset[int],
     name: str,
     tools: Sequence[Mapping[str, Any]] = (),
+    variables: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """Ids of a chat up to where the assistant's answer begins.
 
@@ -62,6 +65,7 @@ def encode_chat(
     :param control: the model's own: its mask and what ends its answers.
     :param name: of the model, for messages.
     :param tools: functions that the template tells the model of; what they spell is no control token either.
+    :param variables: what else the template is told.
     :raises RequestError: for messages that are none, that the template refuses, or that spell a control
         token which cannot be written as text.
     """
@@ -72,17 +76,41 @@ def encode_chat(
     spelled = [message for message in chat if any(speller.spells(text, message["role"]) for text in _texts(message))]
     marked = [speller.marked(message, message["role"]) if message in spelled else message for message in chat]
     told = [speller.marked(tool) if any(map(speller.spells, _texts(tool))) else tool for tool in tools]
-    text = render(source, marked, tokenizer.special_tokens_map, name, told)
+
+    def written(turns: Sequence[Mapping[str, Any]]) -> str:
+        return render(source, turns, {**tokenizer.special_tokens_map, **(variables or {})}, name, told)
+
+    text = written(marked)
+    _check_instructions(marked, text, written, name)
     if not spelled and told == list(tools):
         return ids_of(lambda: tokenizer.encode(text, add_special_tokens=False), "the rendered chat")
     others = [*(message for message in marked if message["role"] != "assistant"), *told]
-    written = sum(speller.marks(text) for item in others for text in _texts(item))
-    if speller.marks(text) < written:
+    marked_there = sum(speller.marks(text) for item in others for text in _texts(item))
+    if speller.marks(text) < marked_there:
         raise RequestError(
             f"a message spells a control token of {name}, such as one that ends a turn, and the chat template changes "
             f"that text; write the token another way"
         )
     return speller.encode_rendered(text)
+
+
+def _check_instructions(
+    messages: Sequence[Mapping[str, Any]], text: str, written: Callable[[Sequence[Mapping[str, Any]]], str], name: str
+) -> None:
+    """Refuse a system prompt that the template silently leaves out.
+
+    :param text: the chat as the template writes it.
+    :param written: how it writes others.
+    """
+    for place, message in enumerate(messages):
+        if message["role"] not in ("system", "developer") or message["content"].strip() in text:
+            continue
+        # It may only have changed the text.
+        if _WORD not in written([*messages[:place], {**message, "content": _WORD}, *messages[place + 1 :]]):
+            raise RequestError(
+                f"the chat template of {name} leaves message {place} out, whose role is {message['role']!r}; put what "
+                f"it says into the first question"
+            )
 
 
 def spells(tokenizer: Any, prompt: str | Sequence[Mapping[str, Any]], control: frozenset[int], name: str) -> bool:

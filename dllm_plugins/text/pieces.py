@@ -54,10 +54,11 @@ class Reader:
         return _bytes(token) if self._byte_level else _unspaced(token, self._space or "")
 
 
-def pieces_of(tokenizer: Any, size: int) -> Pieces:
+def pieces_of(tokenizer: Any, size: int, shown: frozenset[int] = frozenset()) -> Pieces:
     """What each of the ids 0 to `size` - 1 spells.
 
     :param tokenizer: of transformers, or :class:`~dllm_plugins.text.tokenizer.LightTokenizer`.
+    :param shown: special tokens that have a text all the same.
     :raises OptionError: for a tokenizer whose tokens spell different texts in different places.
     """
     reader = Reader(tokenizer)
@@ -67,7 +68,7 @@ def pieces_of(tokenizer: Any, size: int) -> Pieces:
             f"{'+'.join(reader.kinds) or 'None'} ({type(tokenizer).__name__}) does not tell; use a model whose "
             f"tokenizer is byte-level or SentencePiece, or leave the constraint out"
         )
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special} - shown
     texts: list[bytes | None] = []
     for number in range(size):
         # Decoders treat added tokens as all others, in the form that the normalizer has given them.

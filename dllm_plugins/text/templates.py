@@ -19,6 +19,7 @@ from jinja2 import TemplateError
 from jinja2 import TemplateSyntaxError
 from jinja2 import nodes
 from jinja2 import pass_context
+from jinja2.meta import find_undeclared_variables
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -165,6 +166,14 @@ def _environment() -> _Bounded:
 def _compiled(source: str) -> Template:
     with _spending(len(source)):
         return _environment().from_string(source)
+
+
+def variables_of(source: str) -> list[str]:
+    """What a template reads that it does not define itself, sorted; nothing of one that is no template."""
+    try:
+        return sorted(find_undeclared_variables(_environment().parse(source)))
+    except (TemplateError, RecursionError):
+        return []
 
 
 def render(

@@ -19,6 +19,20 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Began:
+    """A call of this tool has begun; its arguments follow in pieces, and then the call itself, or that it is none."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next text of the arguments of the call that has begun."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Malformed:
     """What begins like a call and is none.
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from dllm_plugins.constraints.json_schema import tree_of
+from dllm_plugins.constraints.nodes import Both
 from dllm_plugins.constraints.nodes import Choice
 from dllm_plugins.constraints.nodes import Concat
 from dllm_plugins.constraints.nodes import Literal
@@ -22,17 +23,22 @@ from dllm_plugins.tools.tool import Tool
 _TEXT = Pattern("(?s).*")
 
 
-def constraint_of(form: CallFormat, tools: Sequence[Tool], choice: str, parallel: bool) -> Tree:
+def constraint_of(
+    form: CallFormat, tools: Sequence[Tool], choice: str, parallel: bool, answer: Node | None = None
+) -> Tree:
     """What an answer may be.
 
     :param choice: "auto": a text, and behind it calls, if there are any; "any": calls; a tool's name: one call of it.
     :param parallel: whether there may be several calls.
+    :param answer: what an answer is that calls nothing, if that is not any text; then it is one or the other.
     :raises OptionError: for a schema of a tool that cannot be kept to.
     """
     if choice not in (AUTO, ANY):
         return Tree(_calls(form, [tool for tool in tools if tool.name == choice], parallel=False))
     calls = _calls(form, tools, parallel)
-    return Tree(_free(form, calls) if choice == AUTO else calls)
+    if choice == AUTO:
+        return Tree(_free(form, calls) if answer is None else Choice((Without(answer, _marked(form)), calls)))
+    return Tree(calls)
 
 
 def _calls(form: CallFormat, tools: Sequence[Tool], parallel: bool) -> Node:
@@ -54,7 +60,15 @@ def _free(form: CallFormat, calls: Node) -> Node:
     """Text in which nothing looks like a call, and calls behind it; without a mark, either of the two."""
     if not form.marker:
         return Choice((Without(_TEXT, Pattern(r"(?s)\s*\{.*")), calls))
-    return Concat((Without(_TEXT, Pattern(f"(?s).*{re.escape(form.marker)}.*")), optional(calls)))
+    return Concat((Without(_TEXT, _marked(form)), optional(calls)))
+
+
+def _marked(form: CallFormat) -> Node:
+    """What would be read as a call, or as the beginning of one."""
+    if form.marker:
+        return Pattern(f"(?s).*{re.escape(form.marker)}.*")
+    name, arguments = (rf'(?s)\s*\{{.*"{re.escape(key)}"\s*:.*' for key in form.keys)
+    return Both(Pattern(name), Pattern(arguments))
 
 
 def _literal(text: str) -> Node:

@@ -27,7 +27,7 @@ def prompt_of(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool], habi
         return [_with_objects(message) for message in messages]
     chat = [_spoken(message, habit.form) for message in messages]
     chat = [turn for role, run in groupby(chat, key=_role) for turn in (_merged(run) if role == "tool" else run)]
-    return _instructed(chat, instructions(tools, habit.form)) if tools else chat
+    return _instructed(chat, instructions(tools, habit.form), habit.system) if tools else chat
 
 
 def instructions(tools: Sequence[Tool], form: CallFormat) -> str:
@@ -84,11 +84,11 @@ def _with_objects(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spoken(message: Mapping[str, Any], form: CallFormat) -> dict[str, Any]:
     """The message with its calls as text."""
-    kept = {name: value for name, value in message.items() if name in ("role", "content", "name")}
+    kept = {name: value for name, value in message.items() if name not in ("tool_calls", "tool_call_id")}
     calls = calls_in(message)
     if calls:
         kept["content"] = "\n".join(part for part in (message["content"], form.written(calls)) if part)
-    return kept if message["role"] == "tool" else {name: kept[name] for name in ("role", "content")}
+    return kept
 
 
 def _role(message: Mapping[str, Any]) -> str:
@@ -107,9 +107,13 @@ def _result(message: Mapping[str, Any]) -> str:
     return f"{RESULT}\n{named}{content}\n{RESULT_END}"
 
 
-def _instructed(chat: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
-    """The chat with this in its system prompt."""
+def _instructed(chat: list[dict[str, Any]], text: str, system: bool) -> list[dict[str, Any]]:
+    """The chat with this in its system prompt, or before its first question."""
     if chat and chat[0]["role"] in ("system", "developer"):
         first = {**chat[0], "content": f"{chat[0]['content']}\n\n{text}"}
         return [first, *chat[1:]]
-    return [{"role": "system", "content": text}, *chat]
+    if system:
+        return [{"role": "system", "content": text}, *chat]
+    place = next(place for place, turn in enumerate(chat) if turn["role"] == "user")
+    first = {**chat[place], "content": f"{text}\n\n{chat[place]['content']}"}
+    return [*chat[:place], first, *chat[place + 1 :]]

@@ -1,6 +1,7 @@
 """Answers read for calls, whole or as they arrive."""
 
 import json
+import re
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
@@ -10,12 +11,16 @@ from typing import NoReturn
 from typing import TypeAlias
 
 from dllm_plugins.text.answer import longest_held
+from dllm_plugins.tools.calls import Began
 from dllm_plugins.tools.calls import Call
 from dllm_plugins.tools.calls import Malformed
+from dllm_plugins.tools.calls import Piece
 from dllm_plugins.tools.format import CallFormat
+from dllm_plugins.tools.growing import GrowingObject
+from dllm_plugins.tools.tool import NAME
 
 #: Text, calls and what is none, in the order in which they stand in the answer.
-Part: TypeAlias = str | Call | Malformed
+Part: TypeAlias = str | Began | Piece | Call | Malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,8 @@ def reply_of(parts: Iterable[Part]) -> Reply:
 class CallReader:
     """Takes the text of an answer as it arrives, and gives what is sure of it.
 
-    A call is given when it is whole: how an object that has only begun will end nobody knows.
-    Text is held back while it may be the beginning of one.
+    Of a call that names its tool first, the arguments come in pieces; that it is one is said when it is whole, as
+    nobody knows how an object that has only begun will end. Text is held back while it may be the beginning of one.
 
     :param names: of the tools there are; None to leave that to who carries calls out.
     """
@@ -65,6 +70,10 @@ class CallReader:
         # What separates objects that stand between the same two marks, as in a list.
         between = (form.between or "").strip()
         self._separator = "" if form.marker and form.marker in between else between
+        name, arguments = (re.escape(key) for key in form.keys)
+        self._head = re.compile(rf'\s*\{{\s*"{name}"\s*:\s*"({NAME})"\s*,\s*"{arguments}"\s*:\s*(?=\{{)')
+        self._growing: GrowingObject | None = None
+        self._name = ""
 
     def push(self, text: str) -> list[Part]:
         """What is sure now that more of the text is there."""
@@ -107,9 +116,20 @@ class CallReader:
         try:
             value, end = _DECODER.raw_decode(self._held, begin)
         except (ValueError, RecursionError) as error:
-            return self._broken(f"it is no JSON: {error}") if self._last else None
+            return self._broken(f"it is no JSON: {error}") if self._last else self._pieces(self._held) or None
         written, self._held, self._step = self._held[:end], self._held[end:], self._behind
-        return self._judged(value, written)
+        return self._pieces(written) + self._judged(value, written)
+
+    def _pieces(self, held: str) -> list[Part]:
+        """What is new of an object that may yet be a call."""
+        head, found = self._head.match(held), list[Part]()
+        if head is None or (self._names is not None and head[1] not in self._names):
+            return found
+        if self._growing is None:
+            self._growing, self._name = GrowingObject(), head[1]
+            found.append(Began(self._name))
+        new = self._growing.take(held[head.end() + len(self._growing.text) :])
+        return [*found, Piece(new)] if new else found
 
     def _behind(self) -> list[Part] | None:
         """Behind an object: what ends the call, or another object."""
@@ -135,11 +155,12 @@ class CallReader:
     def _judged(self, value: Any, written: str) -> list[Part]:
         name_key, arguments_key = self._form.keys
         named = isinstance(value, dict) and isinstance(value.get(name_key), str)
-        if not self._form.marker and not (named and arguments_key in value):
+        if not self._form.marker and self._growing is None and not (named and arguments_key in value):
             # An object like any other, and so no answer of calls.
             self._step = self._text
             return self._said(written)
         self._space, self._beside = "", True
+        growing, self._growing = self._growing, None
         whole = f"{self._form.marker}{written}{self._form.after}"
         if not named:
             return [Malformed(whole, None, f"it has no {name_key!r}")]
@@ -147,6 +168,8 @@ class CallReader:
         if self._names is not None and name not in self._names:
             known = ", ".join(sorted(self._names)) or "none"
             return [Malformed(whole, name, f"there is no tool {name!r}; the tools are: {known}")]
+        if growing is not None and (name, arguments) != (self._name, json.loads(growing.text)):
+            return [Malformed(whole, self._name, f"it has {name_key!r} or {arguments_key!r} twice")]
         if not isinstance(arguments, dict):
             return [Malformed(whole, name, f"its {arguments_key!r} are no object")]
         return [Call(name, arguments)]
@@ -156,10 +179,11 @@ class CallReader:
         place = self._held.find(self._end) if self._end else -1
         stop = len(self._held) if place < 0 else place + len(self._end)
         text, self._held, self._step = self._held[:stop], self._held[stop:], self._text
-        if not self._form.marker:
+        if not self._form.marker and self._growing is None:
             return self._said(text)
+        name, self._growing = None if self._growing is None else self._name, None
         self._space, self._beside = "", True
-        return [Malformed(f"{self._form.marker}{text}", None, error)]
+        return [Malformed(f"{self._form.marker}{text}", name, error)]
 
 
 def _unquoted(arguments: Any) -> Any:

@@ -29,10 +29,12 @@ class Habit:
 
     :param form: how calls are written.
     :param native: the template writes tools, calls and results itself; else texts of ours say it.
+    :param system: the template takes system prompts.
     """
 
     form: CallFormat
     native: bool
+    system: bool = True
 
 
 def habit_of(source: str, variables: Mapping[str, Any], name: str) -> Habit:
@@ -55,7 +57,13 @@ def _habit(source: str, variables: tuple[tuple[str, str], ...], name: str) -> Ha
     except RequestError:
         # It does not take tools, or calls, or results.
         form = None
-    return Habit(OWN, native=False) if form is None else Habit(form, native=True)
+    if form is not None:
+        return Habit(form, native=True)
+    try:
+        system = _SAID in shown({"role": "system", "content": _SAID}, _BEFORE)
+    except RequestError:
+        system = False
+    return Habit(OWN, native=False, system=system)
 
 
 def calling(calls: Sequence[Call], content: str = "", ids: Sequence[str] = ()) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import shown
 
 #: As other interfaces have it; whatever else would have to be escaped where a call is written.
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+NAME = r"[A-Za-z0-9_.-]{1,128}"
 _EXAMPLE = '{"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}'
 #: Whether and what to call: as the model likes, at least one, none; or the name of a tool, which is called.
 AUTO, ANY, NONE = "auto", "any", "none"
@@ -30,7 +30,7 @@ class Tool:
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(NAME, self.name):
             raise OptionError(f"tool name {shown(self.name)}: use letters, digits, '_', '-' and '.', 128 at most")
         if not isinstance(self.parameters, Mapping) or self.parameters.get("type", "object") != "object":
             raise OptionError(

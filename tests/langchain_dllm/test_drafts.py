@@ -48,7 +48,7 @@ class Listener(BaseCallbackHandler):
 def check(listener: Listener, text: str) -> None:
     """Drafts came, from the model's own run, and tokens were told once."""
     assert listener.drafts
-    assert set(listener.drafts[0]) == {"step", "committed", "text", "tokens", "guesses", "confidences"}
+    assert set(listener.drafts[0]) == {"step", "committed", "text", "reasoning", "tokens", "guesses", "confidences"}
     said = [draft["committed"] for draft in listener.drafts]
     assert all(text.startswith(now) and now.startswith(before) for before, now in pairwise(["", *said]))
     assert all(len(draft["confidences"]) == len(draft["guesses"]) for draft in listener.drafts)

@@ -111,6 +111,16 @@ def test_what_the_class_refuses_is_a_parsing_error(model: ChatDLLM) -> None:
     assert "too shy" in str(found["parsing_error"])
 
 
+def test_a_call_that_was_cut_is_none(model: ChatDLLM) -> None:
+    """Whole and streamed: LangChain itself would close its brackets."""
+    bound = model.bind(constraint=JsonSchema(SCHEMA), as_tool="pet", stop=["age"])
+    chunks: list[Any] = list(bound.stream("a pet"))
+    for message in (bound.invoke("a pet"), sum(chunks[1:], start=chunks[0])):
+        assert message.tool_calls == []
+        [cut] = message.invalid_tool_calls
+        assert cut["name"] == "pet"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_an_answer_that_a_stop_string_has_cut_is_no_object(model: ChatDLLM, method: str) -> None:
     cut = model.with_structured_output(SCHEMA, method=method)

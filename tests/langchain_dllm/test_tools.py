@@ -98,7 +98,7 @@ def test_calls_of_an_answer(chat: Chat, says: Callable[[str], list[Request]]) ->
 
 
 def test_calls_of_a_stream(chat: Chat, says: Callable[[str], list[Request]]) -> None:
-    """Chunks add up to what invoke gives, and tell a call when it is whole."""
+    """Chunks add up to what invoke gives: of each call its name first, with an id, then pieces of its arguments."""
     says(f"Let me see. {ADD}\n{WEATHER} Done.")
     chunks = list(chat().bind_tools([add, Weather]).stream("why?"))
     first, *rest = chunks
@@ -110,15 +110,26 @@ def test_calls_of_a_stream(chat: Chat, says: Callable[[str], list[Request]]) -> 
         ("Weather", {"place": "Ulm"}),
     ]
     assert [chunk["index"] for chunk in whole.tool_call_chunks] == [0, 1]
-    assert sum(isinstance(chunk, AIMessageChunk) and bool(chunk.tool_call_chunks) for chunk in chunks) == 2
-    assert len(chunks) > 4
+    told = [item for chunk in chunks if isinstance(chunk, AIMessageChunk) for item in chunk.tool_call_chunks]
+    for index, (name, arguments) in enumerate((("add", '{"a": 1, "b": 2}'), ("Weather", '{"place": "Ulm"}'))):
+        begin, *pieces = [item for item in told if item["index"] == index]
+        assert (begin["name"], bool(begin["id"])) == (name, True)
+        assert all(item["name"] is item["id"] is None for item in pieces)
+        assert len(pieces) > 2
+        assert "".join(item["args"] or "" for item in (begin, *pieces)) == arguments
     assert whole.usage_metadata is not None
 
 
 @pytest.mark.parametrize(
     ("said", "name", "error"),
     [
-        ('<tool_call>{"name": "add", "arguments": {"a": 1', None, "no JSON"),
+        ('<tool_call>{"name": "ad', None, "no JSON"),
+        ('<tool_call>{"name": "add", "arguments": {', "add", "no JSON"),
+        ('<tool_call>{"name": "add", "arguments": {"a": 1', "add", "no JSON"),
+        ('<tool_call>{"name": "add", "arguments": {"a": [{"b": "c', "add", "no JSON"),
+        ('<tool_call>{"name": "add", "arguments": {"a": [1', "add", "no JSON"),
+        ('<tool_call>{"name": "add", "arguments": {"a": "\\', "add", "no JSON"),
+        ('<tool_call>{"name": "add", "arguments": {"a": 1}', "add", "no JSON"),
         ('<tool_call>{"name": "sub", "arguments": {"a": 1}}</tool_call>', "sub", "no tool 'sub'; the tools are: add"),
         ('<tool_call>{"name": "add", "arguments": [1]}</tool_call>', "add", "no object"),
     ],
@@ -140,7 +151,12 @@ def test_what_is_no_call(
         assert isinstance(found, AIMessage)
         assert found.content == "Well:"
         assert found.tool_calls == []
-        assert [item["args"] for item in found.invalid_tool_calls] == [said]
+        [item] = found.invalid_tool_calls
+        assert item["name"] == name
+        # Pieces of arguments end so that nobody completes them.
+        pieces = said.partition('"arguments": ')[2]
+        streamed = found is whole and name == "add" and pieces.startswith("{")
+        assert str(item["args"]).startswith(pieces) if streamed else item["args"] == said
 
 
 def test_without_tools_text_is_text(chat: Chat, says: Callable[[str], list[Request]]) -> None:

@@ -112,8 +112,8 @@ def test_chat_keeps_the_history(run: Run, answer: Answer) -> None:
 
 def test_every_option_reaches_the_engine() -> None:
     """The two lists of options are the same, but for llm's usual name max_tokens, and for what an answer
-    must be, and the text behind it."""
-    own, engine = {"max_tokens", "regex", "grammar", "suffix"}, {"max_new_tokens", "constraint"}
+    must be, the text behind it, and thinking, which is about the prompt."""
+    own, engine = {"max_tokens", "regex", "grammar", "suffix", "thinking"}, {"max_new_tokens", "constraint"}
     assert {*Options.model_fields} - own == {*SamplingConfig.model_fields} - engine
     values: dict[str, Any] = {
         "mode": "diffusion",

@@ -101,6 +101,23 @@ def test_chains_in_python(dllm: llm.Model, says: Callable[..., list[Request]]) -
     assert call.tool_call_id
 
 
+def test_events_of_calls(dllm: Any, says: Callable[..., list[Request]]) -> None:
+    """The name, then pieces of the arguments, under one id; the message has each call once."""
+    says(f"See: {MULTIPLY}\n{NOW}")
+    response = dllm.prompt("6 * 7?", tools=[multiply, now])
+    events = [(event.type, event.chunk) for event in response.stream_events()]
+    assert [chunk for kind, chunk in events if kind == "tool_call_name"] == ["multiply", "now"]
+    pieces = [chunk for kind, chunk in events if kind == "tool_call_args"]
+    assert len(pieces) > 3
+    assert "".join(pieces) == '{"a": 6, "b": 7}{}'
+    [message] = response.messages()
+    text, *calls = message.parts
+    assert text.text == "See:"
+    told = [(call.name, call.arguments, call.tool_call_id) for call in calls]
+    assert told == [(call.name, call.arguments, call.tool_call_id) for call in response.tool_calls()]
+    assert [name for name, _, _ in told] == ["multiply", "now"]
+
+
 async def test_chains_in_asyncio(says: Callable[..., list[Request]]) -> None:
     asked = says(MULTIPLY, "42.")
     chain = llm.get_async_model("dllm").chain("6 * 7?", tools=[multiply])

@@ -9,6 +9,8 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.constraints.building import build
+from dllm_plugins.constraints.language import language_of
+from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.errors import OptionError
 from dllm_plugins.tools.calls import Call
 from dllm_plugins.tools.format import OWN
@@ -70,6 +72,18 @@ def test_text_before_a_call() -> None:
     assert not allows(OWN, "auto", True, f"{OWN.written([F])} Done.")
 
 
+@pytest.mark.parametrize("form", [OWN, BARE], ids=["own", "bare"])
+def test_answers_that_are_held_themselves(form: CallFormat) -> None:
+    """Calls, or what a constraint allows, and nothing that would be read as the other."""
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    automaton = build(constraint_of(form, TOOLS, "auto", True, language_of(JsonSchema(schema))).node)
+    for text in ('{"name": "x"}', form.written([F])):
+        assert automaton.accepts(text.encode())
+    for text in ("The sky.", "", f'{{"name": "x"}}{form.written([F])}', f'{{"name": "{form.marker or 1}"'):
+        assert not automaton.accepts(text.encode())
+    assert automaton.accepts(b'{"name": "<tool_call>"}') == (form is BARE)
+
+
 def test_schemas_that_cannot_be_kept_to() -> None:
     """The error names the tool, and the keyword."""
     tool = Tool("f", "", {"type": "object", "properties": {"x": {"not": {"type": "null"}}}})
@@ -104,5 +118,5 @@ def test_options_for_tools(roomy: Model) -> None:
     plain = SamplingConfig(max_new_tokens=8)
     assert roomy.with_tools(plain, ()) is plain
     constrained = roomy.with_tools(plain, TOOLS)
-    with pytest.raises(OptionError, match="constraint is about answers without tools"):
-        roomy.with_tools(constrained, TOOLS)
+    with pytest.raises(OptionError, match="constraint is about answers that call nothing"):
+        roomy.with_tools(constrained, TOOLS, "any")

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from dllm_plugins.tools.calls import Began
 from dllm_plugins.tools.calls import Call
 from dllm_plugins.tools.calls import Malformed
+from dllm_plugins.tools.calls import Piece
 from dllm_plugins.tools.format import OWN
 from dllm_plugins.tools.format import CallFormat
 from dllm_plugins.tools.reading import CallReader
@@ -57,7 +59,7 @@ def test_text_is_given_at_once() -> None:
     assert reader.push("box> is") == [" <toolbox> is"]
     assert reader.push(" ") == []
     assert reader.push('<tool_call>{"name": "g", ') == []
-    assert reader.push('"arguments": {}}') == [G]
+    assert reader.push('"arguments": {}}') == [Began("g"), Piece("{}"), G]
     assert reader.push("</tool_call>") == []
     assert reader.end() == []
 
@@ -75,9 +77,16 @@ def test_objects_that_are_no_calls(text: str) -> None:
 @pytest.mark.parametrize(
     ("written", "name", "error"),
     [
-        ('{"name": "f", "arguments": {"x": 1', None, "it is no JSON: "),
+        ('{"name": "f", "arguments": {"x": 1', "f", "it is no JSON: "),
+        ('{"name": "f", "arguments": {"x": 1}', "f", "it is no JSON: "),
+        (
+            '{"name": "f", "arguments": {}, "arguments": {"x": 1}}</tool_call>',
+            "f",
+            "it has 'name' or 'arguments' twice",
+        ),
+        ('{"name": "f", "arguments": {}, "name": "g"}</tool_call>', "f", "it has 'name' or 'arguments' twice"),
         ("{'name': 'f'}</tool_call>", None, "it is no JSON: "),
-        ('{"name": "f", "arguments": {"x": NaN}}</tool_call>', None, "it is no JSON: NaN"),
+        ('{"name": "f", "arguments": {"x": NaN}}</tool_call>', "f", "it is no JSON: NaN"),
         ("", None, "it is no JSON: "),
         ('{"arguments": {}}</tool_call>', None, "it has no 'name'"),
         ('["f"]</tool_call>', None, "it has no 'name'"),
@@ -100,6 +109,30 @@ def test_what_is_no_call(written: str, name: str | None, error: str) -> None:
     if written.endswith("</tool_call>"):
         more = read(f"<tool_call>{written} then <tool_call>{OWN.opening}g{OWN.middle}{{}}}}", OWN, NAMES)
         assert (more.text, more.calls) == ("then", (G,))
+
+
+@pytest.mark.parametrize("form", [OWN, BARE, LIST], ids=["own", "bare", "list"])
+def test_arguments_in_pieces(form: CallFormat) -> None:
+    """The name first, then the arguments as they come, then the call; or, wherever it is cut, that it is none."""
+    call = Call("f", {"x": 'a "}]{ \\', "y": [{"z": [1, {}]}]})
+    text, arguments = form.written([call]), call.written()
+    begin = text.index(arguments)
+    for cut in (*range(begin + 1, begin + len(arguments)), len(text)):
+        reader = CallReader(form, NAMES)
+        parts = [part for letter in text[:cut] for part in reader.push(letter)] + reader.end()
+        first, *pieces, last = parts
+        assert first == Began("f")
+        assert [piece.text for piece in pieces if isinstance(piece, Piece)] == list(text[begin:cut][: len(arguments)])
+        assert last == call if cut == len(text) else isinstance(last, Malformed)
+
+
+def test_names_that_no_tool_has() -> None:
+    """Nothing of such a call is told before it is whole."""
+    reader = CallReader(OWN, NAMES)
+    assert reader.push('<tool_call>{"name": "h", "arguments": {"x": 1, ') == []
+    [found] = reader.push('"y": 2}}')
+    assert isinstance(found, Malformed)
+    assert CallReader(OWN, None).push('<tool_call>{"name": "h", "arguments": {"x"') == [Began("h"), Piece('{"x"')]
 
 
 def test_liberties_of_models() -> None:

@@ -1,0 +1,130 @@
+"""A model as who answers: from chats, tools and texts to what the engine is asked."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Any
+
+from dllm_plugins.config import SamplingConfig
+from dllm_plugins.denoisers.base import Denoiser
+from dllm_plugins.errors import RequestError
+from dllm_plugins.request import Request
+
+if TYPE_CHECKING:
+    from dllm_plugins.text.marks import Habit as Mind
+    from dllm_plugins.tools.templates import Habit
+    from dllm_plugins.tools.tool import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """What a model's chats and texts are written with."""
+
+    name: str
+    denoiser: Denoiser
+    tokenizer: Any
+
+    def chat_request(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        config: SamplingConfig | None = None,
+        tools: Sequence["Tool"] = (),
+        choice: str = "auto",
+        parallel: bool | None = None,
+        thinking: bool | None = None,
+    ) -> Request:
+        """The request that answers a chat; what the model thinks first is told apart from what it says.
+
+        :param config: options of the answer, to which those of its tools are added; see :meth:`with_tools`.
+        :param thinking: see :meth:`encode_chat`.
+        :raises DllmError: for what these two refuse.
+        """
+        tokens = self.encode_chat(messages, tools, thinking)
+        config = self.with_tools(config or SamplingConfig(), tools, choice, parallel)
+        return Request(tokens, config, thinking=self.thinking_habit().begins(self.tokenizer, tokens))
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence["Tool"] = (), thinking: bool | None = None
+    ) -> list[int]:
+        """Prompt ids of a chat, up to where the assistant's answer begins.
+
+        Control tokens that a message spells, such as `<|im_end|>` or the mask, become the ordinary text they are;
+        otherwise the ids are those of transformers' `apply_chat_template`.
+
+        :param messages: `{"role": "system" | "user" | "assistant" | "tool", "content": text}`; an assistant's may have
+            `tool_calls`, and `reasoning_content`, of which the template keeps what it wants.
+        :param tools: what the model may call; see docs/tools.md for what is said of them.
+        :param thinking: turns thinking on or off where the template can; not given, the template decides.
+        :raises OptionError: if the template has no switch for `thinking`.
+        :raises RequestError: if there are no messages or the last one is empty, if the chat template refuses them, or
+            if they spell a control token that cannot be written as text.
+        """
+        from dllm_plugins.text import chats
+
+        chats.check_messages(messages)
+        if not messages or not (messages[-1]["content"].strip() or messages[-1]["role"] == "tool"):
+            raise RequestError("the prompt is empty; write a question")
+        if not self.tokenizer.chat_template:
+            raise RequestError(f"{self.name} has no chat template; give it token ids, or use an instruct checkpoint")
+        mind = self.thinking_habit()
+        variables, messages, told = mind.variables(thinking, self.name), mind.remembered(messages), []
+        if tools or any(message["role"] == "tool" or message.get("tool_calls") for message in messages):
+            from dllm_plugins.tools.prompts import prompt_of
+
+            habit = self.tool_habit()
+            told = [tool.as_function() for tool in tools] if habit.native else []
+            messages = prompt_of(messages, tools, habit)
+        return chats.encode_chat(self.tokenizer, messages, self._control, self.name, told, variables)
+
+    def with_tools(
+        self, config: SamplingConfig, tools: Sequence["Tool"], choice: str = "auto", parallel: bool | None = None
+    ) -> SamplingConfig:
+        """The options of an answer that may call tools: every call is whole, and its arguments keep to their schema.
+
+        A mode that cannot be held to anything answers as it likes, unless a call is asked for.
+
+        :param choice: "auto", "any", or the tool that is called.
+        :param parallel: whether there may be several calls; not given, there may where the model chooses to call.
+        :raises OptionError: for a constraint beside tools, and for a schema that cannot be kept to.
+        """
+        if not tools:
+            return config
+        from dllm_plugins.tools.holding import held
+
+        return held(config, tools, choice, parallel, self.tool_habit().form, self.denoiser.spec)
+
+    def tool_habit(self) -> "Habit":
+        """How its chats tell of tools, and how it writes calls.
+
+        :raises RequestError: if it has no chat template.
+        """
+        from dllm_plugins.text import chats
+        from dllm_plugins.tools.templates import habit_of
+
+        return habit_of(chats.template_of(self.tokenizer), self.tokenizer.special_tokens_map, self.name)
+
+    def thinking_habit(self) -> "Mind":
+        """How its chats tell of thinking.
+
+        :raises RequestError: if it has no chat template.
+        """
+        from dllm_plugins.text.marks import habit_of
+
+        return habit_of(self.tokenizer, self.name)
+
+    def encode_text(self, text: str, special: bool = True) -> list[int]:
+        """Prompt ids of a text to go on from; control tokens that it spells become ordinary text.
+
+        For a prompt with control tokens of your own, such as a gap to fill, give ids to :class:`Request`.
+
+        :param special: put around it what the tokenizer puts around texts, such as a token that begins them.
+        :raises RequestError: if it is no text, or spells a control token that cannot be written as text.
+        """
+        from dllm_plugins.text import chats
+
+        return chats.encode_text(self.tokenizer, text, self._control, special)
+
+    @property
+    def _control(self) -> frozenset[int]:
+        return self.denoiser.spec.stop_ids | {self.denoiser.spec.mask_id}
