@@ -109,7 +109,10 @@ async def test_none_is_to_be_called(client: httpx.AsyncClient, alone: Callable[.
         ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
         ({"tools": [WEATHER], "tool_choice": "clock"}, "tool_choice"),
-        ({"tools": [WEATHER], "response_format": {"type": "json_object"}}, "response_format"),
+        (
+            {"tools": [WEATHER], "tool_choice": "required", "response_format": {"type": "json_object"}},
+            "response_format",
+        ),
         ({"parallel_tool_calls": True}, "parallel_tool_calls"),
         ({"functions": [{"name": "a"}]}, "functions"),
     ],
