@@ -90,9 +90,13 @@ class Speaker:
         """
         if not tools:
             return config
+        from dllm_plugins.engine.admission import sampler_of
+        from dllm_plugins.plugins import modes
         from dllm_plugins.tools.holding import held
 
-        return held(config, tools, choice, parallel, self.tool_habit().form, self.denoiser.spec)
+        spec = self.denoiser.spec
+        free = sampler_of(modes(), config.mode or spec.modes[0], spec).unheld is not None
+        return held(config, tools, choice, parallel, self.tool_habit().form, free)
 
     def tool_habit(self) -> "Habit":
         """How its chats tell of tools, and how it writes calls.

@@ -4,7 +4,6 @@ from typing import Any
 
 from dllm_plugins.constraints.language import language_of
 from dllm_plugins.constraints.reach import Reach
-from dllm_plugins.constraints.thoughts import behind_thinking
 from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.constraints.values import Tree
 from dllm_plugins.decoding.limits import Limits
@@ -19,6 +18,7 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.text.thinking import Thinking
+from dllm_plugins.text.thoughts import behind_thinking
 
 
 def limits_of(

@@ -2,12 +2,12 @@
 
 from dllm_plugins.constraints.building import build
 from dllm_plugins.constraints.language import language_of
-from dllm_plugins.constraints.thoughts import behind_thinking
 from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.constraints.values import Grammar
 from dllm_plugins.constraints.values import Regex
 from dllm_plugins.text.thinking import Thinking
 from dllm_plugins.text.thinking import divided
+from dllm_plugins.text.thoughts import behind_thinking
 
 NESTED = Grammar('start: "a" | "(" start ")"')
 
