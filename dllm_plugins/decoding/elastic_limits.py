@@ -11,6 +11,7 @@ A gap that has grown enough takes tokens where it can, gives up holes where it c
 its filling ends.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 
 import torch
@@ -49,30 +50,21 @@ class ElasticReach:
         self._seen, room = tuple(tokens), self._gap.room
         self._forward = [[self._automaton.start, *[self._nothing] * room]]
         for token in tokens:
-            self._forward.append(self._onward(self._forward[-1], token))
+            self._forward.append(self._moved(self._forward[-1], token, self._automaton.after))
         self._backward = [[self._automaton.whole] * (room + 1)]
         for token in reversed(tokens):
-            self._backward.append(self._back(self._backward[-1], token))
+            self._backward.append(self._moved(self._backward[-1], token, self._automaton.before))
         self._backward.reverse()
 
-    def _onward(self, sets: Sets, token: int) -> Sets:
+    def _moved(self, sets: Sets, token: int, step: Callable[[int, int | None], int]) -> Sets:
+        """The sets behind a place or before it, by the automaton's step in that direction."""
         if token == self._remove:
             return sets
         if token not in self._holes:
-            return [self._nothing, *(self._automaton.after(one, token) for one in sets[:-1])]
+            return [self._nothing, *(step(one, token) for one in sets[:-1])]
         found = [sets[0]]
         for one in sets[1:]:
-            found.append(self._automaton.union(one, self._automaton.after(found[-1], None)))
-        return found
-
-    def _back(self, sets: Sets, token: int) -> Sets:
-        if token == self._remove:
-            return sets
-        if token not in self._holes:
-            return [self._nothing, *(self._automaton.before(one, token) for one in sets[:-1])]
-        found = [sets[0]]
-        for one in sets[1:]:
-            found.append(self._automaton.union(one, self._automaton.before(found[-1], None)))
+            found.append(self._automaton.union(one, step(found[-1], None)))
         return found
 
     def masks(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:

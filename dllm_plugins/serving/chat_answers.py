@@ -7,36 +7,27 @@ from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.serving.chat import ChatRequest
-from dllm_plugins.serving.drafts import Drafts
-from dllm_plugins.serving.errors import ApiError
-from dllm_plugins.serving.telling import DONE
+from dllm_plugins.serving.older_answers import OlderAnswers
 from dllm_plugins.serving.telling import Names
 from dllm_plugins.serving.telling import Reading
 from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
 from dllm_plugins.serving.telling import sse
-from dllm_plugins.serving.telling import statistics_of
 from dllm_plugins.serving.telling import usage_of
 from dllm_plugins.serving.work import Work
 from dllm_plugins.tools.calls import Call
 
 
-class ChatAnswers:
+class ChatAnswers(OlderAnswers):
     """Tells of the answers to one request.
 
     :param tokenizer: the model's own.
     """
 
     def __init__(self, asked: ChatRequest, work: Work, tokenizer: Any, names: Names | None = None) -> None:
-        self._asked = asked
-        self._work = work
-        self._tokenizer = tokenizer
-        self._drafts = Drafts(tokenizer)
-        self._names = names or Names()
+        super().__init__(asked, work, tokenizer, names, kind="chatcmpl-", streamed="chat.completion.chunk")
         self._readings = [Reading(work) for _ in work.requests]
-        self._at_the_end = bool(asked.dllm and asked.dllm.get("logprobs_at") == "final")
-        self._same = {"id": self._names.new("chatcmpl-"), "created": self._names.created, "model": asked.model}
 
     def whole(self, finishes: Sequence[Finish]) -> dict[str, Any]:
         """All answers at once."""
@@ -57,9 +48,6 @@ class ChatAnswers:
     def _reason(self, place: int, finish: Finish) -> str:
         return "length" if cut(finish) else "tool_calls" if self._readings[place].calls else "stop"
 
-    def _figures(self, finishes: Sequence[Finish]) -> dict[str, Any]:
-        return {} if self._asked.dllm is None else {"dllm": statistics_of(finishes)}
-
     def opening(self) -> list[str]:
         """What a stream begins with: who speaks."""
         delta = {"role": "assistant", "content": "", "refusal": None}
@@ -69,7 +57,7 @@ class ChatAnswers:
         """What an event adds to a stream."""
         draft = self._drafts.take(place, event)
         if isinstance(event, Draft):
-            return [sse(self._head() | {"choices": [], "dllm": {"draft": draft}}, "draft")]
+            return [sse(self._same | {"choices": [], "dllm": {"draft": draft}}, "draft")]
         reading, last = self._readings[place], isinstance(event, Finish)
         known = len(reading.calls)
         # A Finish tells the whole text once more.
@@ -82,26 +70,11 @@ class ChatAnswers:
             found.append(self._chunk(place, {}, reason=self._reason(place, event)))
         return found
 
-    def closing(self, finishes: Sequence[Finish]) -> list[str]:
-        """What a stream ends with."""
-        told = self._head() | {"choices": []} | self._figures(finishes)
-        options = self._asked.stream_options
-        if options is not None and options.include_usage:
-            told["usage"] = usage_of(finishes, self._work.each)
-        return [*([sse(told)] if "usage" in told or "dllm" in told else []), DONE]
-
-    def failed(self, error: ApiError) -> list[str]:
-        """What a stream that fails ends with."""
-        return [sse(error.body()), DONE]
-
-    def _head(self) -> dict[str, Any]:
-        return self._same | {"object": "chat.completion.chunk"}
-
     def _chunk(
         self, place: int, delta: dict[str, Any], said: dict[str, Any] | None = None, reason: str | None = None
     ) -> str:
         choice = {"index": place, "delta": delta, "logprobs": said, "finish_reason": reason}
-        return sse(self._head() | {"choices": [choice]})
+        return sse(self._same | {"choices": [choice]})
 
 
 def _call(call: Call, names: Names) -> dict[str, Any]:

@@ -8,36 +8,26 @@ from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.serving.completions import CompletionRequest
-from dllm_plugins.serving.drafts import Drafts
-from dllm_plugins.serving.errors import ApiError
-from dllm_plugins.serving.telling import DONE
+from dllm_plugins.serving.older_answers import OlderAnswers
 from dllm_plugins.serving.telling import Names
 from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
 from dllm_plugins.serving.telling import sse
-from dllm_plugins.serving.telling import statistics_of
 from dllm_plugins.serving.telling import usage_of
 from dllm_plugins.serving.work import Work
 
 
-class CompletionAnswers:
+class CompletionAnswers(OlderAnswers):
     """Tells of the answers to one request.
 
     :param tokenizer: the model's own.
     """
 
     def __init__(self, asked: CompletionRequest, work: Work, tokenizer: Any, names: Names | None = None) -> None:
-        self._asked = asked
-        self._work = work
-        self._tokenizer = tokenizer
-        self._drafts = Drafts(tokenizer)
-        names = names or Names()
+        super().__init__(asked, work, tokenizer, names, kind="cmpl-", streamed="text_completion")
         # Characters of each answer that log-probabilities have told of.
         self._offsets = [0] * len(work.requests)
-        self._at_the_end = bool(asked.dllm and asked.dllm.get("logprobs_at") == "final")
-        made = {"id": names.new("cmpl-"), "object": "text_completion", "created": names.created}
-        self._same: dict[str, Any] = made | {"model": asked.model}
 
     def whole(self, finishes: Sequence[Finish]) -> dict[str, Any]:
         """All answers at once."""
@@ -63,18 +53,6 @@ class CompletionAnswers:
         text = answer_text(event)
         return [self._chunk(place, text, said)] if text or said else []
 
-    def closing(self, finishes: Sequence[Finish]) -> list[str]:
-        """What a stream ends with."""
-        told = self._same | {"choices": []} | self._figures(finishes)
-        options = self._asked.stream_options
-        if options is not None and options.include_usage:
-            told["usage"] = usage_of(finishes, self._work.each)
-        return [*([sse(told)] if "usage" in told or "dllm" in told else []), DONE]
-
-    def failed(self, error: ApiError) -> list[str]:
-        """What a stream that fails ends with."""
-        return [sse(error.body()), DONE]
-
     def _chunk(self, place: int, text: str, said: dict[str, Any] | None, reason: str | None = None) -> str:
         return sse(self._same | {"choices": [self._choice(place, text, said, reason)]})
 
@@ -98,9 +76,6 @@ class CompletionAnswers:
             ],
             "text_offset": offsets,
         }
-
-    def _figures(self, finishes: Sequence[Finish]) -> dict[str, Any]:
-        return {} if self._asked.dllm is None else {"dllm": statistics_of(finishes)}
 
 
 def _reason(finish: Finish) -> str:
