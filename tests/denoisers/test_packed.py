@@ -12,7 +12,6 @@ from transformers import Qwen2Config
 from transformers import Qwen2ForCausalLM
 
 from dllm_plugins.denoisers import native
-from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.grouping import neighbours
 from dllm_plugins.denoisers.grouping import similar
@@ -21,20 +20,9 @@ from dllm_plugins.denoisers.native_cache import PAGE
 from dllm_plugins.denoisers.native_cache import NativeCache
 from dllm_plugins.denoisers.native_cache import as_cache
 
-SPEC = ModelSpec(
-    name="tiny",
-    vocabulary=40,
-    mask_id=39,
-    context=512,
-    stop_ids=frozenset(),
-    block_length=4,
-    draft_length=0,
-    modes=("diffusion",),
-    draft_head=False,
-    cache="none",
-    numerics="approximate",
-    holds=True,
-)
+from ..modes.tiny_models import spec
+
+SPEC = spec("diffusion", vocabulary=40, mask_id=39, context=512, stop_ids=frozenset(), cache="none", ids={}, holds=True)
 #: Positions of a pass in which a row grows.
 STEP = 40
 Three = tuple[NativeDenoiser, NativeDenoiser, NativeDenoiser]

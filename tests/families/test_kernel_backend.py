@@ -27,7 +27,6 @@ from dllm_plugins.conformance.check import Models
 from dllm_plugins.conformance.check import check
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.denoisers import kernel as kernel_module
-from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
@@ -36,6 +35,7 @@ from dllm_plugins.errors import OptionError
 
 from ..golden.cases import CLONED
 from ..golden.cases import case_folders
+from ..modes.tiny_models import spec
 from .loading_memory import loading_memory
 from .loading_memory import needs_proc
 
@@ -56,20 +56,7 @@ DENSE = (
     "wedlm_qwen3",
 )
 CASES = {folder.name: Case(folder) for folder in case_folders() if folder.name in DENSE}
-SPEC = ModelSpec(
-    name="tiny",
-    vocabulary=40,
-    mask_id=39,
-    context=512,
-    stop_ids=frozenset(),
-    block_length=4,
-    draft_length=0,
-    modes=("diffusion",),
-    draft_head=False,
-    cache="none",
-    numerics="approximate",
-    holds=True,
-)
+SPEC = spec("diffusion", vocabulary=40, mask_id=39, context=512, stop_ids=frozenset(), cache="none", ids={}, holds=True)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

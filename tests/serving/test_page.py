@@ -15,6 +15,7 @@ from dllm_plugins.serving.settings import Loading
 from dllm_plugins.serving.settings import Settings
 from dllm_plugins.sharing import SharedModel
 
+from ..traces.browser import COLOURS
 from ..traces.browser import Browser
 from ..traces.browser import found
 from ..traces.browser import running
@@ -223,20 +224,9 @@ def test_light_and_dark_are_readable(shown: Browser, scheme: str) -> None:
     """Text keeps a contrast of 4.5 to what is behind it, on every shade of confidence."""
     shown.prefer(scheme)
     measured = shown.evaluate(
-        """(() => {
-          const context = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-          const luminance = (colour) => {
-            context.fillStyle = colour; context.fillRect(0, 0, 1, 1);
-            const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map(
-              (v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-          };
-          const probe = document.createElement('p'); document.body.append(probe);
-          const value = (colour) => { probe.style.color = colour; return getComputedStyle(probe).color; };
-          const contrast = (a, b) => {
-            const [x, y] = [luminance(value(a)), luminance(value(b))].sort((p, q) => q - p);
-            return (x + 0.05) / (y + 0.05);
-          };
+        "(() => {"
+        + COLOURS
+        + """
           const shades = [0, 25, 50, 75, 100].map((p) => `color-mix(in oklab, var(--high) ${p}%, var(--low))`);
           const grounds = ['var(--paper)', 'var(--panel)'];
           return {

@@ -25,6 +25,24 @@ def found() -> str | None:
     return os.environ.get("DLLM_BROWSER") or next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+#: JavaScript that measures colours as the page shows them: `luminance(value(colour))` and `contrast(one, other)`.
+COLOURS = """
+const context = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+const luminance = (colour) => {
+  context.fillStyle = colour; context.fillRect(0, 0, 1, 1);
+  const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map(
+    (v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const probe = document.createElement('p'); document.body.append(probe);
+const value = (colour) => { probe.style.color = colour; return getComputedStyle(probe).color; };
+const contrast = (a, b) => {
+  const [x, y] = [luminance(value(a)), luminance(value(b))].sort((p, q) => q - p);
+  return (x + 0.05) / (y + 0.05);
+};
+"""
+
+
 class Browser:
     """One page of a running browser."""
 

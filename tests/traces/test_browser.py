@@ -8,6 +8,7 @@ import pytest
 
 from dllm_plugins.traces import page
 
+from .browser import COLOURS
 from .browser import Browser
 from .browser import found
 from .browser import running
@@ -171,20 +172,9 @@ def test_light_and_dark_are_readable(shown: Browser, scheme: str) -> None:
     """Text keeps a contrast of 4.5 to what is behind it, on paper and on every shade of the scales."""
     shown.prefer(scheme)
     measured = shown.evaluate(
-        """(() => {
-          const context = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-          const luminance = (colour) => {
-            context.fillStyle = colour; context.fillRect(0, 0, 1, 1);
-            const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map(
-              (v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-          };
-          const probe = document.createElement('p'); document.body.append(probe);
-          const value = (colour) => { probe.style.color = colour; return getComputedStyle(probe).color; };
-          const contrast = (a, b) => {
-            const [x, y] = [luminance(value(a)), luminance(value(b))].sort((p, q) => q - p);
-            return (x + 0.05) / (y + 0.05);
-          };
+        "(() => {"
+        + COLOURS
+        + """
           const mixed = (a, b, p) => `color-mix(in oklab, var(--${b}) ${p}%, var(--${a}))`;
           const shades = [0, 25, 50, 75, 100].flatMap((p) => [mixed('low', 'high', p), mixed('first', 'late', p)]);
           return {
