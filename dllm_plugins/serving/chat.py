@@ -5,24 +5,31 @@ from typing import Literal
 
 from pydantic import Field
 from pydantic import field_validator
+from pydantic import model_validator
 
 from dllm_plugins.config import MOST_ALTERNATIVES
 from dllm_plugins.constraints.response_format import asked_by
 from dllm_plugins.errors import OptionError
+from dllm_plugins.messages import Dialect
 from dllm_plugins.messages import shown
 from dllm_plugins.models import Model
+from dllm_plugins.serving.errors import OPENAI
 from dllm_plugins.serving.errors import ApiError
+from dllm_plugins.serving.errors import dialect
 from dllm_plugins.serving.errors import told
 from dllm_plugins.serving.fields import Sampled
 from dllm_plugins.serving.fields import Strict
 from dllm_plugins.serving.fields import alternatives
 from dllm_plugins.serving.work import Work
 from dllm_plugins.serving.work import chat_work
+from dllm_plugins.text.marks import FIELD as THOUGHT
 from dllm_plugins.tools.tool import AUTO
 from dllm_plugins.tools.tool import NONE
 from dllm_plugins.tools.tool import Tool
 from dllm_plugins.tools.tool import choice_of
 from dllm_plugins.tools.tool import tools_of
+
+_OF_TOOLS = dialect(constraint="tools")
 
 
 def text_of(content: Any, kinds: tuple[str, ...] = ("text",)) -> str:
@@ -64,11 +71,19 @@ class Message(Strict):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
     @field_validator("content", mode="before")
     @classmethod
     def _only_text(cls, value: Any) -> str:
         return text_of(value)
+
+    @model_validator(mode="after")
+    def _who_thinks(self) -> "Message":
+        if self.role != "assistant" and (self.reasoning_content or self.reasoning):
+            raise ValueError(f"only an assistant's message has reasoning_content, not one of role {self.role!r}")
+        return self
 
     def turn(self) -> dict[str, Any]:
         """As chat templates take it. Developers speak as systems do: most templates know no other."""
@@ -76,6 +91,8 @@ class Message(Strict):
         found: dict[str, Any] = {"role": role, "content": self.content}
         given = {"name": self.name, "tool_call_id": self.tool_call_id}
         found |= {name: value for name, value in given.items() if value is not None}
+        if thought := self.reasoning_content or self.reasoning:
+            found[THOUGHT] = thought
         if self.tool_calls:
             found["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
         return found
@@ -109,6 +126,11 @@ class ChatRequest(Sampled):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
 
+    @property
+    def dialect(self) -> Dialect:
+        """Where there is no format, tools are what an answer is held to."""
+        return _OF_TOOLS if self.tools and self.response_format is None else OPENAI
+
     def work(self, model: Model) -> Work:
         """What is asked of a model.
 
@@ -124,7 +146,7 @@ class ChatRequest(Sampled):
         functions = [tool.model_dump(exclude_none=True) for tool in self.tools or ()]
         kit = toolkit_of(functions, self.tool_choice, self.parallel_tool_calls)
         chat = [message.turn() for message in self.messages]
-        return chat_work(model, chat, config, self.n or 1, self.draft_events, kit)
+        return chat_work(model, chat, config, self.n or 1, self.draft_events, kit, self.thinking)
 
     def _length(self) -> int | None:
         one, other = self.max_completion_tokens, self.max_tokens

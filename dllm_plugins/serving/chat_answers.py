@@ -14,9 +14,11 @@ from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
 from dllm_plugins.serving.telling import sse
+from dllm_plugins.serving.telling import text_in
 from dllm_plugins.serving.telling import usage_of
 from dllm_plugins.serving.work import Work
-from dllm_plugins.tools.calls import Call
+from dllm_plugins.text.marks import FIELD as THOUGHT
+from dllm_plugins.tools.pieces import CallPiece
 
 
 class ChatAnswers(OlderAnswers):
@@ -36,17 +38,36 @@ class ChatAnswers(OlderAnswers):
         return self._same | told | self._figures(finishes)
 
     def _choice(self, place: int, finish: Finish) -> dict[str, Any]:
-        reading = self._readings[place]
-        text, _ = reading.push(answer_text(finish), last=True)
+        told = self._readings[place].push(answer_text(finish), last=True)
+        text, calls = text_in(told), self._calls(told)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-        if reading.calls:
-            message["content"] = text or None
-            message["tool_calls"] = [_call(call, self._names) for call in reading.calls]
+        if finish.reasoning:
+            message[THOUGHT] = finish.reasoning
+        if calls:
+            message |= {"content": text or None, "tool_calls": calls}
         said = logprobs_of(finish, self._tokenizer) if self._work.logprobs else None
         return {"index": place, "message": message, "logprobs": said, "finish_reason": self._reason(place, finish)}
 
+    def _calls(self, told: Sequence[str | CallPiece]) -> list[dict[str, Any]]:
+        """Pieces put together."""
+        found = list[dict[str, Any]]()
+        for piece in told:
+            if isinstance(piece, CallPiece):
+                if piece.name:
+                    found.append(self._begun(piece))
+                found[-1]["function"]["arguments"] += piece.arguments
+        return found
+
+    def _begun(self, piece: CallPiece) -> dict[str, Any]:
+        """The beginning of a call, which has its name and an id."""
+        return {
+            "id": self._names.new("call_"),
+            "type": "function",
+            "function": {"name": piece.name, "arguments": ""},
+        }
+
     def _reason(self, place: int, finish: Finish) -> str:
-        return "length" if cut(finish) else "tool_calls" if self._readings[place].calls else "stop"
+        return "length" if cut(finish) else "tool_calls" if self._readings[place].called else "stop"
 
     def opening(self) -> list[str]:
         """What a stream begins with: who speaks."""
@@ -58,26 +79,29 @@ class ChatAnswers(OlderAnswers):
         draft = self._drafts.take(place, event)
         if isinstance(event, Draft):
             return [sse(self._same | {"choices": [], "dllm": {"draft": draft}}, "draft")]
-        reading, last = self._readings[place], isinstance(event, Finish)
-        known = len(reading.calls)
-        # A Finish tells the whole text once more.
-        text, calls = reading.push("" if last else answer_text(event), last)
-        said = logprobs_of(event, self._tokenizer) if self._work.logprobs and last == self._at_the_end else None
-        found = [self._chunk(place, {"content": text}, said)] if text or said else []
-        for number, call in enumerate(calls, known):
-            found.append(self._chunk(place, {"tool_calls": [{"index": number, **_call(call, self._names)}]}))
+        last = isinstance(event, Finish)
+        # A Finish tells the whole answer once more.
+        thought, said = ("", "") if last else (event.reasoning, answer_text(event))
+        told = self._readings[place].push(said, last)
+        logprobs = logprobs_of(event, self._tokenizer) if self._work.logprobs and last == self._at_the_end else None
+        found = [self._chunk(place, {THOUGHT: thought})] if thought else []
+        if (text := text_in(told)) or logprobs:
+            found.append(self._chunk(place, {"content": text}, logprobs))
+        for piece in told:
+            found += self._of_call(place, piece) if isinstance(piece, CallPiece) else []
         if isinstance(event, Finish):
             found.append(self._chunk(place, {}, reason=self._reason(place, event)))
         return found
+
+    def _of_call(self, place: int, piece: CallPiece) -> list[str]:
+        """Chunks of a call: its beginning is one of its own, as clients expect it."""
+        deltas = [self._begun(piece)] if piece.name else []
+        if piece.arguments:
+            deltas.append({"function": {"arguments": piece.arguments}})
+        return [self._chunk(place, {"tool_calls": [{"index": piece.number, **delta}]}) for delta in deltas]
 
     def _chunk(
         self, place: int, delta: dict[str, Any], said: dict[str, Any] | None = None, reason: str | None = None
     ) -> str:
         choice = {"index": place, "delta": delta, "logprobs": said, "finish_reason": reason}
         return sse(self._same | {"choices": [choice]})
-
-
-def _call(call: Call, names: Names) -> dict[str, Any]:
-    """A call with a name of its own."""
-    function = {"name": call.name, "arguments": call.written()}
-    return {"id": names.new("call_"), "type": "function", "function": function}

@@ -50,6 +50,8 @@ class CompletionRequest(Sampled):
 
         :raises DllmError: for what cannot be asked of it.
         """
+        if self.thinking is not None:
+            raise ApiError(400, "dllm.thinking is about chats, and this is a text; leave it out", param="dllm.thinking")
         # How long a gap may get is said by the gap.
         length = self.max_tokens if self.suffix is None else None
         config = self.sampling(max_new_tokens=length, seed=self.seed, stop=self.stops, logprobs=self.logprobs)

@@ -32,7 +32,7 @@ class Drafts:
         run = Run(self._pieces, self._before.get(place))
         run.settle(0, event.tokens, event.confidences, event.step)
         cells = run.cells(tuple(zip_longest(event.guesses or event.tokens, event.confidences)))
-        return {
+        found = {
             "index": place,
             "pass": event.step,
             "done": self._done.get(place, 0),
@@ -40,6 +40,7 @@ class Drafts:
             "text": event.text,
             "tokens": [_told(cell) for cell in cells],
         }
+        return found | ({"reasoning": event.reasoning} if event.reasoning else {})
 
 
 def _told(cell: Cell) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
+from dllm_plugins.messages import PLAIN
 from dllm_plugins.messages import Dialect
 
 #: Options of the engine that requests call by a name of OpenAI's.
@@ -28,7 +29,15 @@ def _written(name: str, value: Mapping[str, Any]) -> str:
     return json.dumps({"dllm": {name.removeprefix("dllm."): dict(value)}})
 
 
-OPENAI = Dialect(THEIRS | {name: f"dllm.{name}" for name in OURS}, _written)
+def dialect(**names: str) -> Dialect:
+    """How a request calls the engine's options.
+
+    :param names: where it differs from the oldest interfaces.
+    """
+    return Dialect(THEIRS | {name: f"dllm.{name}" for name in (*OURS, "thinking")} | names, _written)
+
+
+OPENAI = dialect()
 
 
 class ApiError(DllmError):
@@ -67,8 +76,9 @@ def told(error: BaseException) -> ApiError:
         return error
     if not isinstance(error, DllmError):
         return ApiError(500, "the server has failed; its log says how", code="internal_error")
-    message = error.detail.text_for(OPENAI)
+    spoken = OPENAI if error.dialect is PLAIN else error.dialect
+    message = error.detail.text_for(spoken)
     if isinstance(error, OptionError | RequestError):
         named = sorted(error.detail.options())
-        return ApiError(400, message, param=OPENAI.of(named[0]) if named else None)
+        return ApiError(400, message, param=spoken.of(named[0]) if named else None)
     return ApiError(500, message, code="failed")

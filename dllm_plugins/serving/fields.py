@@ -14,6 +14,7 @@ from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.constraints.values import Grammar
 from dllm_plugins.constraints.values import Regex
 from dllm_plugins.errors import calling
+from dllm_plugins.messages import Dialect
 from dllm_plugins.messages import shown
 from dllm_plugins.serving.errors import OPENAI
 from dllm_plugins.serving.errors import OURS
@@ -40,8 +41,10 @@ _LOGITS = (
     "but for values that change nothing; what changes logits is dllm.repetition_penalty, dllm.no_repeat_ngram_size and "
     "dllm.bad_words"
 )
+_OF_THINKING = ("reasoning_effort", "reasoning", "chat_template_kwargs", "enable_thinking")
+_THINKING = '; {"dllm": {"thinking": ...}} turns thinking on and off where a model can'
 #: Of the object `dllm`, beside options of the engine.
-_MORE = ("draft_events", "regex", "grammar")
+_MORE = ("draft_events", "regex", "grammar", "thinking")
 
 
 class Strict(BaseModel):
@@ -69,8 +72,13 @@ class Asked(Strict):
     top_p: float | None = Field(default=None, gt=0, le=1)
     stream: bool | None = None
     dllm: dict[str, Any] | None = Field(
-        default=None, description="options of the engine by their names, draft_events, regex, grammar"
+        default=None, description="options of the engine by their names, draft_events, regex, grammar, thinking"
     )
+
+    @property
+    def dialect(self) -> Dialect:
+        """How it calls the engine's options."""
+        return OPENAI
 
     def sampling(self, **more: Any) -> SamplingConfig:
         """The engine's options: OpenAI's fields, `more`, and those of `dllm`.
@@ -90,7 +98,7 @@ class Asked(Strict):
             if "constraint" in given:
                 raise ApiError(400, "dllm and response_format both say what the answer must be", param="dllm")
             given["constraint"] = constraint
-        with calling(OPENAI):
+        with calling(self.dialect):
             return SamplingConfig(**given, **{name: own[name] for name in own if name not in _MORE})
 
     def _own(self) -> dict[str, Any]:
@@ -118,12 +126,24 @@ class Asked(Strict):
 
         :raises ApiError: for what is neither true nor false, and where nothing is streamed.
         """
-        value = (self.dllm or {}).get("draft_events")
-        if value not in (None, True, False):
-            raise ApiError(400, "dllm.draft_events: give true or false", param="dllm.draft_events")
+        value = self._switch("draft_events")
         if value and not self.stream:
             raise ApiError(400, "dllm.draft_events is about streams; say stream, too", param="dllm.draft_events")
         return bool(value)
+
+    @property
+    def thinking(self) -> bool | None:
+        """Whether the model is to think first; None if nobody says so.
+
+        :raises ApiError: for what is neither true nor false.
+        """
+        return self._switch("thinking")
+
+    def _switch(self, name: str) -> bool | None:
+        value = (self.dllm or {}).get(name)
+        if value is not None and not isinstance(value, bool):
+            raise ApiError(400, f"dllm.{name}={shown(value)}: give true or false", param=f"dllm.{name}")
+        return value
 
 
 class StreamOptions(Strict):
@@ -166,9 +186,9 @@ def alternatives(wanted: bool | None, top: int | None) -> int | None:
 
 def unknown_field(name: str) -> str:
     """What is said of a field that there is not."""
-    if name in OURS:
+    if name in OURS or name in _MORE:
         return f'there is no field {name!r} here; give it as {{"dllm": {{"{name}": ...}}}}'
-    known = f", {_LOGITS}" if name in _OF_LOGITS else "; leave it out"
+    known = f", {_LOGITS}" if name in _OF_LOGITS else _THINKING if name in _OF_THINKING else "; leave it out"
     return f"there is no field {name!r} here{known}"
 
 

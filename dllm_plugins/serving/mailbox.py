@@ -45,6 +45,7 @@ def merged(one: Commit | None, other: Commit) -> Commit:
         text=one.text + other.text,
         logprobs=one.logprobs + other.logprobs,
         gaps=gaps,
+        reasoning=one.reasoning + other.reasoning,
     )
 
 

@@ -8,16 +8,22 @@ from pydantic import Field
 from pydantic import field_validator
 
 from dllm_plugins.config import MOST_ALTERNATIVES
+from dllm_plugins.messages import Dialect
 from dllm_plugins.models import Model
 from dllm_plugins.serving.chat import format_of
 from dllm_plugins.serving.chat import text_of
 from dllm_plugins.serving.chat import toolkit_of
 from dllm_plugins.serving.errors import ApiError
+from dllm_plugins.serving.errors import dialect
 from dllm_plugins.serving.fields import Asked
 from dllm_plugins.serving.fields import StreamOptions
 from dllm_plugins.serving.fields import Strict
 from dllm_plugins.serving.work import Work
 from dllm_plugins.serving.work import chat_work
+from dllm_plugins.text.marks import FIELD as THOUGHT
+
+_NAMES = {"max_new_tokens": "max_output_tokens", "logprobs": "top_logprobs"}
+_OF_TEXT, _OF_TOOLS = dialect(**_NAMES, constraint="text.format"), dialect(**_NAMES, constraint="tools")
 
 
 class Said(Strict):
@@ -38,6 +44,26 @@ class Said(Strict):
     def turns(self) -> list[dict[str, Any]]:
         """As chat templates take it."""
         return [{"role": "system" if self.role == "developer" else self.role, "content": self.content}]
+
+
+class Thought(Strict):
+    """What the model has thought; a summary of that, or what only another model can read, says nothing to this one."""
+
+    type: Literal["reasoning"]
+    content: str = ""
+    summary: list[dict[str, Any]] | None = None
+    encrypted_content: str | None = None
+    id: str | None = None
+    status: str | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _only_text(cls, value: Any) -> str:
+        return text_of(value, ("reasoning_text",))
+
+    def turns(self) -> list[dict[str, Any]]:
+        """As chat templates take it."""
+        return [{"role": "assistant", "content": "", THOUGHT: self.content}] if self.content else []
 
 
 class Called(Strict):
@@ -93,7 +119,7 @@ class TextOptions(Strict):
 class ResponseRequest(Asked):
     """A request to /v1/responses."""
 
-    input: str | list[Called | Returned | Said] = Field(min_length=1)
+    input: str | list[Thought | Called | Returned | Said] = Field(min_length=1)
     instructions: str | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_ALTERNATIVES)
@@ -103,6 +129,11 @@ class ResponseRequest(Asked):
     parallel_tool_calls: bool | None = None
     stream_options: StreamOptions | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        """Where there is no format, tools are what an answer is held to."""
+        return _OF_TOOLS if self.tools and self.text is None else _OF_TEXT
 
     def work(self, model: Model) -> Work:
         """What is asked of a model.
@@ -120,7 +151,7 @@ class ResponseRequest(Asked):
             for tool in self.tools or ()
         ]
         kit = toolkit_of(functions, self.tool_choice, self.parallel_tool_calls)
-        return chat_work(model, self._chat(), config, 1, self.draft_events, kit)
+        return chat_work(model, self._chat(), config, 1, self.draft_events, kit, self.thinking)
 
     def _chat(self) -> list[dict[str, Any]]:
         said = list[dict[str, Any]]()
@@ -130,13 +161,23 @@ class ResponseRequest(Asked):
             return [*said, {"role": "user", "content": self.input}]
         for item in self.input:
             for turn in item.turns():
-                last = said[-1] if said else {}
-                if "tool_calls" in turn and last.get("role") == "assistant":
-                    # What a model says and calls in one go is one turn.
-                    last.setdefault("tool_calls", []).extend(turn["tool_calls"])
+                if said and _goes_on(said[-1], turn):
+                    said[-1] = _joined(said[-1], turn)
                 else:
                     said.append(turn)
         return said
+
+
+def _goes_on(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a model thinks, says or calls the second in one go with the first."""
+    both = one["role"] == other["role"] == "assistant"
+    return both and ("tool_calls" in other or not (one["content"] or "tool_calls" in one))
+
+
+def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two turns as one."""
+    calls = [*one.get("tool_calls", ()), *other.get("tool_calls", ())]
+    return one | other | {"content": one["content"] + other["content"]} | ({"tool_calls": calls} if calls else {})
 
 
 def _nested(given: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -14,9 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import calling
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
+from dllm_plugins.messages import Dialect
 from dllm_plugins.models import Model
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.errors import told
@@ -41,6 +43,10 @@ class Wanted(Protocol):
 
     model: str
     stream: bool | None
+
+    @property
+    def dialect(self) -> Dialect:
+        """How it calls the engine's options."""
 
     def work(self, model: Model) -> Work:
         """What it asks of a model."""
@@ -115,19 +121,20 @@ class Service:
         :raises DllmError: for what cannot be answered.
         """
         began, stack = time.perf_counter(), AsyncExitStack()
-        async with stack:
-            try:
-                begun = await unless_left(request.receive, self._begin(stack, wanted, tells, began))
-                if wanted.stream:
-                    # From here on the stream gives everything back.
-                    begun.stack = stack.pop_all()
-                    return EventStream(self._stream(endpoint, wanted.model, begun, began))
-                await unless_left(request.receive, self._finish(begun, wanted.model, began))
-            except ClientLeftError:
-                self.metrics.left(wanted.model)
-                return Response(status_code=_LEFT)
-            self.metrics.answered(endpoint, wanted.model, 200)
-            return Json(begun.teller.whole(begun.ends))
+        with calling(wanted.dialect):
+            async with stack:
+                try:
+                    begun = await unless_left(request.receive, self._begin(stack, wanted, tells, began))
+                    if wanted.stream:
+                        # From here on the stream gives everything back.
+                        begun.stack = stack.pop_all()
+                        return EventStream(self._stream(endpoint, wanted.model, begun, began))
+                    await unless_left(request.receive, self._finish(begun, wanted.model, began))
+                except ClientLeftError:
+                    self.metrics.left(wanted.model)
+                    return Response(status_code=_LEFT)
+                self.metrics.answered(endpoint, wanted.model, 200)
+                return Json(begun.teller.whole(begun.ends))
 
     async def stop(self) -> None:
         """Take nothing more, give what runs its time, then cut it; and say so."""
@@ -157,8 +164,8 @@ class Service:
         return begun
 
     def _look(self, begun: _Begun, event: Event, model: str, began: float) -> None:
-        """Note when the first text is there."""
-        if isinstance(event, Commit) and event.text and not begun.said:
+        """Note when the first text is there, thought or said."""
+        if isinstance(event, Commit) and (event.text or event.reasoning) and not begun.said:
             begun.said = True
             self.metrics.first_text(model, time.perf_counter() - began)
 

@@ -15,10 +15,9 @@ from dllm_plugins.events import Finish
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.serving.work import Work
 from dllm_plugins.text.said import openai_shape
-from dllm_plugins.tools.calls import Call
-from dllm_plugins.tools.calls import Malformed
+from dllm_plugins.tools.pieces import CallPiece
+from dllm_plugins.tools.pieces import CallPieces
 from dllm_plugins.tools.reading import CallReader
-from dllm_plugins.tools.reading import Part
 
 #: What stands for minus infinity, as elsewhere in this interface.
 _LEAST = -9999.0
@@ -56,34 +55,34 @@ def answer_text(event: Commit | Finish) -> str:
 
 
 class Reading:
-    """One answer as it comes: its text without calls, and the calls."""
+    """What one answer says, as it comes: text, and pieces of calls.
+
+    :param called: whether there is a whole call.
+    """
 
     def __init__(self, work: Work) -> None:
         names = [tool.name for tool in work.tools]
         self._reader = None if work.form is None else CallReader(work.form, names)
-        self.calls = list[Call]()
+        self._pieces = CallPieces()
+        self.called = False
 
-    def push(self, text: str, last: bool = False) -> tuple[str, list[Call]]:
-        """What is sure now: text and whole calls. What begins like a call and is none stays text."""
+    def push(self, text: str, last: bool = False) -> list[str | CallPiece]:
+        """What is sure now, in its order."""
         if self._reader is None:
-            return text, []
-        parts = self._reader.push(text) + (self._reader.end() if last else [])
-        calls = [part for part in parts if isinstance(part, Call)]
-        self.calls += calls
-        said = "".join(_said(part) for part in parts)
-        return said, calls
-
-
-def _said(part: Part) -> str:
-    """What a part of an answer is as text."""
-    if isinstance(part, Malformed):
-        return part.text
-    return part if isinstance(part, str) else ""
+            return [text] if text else []
+        told = self._pieces.told(self._reader.push(text) + (self._reader.end() if last else []))
+        self.called = self.called or any(isinstance(part, CallPiece) and part.whole for part in told)
+        return told
 
 
 def cut(finish: Finish) -> bool:
     """Whether there was no room for the rest of the answer."""
     return finish.reason in ("length", "context")
+
+
+def text_in(told: Sequence[str | CallPiece]) -> str:
+    """What stands outside of calls."""
+    return "".join(part for part in told if isinstance(part, str))
 
 
 def usage_of(finishes: Sequence[Finish], each: int) -> dict[str, Any]:
@@ -94,12 +93,14 @@ def usage_of(finishes: Sequence[Finish], each: int) -> dict[str, Any]:
     first = finishes[::each]
     prompt = sum(finish.usage.prompt_tokens for finish in first)
     answers = sum(finish.usage.useful_tokens for finish in finishes)
-    return {
+    found: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": answers,
         "total_tokens": prompt + answers,
         "prompt_tokens_details": {"cached_tokens": sum(finish.usage.cached_tokens for finish in first)},
     }
+    thoughts = [thought for finish in finishes if (thought := finish.usage.reasoning_tokens) is not None]
+    return found | ({"completion_tokens_details": {"reasoning_tokens": sum(thoughts)}} if thoughts else {})
 
 
 def statistics_of(finishes: Sequence[Finish]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.models import Model
@@ -44,18 +45,19 @@ def chat_work(
     each: int = 1,
     drafts: bool = False,
     toolkit: tuple[Sequence[Tool], str, bool | None] = ((), "auto", None),
+    thinking: bool | None = None,
 ) -> Work:
     """The work of a chat.
 
     :param toolkit: tools, what is to be called, and whether several calls may be.
+    :param thinking: whether the model is to think first; None leaves that to its chat template.
     :raises DllmError: for what cannot be asked of this model.
     """
     tools, choice, parallel = toolkit
     logprobs = config.logprobs is not None
-    held = with_drafts(model.with_tools(config, tools, choice, parallel), drafts)
-    tokens = model.encode_chat(chat, tools)
+    asked = model.chat_request(chat, with_drafts(config, drafts), tools, choice, parallel, thinking)
     form = model.tool_habit().form if tools else None
-    requests = [Request(tokens, own) for own in held.several(each)]
+    requests = [replace(asked, config=own) for own in asked.config.several(each)]
     return Work(requests, each, tools, form, drafts, logprobs)
 
 

@@ -24,6 +24,9 @@ from dllm_plugins.serving.settings import Settings
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
 
+from ..text.thinking_templates import SWITCHED
+from ..thoughtful import thoughtful
+
 
 @pytest.fixture(scope="session")
 def loading(tiny_folder: Path) -> Loading:
@@ -52,6 +55,20 @@ def roomy(tiny_folder: Path, loading: Loading, tmp_path_factory: pytest.TempPath
 def held_roomy(roomy: Loading) -> SharedModel:
     """Loaded once."""
     return shared_model(roomy.place, **roomy.options)
+
+
+@pytest.fixture(scope="session")
+def thinker(tiny_folder: Path, loading: Loading, tmp_path_factory: pytest.TempPathFactory) -> Loading:
+    """The tiny model as one that thinks, unless that is turned off: prompts begin it."""
+    template = SWITCHED.replace("{% endif %}{% endif %}", "{% else %}<think>\n{% endif %}{% endif %}")
+    base = thoughtful(tiny_folder, tmp_path_factory.mktemp("thinker") / "base", template)
+    return Loading("dllm", {**loading.options, "base": str(base)})
+
+
+@pytest.fixture(scope="session")
+def held_thinker(thinker: Loading) -> SharedModel:
+    """Loaded once."""
+    return shared_model(thinker.place, **thinker.options)
 
 
 @pytest.fixture

@@ -5,10 +5,13 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 from typing import Literal
 
+import llm
 import openai
 import pytest
 from click.testing import CliRunner
@@ -24,10 +27,12 @@ from pydantic import SecretStr
 from dllm_plugins import Finish
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from dllm_plugins.serving import chat as chat_requests
 from dllm_plugins.serving.background import Background
 from dllm_plugins.serving.settings import Loading
 from dllm_plugins.serving.settings import Settings
 from dllm_plugins.sharing import SharedModel
+from dllm_plugins.tools.tool import ANY
 
 KEY = "sk-of-the-tests"
 CHAT: Any = [{"role": "user", "content": "why?"}]
@@ -113,6 +118,13 @@ def test_openai_tools_and_structured_output(client: openai.OpenAI) -> None:
     [call] = list(answer.choices[0].message.tool_calls or ())
     assert call.type == "function"
     assert json.loads(call.function.arguments) in ({}, {"zone": "UTC"})
+    given: Any = {"model": "tiny", "messages": CHAT, "tools": [CLOCK], "tool_choice": "required", "max_tokens": 120}
+    with client.chat.completions.stream(**given) as stream:
+        kinds = [event.type for event in stream]
+        [streamed] = list(stream.get_final_completion().choices[0].message.tool_calls or ())
+    assert streamed.function.arguments == call.function.arguments
+    assert kinds.count("tool_calls.function.arguments.delta") > 0
+    assert kinds.count("tool_calls.function.arguments.done") == 1
     parsed = client.chat.completions.parse(model="tiny", messages=CHAT, response_format=Choice, max_tokens=80)
     assert isinstance(parsed.choices[0].message.parsed, Choice)
     with client.chat.completions.stream(model="tiny", messages=CHAT, response_format=Choice, max_tokens=80) as stream:
@@ -188,6 +200,12 @@ def test_langchain(address: str, alone: Finish) -> None:
     assert isinstance(called, AIMessage)
     [call] = called.tool_calls
     assert call["args"] == {"zone": "UTC"}
+    chunks: list[Any] = list(bound.stream("why?"))
+    pieces = [piece for chunk in chunks for piece in chunk.tool_call_chunks]
+    assert len(pieces) > 1
+    assert json.loads("".join(piece["args"] or "" for piece in pieces)) == {"zone": "UTC"}
+    cut: Any = reduce(add, bound.bind(stop=["UT"]).stream("why?"))
+    assert (cut.tool_calls, len(cut.invalid_tool_calls)) == ([], 1)
     history = [HumanMessage("why?"), called, ToolMessage("noon", tool_call_id=call["id"])]
     assert isinstance(chat.bind_tools([clock]).bind(max_tokens=8).invoke(history).content, str)
     found: Any = chat.with_structured_output(Choice).with_config().invoke("why?", max_tokens=80)
@@ -209,6 +227,23 @@ def test_llm(address: str, alone: Finish, llm_folder: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert Choice.model_validate_json(result.output)
+
+
+def _noon(zone: str) -> str:
+    """Tell the time."""
+    return f"noon {zone}"
+
+
+def test_llm_calls(address: str, llm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamed and whole; the model has no choice, as one of random weights would choose not to."""
+    monkeypatch.setattr(chat_requests, "choice_of", lambda _given, _tools: ANY)
+    lines = ["- model_id: served", "  model_name: tiny", f'  api_base: "{address}"', "  api_key_name: served"]
+    (llm_folder / "extra-openai-models.yaml").write_text("\n".join([*lines, "  supports_tools: true"]))
+    (llm_folder / "keys.json").write_text(json.dumps({"served": KEY}))
+    for streams in (True, False):
+        response = llm.get_model("served").prompt("why?", tools=[_noon], stream=streams, max_tokens=120)
+        [call] = response.tool_calls()
+        assert (call.name, set(call.arguments)) == ("_noon", {"zone"})
 
 
 def test_curl(address: str, alone: Finish) -> None:

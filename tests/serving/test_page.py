@@ -37,9 +37,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def server(roomy: Loading, held_roomy: SharedModel) -> Iterator[str]:
+def server(roomy: Loading, held_roomy: SharedModel, thinker: Loading, held_thinker: SharedModel) -> Iterator[str]:
     """The address of the page."""
-    with Background(Settings(models={"tiny": roomy})) as made:
+    with Background(Settings(models={"tiny": roomy, "thinker": thinker})) as made:
         yield made.address.removesuffix("v1")
 
 
@@ -119,6 +119,19 @@ def test_an_answer_appears_denoised_in_place(shown: Browser, alone: Callable[...
     assert texts(shown, "assistant")[1] == alone(chat, **options).text
     shown.evaluate("document.getElementById('fresh').click()")
     assert texts(shown, "assistant") == []
+
+
+def test_thoughts_stand_apart(shown: Browser, held_thinker: SharedModel) -> None:
+    """And are no part of the answer."""
+    choose(shown, model="thinker", mode="ar", length="12")
+    ask(shown, "why?")
+    done(shown)
+    model = held_thinker.model
+    request = model.chat_request([{"role": "user", "content": "why?"}], SamplingConfig(max_new_tokens=12, mode="ar"))
+    [expected] = model.engine().generate([request])
+    assert expected.reasoning
+    assert shown.evaluate("document.querySelector('.thought').textContent") == expected.reasoning
+    assert shown.evaluate("document.querySelector('.thought').nextSibling.textContent") == expected.text == ""
 
 
 @pytest.mark.parametrize("how", ["button", "key"])

@@ -32,6 +32,9 @@ SCHEMA = {
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "of a city", "parameters": SCHEMA}}
 CLOCK = {"type": "function", "function": {"name": "clock", "strict": True}}
 
+#: A call before its arguments.
+BEGUN = {"name": "weather", "arguments": ""}
+
 
 @pytest.fixture
 async def client(
@@ -57,11 +60,27 @@ async def test_a_call_that_is_asked_for(client: httpx.AsyncClient, choice: Any) 
     assert 1 <= arguments["days"] <= 9
     found = await streamed(client, **given)
     choices = [data["choices"][0] for _, data in found[:-1]]
-    [told] = [one["delta"]["tool_calls"] for one in choices if one["delta"].get("tool_calls")]
-    assert told[0]["index"] == 0
-    assert told[0]["function"] == call["function"]
+    [first, *pieces] = [told for one in choices for told in one["delta"].get("tool_calls", ())]
+    assert first["id"].startswith("call_")
+    assert first | {"id": ""} == {"index": 0, "id": "", "type": "function", "function": BEGUN}
+    assert pieces
+    assert all(set(piece) == {"index", "function"} and piece["index"] == 0 for piece in pieces)
+    assert "".join(piece["function"]["arguments"] for piece in pieces) == call["function"]["arguments"]
     assert text_of(found) == ""
     assert choices[-1]["finish_reason"] == "tool_calls"
+
+
+async def test_a_stop_string_ends_a_call(client: httpx.AsyncClient) -> None:
+    """It is no whole call then, streamed as it is told at once, and nobody can complete its arguments."""
+    given: dict[str, Any] = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 140, "stop": ["days"]}
+    [choice] = (await asked(client, **given))["choices"]
+    [call] = choice["message"]["tool_calls"]
+    assert call["function"]["arguments"] in ('{"city": "Rome", ""]', '{"city": "Oslo", ""]')
+    assert choice["finish_reason"] == "stop"
+    choices = [data["choices"][0] for _, data in (await streamed(client, **given))[:-1]]
+    pieces = [told["function"] for one in choices for told in one["delta"].get("tool_calls", ())]
+    assert "".join(piece["arguments"] for piece in pieces) == call["function"]["arguments"]
+    assert choices[-1]["finish_reason"] == "stop"
 
 
 async def test_one_of_several(client: httpx.AsyncClient) -> None:
@@ -113,6 +132,7 @@ async def test_none_is_to_be_called(client: httpx.AsyncClient, alone: Callable[.
             {"tools": [WEATHER], "tool_choice": "required", "response_format": {"type": "json_object"}},
             "response_format",
         ),
+        ({"tools": [WEATHER], "tool_choice": "required", "max_tokens": 4}, "tools"),
         ({"parallel_tool_calls": True}, "parallel_tool_calls"),
         ({"functions": [{"name": "a"}]}, "functions"),
     ],
