@@ -39,8 +39,9 @@ test: setup  ## run all tests, in WORKERS=2 processes
 quick: setup  ## all tests but those that take more than about two seconds: minutes
 	$(PYTEST) -m "not slow"
 
-fuzz: setup  ## damaged files, and many callers at random: DLLM_FUZZ_SECONDS each (120), DLLM_FUZZ_SEED for others
-	DLLM_FUZZ_SECONDS=$${DLLM_FUZZ_SECONDS:-120} $(BIN)/python -m pytest tests/fuzz
+fuzz: setup  ## damaged files, many callers at random, wrong requests: DLLM_FUZZ_SECONDS (120), DLLM_FUZZ_BODIES (2000)
+	DLLM_FUZZ_SECONDS=$${DLLM_FUZZ_SECONDS:-120} DLLM_FUZZ_BODIES=$${DLLM_FUZZ_BODIES:-2000} \
+		$(BIN)/python -m pytest tests/fuzz tests/serving/test_malformed.py
 
 lint: $(VENV)/installed  ## ruff, and who may import whom
 	$(BIN)/ruff check .
