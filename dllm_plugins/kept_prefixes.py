@@ -6,6 +6,7 @@ tokens starts from a copy of it. Exact caches only hold clean tokens, which see 
 to their right, so any first part of a prefix is a prefix too.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import ReferenceType
@@ -84,6 +85,13 @@ class KeptPrefixes:
         while held and _positions(held) > self.positions:
             held.pop(0)
         # At once: an interrupt leaves the old ones or the new ones.
+        self._kept = held
+
+    def trim(self, fits: Callable[[Sequence[Kept]], bool]) -> None:
+        """Drop the least recently used ones until the others fit."""
+        held = self._kept
+        while held and not fits(held):
+            held = held[1:]
         self._kept = held
 
     def clear(self) -> None:

@@ -209,13 +209,20 @@ class FullDenoiser(Denoiser, Protocol):
         """
         return None
 
+    def keys_bytes(self, rows: Sequence[int]) -> int | None:
+        """The most memory that keys and values of rows take which come to hold so many positions each, in bytes.
+
+        None where nobody knows.
+        """
+        return None
+
     def close(self) -> None:
         """Give back at once what is held outside Python; nothing happens the second time."""
         return None
 
 
 #: What :class:`FullDenoiser` adds.
-OFFERS = ("unmask", "rounds", "shared", "timings", "form", "close")
+OFFERS = ("unmask", "rounds", "shared", "timings", "form", "keys_bytes", "close")
 
 
 def completed(denoiser: Denoiser) -> FullDenoiser:

@@ -7,6 +7,7 @@ There is one copy of the weights: the model shares them, or gives them away.
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import cast
@@ -96,6 +97,16 @@ class DecoderDenoiser(Rows[Store]):
         for row, count in firsts.items():
             self._rows[row].pend(count)
         return wanted_of(hidden, segments)
+
+    def keys_bytes(self, rows: Sequence[int]) -> int:
+        """See :class:`~dllm_plugins.denoisers.base.FullDenoiser`."""
+        return sum(map(self.decoder.new_store().room, rows)) * self._position_bytes
+
+    @cached_property
+    def _position_bytes(self) -> int:
+        store = self.decoder.new_store()
+        store.reserve(1)
+        return store.nbytes // store.capacity
 
     def timings(self) -> dict[str, float]:
         """See :class:`~dllm_plugins.denoisers.base.FullDenoiser`; empty where the decoder does not tell."""

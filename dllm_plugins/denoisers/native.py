@@ -13,6 +13,7 @@ cache, a call for each row; those that hide keys by themselves forward whole seq
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING
@@ -107,6 +108,19 @@ class NativeDenoiser(Rows[NativeCache]):
 
     def _new_store(self) -> NativeCache:
         return NativeCache()
+
+    def keys_bytes(self, rows: Sequence[int]) -> int:
+        """See :class:`~dllm_plugins.denoisers.base.FullDenoiser`; nothing for classes without a cache."""
+        return 0 if self.own_mask else sum(map(NativeCache().room, rows)) * self._position_bytes
+
+    @cached_property
+    def _position_bytes(self) -> int:
+        """Of the keys and values of one position in all layers."""
+        layers: list[Any] = [module for module in self._body.modules() if hasattr(module, "k_proj")]
+        # In some layers values are the keys.
+        pairs = ((layer.k_proj, getattr(layer, "v_proj", None) or layer.k_proj) for layer in layers[: self._layers])
+        numbers: int = sum(part.out_features for pair in pairs for part in pair)
+        return numbers * self.model.dtype.itemsize
 
     def hold(self, row: int, indices: Sequence[int]) -> None:
         """Keep these keys of the row's first segment of the last pass; see the protocol."""

@@ -24,14 +24,14 @@ class NativeCache(Slots):
     No two rows share memory: what one writes, no other can see.
     """
 
+    page = PAGE
+
     @torch.inference_mode()
     def reserve(self, rows: int) -> None:
         """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
-        needed = self.kept + rows
-        if needed <= self.capacity:
+        capacity = self._larger(rows)
+        if capacity == self.capacity:
             return
-        # An eighth more each time: few copies of a growing prefix, little memory in vain.
-        capacity = _whole(max(needed, self.capacity + self.capacity // 8))
         # One after another: never more than one layer is there twice.
         for store in (self.keys, self.values):
             for layer, old in enumerate(store):
@@ -86,7 +86,3 @@ def as_cache(layers: Layers) -> Any:
         layer.keys, layer.values = keys, values
         cache.layers.append(layer)
     return cache
-
-
-def _whole(length: int) -> int:
-    return -(-length // PAGE) * PAGE

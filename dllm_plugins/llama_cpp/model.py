@@ -114,6 +114,14 @@ class GgufModel:
         return int(self._library.llama_model_n_embd(self.pointer))
 
     @cached_property
+    def cached_numbers(self) -> int:
+        """Numbers in the keys and values of a position, in all layers."""
+        lib, said = self._library, self.header.value
+        size = self.width // int(lib.llama_model_n_head(self.pointer))
+        both = int(said("attention.key_length", size)) + int(said("attention.value_length", size))
+        return int(lib.llama_model_n_layer(self.pointer)) * int(lib.llama_model_n_head_kv(self.pointer)) * both
+
+    @cached_property
     def context(self) -> int:
         """Positions it was trained on."""
         return int(self._library.llama_model_n_ctx_train(self.pointer))

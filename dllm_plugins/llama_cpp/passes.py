@@ -28,6 +28,7 @@ from dllm_plugins.llama_cpp.rows import LlamaRow
 from dllm_plugins.llama_cpp.running import Rounds
 from dllm_plugins.llama_cpp.running import RunningLane
 from dllm_plugins.llama_cpp.sharing import company_changes_nothing
+from dllm_plugins.llama_cpp.size import Size
 
 
 class Passes(Handles[LlamaRow]):
@@ -49,6 +50,12 @@ class Passes(Handles[LlamaRow]):
     def close(self) -> None:
         """Give all of llama.cpp's memory back; nothing can be decoded any more."""
         self.model.close()
+
+    def keys_bytes(self, rows: Sequence[int]) -> int:
+        """See :class:`~dllm_plugins.denoisers.base.FullDenoiser`: all streams are as long as the longest."""
+        if not rows or not self.model.has_memory:
+            return 0
+        return Size.holding(len(rows), max(rows)).cells * self.context.position_bytes
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
         """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""

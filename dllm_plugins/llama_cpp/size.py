@@ -27,12 +27,21 @@ class Size:
         positions = max(_enough(self.positions, positions), tokens)
         return Size(streams, -(-positions // _UNIT) * _UNIT, tokens)
 
+    @classmethod
+    def holding(cls, streams: int, positions: int) -> "Size":
+        """What it has become at most when it holds so many streams, opened one after another, up to so long each."""
+        first = cls()
+        longest = first.positions if positions <= first.positions else 2 * positions
+        return cls(1 << (streams - 1).bit_length(), -(-longest // _UNIT) * _UNIT)
+
+    @property
+    def cells(self) -> int:
+        """Positions of all streams."""
+        return self.streams * self.positions
+
     def exceeds(self, first: "Size") -> bool:
         """Whether it is so much more than another one that keeping it for the next rows is a waste."""
-        return (
-            self.streams * self.positions > _MUCH * first.streams * first.positions
-            or self.tokens > _MUCH * first.tokens
-        )
+        return self.cells > _MUCH * first.cells or self.tokens > _MUCH * first.tokens
 
 
 def _enough(now: int, needed: int) -> int:

@@ -64,6 +64,11 @@ class Streams:
         return self._now.size
 
     @property
+    def position_bytes(self) -> int:
+        """Memory of the keys and values of one position of a stream."""
+        return self.model.cached_numbers * (4 if self.cache == "F32" else 2)
+
+    @property
     def _context(self) -> Any:
         return self._now.handle.pointer
 

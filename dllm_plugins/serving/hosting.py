@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from dllm_plugins.errors import DllmError
 from dllm_plugins.libraries.collecting import uncollected
 from dllm_plugins.serving.errors import ApiError
+from dllm_plugins.serving.estimate import before_loading
+from dllm_plugins.serving.kv_budget import in_mebibytes
 from dllm_plugins.serving.metrics import Metrics
 from dllm_plugins.serving.scheduling import Scheduler
 from dllm_plugins.serving.settings import Loading
 from dllm_plugins.serving.settings import Settings
-from dllm_plugins.serving.weight import on_disk
 from dllm_plugins.serving.weight import weight_of
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
@@ -28,7 +29,7 @@ class _Hosted:
 
     :param loading: how it is loaded.
     :param users: requests that use it, or wait until it is there.
-    :param size: bytes of its weights, as far as that is known.
+    :param size: bytes of its weights; None where nobody knows before it is loaded.
     """
 
     def __init__(self, name: str, loading: Loading) -> None:
@@ -36,7 +37,7 @@ class _Hosted:
         self.loading = loading
         self.users = 0
         self.used = 0.0
-        self.size = 0
+        self.size: int | None = None
         self.task: asyncio.Task[Scheduler] | None = None
         self.idle: asyncio.TimerHandle | None = None
 
@@ -127,13 +128,21 @@ class Models:
 
     async def _load(self, hosted: _Hosted) -> Scheduler:
         async with self._turn:
-            hosted.size = max(hosted.size, await asyncio.to_thread(on_disk, hosted.loading))
+            if self._settings.memory is not None and hosted.size is None:
+                hosted.size = await asyncio.to_thread(before_loading, hosted.loading)
+                if hosted.size is None:
+                    _log.warning("nobody knows how large %s is before it is loaded, so it is loaded alone", hosted.name)
             await self._make_room(hosted)
             shared, size = await asyncio.to_thread(_load_now, hosted.loading)
-            hosted.size = max(hosted.size, size)
+            hosted.size = max(hosted.size or 0, size)
             # It may have turned out larger than its files.
-            await self._make_room(hosted, wait=False)
-            _log.info("loaded %s, %.1f MB", hosted.name, hosted.size / 1e6)
+            try:
+                await self._make_room(hosted, wait=False)
+            except ApiError:
+                del shared
+                await asyncio.to_thread(gc.collect)
+                raise
+            _log.info("loaded %s, %s", hosted.name, in_mebibytes(hosted.size))
             return Scheduler(hosted.name, shared, self._settings, self._metrics)
 
     def _loaded(self, hosted: _Hosted, task: "asyncio.Task[Scheduler]") -> None:
@@ -141,21 +150,31 @@ class Models:
         if task.cancelled() or task.exception() is not None:
             hosted.task = None
         else:
-            self._metrics.loaded(hosted.name, hosted.size)
+            self._metrics.loaded(hosted.name, hosted.size or 0)
 
     async def _make_room(self, wanted: _Hosted, wait: bool = True) -> None:
         """Drop models that nobody uses until there is room for another one; if need be, wait for them.
 
-        :raises ApiError: if they are in use for too long.
+        :raises ApiError: if it is larger than all the room there is, and if others are in use for too long.
         """
         budget = self._settings.memory
         if budget is None:
             return
+        # One of unknown size needs all of it.
+        size = budget if wanted.size is None else wanted.size
+        if size > budget:
+            raise ApiError(
+                400,
+                f"the weights of model {wanted.name!r} take {in_mebibytes(size)}, and this server has "
+                f"--memory {in_mebibytes(budget)} for models; serve it with more, or ask for a smaller model",
+                param="model",
+                code="model_too_large",
+            )
         try:
             async with asyncio.timeout(_PATIENCE):
                 while True:
                     others = [hosted for hosted in self._hosted.values() if hosted.there is not None]
-                    if not others or wanted.size + sum(hosted.size for hosted in others) <= budget:
+                    if size + sum(hosted.size or 0 for hosted in others) <= budget:
                         return
                     unused = [hosted for hosted in others if hosted.users == 0]
                     if unused:

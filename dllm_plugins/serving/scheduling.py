@@ -23,6 +23,7 @@ from dllm_plugins.events import Failure
 from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
 from dllm_plugins.serving.errors import ApiError
+from dllm_plugins.serving.kv_budget import KvBudget
 from dllm_plugins.serving.mailbox import Mailbox
 from dllm_plugins.serving.metrics import Metrics
 from dllm_plugins.serving.settings import Settings
@@ -39,7 +40,7 @@ _NEW = 0.2
 class _Row:
     """One answer of a request, waiting or at work.
 
-    :param positions: it may come to hold so many.
+    :param positions: it may come to hold so many, see :meth:`~dllm_plugins.serving.kv_budget.KvBudget.positions`.
     :param number: the engine's, once it is at work.
     :param left: nobody waits for it any more.
     """
@@ -91,6 +92,7 @@ class Scheduler:
         self._name = name
         self._settings = settings
         self._metrics = metrics
+        self._budget = KvBudget(shared.model, settings.kv_memory)
         self._rows = shared.rows()
         self._waiting = deque[_Row]()
         # Taken in by the pass under way, and so without a number as yet.
@@ -111,20 +113,18 @@ class Scheduler:
         """Queue the answers to a request.
 
         :param drafts: whether anybody wants to see them.
-        :raises ApiError: 429 if the queue is full, 400 for more answers than ever find room.
+        :raises ApiError: 429 if the queue is full, 400 for more answers, or larger ones, than ever find room.
         """
         most = self._settings.waiting + self._settings.rows
         if len(requests) > most:
             raise ApiError(400, f"{len(requests)} answers at once: this server takes {most} at most", param="n")
+        positions = [self._budget.positions(request) for request in requests]
         free = max(0, self._settings.rows - len(self._joining) - len(self._working))
         if len(self._waiting) + len(requests) > self._settings.waiting + free:
             raise self._full()
         mailbox = Mailbox(len(requests))
-        context = self.shared.model.denoiser.spec.context
-        rows = [
-            _Row(replace(request, slice=self._settings.slice), mailbox, place, _positions(request, context), drafts)
-            for place, request in enumerate(requests)
-        ]
+        sliced = [replace(request, slice=self._settings.slice) for request in requests]
+        rows = [_Row(sliced[place], mailbox, place, most, drafts) for place, most in enumerate(positions)]
         self._waiting.extend(rows)
         self._tell_queue()
         self._wanted.set()
@@ -171,14 +171,11 @@ class Scheduler:
     def _due(self) -> list[_Row]:
         """Those whose turn it is; a row that does not fit lets nobody pass."""
         found = list[_Row]()
-        held = sum(row.positions for row in self._working.values())
-        budget = self._settings.positions
-        while self._waiting and len(self._working) + len(found) < self._settings.rows:
-            first = self._waiting[0]
-            alone = not self._working and not found
-            if budget is not None and held + first.positions > budget and not alone:
+        held = [row.positions for row in self._working.values()]
+        while self._waiting and len(held) < self._settings.rows:
+            held.append(self._waiting[0].positions)
+            if not self._budget.holds(held):
                 break
-            held += first.positions
             found.append(self._waiting.popleft())
         return found
 
@@ -192,8 +189,9 @@ class Scheduler:
             due = self._joining = self._due()
             for row in due:
                 row.began = loop.time()
+            rows = [row.positions for row in (*self._working.values(), *due)]
             try:
-                joined, events = await loop.run_in_executor(self._thread, self._pass, leaving, due)
+                joined, events = await loop.run_in_executor(self._thread, self._pass, leaving, due, rows)
             except Exception as error:  # noqa: BLE001  whoever waits must be told, and the next ones served
                 self._start_again(error)
                 continue
@@ -211,10 +209,17 @@ class Scheduler:
         self._rows.close()
         self._rows = self.shared.rows()
 
-    def _pass(self, leaving: Sequence[int], due: Sequence[_Row]) -> tuple[list[int | DllmError], list[Event | Failure]]:
-        """In the thread: free rows, take rows in, and make a pass. For each that is due its number, or its error."""
+    def _pass(
+        self, leaving: Sequence[int], due: Sequence[_Row], rows: Sequence[int]
+    ) -> tuple[list[int | DllmError], list[Event | Failure]]:
+        """In the thread: free rows, take rows in, and make a pass. For each that is due its number, or its error.
+
+        :param rows: positions of all rows, those that are due among them.
+        """
         for number in leaving:
             self._rows.cancel(number)
+        if due:
+            self._budget.trim(self.shared.prefixes, rows)
         joined = [self._admitted(row.request) for row in due]
         return joined, self._rows.advance()
 
@@ -251,10 +256,3 @@ class Scheduler:
 
     def _tell_queue(self) -> None:
         self._metrics.queue(self._name, len(self._waiting), len(self._joining) + len(self._working))
-
-
-def _positions(request: Request, context: int) -> int:
-    """Most positions that a row comes to hold."""
-    parts = (len(part) if not hasattr(part, "room") else part.room for part in request.template)
-    room = sum(parts) if request.template else request.config.max_new_tokens
-    return min(context, len(request.tokens) + len(request.suffix) + room)

@@ -9,7 +9,7 @@ from typing import Any
 from dllm_plugins.errors import OptionError
 
 #: Numbers that must be above zero where they are given.
-_ABOVE_ZERO = ("rows", "waiting", "positions", "slice", "prompt", "body", "idle", "memory")
+_ABOVE_ZERO = ("rows", "waiting", "kv_memory", "slice", "prompt", "body", "idle", "memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,14 @@ class Settings:
     :param keys: any of them opens the server; without one, everybody is let in.
     :param rows: most answers that a model writes at once.
     :param waiting: most answers that wait for their turn; beyond, requests are turned away.
-    :param positions: most positions, prompt and answer, of all rows of a model at once: what bounds the memory for
-        keys and values; None for no bound but that of `rows`.
+    :param kv_memory: bytes that keys and values of a model may take, those of its rows and of kept prefixes; None for
+        no bound but that of `rows`.
     :param slice: most tokens of a prompt that a pass forwards, so that others need not wait for a long one.
     :param prompt: most tokens of a prompt; None for what the model's context holds.
     :param body: most bytes of a request.
     :param idle: seconds after which a model that nobody uses is dropped; None keeps it.
-    :param memory: bytes that loaded models may take together; a model that nobody uses makes room for another one.
+    :param memory: bytes that the weights of loaded models may take together; a model that nobody uses makes room for
+        another one, and one that is larger is refused.
     :param grace: seconds that answers under way are given when the server is stopped.
     :raises OptionError: for a number that is none of these.
     """
@@ -45,7 +46,7 @@ class Settings:
     keys: frozenset[str] = frozenset()
     rows: int = 32
     waiting: int = 256
-    positions: int | None = None
+    kv_memory: int | None = None
     slice: int = 256
     prompt: int | None = None
     body: int = 4 << 20

@@ -68,7 +68,8 @@ def test_frozen_blocks_equal_one_pass(case: Case, causal: bool) -> None:
     tokens = tokens_of(denoiser)
     row = denoiser.open_row()
     (whole,) = logits(denoiser, [segment(row, tokens, range(LENGTH), not causal, causal=causal)])
-    denoiser.close_row(row)
+    store = denoiser.close_row(row)
+    assert store.nbytes <= denoiser.keys_bytes([LENGTH]) == store.nbytes * store.room(LENGTH) // store.capacity
     row, frozen, found = denoiser.open_row(), 0, []
     for begin in (0, 8, 12, 20):
         end = {0: 8, 8: 12, 12: 20, 20: 24}[begin]

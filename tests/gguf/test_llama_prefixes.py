@@ -159,3 +159,15 @@ def test_nothing_joins_the_prefix_behind_held_keys(both: tiny.Tiny) -> None:
         denoiser.release(row)
         forward(denoiser, [noisy(row, 0, 4)])
         denoiser.freeze(row, 5)
+
+
+def test_what_keys_and_values_take(both: tiny.Tiny) -> None:
+    """Per position what a saved stream has more of them; in all no less than the context has."""
+    denoiser = ours(both)
+    assert denoiser.keys_bytes([]) == 0
+    lengths = (600, 30, 700)
+    rows = [prefixed(denoiser, length, seed) for seed, length in enumerate(lengths)]
+    context = denoiser.context
+    short, long = (len(context.save(denoiser._rows[row].stream or 0).data) for row in rows[1:])
+    assert 0 <= (long - short) / (lengths[2] - lengths[1]) - context.position_bytes <= 16
+    assert context.size.cells * context.position_bytes <= denoiser.keys_bytes(lengths)

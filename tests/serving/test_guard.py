@@ -159,13 +159,13 @@ def test_other_machines_need_a_key(
 
 def test_options_of_the_command(started: list[Settings]) -> None:
     """Units are read, and what is no number is refused."""
-    words = "-m one -m two --memory 1.5G --keep-alive 10m --grace 5 --max-body 2K --rows 3 --queue 4 --positions 99"
+    words = "-m one -m two --memory 1.5G --keep-alive 10m --grace 5 --max-body 2K --rows 3 --queue 4 --kv-memory 1M"
     assert CliRunner().invoke(main, ["serve", *words.split(), "--load", "dtype", "float32"]).exit_code == 0
     [settings] = started
     assert list(settings.models) == ["one", "two"]
     assert settings.models["two"].options == {"dtype": "float32"}
     assert (settings.memory, settings.idle, settings.grace, settings.body) == (3 << 29, 600, 5, 2048)
-    assert (settings.rows, settings.waiting, settings.positions) == (3, 4, 99)
+    assert (settings.rows, settings.waiting, settings.kv_memory) == (3, 4, 1 << 20)
     for wrong in (["--memory", "much"], ["--rows", "0"], ["--port", "99999"], ["--keep-alive", "5x"]):
         result = CliRunner().invoke(main, ["serve", *wrong])
         assert result.exit_code != 0

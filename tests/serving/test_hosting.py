@@ -2,19 +2,24 @@
 
 import asyncio
 import gc
+import shutil
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from huggingface_hub import HfApi
 
 from dllm_plugins import Model
+from dllm_plugins.default_model import base_model
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.serving import hosting
+from dllm_plugins.serving.estimate import before_loading
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.weight import on_disk
 from dllm_plugins.serving.weight import weight_of
 from dllm_plugins.sharing import SharedModel
 
@@ -24,6 +29,9 @@ from .asking import refused
 from .by_hand import Caller
 from .conftest import client_of
 from .test_scheduling import until
+
+#: What is known of models before they are loaded; of others that they have a hundred bytes.
+SIZES = {"huge": 300, "unknown": None, "small": 10}
 
 
 @pytest.fixture
@@ -39,6 +47,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, load_tiny: Callable[[str], Model]) -
         return SharedModel(load_tiny("float32")), 100
 
     monkeypatch.setattr(hosting, "_load_now", load)
+    monkeypatch.setattr(hosting, "before_loading", lambda loading: SIZES.get(loading.place, 100))
     return found
 
 
@@ -80,6 +89,29 @@ async def test_within_a_budget_the_one_unused_for_longest_makes_room(
         assert (await waits)["model"] == "c"
         await asyncio.gather(*(caller.task for caller in callers))
         assert [caller.status for caller in callers] == [200, 200]
+
+
+async def test_a_model_that_is_larger_than_all_the_room(make_app: Callable[..., FastAPI], loaded: list[str]) -> None:
+    """Is refused before it is loaded, or afterwards if it was thought to be smaller; without a budget it is loaded."""
+    async with client_of(make_app(models=several("huge", "small", "a"), memory=90)) as client:
+        for name, times in (("huge", 1), ("small", 2), ("a", 1)):
+            for _ in range(times):
+                status, error = await refused(client, json=body(model=name))
+                assert (status, error["code"], error["param"]) == (400, "model_too_large", "model")
+    assert loaded == ["small"]
+    async with client_of(make_app(models=several("huge"))) as client:
+        await asked(client, model="huge")
+
+
+async def test_a_model_of_unknown_size_is_loaded_alone(
+    make_app: Callable[..., FastAPI], loaded: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first time; then it is known."""
+    async with client_of(make_app(models=several("a", "b", "unknown"), memory=350)) as client:
+        for name in ("a", "b", "unknown", "a", "b", "unknown", "a"):
+            await asked(client, model=name)
+    assert loaded == ["a", "b", "unknown", "a", "b"]
+    assert "loaded alone" in caplog.text
 
 
 async def test_a_model_that_nobody_uses_is_dropped(make_app: Callable[..., FastAPI], loaded: list[str]) -> None:
@@ -131,10 +163,39 @@ async def test_who_leaves_while_it_is_loaded_does_not_end_the_loading(
 
 
 def test_weights_are_counted(loading: Loading, held: SharedModel) -> None:
-    """Files before a model is loaded, tensors afterwards: in float32 this one has some hundred thousand bytes."""
-    files: Any = loading.options["base"]
-    assert on_disk(loading) > 300_000
-    assert on_disk(Loading(files)) == on_disk(loading)
-    assert on_disk(Loading("no/such/place")) == 0
-    own = sum(tensor.nbytes for tensor in held.model.denoiser.__dict__.values() if hasattr(tensor, "nbytes"))
-    assert max(own, on_disk(loading)) <= weight_of(held.model.denoiser) < 20_000_000
+    """By their files before a model is loaded, by tensors afterwards."""
+    files = str(loading.options["base"])
+    found = before_loading(loading)
+    assert found is not None
+    assert found > 300_000
+    assert before_loading(Loading(files, {"dtype": "float32"})) == found
+    assert before_loading(Loading(files, {"dtype": "bfloat16"})) == found // 2
+    assert before_loading(Loading(files, {"weights": "int8", "device": "cpu"})) == found // 4
+    assert before_loading(Loading(f"{files}/model.safetensors")) == Path(files, "model.safetensors").stat().st_size
+    assert before_loading(Loading("dllm")) == base_model.GGUF_SIZE
+    assert before_loading(Loading("elsewhere")) is None
+    assert found <= weight_of(held.model.denoiser) < 20_000_000
+
+
+def test_weights_on_the_hub(loading: Loading, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of its copy in the cache, without a network; else what the hub says; else nobody knows."""
+    name, files = "somebody/model", Path(str(loading.options["base"]))
+    folder = tmp_path / "models--somebody--model"
+    wanted = Loading(name, {"dtype": "float32"})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert before_loading(wanted) is None
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    def told(_self: HfApi, repo: str, **_more: Any) -> Any:
+        return SimpleNamespace(parameter_count={"F32": 1000, "BF16": 10, "I64": 1})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HfApi, "get_safetensors_metadata", told)
+        assert before_loading(wanted) == 4 * 1010 + 8
+    commit = "0" * 40
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    shutil.copytree(files, folder / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert before_loading(wanted) == before_loading(Loading(str(files), {"dtype": "float32"}))

@@ -58,13 +58,23 @@ def scheduler_of(app: FastAPI) -> Scheduler:
     return found
 
 
+def kept_by(shared: SharedModel, *positions: int) -> int:
+    """Bytes of keys and values of rows of so many positions."""
+    denoiser: Any = shared.model.denoiser
+    more = denoiser.spec.block_length + denoiser.spec.draft_length
+    found: int = denoiser.keys_bytes([count + more for count in positions])
+    return found
+
+
 async def test_no_more_rows_at_once_than_allowed(
-    make_app: Callable[..., FastAPI], alone: Callable[..., Finish], rows: list[int]
+    make_app: Callable[..., FastAPI], alone: Callable[..., Finish], held: SharedModel, rows: list[int]
 ) -> None:
-    """Nor more positions; all are answered in the end, as alone."""
-    expected = [alone("why?" * (number + 1)).text for number in range(5)]
+    """Nor more than there is memory for; all are answered in the end, as alone."""
+    finishes = [alone("why?" * (number + 1)) for number in range(5)]
+    expected = [finish.text for finish in finishes]
     rows.clear()
-    for settings in ({"rows": 2}, {"positions": 100}):
+    two = kept_by(held, *(finish.usage.prompt_tokens + 16 for finish in finishes[-2:]))
+    for settings in ({"rows": 2}, {"kv_memory": two}):
         async with client_of(make_app(**settings)) as client:
             answers = await asyncio.gather(*(asked(client, "why?" * (number + 1)) for number in range(5)))
         assert [answer["choices"][0]["message"]["content"] for answer in answers] == expected
@@ -72,9 +82,11 @@ async def test_no_more_rows_at_once_than_allowed(
         rows.clear()
 
 
-async def test_first_come_first_served(make_app: Callable[..., FastAPI], gate: threading.Event) -> None:
+async def test_first_come_first_served(
+    make_app: Callable[..., FastAPI], gate: threading.Event, held: SharedModel
+) -> None:
     """A long prompt that finds no room lets nobody pass, however short."""
-    app, order = make_app(positions=90), list[str]()
+    app, order = make_app(kv_memory=kept_by(held, 100)), list[str]()
 
     async def ask(question: str, length: int) -> None:
         await asked(client, question, max_tokens=length, temperature=1.0, seed=1)
@@ -93,6 +105,39 @@ async def test_first_come_first_served(make_app: Callable[..., FastAPI], gate: t
         await asyncio.gather(short, long)
         assert order == ["l" * 60, "s"]
         await first.task
+
+
+async def test_keys_and_values_keep_within_their_memory(
+    make_app: Callable[..., FastAPI], held: SharedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of rows and of kept prefixes, in every pass; what never fits is refused by both sizes."""
+    budget, found = kept_by(held, 100, 100, 100), list[int]()
+    denoiser: Any = held.model.denoiser
+    advance = Engine.advance
+
+    def measured(self: Engine, tell: Any) -> None:
+        advance(self, tell)
+        kept = [kept.state for kept in held.prefixes._kept]
+        found.append(sum(store.nbytes for store in [*denoiser._rows.values(), *kept]))
+
+    monkeypatch.setattr(Engine, "advance", measured)
+    held.prefixes.clear()
+    async with client_of(make_app(kv_memory=budget)) as client:
+        await asyncio.gather(*(asked(client, f"{number} why?", max_tokens=30) for number in range(9)))
+        assert 0.3 * budget < max(found) <= budget
+        status, error = await refused(client, json=body(max_tokens=400))
+    assert (status, error["code"]) == (400, "kv_memory")
+    assert f"{budget / (1 << 20):.1f} MiB" in error["message"]
+
+
+async def test_a_model_that_tells_nothing_of_its_keys(
+    make_app: Callable[..., FastAPI], held: SharedModel, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Is served all the same, and the log says that nothing is bounded."""
+    monkeypatch.setattr(type(held.model.denoiser), "keys_bytes", lambda _self, _rows: None)
+    async with client_of(make_app(kv_memory=1)) as client:
+        await asked(client)
+    assert "nobody knows what keys and values" in caplog.text
 
 
 async def test_a_full_queue_turns_away(make_app: Callable[..., FastAPI], gate: threading.Event) -> None:

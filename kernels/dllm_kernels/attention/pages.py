@@ -122,6 +122,10 @@ class PagedRow:
         """Memory of its pages."""
         return len(self.pages) * self.pool.page_bytes
 
+    def room(self, positions: int) -> int:
+        """The most positions there is room for once it has held so many: the pool grows by half of itself at least."""
+        return -(-3 * positions // (2 * PAGE)) * PAGE
+
     def reserve(self, rows: int) -> None:
         """Make room for `rows` positions behind what is kept."""
         missing = -(-(self.kept + rows) // PAGE) - len(self.pages)

@@ -39,6 +39,9 @@ class Store(Protocol):
     def nbytes(self) -> int:
         """Memory of the store."""
 
+    def room(self, positions: int) -> int:
+        """The most positions there is room for once it has held so many."""
+
     def reserve(self, rows: int) -> None:
         """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
 

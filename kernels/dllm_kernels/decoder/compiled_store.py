@@ -22,6 +22,9 @@ class CompiledStore(KeyValues):
     `per` is 2 in bfloat16 and 1 in float32; size is head_dim in whole sixteens, the rest zeros.
     """
 
+    page = CHUNK
+    spare = 8
+
     def __init__(self, shape: DecoderShape, dtype: torch.dtype) -> None:
         super().__init__(shape, [torch.device("cpu")] * shape.layers, dtype)
         self._per = 2 if dtype == torch.bfloat16 else 1
@@ -42,11 +45,10 @@ class CompiledStore(KeyValues):
     @torch.inference_mode()
     def reserve(self, rows: int) -> None:
         """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
-        needed = _whole(self.kept + rows)
-        if needed <= self.capacity:
+        larger = self._larger(rows)
+        if larger == self.capacity:
             return
-        # An eighth more each time: few copies of a growing prefix, little memory in vain.
-        self.capacity = max(needed, _whole(self.capacity + self.capacity // 8))
+        self.capacity = larger
         per, size = self._per, _whole(self.shape.head_dim)
         heads, chunks = self.shape.kv_heads, self.capacity // CHUNK
         self._grow(self.keys, (heads, chunks, size // per, CHUNK, per))

@@ -6,6 +6,7 @@ behind another, so attention over a row is reduced in one fixed order.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,11 @@ class Slots:
     :ivar keys: per layer, [kv_heads, capacity, head_dim]; `values` likewise.
     """
 
+    #: Room is made in whole pages of so many positions,
+    page: ClassVar[int] = 1
+    #: and for such a part of them more, so that a growing prefix is seldom copied.
+    spare: ClassVar[int] = 8
+
     def __init__(self) -> None:
         self.length = 0
         self.held = 0
@@ -44,6 +50,20 @@ class Slots:
     def nbytes(self) -> int:
         """Memory of the store."""
         return sum(tensor.nbytes for tensor in [*self.keys, *self.values])
+
+    def room(self, positions: int) -> int:
+        """The most positions there is room for once it has held so many."""
+        return self._whole(positions + positions // self.spare)
+
+    def _larger(self, rows: int) -> int:
+        """Its next capacity, with room for `rows` positions behind what is kept; the one it has if that will do."""
+        needed = self.kept + rows
+        if needed <= self.capacity:
+            return self.capacity
+        return self._whole(max(needed, self.capacity + self.capacity // self.spare))
+
+    def _whole(self, positions: int) -> int:
+        return -(-positions // self.page) * self.page
 
     def pend(self, count: int) -> None:
         """The first `count` positions of this pass may be frozen, then held.
@@ -108,6 +128,9 @@ class KeyValues(Slots):
     :param devices: of each layer.
     """
 
+    page = BLOCK
+    spare = 4
+
     def __init__(self, shape: DecoderShape, devices: Sequence[torch.device], dtype: torch.dtype) -> None:
         super().__init__()
         self.shape = shape
@@ -117,11 +140,10 @@ class KeyValues(Slots):
     @torch.inference_mode()
     def reserve(self, rows: int) -> None:
         """Make room for `rows` positions behind what is kept; what was pending is lost if the store grows."""
-        needed = whole_blocks(self.kept + rows)
-        if needed <= self.capacity:
+        larger = self._larger(rows)
+        if larger == self.capacity:
             return
-        # A quarter more each time: few copies of a growing prefix, little memory in vain.
-        self.capacity = max(needed, whole_blocks(self.capacity + self.capacity // 4))
+        self.capacity = larger
         size = (self.shape.kv_heads, self.capacity, self.shape.head_dim)
         for store in (self.keys, self.values):
             for layer, device in enumerate(self.devices):
