@@ -9,46 +9,52 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.config import SamplingConfig
-from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
 from dllm_plugins.template import Gap
+from dllm_transformers.constraining import OfRow
+from dllm_transformers.constraining import of_gaps
 
 #: Options of generate() by which a user asks for new tokens behind the prompt.
 _ROOM = frozenset({"max_new_tokens", "max_length"})
 
 
 def template_of(
-    prompt: Sequence[int], mask: int, room: int, constraint: Constraint | None = None
+    prompt: Sequence[int], mask: int, room: int, constraint: OfRow = None
 ) -> tuple[list[int], list[list[int] | Gap]]:
     """What stands before the first mask of a prompt, and from there gaps of as many tokens as there are masks.
 
     :param room: most new tokens behind the prompt; 0 for none.
-    :param constraint: what every gap must be, and what is written behind the prompt.
+    :param constraint: what gaps must be, and what is written behind the prompt.
+    :raises OptionError: for constraints of another number of gaps.
     """
     first = list(prompt).index(mask)
     runs = [(masked, list(run)) for masked, run in groupby(prompt[first:], key=mask.__eq__)]
+    held = iter(of_gaps(constraint, sum(masked for masked, _ in runs), behind=room > 0))
     parts: list[list[int] | Gap] = [
-        Gap(tokens=len(run), constraint=constraint) if masked else run for masked, run in runs
+        Gap(tokens=len(run), constraint=next(held)) if masked else run for masked, run in runs
     ]
-    behind = [Gap(max_tokens=room, constraint=constraint)] if room else []
+    behind = [Gap(max_tokens=room, constraint=next(held))] if room else []
     return list(prompt[:first]), [*parts, *behind]
 
 
-def request_of(tokens: list[int], config: SamplingConfig, mask: int, room: int, **given: Any) -> Request:
+def request_of(
+    tokens: list[int], config: SamplingConfig, mask: int, room: int, constraint: OfRow, **given: Any
+) -> Request:
     """What the engine is asked for a prompt: to go on from it, or to fill its gaps.
 
-    What an answer must be is said of each gap.
-
     :param room: most new tokens behind the prompt; 0 for none.
+    :param constraint: what the answer must be; where there are gaps, what each of them must be.
     :param given: other fields of the request.
+    :raises OptionError: for constraints of another number of gaps.
     """
     if mask not in tokens:
-        return Request(tokens, config, **given)
-    before, parts = template_of(tokens, mask, room, config.constraint)
-    options = {name: value for name, value in config.given().items() if name not in ("max_new_tokens", "constraint")}
+        [held] = of_gaps(constraint, 0, behind=True)
+        return Request(tokens, config if held is None else config.with_options(constraint=held), **given)
+    before, parts = template_of(tokens, mask, room, constraint)
+    options = {name: value for name, value in config.given().items() if name != "max_new_tokens"}
     return Request(before, SamplingConfig(**options), template=parts, **given)
 
 

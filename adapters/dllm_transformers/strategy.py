@@ -15,7 +15,6 @@ from transformers.generation.streamers import BaseStreamer
 
 from dllm_plugins import plugins
 from dllm_plugins.config import LARGEST_SEED
-from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.engine.admission import filling
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
@@ -23,6 +22,8 @@ from dllm_plugins.errors import calling
 from dllm_plugins.messages import shown
 from dllm_plugins.text.tokenizer import LightTokenizer
 from dllm_transformers.asked import option_names
+from dllm_transformers.constraining import OfBatch
+from dllm_transformers.constraining import of_rows
 from dllm_transformers.decode import decode
 from dllm_transformers.delivery import delivery
 from dllm_transformers.delivery import ending
@@ -80,7 +81,7 @@ def block_diffusion(
     approximate_cache: str | None = None,
     refresh: int | None = None,
     preset_options: dict[str, Any] | None = None,
-    constraint: Constraint | None = None,
+    constraint: OfBatch = None,
     logprobs: int | None = None,
     logprobs_at: str | None = None,
     stats: bool | None = None,
@@ -99,7 +100,9 @@ def block_diffusion(
     :param input_ids: int64 [batch, length]; mask ids inside are gaps, which models that fill them fill in place.
         Nothing is then written behind a prompt, unless `max_new_tokens` or `max_length` asks for it.
     :param mode: see :class:`~dllm_plugins.config.SamplingConfig`, as for the options after it.
-    :param constraint: what every answer must be; beside mask ids, what every gap must be.
+    :param constraint: what every answer must be; beside mask ids, what every gap must be. A list has one for each
+        prompt, None for one that may be anything; in it, a list has one for each run of mask ids, and one more for what
+        is written behind the prompt.
     :param logprobs: fill `logprobs` of the output, and so needs `return_dict_in_generate`.
     :param stats: the same for `parts`.
     :param seed: row i of the batch samples with seed + i; drawn from torch's generator if not given.
@@ -142,7 +145,6 @@ def block_diffusion(
             "approximate_cache": approximate_cache,
             "refresh": refresh,
             "preset_options": preset_options,
-            "constraint": constraint,
             "logprobs": logprobs,
             "logprobs_at": logprobs_at,
             "stats": stats,
@@ -162,6 +164,8 @@ def block_diffusion(
         drawn |= steered
         cache = prefix_cache(users_cache(model_kwargs), shared, plain.mode, bool(config.return_dict_in_generate))
         scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
+        constraint = getattr(config, "constraint", None) if constraint is None else constraint
+        held = of_rows(constraint, len(prompts), int(config.num_return_sequences or 1))
         reader = _reader(constraint, tokenizer or given.tokenizer)
         requests = [
             request_of(
@@ -170,6 +174,7 @@ def block_diffusion(
                 sampling(config, room or 1, {**drawn, "seed": (first + place) % (LARGEST_SEED + 1)}, **options),
                 mask,
                 room,
+                held[place],
                 stop_ids=stop_ids(config),
                 prefixes=None if cache is None else cache.prefixes,
                 logits=scored,

@@ -34,11 +34,15 @@ class Reach:
         """Work out all sets; `tokens` by place, None where open."""
         room = len(tokens)
         self._tokens = tokens
-        self._forward = [self.automaton.start] * (room + 1)
+        self._forward = [self._first()] * (room + 1)
         self._backward = [self._final] * (room + 1)
         self._moved = set(range(room))
         self._go_on(0, room)
         self._go_back(room - 1, 0)
+
+    def _first(self) -> int:
+        """The states in which the first place is reached."""
+        return self.automaton.start
 
     def possible(self, tokens: Sequence[int]) -> bool:
         """Whether a canvas can be completed."""

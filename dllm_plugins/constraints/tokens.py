@@ -20,6 +20,7 @@ from torch import Tensor
 from dllm_plugins.constraints.automaton import DEAD
 from dllm_plugins.constraints.automaton import START
 from dllm_plugins.constraints.automaton import Automaton
+from dllm_plugins.constraints.framing import MARK
 from dllm_plugins.constraints.vocabulary import Vocabulary
 
 Set = NDArray[np.bool_]
@@ -253,7 +254,7 @@ class TokenAutomaton:
         text, here = bytearray(), state
         while here != self.end and not self.automaton.accepting[here] and len(text) < _LONGEST:
             ways = self.automaton.ranges[here]
-            if len(ways) != 1 or ways[0][0] != ways[0][1]:
+            if len(ways) != 1 or ways[0][0] != ways[0][1] or ways[0][0] == MARK:
                 break
             text.append(ways[0][0])
             here = ways[0][2]

@@ -5,8 +5,12 @@ A gap of its own is an answer between fixed tokens, whose room may be used up on
 A text as a whole is walked from its first fixed token to its last. A gap that ends before its room is used leaves
 places behind that nobody reads, and the text goes on behind them: so the automaton of a whole text has, for each
 state of a text, another in which a gap has ended there. Control tokens in the fixed text have no text.
+
+Where gaps have languages of their own besides, marks stand in the text where a gap begins and ends
+(:mod:`dllm_plugins.constraints.framing`).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dllm_plugins.constraints.automaton import DEAD
+from dllm_plugins.constraints.framing import MARK
 from dllm_plugins.constraints.reach import Reach
 from dllm_plugins.constraints.tokens import TokenAutomaton
 from dllm_plugins.decoding.limits import Limits
@@ -42,13 +47,13 @@ class GapLimits:
     def _mask(self, tokens: Sequence[int], position: int) -> Tensor:
         for gap, reach in self._held:
             if position in gap.positions:
-                return reach.masks(_inside(tokens, gap), [position - gap.start])[0]
+                return reach.masks(inside_of(tokens, gap), [position - gap.start])[0]
         return self._every
 
     def allows(self, tokens: Sequence[int], position: int, token: int) -> bool:
         """See :class:`~dllm_plugins.decoding.limits.Limits`."""
         return all(
-            reach.allows(_inside(tokens, gap), position - gap.start, token)
+            reach.allows(inside_of(tokens, gap), position - gap.start, token)
             for gap, reach in self._held
             if position in gap.positions
         )
@@ -56,7 +61,7 @@ class GapLimits:
     def may_end(self, tokens: Sequence[int], position: int) -> bool:
         """See :class:`~dllm_plugins.decoding.limits.Limits`."""
         return all(
-            reach.may_end(_inside(tokens, gap), position - gap.start)
+            reach.may_end(inside_of(tokens, gap), position - gap.start)
             for gap, reach in self._held
             if gap.start < position <= gap.stop
         )
@@ -67,16 +72,25 @@ class GapLimits:
             (gap.start + place, token)
             for gap, reach in self._held
             if len(gap.positions) == gap.room
-            for place, token in reach.forced(_inside(tokens, gap))
+            for place, token in reach.forced(inside_of(tokens, gap))
         ]
 
 
-def _inside(tokens: Sequence[int], gap: OpenGap) -> Sequence[int]:
+def inside_of(tokens: Sequence[int], gap: OpenGap) -> Sequence[int]:
+    """What stands in a gap of a canvas."""
     return tokens[gap.start : gap.stop]
 
 
 class ResumedAutomaton(TokenAutomaton):
     """The automaton of a text with gaps: the state of a text is kept behind the end of a gap."""
+
+    def _connect(self) -> None:
+        #: Whether marks stand around gaps. Tokens that hold such a byte belong to no text.
+        self.framed = bool((self.automaton.table[DEAD + 1 :, MARK] != DEAD).any())
+        if self.framed:
+            marks = {token for token, piece in enumerate(self.vocabulary.pieces) if piece and MARK in piece}
+            self.never |= marks - self.stops
+        super()._connect()
 
     def _ending(self) -> NDArray[np.int64]:
         kept = np.arange(self.end, 2 * self.end)
@@ -95,9 +109,25 @@ class ResumedAutomaton(TokenAutomaton):
 
     def _through(self, token: int) -> NDArray[np.int64]:
         """Where a fixed token leads from each state of a text, int64 [S]."""
-        if self.vocabulary.pieces[token] is None:
+        piece = self.vocabulary.pieces[token]
+        if piece is None:
             return np.arange(self.end)
+        if self.framed and MARK in piece:
+            return np.zeros(self.end, np.int64)
         return self.vocabulary.move(self.automaton.table, token).astype(np.int64)
+
+    def marked(self, number: int, count: int = 1) -> int:
+        """The states that so many marks lead to; the same ones where there are no marks."""
+        for _ in range(count if self.framed else 0):
+            states = np.flatnonzero(self._sets[number][: self.end])
+            number = self.number(self._of_text(self.automaton.table[states, MARK].astype(np.int64)))
+        return number
+
+    def unmarked(self, number: int, count: int = 1) -> int:
+        """The states that so many marks lead from."""
+        for _ in range(count if self.framed else 0):
+            number = self.number(self._of_text(np.flatnonzero(self._sets[number][self.automaton.table[:, MARK]])))
+        return number
 
     def grown(self, number: int) -> int:
         """The states that any number of tokens lead to, none of which ends a gap."""
@@ -121,9 +151,9 @@ class ResumedAutomaton(TokenAutomaton):
         found[DEAD] = False
         return found
 
-    def resumed(self, number: int) -> int:
-        """The states of a text behind a gap, from those that the gap's places lead to."""
-        states = np.flatnonzero(self._sets[number])
+    def resumed(self, number: int, *, bounded: bool) -> int:
+        """The states of a text behind a gap, from those that its places lead to; one of a fixed length cannot end."""
+        states = np.flatnonzero(self._sets[number][: None if bounded else self.end])
         return self.number(self._of_text(np.where(states < self.end, states, states - self.end)))
 
     def before_resuming(self, number: int, *, bounded: bool) -> int:
@@ -156,6 +186,10 @@ class TextReach(Reach):
         self._layout = [gap.positions for gap in self._gaps]
         self.end = self._gaps[-1].stop + self._behind
         self._within = {position: gap for gap in self._gaps for position in gap.positions}
+        self._marks = Counter(position for gap in self._gaps for position in (gap.start, gap.stop))
+
+    def _first(self) -> int:
+        return self.automaton.marked(super()._first(), self._marks[self.begin])
 
     def _gap(self, place: int) -> OpenGap | None:
         return self._within.get(self.begin + place)
@@ -171,9 +205,10 @@ class TextReach(Reach):
 
         None if there is such a text.
         """
-        reached = self.automaton.start
+        reached = self._first()
         for place, token in enumerate(self._tokens, 1):
             reached = self.automaton.grown(reached) if token is None else self.automaton.passed(reached, token)
+            reached = self.automaton.marked(reached, self._marks[self.begin + place])
             if not self.automaton.holds(reached, reached):
                 return self.begin + place
         return None if self.automaton.holds(reached, self.automaton.whole) else self.end
@@ -181,16 +216,24 @@ class TextReach(Reach):
     def _on(self, place: int) -> int:
         gap, token = self._gap(place), self._tokens[place]
         if gap is None and token is not None:
-            return self.automaton.passed(self._forward[place], token)
-        reached = super()._on(place)
-        return self.automaton.resumed(reached) if gap and self._last(gap, place) else reached
+            reached = self.automaton.passed(self._forward[place], token)
+        else:
+            reached = super()._on(place)
+            reached = (
+                self.automaton.resumed(reached, bounded=gap.bounded) if gap and self._last(gap, place) else reached
+            )
+        return self.automaton.marked(reached, self._marks[self.begin + place + 1])
 
     def _needed(self, place: int) -> int:
         gap = self._gap(place)
-        behind = super()._needed(place)
+        behind = self._behind_place(place + 1)
         if gap is None or not self._last(gap, place):
             return behind
         return self.automaton.before_resuming(behind, bounded=gap.bounded)
+
+    def _behind_place(self, place: int) -> int:
+        """The states that a place must be reached in, before the marks that stand there."""
+        return self.automaton.unmarked(self._backward[place], self._marks[self.begin + place])
 
     def _back(self, place: int) -> int:
         token = self._tokens[place]
@@ -209,12 +252,11 @@ class TextReach(Reach):
         """Whether a gap may end before a position, as far as nothing before that is open."""
         self._look(tokens)
         gap = next(gap for gap in self._gaps if gap.start < position <= gap.stop)
-        return self._ends(gap, self._forward[position - self.begin])
-
-    def _ends(self, gap: OpenGap, reached: int) -> bool:
-        """Whether the text behind a gap may follow where its text has come to."""
-        behind = self._backward[gap.stop - self.begin]
-        return self.automaton.holds(reached, self.automaton.before_resuming(behind, bounded=False))
+        place = position - self.begin
+        if position == gap.stop:
+            return self.automaton.holds(self._forward[place], self._backward[place])
+        behind = self.automaton.before_resuming(self._behind_place(gap.stop - self.begin), bounded=False)
+        return self.automaton.holds(self._forward[place], behind)
 
     def _together(self, place: int) -> range:
         gap = self._gap(place)
@@ -228,5 +270,5 @@ class TextReach(Reach):
         token = super()._following(place, reached)
         if token is None or not gap.bounded:
             return token
-        passed = (self.automaton.inside(state, token), self._backward[gap.stop - self.begin])
+        passed = (self.automaton.inside(state, token), self._behind_place(gap.stop - self.begin))
         return None if self.automaton.holds(*passed) else token

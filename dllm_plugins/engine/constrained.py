@@ -34,7 +34,7 @@ def limits_of(
     constraint = row.config.constraint
     if constraint is None and all(gap.constraint is None for gap in row.gaps):
         return None
-    elastic = sampler.elastic if row.gaps and constraint is None else None
+    elastic = sampler.elastic if row.gaps else None
     if sampler.unheld is not None and elastic is None:
         raise OptionError(
             message(
@@ -58,7 +58,14 @@ def _limits_of_an_answer(
     row: Row, constraint: Constraint, languages: Languages, never: frozenset[int], spec: ModelSpec
 ) -> Limits:
     if not row.stop_ids:
-        raise OptionError(message("{constraint} needs an id that ends the answer; give stop_ids that are not empty"))
+        raise OptionError(
+            message(
+                "{constraint} needs a token that ends an answer, and {} names none; write eos_token_id into its "
+                "generation_config.json or config.json (tokenizer.ggml.eos_token_id of a GGUF file), or give it with "
+                "the request: eos_token_id of transformers' generate(), stop_ids of Request in Python",
+                spec.name,
+            )
+        )
     automaton = languages.automaton(Wanted(constraint, row.stop_ids, never))
     room = row.config.max_new_tokens
     if automaton.shortest < 0:

@@ -8,6 +8,7 @@ from dllm_plugins.constraints.automaton import Automaton
 from dllm_plugins.constraints.reach import Reach
 from dllm_plugins.constraints.tokens import TokenAutomaton
 from dllm_plugins.decoding.elastic_limits import ElasticReach
+from dllm_plugins.decoding.elastic_limits import ElasticText
 from dllm_plugins.decoding.gap_limits import GapLimits
 from dllm_plugins.decoding.gap_limits import ResumedAutomaton
 from dllm_plugins.decoding.gap_limits import TextReach
@@ -37,8 +38,14 @@ def limits_of_gaps(
     :raises RequestError: where what fulfils it does not fit.
     """
     tokens = [*row.tokens, *row.given, *row.suffix]
-    if row.config.constraint is not None:
-        return _of_the_text(row, begin, tokens, languages, never)
+    if row.config.constraint is not None and row.config.stop:
+        raise OptionError(
+            message(
+                "stop={} ends a gap wherever it comes, and {constraint} says of the whole text how it goes on; leave "
+                "one of the two out",
+                list(row.config.stop),
+            )
+        )
     befores = _before_gaps(row.gaps, tokens)
     held: list[tuple[OpenGap, Limits]] = []
     for number, (gap, before) in enumerate(zip(row.gaps, befores, strict=True), 1):
@@ -54,6 +61,8 @@ def limits_of_gaps(
             stretches = gap.bounded and elastic is not None
             held.append((gap, ElasticReach(automaton, gap, row.mask, *elastic) if stretches and elastic else reach))
             gap.accepts = partial(_accepts, automaton.automaton, languages.strips and first)
+    if row.config.constraint is not None:
+        return _of_the_text(row, begin, tokens, languages, never, elastic)
     return GapLimits(held, row.vocabulary)
 
 
@@ -113,33 +122,33 @@ def _lengths(automaton: TokenAutomaton, room: int) -> list[int]:
     return [length for length, longer in pairwise([*found, room + _FARTHER]) if length > room or longer > room]
 
 
-def _of_the_text(row: Row, begin: int, tokens: Sequence[int], languages: Languages, never: frozenset[int]) -> Limits:
-    own = next((number for number, gap in enumerate(row.gaps, 1) if gap.constraint is not None), None)
-    if own is not None:
-        raise OptionError(
-            message(
-                "{constraint} is about the whole text, and gap {} has one of its own; leave one of the two out", own
-            )
-        )
-    if row.config.stop:
-        raise OptionError(
-            message(
-                "stop={} ends a gap wherever it comes, and {constraint} says of the whole text how it goes on; leave "
-                "one of the two out",
-                list(row.config.stop),
-            )
-        )
-    before = tokens[:begin]
+def _of_the_text(
+    row: Row,
+    begin: int,
+    tokens: Sequence[int],
+    languages: Languages,
+    never: frozenset[int],
+    elastic: tuple[int, int] | None,
+) -> Limits:
+    before, befores = tokens[:begin], _before_gaps(row.gaps, tokens)
     first = languages.textless(before[-READ_BEHIND:] if row.gaps[0].start == begin else before)
-    wanted = Wanted(row.config.constraint, row.stop_ids, never, first, resumed=True)
+    own = tuple(
+        None if gap.constraint is None else (gap.constraint, languages.textless(behind[-READ_BEHIND:]))
+        for gap, behind in zip(row.gaps, befores, strict=True)
+    )
+    stops = row.stop_ids if elastic is None else frozenset[int]()
+    never = never if elastic is None else never | row.stop_ids | set(elastic)
+    wanted = Wanted(row.config.constraint, stops, never, first, resumed=True, own=own)
     automaton = languages.automaton(wanted)
     assert isinstance(automaton, ResumedAutomaton), "it was asked for"
     if automaton.automaton.empty:
-        raise OptionError(message("{constraint}: no text fulfils it; mend it"))
+        also = " together with what the gaps must be" if any(own) else ""
+        raise OptionError(message("{constraint}: no text fulfils it{}; mend it", also))
     reach = TextReach(automaton, row.gaps, begin, tokens, row.mask)
-    if not reach.possible(tokens):
+    found = reach if elastic is None else ElasticText(automaton, row.gaps, begin, tokens, row.mask, *elastic)
+    if not found.possible(tokens):
         raise RequestError(message("{constraint}: {}", _why_not(reach, row)))
-    return reach
+    return found
 
 
 def _why_not(reach: TextReach, row: Row) -> str:

@@ -10,9 +10,11 @@ from weakref import WeakValueDictionary
 from weakref import proxy
 
 from dllm_plugins.constraints.building import build
+from dllm_plugins.constraints.framing import framed
 from dllm_plugins.constraints.language import language_of
 from dllm_plugins.constraints.language import without_any
 from dllm_plugins.constraints.language import written_with_space
+from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.tokens import TokenAutomaton
 from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.constraints.vocabulary import Vocabulary
@@ -34,6 +36,7 @@ class Wanted:
     :param first: whether they stand at the beginning of what the tokenizer reads, where it may take a space away.
     :param without: strings that no text holds.
     :param resumed: whether it is about a text with gaps.
+    :param own: the constraints that its gaps have of their own, and whether they stand at the beginning; None for none.
     """
 
     constraint: Constraint
@@ -42,6 +45,7 @@ class Wanted:
     first: bool = True
     without: tuple[str, ...] = ()
     resumed: bool = False
+    own: tuple[tuple[Constraint, bool] | None, ...] = ()
 
 
 class Languages:
@@ -81,10 +85,16 @@ class Languages:
             return found
 
     def _built(self, wanted: Wanted) -> TokenAutomaton:
-        language = without_any(language_of(wanted.constraint), wanted.without)
-        language = written_with_space(language) if self.strips and wanted.first else language
-        kind = ResumedAutomaton if wanted.resumed else TokenAutomaton
-        return kind(build(language), self.vocabulary, wanted.stops, self._encode, wanted.never)
+        automaton = build(self._written(without_any(language_of(wanted.constraint), wanted.without), wanted.first))
+        if not wanted.resumed:
+            return TokenAutomaton(automaton, self.vocabulary, wanted.stops, self._encode, wanted.never)
+        if any(wanted.own):
+            parts = [None if own is None else self._written(language_of(own[0]), own[1]) for own in wanted.own]
+            automaton = framed(automaton, parts)
+        return ResumedAutomaton(automaton, self.vocabulary, wanted.stops, self._encode, wanted.never)
+
+    def _written(self, language: Node, first: bool) -> Node:
+        return written_with_space(language) if self.strips and first else language
 
     def textless(self, tokens: Sequence[int]) -> bool:
         """Whether tokens have no text at all."""

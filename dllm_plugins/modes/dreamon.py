@@ -77,7 +77,9 @@ class Holes:
     def full(self, position: int) -> bool:
         """Whether the gap here may not grow any more."""
         gap = self.of(position)
-        return len(gap.positions) == gap.room or (self.budget <= 0 and gap.constraint is None)
+        # A gap that is held to something may have to grow beyond that.
+        held = gap.constraint is not None or self.canvas.row.config.constraint is not None
+        return len(gap.positions) == gap.room or (self.budget <= 0 and not held)
 
     def put(self, position: int, token: int, logits: Tensor) -> None:
         """Commit a position."""
@@ -206,7 +208,7 @@ SAMPLER = Sampler(
     source="DreamLM/DreamOn 8a0a549 eval/generator.py",
     settings=DreamOnSettings,
     start=start,
-    unheld="its answers grow and shrink while they are written; it holds gaps alone, each to one of its own",
+    unheld="its answers grow and shrink while they are written; it holds the gaps of a template, and its whole text",
     elastic=elastic,
     suffix=True,
     truncates_greedy=True,

@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 
 from dllm_plugins.constraints.building import build
+from dllm_plugins.constraints.framing import framed
 from dllm_plugins.constraints.nodes import Pattern
 from dllm_plugins.constraints.reach import Reach
 from dllm_plugins.constraints.tokens import TokenAutomaton
@@ -168,6 +169,34 @@ def test_where_a_gap_may_end(source: str) -> None:
                 live[0].stop, live[1].start, live[1].stop = closed[0].stop, moved[0].start, moved[0].stop
                 check(again, list(shorter), moved, kept, number)
     assert True in ends
+
+
+@pytest.mark.parametrize("source", PATTERNS)
+@pytest.mark.parametrize("own", [("a*", None), (None, "b*"), ("(ab|b)*", "a?b?"), ("b*a?é?", "[^b]*")])
+def test_a_text_whose_gaps_have_languages_of_their_own(source: str, own: tuple[str | None, str | None]) -> None:
+    """Both hold, and a text is divided where its gaps are, not somewhere else."""
+    rng, possible = random.Random(source), 0
+    for number in range(24):
+        if possible == 4:
+            break
+        canvas, gaps = canvas_of(rng, GAPS[2 + number % 3])
+        whole, parts = build(Pattern(source)), [None if one is None else Pattern(one) for one in own]
+        automaton = ResumedAutomaton(framed(whole, parts), Vocabulary(PIECES), [STOP], encoded)
+        held = [(gap, one) for gap, one in zip(gaps, own, strict=True) if one is not None]
+        members = [
+            found
+            for found in fillings(canvas, gaps)
+            if matches(source, whole_text(found, gaps))
+            and all(matches(one, text_of(found[gap.start : gap.stop], gap)) for gap, one in held)
+        ]
+        reach = TextReach(automaton, gaps, 2, canvas, MASK)
+        assert reach.possible(canvas) == bool(members)
+        if members:
+            possible += 1
+            forced = dict(reach.forced(canvas))
+            assert any(all(found[position] == token for position, token in forced.items()) for found in members)
+            check(reach, canvas, gaps, members, number)
+    assert possible
 
 
 def _copied(gap: OpenGap) -> OpenGap:

@@ -45,6 +45,14 @@ OWN = Template(
 )
 #: A text that is an object with gaps in its strings, and one in which a gap has to be short.
 TEXT = Template('{"a":"', Gap(max_tokens=5), '","b":"', Gap(max_tokens=3), '"}')
+#: Gaps that must be something by themselves, in a text that must be something, too.
+BOTH = Template(
+    '{"a":"',
+    Gap(max_tokens=5, constraint=Regex("[ab]*c?")),
+    '","b":"',
+    Gap(tokens=2, constraint=Regex("bb|cc|ad")),
+    '"}',
+)
 SHORT = Template("abc", Gap(max_tokens=7), "abc", Gap(max_tokens=3))
 
 
@@ -93,6 +101,7 @@ def test_every_gap_is_what_was_asked_for(
     asked: list[tuple[Template, str | None, dict[str, Any]]] = [
         (OWN, None, {"temperature": 1.2, "seed": 5}),
         (TEXT, OBJECT, {"seed": 4}),
+        (BOTH, OBJECT, {"temperature": 1.2, "seed": 7}),
         (SHORT, "(abc|d){2,4}e?", {"temperature": 0.8, "seed": 6}),
     ]
     requests = [
@@ -153,10 +162,22 @@ def test_gaps_that_grow_and_shrink(letters: PreTrainedTokenizerFast, own: dict[s
     assert len(lengths) > 1
 
 
+@pytest.mark.parametrize("template", [TEXT, BOTH])
+def test_a_whole_text_whose_gaps_grow_and_shrink(letters: PreTrainedTokenizerFast, template: Template) -> None:
+    """Also where gaps must be something by themselves; after more doublings than there is room, too."""
+    for seed in range(4):
+        made = growing(letters, seed)
+        options: dict[str, Any] = {"temperature": (0.0, 2.0)[seed % 2], "seed": seed, "preset_options": IDS}
+        [finish] = made.engine().generate([made.fill_request(template, constraint=Regex(OBJECT), **options)])
+        check(template, finish, OBJECT)
+        assert finish.usage.total_passes < 80
+
+
 @pytest.mark.parametrize(
     ("template", "options", "own", "words"),
     [
-        (TEXT, {"constraint": Regex(OBJECT)}, {}, "it holds gaps alone, each to one of its own"),
+        (TEXT, {"constraint": Regex("ab*")}, {}, "the text before the first gap does not fit it"),
+        (BOTH, {"constraint": Regex(OBJECT.replace("cc", "dd"))}, {"expand_budget": 1}, "expand_budget=1 may leave"),
         (GROWING, {"steps": 9}, {}, "steps=9 may leave a gap incomplete"),
         (GROWING, {}, {"expand_budget": 3}, "expand_budget=3 may leave a gap incomplete"),
         (GROWING, {}, {"delete_eos_token": False}, "delete_eos_token=False may leave a gap incomplete"),
@@ -217,7 +238,18 @@ def test_the_text_behind_ends_a_gap_only_where_the_language_does(letters: PreTra
 @pytest.mark.parametrize(
     ("template", "options", "error", "words"),
     [
-        (OWN, {"constraint": Regex("a")}, OptionError, "about the whole text, and gap 1 has one of its own"),
+        (
+            BOTH,
+            {"constraint": Regex(OBJECT.replace("bb|cc", "ab"))},
+            RequestError,
+            "the text behind gap 1 does not fit it",
+        ),
+        (
+            Template("a", Gap(max_tokens=2, constraint=Regex("b"))),
+            {"constraint": Regex("a*")},
+            OptionError,
+            "no text fulfils it together with what the gaps must be; mend it",
+        ),
         (TEXT, {"constraint": Regex("a"), "stop": "b"}, OptionError, "says of the whole text how it goes on"),
         (TEXT, {"constraint": Regex("[^\\s\\S]")}, OptionError, "no text fulfils it"),
         (TEXT, {"constraint": Regex("ab")}, RequestError, "the text before the first gap does not fit it"),

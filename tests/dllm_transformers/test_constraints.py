@@ -87,3 +87,24 @@ def test_what_it_needs_is_asked_for(model: Any, strategy: partial[Any], tokenize
         ask(constraint=JsonSchema({"not": {}}), tokenizer=tokenizer)
     with pytest.raises(RequestError, match="raise max_new_tokens"):
         ask(constraint=Regex("x{40}"), tokenizer=tokenizer)
+
+
+def test_a_batch_of_which_each_must_be_something_else(
+    model: Any, strategy: partial[Any], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Row by row as alone; also where several answer one prompt, and where the generation config says it."""
+    ask = partial(model.generate, PROMPTS, custom_generate=strategy, tokenizer=tokenizer, **ROOM)
+    yes, no = Regex("yes!"), Regex("n(o|a)!")
+    assert texts(ask(constraint=[yes, no]), tokenizer)[0] == "yes!"
+    assert texts(ask(constraint=[yes, no]), tokenizer)[1] in {"no!", "na!"}
+    [first, free] = ask(constraint=[yes, None])
+    assert texts([first], tokenizer) == ["yes!"]
+    assert free.equal(ask()[1])
+    sampled = {"do_sample": True, "num_return_sequences": 2, "constraint": [yes, no]}
+    assert [text[0] for text in texts(ask(**sampled), tokenizer)] == ["y", "y", "n", "n"]
+    with pytest.raises(OptionError, match=r"constraint is a list of 3, and there are 2 prompts; give one constraint"):
+        ask(constraint=[yes, no, None])
+    with pytest.raises(OptionError, match=r"or a list of one for each prompt"):
+        ask(constraint=[yes, "no"])
+    with pytest.raises(OptionError, match=r"constraint has 2 entries for a prompt with 0 gaps"):
+        ask(constraint=[[yes, no], no])

@@ -214,3 +214,26 @@ def test_gaps_that_must_be_something(name: str, tmp_path: Path, tiny_folder: Pat
         model.generate(ids, constraint=Regex("ab"), **ways)
     with pytest.raises(OptionError, match="needs the model's tokenizer"):
         model.generate(ids, constraint=Regex("ab"), **{**ways, "tokenizer": None})
+
+
+def test_each_gap_of_each_prompt_must_be_something_else(tmp_path: Path, tiny_folder: Path) -> None:
+    """A list for each prompt, with one for each run of masks; and one more for what is written behind it."""
+    model, mask = loaded("llada_dense", tmp_path, tiny_folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_folder)
+    ways: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, "tokenizer": tokenizer}
+    ids = torch.tensor([[mask if token < 0 else token for token in GIVEN], [0, 0, 0, 0, 5, 6, mask, 12, 13]])
+    ways["attention_mask"] = (ids != 0).long()
+    number, word = Regex("[0-9]{1,2}"), Regex("[a-c]{1,2}")
+    found = model.generate(ids, constraint=[[number, word], word], **ways)
+    assert re.fullmatch("[0-9]", str(tokenizer.decode(found[0, 2:3])))
+    assert re.fullmatch("[a-c]{2}", str(tokenizer.decode(found[0, 5:7])))
+    assert re.fullmatch("[a-c]", str(tokenizer.decode(found[1, 6:7])))
+    free = model.generate(ids, **ways)
+    assert model.generate(ids, constraint=[None, [None]], **ways).equal(free)
+    longer = model.generate(ids, constraint=[[None, word, number], None], max_new_tokens=4, **ways)
+    behind = [token for token in longer[0, len(GIVEN) :].tolist() if token not in {0, *model.spec.stop_ids}]
+    assert re.fullmatch("[0-9]{1,2}", str(tokenizer.decode(behind)))
+    with pytest.raises(OptionError, match=r"3 entries for a prompt with 2 gaps \(runs of masks\); give one for each, "):
+        model.generate(ids, constraint=[[word, word, word], word], **ways)
+    with pytest.raises(OptionError, match="give one for each and one for what is written behind it"):
+        model.generate(ids, constraint=[[word, word], word], max_new_tokens=4, **ways)

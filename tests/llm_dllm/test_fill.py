@@ -139,7 +139,7 @@ def test_what_the_text_must_be(run: Run, model: Model, tmp_path: Path) -> None:
         (["-o", "regex", "a"], "use --regex for each gap, or --regex with --whole"),
         (["--regex", "a", "--whole"], "the text before the first gap does not fit it"),
         (["--regex", "a{9}", "--max-tokens", "3"], "gap 1: the shortest text that fulfils its"),
-        (["--for", "2", "regex", "a", "--regex", "once.*", "--whole"], "gap 2 has one of its own"),
+        (["--for", "2", "regex", "a", "--regex", "once[^a]*", "--whole"], "together with what the gaps must be"),
         (["--regex", "("], "no regular expression"),
     ],
 )
