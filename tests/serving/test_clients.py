@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
@@ -244,6 +246,34 @@ def test_llm_calls(address: str, llm_folder: Path, monkeypatch: pytest.MonkeyPat
         response = llm.get_model("served").prompt("why?", tools=[_noon], stream=streams, max_tokens=120)
         [call] = response.tool_calls()
         assert (call.name, set(call.arguments)) == ("_noon", {"zone"})
+
+
+#: In a process of its own: it warns of what it imports, and changes other clients of the process.
+LITELLM = """
+import sys
+import litellm
+
+asked = {"model": "openai/tiny", "messages": [{"role": "user", "content": "why?"}], "max_tokens": 16}
+asked |= {"api_base": sys.argv[1], "api_key": sys.argv[2], "num_retries": 0}
+whole = litellm.completion(**asked)
+pieces = litellm.completion(**asked, stream=True, stream_options={"include_usage": True})
+streamed = "".join(choice.delta.content or "" for piece in pieces for choice in piece.choices)
+assert streamed == whole.choices[0].message.content, (streamed, whole)
+try:
+    litellm.completion(**asked | {"api_key": "wrong"})
+except litellm.AuthenticationError:
+    print(whole.choices[0].message.content, whole.usage.completion_tokens, end="")
+"""
+
+
+@pytest.mark.slow
+def test_litellm(address: str, alone: Finish) -> None:
+    """Whole, streamed, refused."""
+    offline = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    command = [sys.executable, "-c", LITELLM, address, KEY]
+    found = subprocess.run(command, capture_output=True, check=False, timeout=300, env=offline)
+    assert found.returncode == 0, found.stderr.decode()
+    assert found.stdout.decode() == f"{alone.text} {len(alone.tokens)}"
 
 
 def test_curl(address: str, alone: Finish) -> None:
