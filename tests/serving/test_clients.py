@@ -253,6 +253,7 @@ LITELLM = """
 import sys
 import litellm
 
+litellm.suppress_debug_info = True
 asked = {"model": "openai/tiny", "messages": [{"role": "user", "content": "why?"}], "max_tokens": 16}
 asked |= {"api_base": sys.argv[1], "api_key": sys.argv[2], "num_retries": 0}
 whole = litellm.completion(**asked)
