@@ -39,7 +39,7 @@ from dllm_plugins.denoisers.low_rank import load_low_rank
 from dllm_plugins.denoisers.low_rank import with_low_rank
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import load_llama
-from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.files.replacing import read_config
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from eager_pass import Eager

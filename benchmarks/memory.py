@@ -26,7 +26,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins.default_model.base_model import require_base
 from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.denoisers.weights import LlamaShape
-from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.files.replacing import read_config
 from passes import backend_of
 from passes import default_model
 from passes import drawn

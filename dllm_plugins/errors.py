@@ -77,5 +77,9 @@ class JobError(DllmError):
     """A batch job cannot begin or go on: its input or options changed, its output is taken, the disk is full."""
 
 
+class ServerError(DllmError):
+    """A server that was to answer in place of this process does not, or ended in mid-answer."""
+
+
 class PluginError(DllmError):
     """A name that no plug-in registered, or a plug-in that registered something unusable."""

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 from dllm_plugins.config import SamplingConfig
-from dllm_plugins.decoding.steering import Processor
-from dllm_plugins.kept_prefixes import KeptPrefixes
-from dllm_plugins.noise import RowNoise
-from dllm_plugins.template import Gap
-from dllm_plugins.text.thinking import Thinking
-from dllm_plugins.text.tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from dllm_plugins.asked import Asked
+    from dllm_plugins.decoding.steering import Processor
+    from dllm_plugins.kept_prefixes import KeptPrefixes
+    from dllm_plugins.noise import RowNoise
+    from dllm_plugins.template import Gap
+    from dllm_plugins.text.thinking import Thinking
+    from dllm_plugins.text.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +39,20 @@ class Request:
     :param logits: hand out the logits each token of the answer was drawn from.
     :param thinking: how the answer marks what it thinks before it says something, which events then tell apart; stop
         strings and a constraint are about what it says. None for an answer that is text as it stands.
+    :param asked: what a loaded model makes `tokens`, `template` and `thinking` of, where none is here: such a request
+        goes to a server.
     """
 
     tokens: Sequence[int]
     config: SamplingConfig = field(default_factory=SamplingConfig)
     stop_ids: frozenset[int] | None = None
-    prefixes: KeptPrefixes | None = None
+    prefixes: "KeptPrefixes | None" = None
     logits: bool = False
     suffix: Sequence[int] = ()
-    template: Sequence[Sequence[int] | Gap] = ()
-    noise: RowNoise | None = None
-    tokenizer: TextTokenizer | None = None
-    processors: Sequence[Processor] = ()
+    template: "Sequence[Sequence[int] | Gap]" = ()
+    noise: "RowNoise | None" = None
+    tokenizer: "TextTokenizer | None" = None
+    processors: "Sequence[Processor]" = ()
     slice: int | None = None
-    thinking: Thinking | None = None
+    thinking: "Thinking | None" = None
+    asked: "Asked | None" = None

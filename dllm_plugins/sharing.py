@@ -35,7 +35,7 @@ from dllm_plugins.events import Finish
 from dllm_plugins.fair import FairLock
 from dllm_plugins.fair import Ticket
 from dllm_plugins.kept_prefixes import KeptPrefixes
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 from dllm_plugins.request import Request

@@ -13,6 +13,7 @@ from dllm_plugins.request import Request
 
 if TYPE_CHECKING:
     from dllm_plugins.text.marks import Habit as Mind
+    from dllm_plugins.tools.format import CallFormat
     from dllm_plugins.tools.templates import Habit
     from dllm_plugins.tools.tool import Tool
 
@@ -24,6 +25,21 @@ class Speaker:
     name: str
     denoiser: Denoiser
     tokenizer: Any
+
+    @property
+    def context(self) -> int:
+        """How many tokens prompt and answer may have together."""
+        return self.denoiser.spec.context
+
+    @property
+    def chats(self) -> bool:
+        """Whether it has a chat template."""
+        return bool(self.tokenizer.chat_template)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether its chats tell thinking apart."""
+        return self.chats and self.thinking_habit().thinking is not None
 
     def chat_request(
         self,
@@ -43,6 +59,14 @@ class Speaker:
         tokens = self.encode_chat(messages, tools, thinking)
         config = self.with_tools(config or SamplingConfig(), tools, choice, parallel)
         return Request(tokens, config, thinking=self.thinking_habit().begins(self.tokenizer, tokens))
+
+    def text_request(self, text: str, config: SamplingConfig | None = None, special: bool = True) -> Request:
+        """The request that goes on from a text.
+
+        :param special: see :meth:`encode_text`.
+        :raises RequestError: if it is no text, or spells a control token that cannot be written as text.
+        """
+        return Request(self.encode_text(text, special), config or SamplingConfig())
 
     def encode_chat(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence["Tool"] = (), thinking: bool | None = None
@@ -97,6 +121,13 @@ class Speaker:
         spec = self.denoiser.spec
         free = sampler_of(modes(), config.mode or spec.modes[0], spec).unheld is not None
         return held(config, tools, choice, parallel, self.tool_habit().form, free)
+
+    def call_form(self) -> "CallFormat":
+        """How it writes calls.
+
+        :raises RequestError: if it has no chat template.
+        """
+        return self.tool_habit().form
 
     def tool_habit(self) -> "Habit":
         """How its chats tell of tools, and how it writes calls.

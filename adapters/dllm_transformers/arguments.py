@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.replacing import finish
+from dllm_plugins.files.replacing import read_config
 from dllm_plugins.messages import shown
 
 #: Of the hub; snapshots take them.

@@ -77,7 +77,7 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
             `offload_folder` and `offload_buffers` as in transformers, by the names of the class that computes;
             `attn_implementation`, "sdpa" (default) or "eager"; `family` for checkpoints that look like ordinary
             models, `preset` for the sampler, `mask_id` where neither checkpoint nor family says it; `batch_invariant`
-            as in :class:`~dllm_plugins.models.LoadOptions`; those of the hub.
+            as in :class:`~dllm_plugins.load_options.LoadOptions`; those of the hub.
         :raises CheckpointError: for a checkpoint that is missing, damaged, unknown or refused.
         :raises OptionError: for an option that cannot be honoured.
         """

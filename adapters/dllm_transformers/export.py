@@ -19,12 +19,12 @@ from dllm_plugins.denoisers.weights import EMBEDDING
 from dllm_plugins.denoisers.weights import HEAD
 from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import check_llama
-from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.files.replacing import finish
 from dllm_plugins.files.replacing import is_work
+from dllm_plugins.files.replacing import read_config
 from dllm_plugins.files.replacing import replacing
 from dllm_plugins.messages import message
 from dllm_transformers.modeling import TriModeForCausalLM

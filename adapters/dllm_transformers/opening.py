@@ -15,7 +15,7 @@ from dllm_plugins.families.spec import make_spec
 from dllm_plugins.families.spec import modes_of
 from dllm_plugins.families.spec import stop_ids
 from dllm_plugins.files.reading import reading
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_transformers.arguments import HUB
 from dllm_transformers.arguments import dtype_of
 from dllm_transformers.arguments import refuse_old_config

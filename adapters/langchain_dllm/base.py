@@ -21,8 +21,8 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
 from dllm_plugins.options.checked import Numbers
 from dllm_plugins.options.checked import explain
-from dllm_plugins.sharing import SharedModel
-from dllm_plugins.sharing import shared_model
+from dllm_plugins.warm.opening import Answering
+from dllm_plugins.warm.opening import open_model
 from langchain_dllm.call import CALL
 from langchain_dllm.call import LANGCHAIN
 from langchain_dllm.call import LOADING
@@ -143,15 +143,15 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
         return call_of(options if stop is None else options | {"stop": stop})
 
     @cached_property
-    def _loaded(self) -> dict[str, SharedModel]:
+    def _loaded(self) -> dict[str, Answering]:
         """Models used so far, kept for as long as this object lives."""
         return {}
 
-    def _shared(self, name: str) -> SharedModel:
-        """The model of this name, loaded at its first use."""
+    def _shared(self, name: str) -> Answering:
+        """The model of this name, loaded at its first use or a server's."""
         if name not in self._loaded:
             with calling(LANGCHAIN):
-                self._loaded[name] = shared_model(name, **{key: getattr(self, key) for key in LOADING})
+                self._loaded[name] = open_model(name, {key: getattr(self, key) for key in LOADING})
             self._learn(name)
         return self._loaded[name]
 
@@ -160,7 +160,7 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
 
     def _teller(self, call: Call) -> Teller:
         model = self._shared(call.model_name).model
-        return Teller(call, model.tokenizer, None if call.toolkit is None else model.tool_habit().form)
+        return Teller(call, model.tokenizer, None if call.toolkit is None else model.call_form())
 
     def __getstate__(self) -> dict[Any, Any]:
         """What a pickle holds: the options. What they load is loaded again where it is needed."""

@@ -11,9 +11,9 @@ from dllm_plugins.config import MOST_ALTERNATIVES
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import Dialect
 from dllm_plugins.messages import shown
-from dllm_plugins.models import LoadOptions
 from dllm_plugins.options.checked import Checked
 from dllm_plugins.options.unknown import unknown_option
 from dllm_plugins.request import Request

@@ -36,7 +36,7 @@ from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.messages import shown
 from dllm_plugins.request import Request
-from dllm_plugins.sharing import SharedModel
+from dllm_plugins.warm.opening import Answering
 from langchain_dllm import drafts
 from langchain_dllm.base import EngineModel
 from langchain_dllm.call import CALL
@@ -87,8 +87,8 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         if name != self.model_name or profile.get("name") != name:
             return
         if "max_input_tokens" not in profile:
-            self.profile = with_context(profile, model.denoiser.spec.context)
-        if model.tokenizer.chat_template and model.thinking_habit().thinking is not None:
+            self.profile = with_context(profile, model.context)
+        if model.thinks:
             self.profile = {**(self.profile or {}), "reasoning_output": True}
 
     def bind_tools(
@@ -126,7 +126,7 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         with closing(run(shared, _requests(shared, chat_of(messages), call), call)) as source:
             yield from source
 
-    async def _arequests(self, messages: list[BaseMessage], call: Call) -> tuple[SharedModel, list[Request]]:
+    async def _arequests(self, messages: list[BaseMessage], call: Call) -> tuple[Answering, list[Request]]:
         chat = chat_of(messages)
         shared = await asyncio.to_thread(self._shared, call.model_name)
         return shared, await asyncio.to_thread(_requests, shared, chat, call)
@@ -325,7 +325,7 @@ class ChatDLLM(EngineModel, DraftingChatModel):
         return len(self._shared(self.model_name).model.encode_chat(chat_of(messages), told))
 
 
-def _requests(shared: SharedModel, chat: list[dict[str, Any]], call: Call) -> list[Request]:
+def _requests(shared: Answering, chat: list[dict[str, Any]], call: Call) -> list[Request]:
     """A request for each answer: its prompt tells of the tools, and its calls keep to their schemas.
 
     With a suffix there is a gap before that, which the answer fills.

@@ -15,11 +15,11 @@ from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
 from dllm_plugins.messages import shown
 from dllm_plugins.request import Request
-from dllm_plugins.sharing import SharedModel
 from dllm_plugins.template import ROOM
 from dllm_plugins.template import Gap
 from dllm_plugins.template import Growing
 from dllm_plugins.template import Template
+from dllm_plugins.warm.opening import Answering
 from langchain_dllm.call import Call
 
 #: Which options of a call change what a prompt is.
@@ -68,7 +68,7 @@ class Told:
 
 
 def requests_for(
-    shared: SharedModel, before: str, call: Call, chat: Sequence[Mapping[str, Any]] = ()
+    shared: Answering, before: str, call: Call, chat: Sequence[Mapping[str, Any]] = ()
 ) -> list[Request] | None:
     """The requests of a call that has gaps to fill, as many as answers are wanted; None for one that has none.
 

@@ -15,7 +15,7 @@ from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
-from dllm_plugins.sharing import SharedModel
+from dllm_plugins.warm.opening import Answering
 from langchain_dllm.call import Call
 from langchain_dllm.gaps import requests_for
 from langchain_dllm.messages import Teller
@@ -24,7 +24,7 @@ from langchain_dllm.messages import totals_of
 from langchain_dllm.messages import usage_of
 
 
-def requests_of(shared: SharedModel, prompt: str, call: Call) -> list[Request]:
+def requests_of(shared: Answering, prompt: str, call: Call) -> list[Request]:
     """The text as a user's message, or as it is if the call says `raw` or what follows; as often as answers are wanted.
 
     :raises OptionError: for a `thinking` that nothing can turn on or off.
@@ -36,8 +36,8 @@ def requests_of(shared: SharedModel, prompt: str, call: Call) -> list[Request]:
     if call.raw:
         if call.thinking is not None:
             raise OptionError(f"thinking={call.thinking} has no meaning beside raw=True; leave one of the two out")
-        return call.requests(Request(shared.model.encode_text(prompt, special=False), call.config))
-    if not shared.model.tokenizer.chat_template:
+        return call.requests(shared.model.text_request(prompt, call.config, special=False))
+    if not shared.model.chats:
         raise RequestError(f"{shared.model.name} has no chat template; say raw=True to go on from the very text")
     chat = [{"role": "user", "content": prompt}]
     return call.requests(shared.model.chat_request(chat, call.config, thinking=call.thinking))

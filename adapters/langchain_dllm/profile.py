@@ -6,8 +6,8 @@ from typing import Any
 
 from langchain_core.language_models import ModelProfile
 
-from dllm_plugins.default_model.base import open_base
-from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.default_model.header import base_config
+from dllm_plugins.files.replacing import read_config
 
 #: The registered model whose base says how much it holds.
 _DEFAULT = "dllm"
@@ -54,7 +54,7 @@ def _config(name: str, base: str | None) -> dict[str, Any]:
     :raises DllmError: for one that is not there, or damaged: loading will say so.
     """
     if name == _DEFAULT and (base is None or Path(base).is_dir()):
-        return open_base(base, ("config.json",)).config
+        return dict(base_config(None if base is None else Path(base)))
     return read_config(Path(name)) if Path(name).is_dir() else {}
 
 

@@ -17,7 +17,8 @@ from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
-from dllm_plugins.sharing import SharedModel
+from dllm_plugins.warm.model import WarmShared
+from dllm_plugins.warm.opening import Answering
 from langchain_dllm.call import LANGCHAIN
 from langchain_dllm.call import Call
 from langchain_dllm.gaps import Told
@@ -60,7 +61,7 @@ class _Limits:
         self._retries -= 1
 
 
-def run(shared: SharedModel, requests: Sequence[Request], call: Call) -> Events:
+def run(shared: Answering, requests: Sequence[Request], call: Call) -> Events:
     """(place, event) of requests that are decoded together; closing the generator frees their rows.
 
     :raises RequestError: for a prompt that cannot be used, or when the time is up.
@@ -80,14 +81,15 @@ def run(shared: SharedModel, requests: Sequence[Request], call: Call) -> Events:
             limits.retry(error)
 
 
-def _source(shared: SharedModel, requests: Sequence[Request]) -> Events:
+def _source(shared: Answering, requests: Sequence[Request]) -> Events:
     own = seat.get()
-    if own is not None and len(requests) == 1:
+    # A server's rows meet in the server.
+    if own is not None and len(requests) == 1 and not isinstance(shared, WarmShared):
         return own.events(shared, requests[0])
     return iter(shared.stream_batch(requests))
 
 
-async def arun(shared: SharedModel, request: Request, call: Call) -> AsyncGenerator[Event, None]:
+async def arun(shared: Answering, request: Request, call: Call) -> AsyncGenerator[Event, None]:
     """Like :func:`run` for one request, with the passes in a thread.
 
     :raises RequestError: for a prompt that cannot be used, or when the time is up.
@@ -108,7 +110,7 @@ async def arun(shared: SharedModel, request: Request, call: Call) -> AsyncGenera
             limits.retry(error)
 
 
-async def afinish(shared: SharedModel, request: Request, call: Call) -> Finish:
+async def afinish(shared: Answering, request: Request, call: Call) -> Finish:
     """The end of :func:`arun`."""
     async with aclosing(arun(shared, request, call)) as source:
         event = [event async for event in source][-1]

@@ -25,7 +25,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
-from dllm_plugins.sharing import SharedModel
+from dllm_plugins.warm.opening import Answering
 from langchain_dllm import drafts
 from langchain_dllm.base import EngineModel
 from langchain_dllm.call import CALL
@@ -123,7 +123,7 @@ class DLLM(EngineModel, BaseLLM):
         shared, requests = await self._arequests(prompt, call)
         return await together([afinish(shared, request, call) for request in requests])
 
-    async def _arequests(self, prompt: str, call: Call) -> tuple[SharedModel, list[Request]]:
+    async def _arequests(self, prompt: str, call: Call) -> tuple[Answering, list[Request]]:
         if self.rate_limiter is not None:
             await self.rate_limiter.aacquire(blocking=True)
         shared = await asyncio.to_thread(self._shared, call.model_name)

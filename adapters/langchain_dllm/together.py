@@ -13,6 +13,7 @@ from concurrent.futures import as_completed
 from contextlib import suppress
 from contextvars import ContextVar
 from contextvars import copy_context
+from typing import TYPE_CHECKING
 from typing import TypeVar
 
 from dllm_plugins.decoding.failing import caused
@@ -23,8 +24,10 @@ from dllm_plugins.events import Event
 from dllm_plugins.events import Failure
 from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
-from dllm_plugins.sharing import SharedBatch
-from dllm_plugins.sharing import SharedModel
+
+if TYPE_CHECKING:
+    from dllm_plugins.sharing import SharedBatch
+    from dllm_plugins.sharing import SharedModel
 
 T = TypeVar("T")
 
@@ -68,7 +71,7 @@ class Together:
         if self.given_up:
             raise RequestError("the batch of this request was given up; its rows are freed")
 
-    def arrive(self, shared: SharedModel | None = None, request: Request | None = None) -> int | None:
+    def arrive(self, shared: "SharedModel | None" = None, request: Request | None = None) -> int | None:
         """Wait for the other calls, if there is a request that can join them.
 
         :returns: the request's place; None if it must go alone.
@@ -134,7 +137,7 @@ class Seat:
         self.together = together
         self._free = True
 
-    def events(self, shared: SharedModel, request: Request) -> Events:
+    def events(self, shared: "SharedModel", request: Request) -> Events:
         """Events of a request, decoded with those of the other calls.
 
         :raises RequestError: for a prompt that cannot be used, or if the batch was given up.

@@ -12,7 +12,6 @@ from safetensors import safe_open
 
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.files import WANTED
@@ -26,7 +25,8 @@ from dllm_plugins.families.presets import PresetChoice
 from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.files.reading import reading
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.files.replacing import read_config
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import is_gguf
 from dllm_plugins.storage import check_storage
 from dllm_plugins.storage import storage_of

@@ -30,7 +30,7 @@ class Entry(BaseModel):
 
     :param source: the folder or the hub id it was added by.
     :param folder: where its files were then.
-    :param family, preset, mask_id: see :class:`dllm_plugins.models.LoadOptions`.
+    :param family, preset, mask_id: see :class:`dllm_plugins.load_options.LoadOptions`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -8,9 +8,12 @@ if TYPE_CHECKING:
     from dllm_plugins.config import SamplingConfig
     from dllm_plugins.models import Model
     from dllm_plugins.request import Request
+    from dllm_plugins.warm.model import WarmModel
 
 
-def request_before(model: "Model", chat: list[dict[str, str]], config: "SamplingConfig", suffix: str) -> "Request":
+def request_before(
+    model: "Model | WarmModel", chat: list[dict[str, str]], config: "SamplingConfig", suffix: str
+) -> "Request":
     """The request for what stands between a prompt and a suffix; the prompt is the very text.
 
     What the answer must be is what the gap must be.

@@ -68,5 +68,6 @@ def dllm(context: click.Context) -> None:
 
     DLLM_BASE (a folder or a hub id), DLLM_DENOISER (a file), DLLM_DTYPE, DLLM_DEVICE,
     DLLM_BACKEND and DLLM_WEIGHTS choose what is loaded; DLLM_CACHE moves the cache.
+    With DLLM_SERVER=auto a running `llm dllm serve` answers, and nothing is loaded.
     """
     context.obj = LLM

@@ -12,11 +12,13 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.libraries.collecting import leave_at_once
 from dllm_plugins.libraries.collecting import uncollected
 from dllm_plugins.messages import message
+from dllm_plugins.warm.place import wanted
 from llm_dllm.dialect import ENVIRONMENT
 from llm_dllm.dialect import FLAGS
 
 if TYPE_CHECKING:
     from dllm_plugins.sharing import SharedModel
+    from dllm_plugins.warm.opening import Answering
     from llm_dllm.entry import Entry
 
 #: Those that hold for checkpoints too.
@@ -65,6 +67,28 @@ class Choice:
 
 DEFAULT = Choice()
 _held: "dict[str, SharedModel]" = {}
+#: What answers in place of these, by the names of models, each with what it was asked for.
+_answering: "dict[str, tuple[Any, Answering]]" = {}
+
+
+def answering(choice: Choice = DEFAULT) -> "Answering":
+    """What answers: a running server's model where `DLLM_SERVER` says so and it fits, else that of this process.
+
+    :raises ServerError: if the server of a path does not answer, or does not fit.
+    :raises CheckpointError: as :func:`loaded_model` does.
+    """
+    place, _ = asked = wanted()
+    if place is None:
+        return loaded_model(choice)
+    from dllm_plugins.warm.opening import open_model
+
+    _check_there(choice)
+    key = (asked, choice.place, choice.load_options())
+    held = _answering.get(choice.model_id)
+    if held is None or held[0] != key:
+        held = (key, open_model(choice.place, choice.load_options(), lambda: loaded_model(choice)))
+        _answering[choice.model_id] = held
+    return held[1]
 
 
 def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
@@ -72,11 +96,7 @@ def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
 
     :raises CheckpointError: for a path that leads nowhere, and whatever is damaged or unclear.
     """
-    if choice.file is not None and not Path(choice.file).expanduser().exists():
-        raise CheckpointError(
-            f"there is no {choice.file!r} in {Path.cwd()}; check the path. `llm dllm models` lists what has a name, "
-            f"`llm dllm add OWNER/NAME` fetches a checkpoint from the hub"
-        )
+    _check_there(choice)
     try:
         found = _loaded(choice)
     except CheckpointError as error:
@@ -87,6 +107,14 @@ def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
         raise CheckpointError(explained) from error
     _held[choice.model_id] = found
     return found
+
+
+def _check_there(choice: Choice) -> None:
+    if choice.file is not None and not Path(choice.file).expanduser().exists():
+        raise CheckpointError(
+            f"there is no {choice.file!r} in {Path.cwd()}; check the path. `llm dllm models` lists what has a name, "
+            f"`llm dllm add OWNER/NAME` fetches a checkpoint from the hub"
+        )
 
 
 def _loaded(choice: Choice) -> "SharedModel":

@@ -22,7 +22,7 @@ from dllm_plugins.errors import calling
 from llm_dllm.dialect import LLM
 from llm_dllm.loading import DEFAULT
 from llm_dllm.loading import Choice
-from llm_dllm.loading import loaded_model
+from llm_dllm.loading import answering
 from llm_dllm.tools import Calls
 from llm_dllm.tools import messages_of
 from llm_dllm.tools import tools_of
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dllm_plugins.models import Model
     from dllm_plugins.request import Request
     from dllm_plugins.tools.tool import Tool
+    from dllm_plugins.warm.model import WarmModel
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def extras_of(prompt: llm.Prompt) -> Extras:
 
 
 def request_of(
-    model: "Model", chat: list[dict[str, Any]], config: "SamplingConfig", name: str, extras: Extras
+    model: "Model | WarmModel", chat: list[dict[str, Any]], config: "SamplingConfig", name: str, extras: Extras
 ) -> "Request":
     """What the engine is asked: by the chat template, or to go on from the plain text if a base checkpoint has none.
 
@@ -104,7 +105,6 @@ def request_of(
     :raises OptionError: for a suffix beside tools or thinking.
     :raises RequestError: for an empty prompt, and for a conversation that needs a template.
     """
-    from dllm_plugins.request import Request
     from llm_dllm.gaps import request_before
 
     if extras.suffix is not None:
@@ -112,21 +112,21 @@ def request_of(
             beside = "tools" if extras.tools else f"-o thinking {str(extras.thinking).lower()}"
             raise OptionError(f"-o suffix {extras.suffix!r} has no meaning beside {beside}; leave one of the two out")
         return request_before(model, chat, config, extras.suffix)
-    if model.tokenizer.chat_template or not chat or not chat[-1]["content"].strip():
+    if model.chats or not chat or not chat[-1]["content"].strip():
         return model.chat_request(chat, config, extras.tools, thinking=extras.thinking)
     if extras.tools or extras.thinking is not None or [message["role"] for message in chat] != ["user"]:
         raise RequestError(
             f"{name} has no chat template: it goes on from one text, without system prompt, history, tools or "
             f"thinking; start a new conversation without them, or use an instruct checkpoint"
         )
-    return Request(model.encode_text(chat[0]["content"]), config)
+    return model.text_request(chat[0]["content"], config)
 
 
 def events(
     chat: list[dict[str, Any]], config: "SamplingConfig", choice: Choice = DEFAULT, extras: Extras = NOTHING
 ) -> "Generator[Event, None, None]":
     """Events of one answer; closing the generator frees its row at once."""
-    shared = loaded_model(choice)
+    shared = answering(choice)
     yield from shared.stream(request_of(shared.model, chat, config, choice.model_id, extras))
 
 
@@ -134,7 +134,7 @@ async def _aevents(
     chat: list[dict[str, Any]], config: "SamplingConfig", choice: Choice, extras: Extras
 ) -> "AsyncGenerator[Event, None]":
     """Like :func:`events`, with loading, tokenising and passes in threads."""
-    shared = await asyncio.to_thread(loaded_model, choice)
+    shared = await asyncio.to_thread(answering, choice)
     request = await asyncio.to_thread(request_of, shared.model, chat, config, choice.model_id, extras)
     async with aclosing(shared.astream(request)) as source:
         async for event in source:
@@ -157,7 +157,7 @@ def _report(response: Any, finish: "Finish", choice: Choice) -> None:
         from dllm_plugins.text.said import openai_shape
 
         said = finish.logprobs[: len(finish.tokens)]
-        response.response_json["logprobs"] = openai_shape(said, loaded_model(choice).model.tokenizer)
+        response.response_json["logprobs"] = openai_shape(said, answering(choice).model.tokenizer)
 
 
 def cut_short(usage: "Usage") -> str:

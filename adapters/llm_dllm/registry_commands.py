@@ -38,7 +38,7 @@ def add(
     with clean_errors():
         chosen = _name(place, name, named)
         _check_free(chosen)
-        from dllm_plugins.models import LoadOptions
+        from dllm_plugins.load_options import LoadOptions
         from llm_dllm.checkpoints import entry_of
 
         entry = entry_of(place, LoadOptions(preset=preset, family=family, mask_id=mask_id))

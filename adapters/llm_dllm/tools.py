@@ -87,10 +87,10 @@ class Calls:
             yield from [said] if said else []
             return
         from dllm_plugins.tools.reading import CallReader
-        from llm_dllm.loading import loaded_model
+        from llm_dllm.loading import answering
 
         if self._reader is None:
-            self._reader = CallReader(loaded_model(self._choice).model.tool_habit().form, None)
+            self._reader = CallReader(answering(self._choice).model.call_form(), None)
         for part in self._reader.push(said) + (self._reader.end() if last else []):
             yield from [part] if isinstance(part, str) else self._of_call(part)
 

@@ -16,7 +16,7 @@ from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.template import Template
 from llm_dllm.loading import Choice
-from llm_dllm.loading import loaded_model
+from llm_dllm.loading import answering
 from llm_dllm.model import NOTHING
 from llm_dllm.model import Extras
 from llm_dllm.model import cut_short
@@ -49,7 +49,7 @@ def traced(
     from dllm_plugins.traces import page
 
     template = asked if isinstance(asked, Template) else None
-    recorder = Recorder(loaded_model(choice).model.tokenizer, template)
+    recorder = Recorder(answering(choice).model.tokenizer, template)
     try:
         with closing(_events(asked, {"logprobs": 0, **options}, choice, extras)) as source:
             for event in source:
@@ -65,7 +65,7 @@ def _events(asked: Asked, options: Mapping[str, Any], choice: Choice, extras: Ex
     if not isinstance(asked, Template):
         yield from events(list(asked), SamplingConfig(**options), choice, extras)
         return
-    shared = loaded_model(choice)
+    shared = answering(choice)
     yield from shared.stream(shared.model.fill_request(asked, **options))
 
 

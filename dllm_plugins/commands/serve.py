@@ -52,7 +52,8 @@ _TIME, _SIZE = _Scaled("time", _UNITS, "90s, 10m or 1h"), _Scaled("size", _BYTES
 HELP = """Serve models to every client of OpenAI's interface.
 
 Each --model is loaded when it is asked for first. Keys are read from --api-key-file, one a line, or from DLLM_API_KEY;
-without one, only this machine is answered.
+without one, only this machine is answered. With DLLM_SERVER=auto in their environment, llm and LangChain of this user
+use what is loaded here.
 """
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-m", "--model", "models", multiple=True, default=(DEFAULT,), show_default=True, help="One to serve."),

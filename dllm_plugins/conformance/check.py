@@ -111,7 +111,7 @@ def check_logits(case: Case, models: Models, load: dict[str, Any]) -> Iterator[R
 def check(case: Case, backend: str = "torch") -> Iterator[Result]:
     """All results of a case, as they come.
 
-    :param backend: as in :class:`~dllm_plugins.models.LoadOptions`.
+    :param backend: as in :class:`~dllm_plugins.load_options.LoadOptions`.
     :raises CheckpointError: if the case cannot be read.
     """
     models = Models(case, backend)

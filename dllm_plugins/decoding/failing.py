@@ -3,16 +3,19 @@
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from dllm_plugins.decoding.row import Row
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import PassError
 from dllm_plugins.events import Event
 from dllm_plugins.events import Failure
 
+if TYPE_CHECKING:
+    from dllm_plugins.decoding.row import Row
+
 
 @contextmanager
-def blaming(row: Row) -> Iterator[None]:
+def blaming(row: "Row") -> Iterator[None]:
     """What is raised inside is this row's own doing: noted in its `error`, so that other rows of the pass go on."""
     try:
         yield
@@ -21,7 +24,7 @@ def blaming(row: Row) -> Iterator[None]:
 
 
 @contextmanager
-def sharing(rows: Sequence[Row]) -> Iterator[None]:
+def sharing(rows: Sequence["Row"]) -> Iterator[None]:
     """What is raised inside ends all of these rows that have no error of their own."""
     try:
         yield
@@ -34,7 +37,7 @@ def sharing(rows: Sequence[Row]) -> Iterator[None]:
             )
 
 
-def ending(row: Row, error: Exception) -> DllmError:
+def ending(row: "Row", error: Exception) -> DllmError:
     """What is told to whoever asked for a row that raised `error`: that very error if it is one of ours."""
     if isinstance(error, DllmError):
         return error

@@ -8,18 +8,18 @@ from typing import Protocol
 
 from dllm_kernels.blocks import Weight
 from dllm_plugins.default_model import base_model
-from dllm_plugins.default_model.stored import AGAIN
+from dllm_plugins.default_model.header import AGAIN
+from dllm_plugins.default_model.header import config_of
 from dllm_plugins.default_model.stored import read_stored
-from dllm_plugins.default_model.unpack import config_of
 from dllm_plugins.default_model.unpack import unpack
 from dllm_plugins.denoisers.llama_config import ids_of
-from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.denoisers.weights import stop_ids
 from dllm_plugins.families.files import WANTED
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.files.reading import reading
+from dllm_plugins.files.replacing import read_config
 from dllm_plugins.text.tokenizer import LightTokenizer
 
 

@@ -26,9 +26,9 @@ from dllm_plugins.llama_cpp.placed import PlacedModel
 from dllm_plugins.llama_cpp.placed import write_placed
 from dllm_plugins.llama_cpp.quantise import TYPES
 from dllm_plugins.llama_cpp.tri_mode import LlamaTriModeDenoiser
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
-from dllm_plugins.models import LoadOptions
 
 #: Goes up when files are written differently, so that older ones are made anew.
 _REVISION = 1

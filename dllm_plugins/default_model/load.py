@@ -42,11 +42,11 @@ from dllm_plugins.families.quantised import STORED
 from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import in_form
 from dllm_plugins.families.quantised import wants_int8
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
 from dllm_plugins.models import Backend
 from dllm_plugins.models import Chosen
-from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import Preset
 
@@ -81,7 +81,7 @@ def make_spec(shape: LlamaShape, stop_ids: frozenset[int]) -> ModelSpec:
 
 
 def load(options: LoadOptions) -> Model:
-    """Load base and denoiser; see :class:`~dllm_plugins.models.LoadOptions`.
+    """Load base and denoiser; see :class:`~dllm_plugins.load_options.LoadOptions`.
 
     :raises DownloadError: if the default base was never set up.
     :raises CheckpointError: if a file is missing, damaged or of another model.

@@ -21,13 +21,11 @@ from dllm_kernels.blocks import IN_BLOCK
 from dllm_kernels.blocks import Blocks
 from dllm_kernels.blocks import Kind
 from dllm_kernels.blocks import Weight
+from dllm_plugins.default_model.header import AGAIN
+from dllm_plugins.default_model.header import Header
+from dllm_plugins.default_model.header import TensorInfo
 from dllm_plugins.errors import CheckpointError
 
-#: What mends a damaged file.
-AGAIN = "run `python -m dllm_plugins setup --force` to fetch it again"
-_SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
-_STRING, _ARRAY = 8, 9
-_LENGTH = struct.Struct("<Q")
 _F32 = 0
 _ALIGNMENT = 32
 _NAMES = {
@@ -63,7 +61,7 @@ def read_stored(file: Path, words: bool = False) -> StoredBase:
             # Copy on write: torch wants memory it may write to; nobody does.
             view = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         reader = _Reader(view, words)
-        metadata, infos = reader.header()
+        metadata, infos = reader.read()
         heads = {"attn_q": metadata["llama.attention.head_count"], "attn_k": metadata["llama.attention.head_count_kv"]}
         found = {_renamed(info.name): _unturned(info.name, reader.tensor(info), heads) for info in infos}
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, struct.error) as error:
@@ -71,35 +69,15 @@ def read_stored(file: Path, words: bool = False) -> StoredBase:
     return StoredBase(metadata, found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Info:
-    """A tensor, its type by ggml's number, and its place behind the header."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: int
-    place: int
-
-
-class _Reader:
-    """A place in the file."""
+class _Reader(Header):
+    """The same with the tensors behind it."""
 
     def __init__(self, view: mmap.mmap, words: bool) -> None:
-        self._view, self._at, self._words = view, 4, words
+        super().__init__(view, words)
         self._bytes = torch.frombuffer(view, dtype=torch.uint8)
 
-    def header(self) -> tuple[dict[str, Any], list[_Info]]:
-        _version, tensors, pairs = self._number("I"), self._number("q"), self._number("q")
-        metadata = {self._text(): self._value(self._number("I")) for _ in range(pairs)}
-        infos = []
-        for _ in range(tensors):
-            name = self._text()
-            shape = tuple(self._number("Q") for _ in range(self._number("I")))[::-1]
-            infos.append(_Info(name, shape, self._number("I"), self._number("Q")))
-        return metadata, infos
-
-    def tensor(self, info: _Info) -> Weight:
-        begin = -(-self._at // _ALIGNMENT) * _ALIGNMENT + info.place
+    def tensor(self, info: TensorInfo) -> Weight:
+        begin = -(-self.end // _ALIGNMENT) * _ALIGNMENT + info.place
         if info.kind == _F32:
             return self._part(begin, 4 * prod(info.shape)).view(torch.float32).view(info.shape).to(torch.bfloat16)
         kind, (rows, width) = Kind(info.kind), info.shape
@@ -109,37 +87,6 @@ class _Reader:
         if begin + size > len(self._bytes):
             raise ValueError("it ends before its tensors do")
         return self._bytes[begin : begin + size]
-
-    def _number(self, code: str) -> Any:
-        (found,) = struct.unpack_from("<" + code, self._view, self._at)
-        self._at += struct.calcsize(code)
-        return found
-
-    def _text(self) -> str:
-        begin = self._at + 8
-        self._at = begin + _LENGTH.unpack_from(self._view, self._at)[0]
-        return self._view[begin : self._at].decode("utf-8")
-
-    def _value(self, kind: int) -> Any:
-        if kind == _STRING:
-            return self._text()
-        return self._list(self._number("I"), self._number("Q")) if kind == _ARRAY else self._number(_SCALARS[kind])
-
-    def _list(self, kind: int, count: int) -> list[Any]:
-        if kind != _STRING:
-            found = struct.unpack_from(f"<{count}{_SCALARS[kind]}", self._view, self._at)
-            self._at += count * struct.calcsize(_SCALARS[kind])
-            return list(found)
-        if count > len(self._view) // 8:
-            raise ValueError(f"it claims a list of {count} strings")
-        if self._words:
-            return [self._text() for _ in range(count)]
-        # A hundred thousand times: nothing here but what finds the next one.
-        view, at, number = self._view, self._at, _LENGTH.unpack_from
-        for _ in range(count):
-            at += 8 + number(view, at)[0]
-        self._at = at
-        return []
 
 
 def _renamed(name: str) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dllm_kernels.blocks import plain
+from dllm_plugins.default_model.header import config_of
+from dllm_plugins.default_model.header import ends_of
 from dllm_plugins.default_model.stored import read_stored
 from dllm_plugins.default_model.words import backend_of
 from dllm_plugins.default_model.words import special_of
@@ -35,39 +37,9 @@ def unpack(file: Path, folder: Path, progress: Progress = quiet) -> None:
     tensors = {name: plain(weight).contiguous() for name, weight in stored.tensors.items()}
     progress("convert", 2, 3)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    for name, settings in (("config.json", config_of(metadata)), ("generation_config.json", _ends(metadata))):
+    for name, settings in (("config.json", config_of(metadata)), ("generation_config.json", ends_of(metadata))):
         (folder / name).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     progress("convert", 3, 3)
-
-
-def _ends(metadata: Mapping[str, Any]) -> dict[str, int]:
-    names = {"bos": "bos", "eos": "eos", "pad": "padding"}
-    return {f"{name}_token_id": metadata[f"tokenizer.ggml.{key}_token_id"] for name, key in names.items()}
-
-
-def config_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What config.json says."""
-    llama = {key.removeprefix("llama."): value for key, value in metadata.items() if key.startswith("llama.")}
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "dtype": "bfloat16",
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "tie_word_embeddings": True,
-        "vocab_size": llama["vocab_size"],
-        "hidden_size": llama["embedding_length"],
-        "intermediate_size": llama["feed_forward_length"],
-        "num_hidden_layers": llama["block_count"],
-        "num_attention_heads": llama["attention.head_count"],
-        "num_key_value_heads": llama["attention.head_count_kv"],
-        "head_dim": llama["rope.dimension_count"],
-        "max_position_embeddings": llama["context_length"],
-        "rms_norm_eps": llama["attention.layer_norm_rms_epsilon"],
-        "rope_parameters": {"rope_theta": llama["rope.freq_base"], "rope_type": "default"},
-        **_ends(metadata),
-    }
 
 
 def _write_tokenizer(metadata: Mapping[str, Any], folder: Path) -> None:

@@ -27,10 +27,9 @@ from dllm_plugins.denoisers.llama_config import ids_of
 from dllm_plugins.denoisers.llama_config import numbers_of
 from dllm_plugins.denoisers.rope import Rope
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.files.limits import check_numbers
 from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.reading import regular
-from dllm_plugins.files.replacing import finish
+from dllm_plugins.files.replacing import read_config
 from dllm_plugins.storage import plain_tensors
 from dllm_plugins.storage import storage_of
 from dllm_plugins.storage.tensors import add_file
@@ -74,18 +73,6 @@ class LlamaShape(DecoderShape):
             numbers are none that a Llama has.
         """
         return cls(**numbers_of(config))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a checkpoint folder; a save into it that was broken off is finished first.
-
-    :raises CheckpointError: if it is missing, no JSON object, or holds a number that no model has.
-    """
-    finish(folder)
-    place = folder / "config.json"
-    config = read_object(place)
-    check_numbers(config, str(place))
-    return config
 
 
 def stop_ids(folder: Path, vocabulary: int) -> frozenset[int]:

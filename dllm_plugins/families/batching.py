@@ -7,8 +7,8 @@ import torch
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.libraries.classes import is_a
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import message
-from dllm_plugins.models import LoadOptions
 
 
 def wants_invariant(options: LoadOptions, device: torch.device, native: type[Any]) -> bool:

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch import nn
 
 from dllm_kernels.blocks import Weight
-from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.implementation import SPELT
@@ -42,6 +41,7 @@ from dllm_plugins.files.reading import regular
 from dllm_plugins.files.reading import without_keys
 from dllm_plugins.files.replacing import INDEX
 from dllm_plugins.files.replacing import SINGLE
+from dllm_plugins.files.replacing import read_config
 from dllm_plugins.libraries.extras import need
 from dllm_plugins.messages import message
 from dllm_plugins.storage import PLAIN

@@ -20,8 +20,8 @@ from dllm_kernels.private_torch import each_length_its_own
 from dllm_kernels.private_torch import missing_compiler
 from dllm_plugins.errors import OptionError
 from dllm_plugins.libraries.classes import is_a
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import message
-from dllm_plugins.models import LoadOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -41,10 +41,10 @@ from dllm_plugins.families.spec import make_spec
 from dllm_plugins.files.quietly import quiet_transformers
 from dllm_plugins.files.reading import reading
 from dllm_plugins.libraries.classes import is_a
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
 from dllm_plugins.models import Chosen
-from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import Registered
 
@@ -62,7 +62,7 @@ DECODED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 @quiet_transformers()
 def load(name: str, options: LoadOptions, registered: Registered) -> Model:
-    """Load a checkpoint; see :class:`~dllm_plugins.models.LoadOptions`.
+    """Load a checkpoint; see :class:`~dllm_plugins.load_options.LoadOptions`.
 
     :param name: a folder in the hub's format, or a hub id.
     :param registered: the families and modes there are.

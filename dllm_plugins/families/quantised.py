@@ -11,8 +11,8 @@ from dllm_kernels.decoder import DecoderShape
 from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import explain
 from dllm_plugins.errors import OptionError
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import message
-from dllm_plugins.models import LoadOptions
 
 #: As the checkpoint has them in the chosen dtype, or quantised while they are loaded.
 WEIGHTS = ("auto", "int8")

@@ -17,8 +17,8 @@ from dllm_plugins.files.limits import BLOCK
 from dllm_plugins.files.limits import VOCABULARY
 from dllm_plugins.files.limits import whole
 from dllm_plugins.files.reading import reading
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import message
-from dllm_plugins.models import LoadOptions
 from dllm_plugins.modes.base import Sampler
 
 #: Where configs say how long a block is.

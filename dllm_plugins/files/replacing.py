@@ -11,9 +11,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.files.limits import check_numbers
 from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
@@ -114,3 +116,15 @@ def _named(folder: Path) -> set[str]:
     names = found.values() if isinstance(found, dict) else ()
     texts = {name for name in names if isinstance(name, str)}
     return {name for name in texts if Path(name).name == name and name.endswith(".safetensors")}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a checkpoint folder; a save into it that was broken off is finished first.
+
+    :raises CheckpointError: if it is missing, no JSON object, or holds a number that no model has.
+    """
+    finish(folder)
+    place = folder / "config.json"
+    config = read_object(place)
+    check_numbers(config, str(place))
+    return config

@@ -33,8 +33,8 @@ from dllm_plugins.gguf.stored import stored_weights
 from dllm_plugins.gguf.tensors import BLOCKS
 from dllm_plugins.gguf.tensors import TYPES
 from dllm_plugins.gguf.values import check_values
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import message
-from dllm_plugins.models import LoadOptions
 
 DEVICE = torch.device("cpu")
 

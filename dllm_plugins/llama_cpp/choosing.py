@@ -14,9 +14,9 @@ from dllm_plugins.gguf.decoded import DEVICE
 from dllm_plugins.gguf.decoded import check_decoded
 from dllm_plugins.gguf.opened import GgufCheckpoint
 from dllm_plugins.libraries.extras import has
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import message
 from dllm_plugins.models import Chosen
-from dllm_plugins.models import LoadOptions
 
 KERNELS, LLAMA_CPP = "kernels", "llama_cpp"
 BUILD = "python -m dllm_kernels.build"

@@ -32,10 +32,10 @@ from dllm_plugins.llama_cpp.denoiser import LlamaCppDenoiser
 from dllm_plugins.llama_cpp.library import INSTALL
 from dllm_plugins.llama_cpp.library import library
 from dllm_plugins.llama_cpp.model import GgufModel
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
 from dllm_plugins.models import Chosen
-from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Model
 from dllm_plugins.models import Registered
 
@@ -54,7 +54,7 @@ FOREIGN = {
 
 
 def load(name: str, options: LoadOptions, registered: Registered) -> Model:
-    """Load a GGUF file; see :class:`~dllm_plugins.models.LoadOptions`.
+    """Load a GGUF file; see :class:`~dllm_plugins.load_options.LoadOptions`.
 
     `dtype` is what our kernels compute in, and with llama.cpp that of the keys and values in the cache: "float16"
     if it is left to "auto", unless the file's matrices are float32.

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,27 +23,36 @@ from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.errors import told
 from dllm_plugins.serving.guard import Guard
 from dllm_plugins.serving.invalid import invalid
+from dllm_plugins.serving.local_socket import LocalSocket
 from dllm_plugins.serving.page import page
 from dllm_plugins.serving.response_answers import ResponseAnswers
 from dllm_plugins.serving.responses import ResponseRequest
 from dllm_plugins.serving.sending import Json
 from dllm_plugins.serving.service import Service
 from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.warm import Desk
 
 _log = logging.getLogger(__name__)
 #: What figures call addresses.
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/responses": "responses"}
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """A server for these models. Its `state.service` can be stopped."""
+def create_app(settings: Settings, local: LocalSocket | None = None) -> FastAPI:
+    """A server for these models. Its `state.service` can be stopped.
+
+    :param local: where hosts of this user find it, besides.
+    """
     service = Service(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
         try:
-            yield
+            async with nullcontext() if local is None else Desk(service).at(local.socket):
+                yield
         finally:
+            if local is not None:
+                # A signal may end the process before anybody else could do it.
+                local.close()
             await service.models.close()
 
     # Pages of documentation would load scripts from elsewhere.

@@ -8,6 +8,7 @@ from typing import Self
 import uvicorn
 
 from dllm_plugins.serving.app import create_app
+from dllm_plugins.serving.local_socket import LocalSocket
 from dllm_plugins.serving.run import listening_at
 from dllm_plugins.serving.settings import Loading
 from dllm_plugins.serving.settings import Settings
@@ -17,12 +18,13 @@ class Background:
     """A running server; leaving its block stops it.
 
     :param port: 0 for any that is free.
+    :param local: where hosts of this user find it, besides; it is closed with the server.
     :raises OptionError: if it cannot listen there.
     """
 
-    def __init__(self, settings: Settings, port: int = 0) -> None:
+    def __init__(self, settings: Settings, port: int = 0, local: LocalSocket | None = None) -> None:
         self._socket = listening_at(settings.host, port)
-        self.app = create_app(settings)
+        self.app = create_app(settings, local)
         self._server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", access_log=False))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="server", daemon=True)
         self._thread.start()

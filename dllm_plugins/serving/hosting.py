@@ -10,6 +10,8 @@ from dllm_plugins.errors import DllmError
 from dllm_plugins.libraries.collecting import uncollected
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.estimate import before_loading
+from dllm_plugins.serving.fitting import Stamp
+from dllm_plugins.serving.fitting import stamp_of
 from dllm_plugins.serving.kv_budget import in_mebibytes
 from dllm_plugins.serving.metrics import Metrics
 from dllm_plugins.serving.scheduling import Scheduler
@@ -30,6 +32,7 @@ class _Hosted:
     :param loading: how it is loaded.
     :param users: requests that use it, or wait until it is there.
     :param size: bytes of its weights; None where nobody knows before it is loaded.
+    :param stamp: of its files when they were read.
     """
 
     def __init__(self, name: str, loading: Loading) -> None:
@@ -38,6 +41,7 @@ class _Hosted:
         self.users = 0
         self.used = 0.0
         self.size: int | None = None
+        self.stamp: Stamp = ()
         self.task: asyncio.Task[Scheduler] | None = None
         self.idle: asyncio.TimerHandle | None = None
 
@@ -75,6 +79,11 @@ class Models:
             raise ApiError(
                 404, f"there is no model {name!r} here; there are: {known}", param="model", code="model_not_found"
             )
+
+    def changed(self, name: str) -> bool:
+        """Whether the files of a model are not what they were when it was loaded."""
+        hosted = self._hosted[name]
+        return hosted.there is not None and hosted.stamp != stamp_of(hosted.loading)
 
     @asynccontextmanager
     async def using(self, name: str) -> AsyncGenerator[Scheduler, None]:
@@ -128,6 +137,7 @@ class Models:
 
     async def _load(self, hosted: _Hosted) -> Scheduler:
         async with self._turn:
+            hosted.stamp = await asyncio.to_thread(stamp_of, hosted.loading)
             if self._settings.memory is not None and hosted.size is None:
                 hosted.size = await asyncio.to_thread(before_loading, hosted.loading)
                 if hosted.size is None:

@@ -1,4 +1,4 @@
-"""What waits for one client: never more than a text, a draft and an end for each of its answers.
+"""What waits for one client: all of it, or never more than a text, a draft and an end for each of its answers.
 
 Passes go on whether or not a client reads. What it has not read yet is merged: texts become one, and of
 drafts the last one is kept.
@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from dataclasses import replace
 from itertools import zip_longest
+from typing import Protocol
 
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
@@ -47,6 +48,31 @@ def merged(one: Commit | None, other: Commit) -> Commit:
         gaps=gaps,
         reasoning=one.reasoning + other.reasoning,
     )
+
+
+class Letters(Protocol):
+    """What events are put into, and read from."""
+
+    def put(self, place: int, event: Event | Failure) -> None:
+        """Add an event."""
+
+    async def get(self) -> tuple[int, Event | Failure]:
+        """The next event and its place, once there is one."""
+
+
+class Queue:
+    """All events, in their order: for clients of this user, whose answers bound how many there are."""
+
+    def __init__(self) -> None:
+        self._queue = asyncio.Queue[tuple[int, Event | Failure]]()
+
+    def put(self, place: int, event: Event | Failure) -> None:
+        """Add an event."""
+        self._queue.put_nowait((place, event))
+
+    async def get(self) -> tuple[int, Event | Failure]:
+        """The next event and its place, once there is one."""
+        return await self._queue.get()
 
 
 class Mailbox:

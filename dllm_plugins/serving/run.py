@@ -4,14 +4,20 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
+from contextlib import closing
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import ServerError
 from dllm_plugins.serving.app import create_app
+from dllm_plugins.serving.local_socket import LocalSocket
 from dllm_plugins.serving.service import Service
 from dllm_plugins.serving.settings import Settings
+from dllm_plugins.warm.place import own_socket
 
 #: Seconds after those of grace in which connections close.
 _MORE = 5
@@ -39,8 +45,8 @@ class Stopping(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by signals."""
-        if not self.should_exit and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stop)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._service.cut if self.should_exit else self._stop)
         super().handle_exit(sig, frame)
 
     def _stop(self) -> None:
@@ -54,22 +60,31 @@ def run_server(settings: Settings, port: int, say: Callable[[str], None]) -> Non
     :param say: is told where the server is.
     :raises OptionError: if it cannot listen there.
     """
-    app = create_app(settings)
     listening = listening_at(settings.host, port)
+    with closing(listening), ExitStack() as stack:
+        local, reason = None, ""
+        try:
+            local = stack.enter_context(LocalSocket(own_socket()))
+        except (OSError, ServerError) as error:
+            reason = f"DLLM_SERVER=auto does not find this server: {error}"
+        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        say(f"http://{shown}:{listening.getsockname()[1]} serves {', '.join(settings.models)}; Ctrl-C ends it")
+        if reason:
+            say(reason)
+        _run(create_app(settings, local), settings, listening, say)
+
+
+def _run(app: FastAPI, settings: Settings, listening: socket.socket, say: Callable[[str], None]) -> None:
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=int(settings.grace) + _MORE
     )
     _log.addHandler(_Saying(say))
     _log.setLevel(logging.INFO)
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    say(f"http://{shown}:{listening.getsockname()[1]} serves {', '.join(settings.models)}; Ctrl-C ends it")
     server = Stopping(config, app.state.service)
     try:
         server.run([listening])
     except KeyboardInterrupt:
         return
-    finally:
-        listening.close()
 
 
 def listening_at(host: str, port: int) -> socket.socket:

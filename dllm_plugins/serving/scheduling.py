@@ -24,7 +24,9 @@ from dllm_plugins.events import Finish
 from dllm_plugins.request import Request
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.kv_budget import KvBudget
+from dllm_plugins.serving.mailbox import Letters
 from dllm_plugins.serving.mailbox import Mailbox
+from dllm_plugins.serving.mailbox import Queue
 from dllm_plugins.serving.metrics import Metrics
 from dllm_plugins.serving.settings import Settings
 from dllm_plugins.sharing import SharedModel
@@ -46,7 +48,7 @@ class _Row:
     """
 
     request: Request
-    mailbox: Mailbox
+    mailbox: Letters
     place: int
     positions: int
     drafts: bool
@@ -58,7 +60,7 @@ class _Row:
 class Answers:
     """The answers to one request while they are written; closing frees their rows within a pass."""
 
-    def __init__(self, scheduler: "Scheduler", rows: Sequence[_Row], mailbox: Mailbox) -> None:
+    def __init__(self, scheduler: "Scheduler", rows: Sequence[_Row], mailbox: Letters) -> None:
         self._scheduler = scheduler
         self._rows = rows
         self._mailbox = mailbox
@@ -109,10 +111,12 @@ class Scheduler:
         """Answers that wait or are being written."""
         return len(self._waiting) + len(self._joining) + len(self._working)
 
-    def ask(self, requests: Sequence[Request], drafts: bool = False) -> Answers:
+    def ask(self, requests: Sequence[Request], drafts: bool = False, whole: bool = False) -> Answers:
         """Queue the answers to a request.
 
         :param drafts: whether anybody wants to see them.
+        :param whole: every event is told, as the engine tells it; and where nobody else waits, the prompt is read in
+            one pass.
         :raises ApiError: 429 if the queue is full, 400 for more answers, or larger ones, than ever find room.
         """
         most = self._settings.waiting + self._settings.rows
@@ -122,8 +126,9 @@ class Scheduler:
         free = max(0, self._settings.rows - len(self._joining) - len(self._working))
         if len(self._waiting) + len(requests) > self._settings.waiting + free:
             raise self._full()
-        mailbox = Mailbox(len(requests))
-        sliced = [replace(request, slice=self._settings.slice) for request in requests]
+        mailbox: Letters = Queue() if whole else Mailbox(len(requests))
+        slice_ = None if whole and not self.busy else self._settings.slice
+        sliced = [replace(request, slice=slice_) for request in requests]
         rows = [_Row(sliced[place], mailbox, place, most, drafts) for place, most in enumerate(positions)]
         self._waiting.extend(rows)
         self._tell_queue()

@@ -35,7 +35,7 @@ from dllm_plugins.serving.work import check_length
 _log = logging.getLogger(__name__)
 #: Of answers that nobody waits for; clients never see it.
 _LEFT = 499
-_STOPPING = "the server is being stopped; ask another one, or again when it is back"
+STOPPING = "the server is being stopped; ask another one, or again when it is back"
 
 
 class Wanted(Protocol):
@@ -144,14 +144,18 @@ class Service:
         until = time.monotonic() + self.settings.grace
         while self.models.busy and time.monotonic() < until:
             await asyncio.sleep(min(0.05, self.settings.grace))
-        cut = self.models.cut(ApiError(503, _STOPPING, code="stopping"))
+        cut = self.cut()
         _log.warning("stopped: %s", f"{cut} answers were cut" if cut else "every answer was finished")
+
+    def cut(self) -> int:
+        """End what runs; how many answers that were."""
+        return self.models.cut(ApiError(503, STOPPING, code="stopping"))
 
     async def _begin(
         self, stack: AsyncExitStack, wanted: Wanted, tells: Callable[[Work, Any], Teller], began: float
     ) -> _Begun:
         if self.stopping:
-            raise ApiError(503, _STOPPING, code="stopping")
+            raise ApiError(503, STOPPING, code="stopping")
         scheduler = await stack.enter_async_context(self.models.using(wanted.model))
         model = scheduler.shared.model
         work = await asyncio.to_thread(wanted.work, model)

@@ -7,6 +7,14 @@ from dllm_plugins.events import TokenLogprob
 from dllm_plugins.text.pieces import Reader
 
 
+class Spelling:
+    """A tokenizer that is in another process, and knows here the bytes of tokens that were told of."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """See :func:`token_bytes`."""
+        raise NotImplementedError
+
+
 def openai_shape(said: Sequence[TokenLogprob], tokenizer: Any) -> dict[str, Any]:
     """`{"content": [...]}`, an entry a token: its text, log-probability, bytes, and the likeliest others.
 
@@ -30,6 +38,8 @@ def _entry(tokenizer: Any, token: int, logprob: float | None) -> dict[str, Any]:
 
 def token_bytes(tokenizer: Any, token: int) -> bytes:
     """What a token stands for in the middle of a text, half a character included; a special token's own name."""
+    if isinstance(tokenizer, Spelling):
+        return tokenizer.token_bytes(token)
     reader = Reader(tokenizer)
     if reader.knows and token not in tokenizer.added_tokens_decoder:
         piece = tokenizer.backend_tokenizer.id_to_token(token)

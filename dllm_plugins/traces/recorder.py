@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Protocol
 
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
@@ -11,12 +12,21 @@ from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.template import Template
-from dllm_plugins.text.tokenizer import TextTokenizer
 from dllm_plugins.traces.frames import Cell
 from dllm_plugins.traces.frames import Frame
 from dllm_plugins.traces.frames import Trace
 from dllm_plugins.traces.pieces import Pieces
 from dllm_plugins.traces.run import Run
+
+
+class Wording(Protocol):
+    """What is asked of a tokenizer."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> Sequence[int]:
+        """Ids of a text."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of token ids."""
 
 
 class Recorder:
@@ -26,7 +36,7 @@ class Recorder:
     :param template: what the request fills; its fixed texts then stand in every frame.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, template: Template | None = None) -> None:
+    def __init__(self, tokenizer: Wording, template: Template | None = None) -> None:
         pieces = Pieces(tokenizer)
         #: Fixed texts, and the runs of tokens between them.
         self._parts: list[str | Run] = [Run(pieces)] if template is None else []

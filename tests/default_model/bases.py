@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from dllm_plugins.denoisers.low_rank import FORMAT
 from dllm_plugins.denoisers.low_rank import expected_tensors
 from dllm_plugins.denoisers.weights import LlamaShape
-from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.files.replacing import read_config
 
 from ..conftest import make_tokenizer
 

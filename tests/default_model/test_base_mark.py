@@ -18,9 +18,9 @@ from dllm_plugins.denoisers.base_mark import check_shape
 from dllm_plugins.denoisers.base_mark import mark_of
 from dllm_plugins.denoisers.weights import EMBEDDING
 from dllm_plugins.denoisers.weights import LlamaShape
-from dllm_plugins.denoisers.weights import read_config
 from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.files.replacing import read_config
 from dllm_plugins.training.base import open_base
 from dllm_transformers import block_diffusion
 

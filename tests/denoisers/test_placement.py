@@ -15,7 +15,7 @@ from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
 from dllm_plugins.denoisers.placement import place
 from dllm_plugins.denoisers.weights import load_llama
-from dllm_plugins.denoisers.weights import read_config
+from dllm_plugins.files.replacing import read_config
 
 SPLIT = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "meta", "model.norm": "cpu"}
 

@@ -20,7 +20,7 @@ from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families import compiling
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import Model
 
 from ..golden.cases import CLONED

@@ -21,7 +21,7 @@ from dllm_plugins.denoisers.gemma import GemmaDenoiser
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.batching import wants_invariant
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 
 from ..golden.cases import CLONED
 from ..golden.cases import case_folders

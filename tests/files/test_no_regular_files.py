@@ -16,7 +16,7 @@ from dllm_plugins.errors import DllmError
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.gguf.opened import open_gguf
 from dllm_plugins.llama_cpp.convert import convert
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import auto_backend
 from dllm_plugins.rules.corpus import frequencies
 from dllm_transformers import DiffusionModelForCausalLM

@@ -19,7 +19,7 @@ from dllm_plugins import load_model
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.families.files import tokenizer_class
 from dllm_plugins.llama_cpp.convert import convert
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import auto_backend
 from dllm_transformers import DiffusionModelForCausalLM
 from llm_dllm.checkpoints import entry_of

@@ -18,7 +18,7 @@ from dllm_plugins.gguf.opened import GgufCheckpoint
 from dllm_plugins.gguf.opened import open_gguf
 from dllm_plugins.llama_cpp import choosing
 from dllm_plugins.llama_cpp.convert import convert
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import auto_backend
 
 from .checkpoints import KINDS

@@ -196,4 +196,5 @@ def test_weights_can_be_asked_for(tmp_path: Path) -> None:
         assert load_model(str(file), weights=chosen).denoiser.spec.weights == "Q4_0"
     assert answers(load_model(str(file), weights=chosen, dtype="float32", **ON_CPU)) == answers(dequantised)
     host = DLLM(model=str(file), backend="kernels", max_tokens=4)
-    assert host._shared(str(file)).model.denoiser.spec.numerics == "row-invariant"
+    shared: Any = host._shared(str(file))
+    assert shared.model.denoiser.spec.numerics == "row-invariant"

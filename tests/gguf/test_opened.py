@@ -17,7 +17,7 @@ from dllm_plugins.gguf.opened import open_gguf
 from dllm_plugins.llama_cpp.load import auto
 from dllm_plugins.llama_cpp.load import check_options
 from dllm_plugins.llama_cpp.load import with_stored
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import auto_backend
 from dllm_plugins.models import registered
 

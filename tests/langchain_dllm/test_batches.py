@@ -33,7 +33,9 @@ def expected(engine: Engine, questions: list[Any]) -> list[str]:
 
 def active(model: ChatDLLM) -> tuple[int, ...]:
     """Rows the engine is decoding."""
-    return model._shared("dllm")._engine.active
+    shared: Any = model._shared("dllm")
+    found: tuple[int, ...] = shared._engine.active
+    return found
 
 
 async def commit(model: ChatDLLM) -> None:

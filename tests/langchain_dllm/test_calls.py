@@ -23,7 +23,7 @@ from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
 from dllm_plugins.errors import PassError
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import Preset
 from langchain_dllm import DLLM
 from langchain_dllm import ChatDLLM
@@ -112,7 +112,8 @@ async def test_timeout_ends_the_request(make: Make) -> None:
             ask("why?")
     with pytest.raises(DllmError, match="timeout=1e-09"):
         await model.ainvoke("why?")
-    assert model._shared("dllm")._engine.active == ()
+    shared: Any = model._shared("dllm")
+    assert shared._engine.active == ()
     assert said(model, timeout=60) == said(make())
 
 

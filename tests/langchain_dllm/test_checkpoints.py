@@ -15,7 +15,7 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from dllm_plugins.errors import RequestError
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from langchain_dllm import DLLM
 from langchain_dllm import ChatDLLM
 
@@ -108,7 +108,7 @@ def test_how_a_checkpoint_is_loaded(checkpoint: Callable[..., str]) -> None:
     other = DLLM(**loading, mask_id=236, preset="fast_dllm")
     named = ChatDLLM(**loading, mask_id=236, family="llada")
     moved = ChatDLLM(**loading, mask_id=235)
-    shared = [model._shared(place) for model in (plain, other, named, moved)]
+    shared: list[Any] = [model._shared(place) for model in (plain, other, named, moved)]
     assert len({id(item) for item in shared}) == 4
     assert DLLM(**loading, mask_id=236)._shared(place) is shared[0]
     assert [item.model.denoiser.spec.mask_id for item in shared] == [236, 236, 236, 235]

@@ -14,7 +14,7 @@ from dllm_plugins import Model
 from dllm_plugins import hookimpl
 from dllm_plugins import load_model
 from dllm_plugins import plugins
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import Preset
 from langchain_dllm import ChatDLLM
 

@@ -81,7 +81,8 @@ def test_what_cannot_be_done_is_refused(text: Text) -> None:
 async def test_leaving_frees_the_rows(text: Text, questions: list[Any]) -> None:
     """A closed stream, a cancelled batch."""
     model = text(max_tokens=400)
-    engine = model._shared("dllm")._engine
+    shared: Any = model._shared("dllm")
+    engine = shared._engine
     stream = model.stream("why?")
     next(stream)
     stream.close()  # type: ignore[attr-defined]

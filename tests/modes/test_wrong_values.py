@@ -32,7 +32,7 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Failure
 from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.spec import make_spec
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.rules.base import RuleSettings
 from dllm_plugins.training.solvable import Letters
 

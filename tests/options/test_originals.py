@@ -17,7 +17,7 @@ from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.plays import PLAYS
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.layouts import LAYOUTS
-from dllm_plugins.models import LoadOptions
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.options.originals.table import ORIGINALS
 from dllm_plugins.options.originals.table import answer
 from dllm_transformers import DiffusionModelForCausalLM

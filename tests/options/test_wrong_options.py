@@ -19,10 +19,10 @@ from dllm_plugins import load_model
 from dllm_plugins import plugins
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import calling
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import Dialect
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
-from dllm_plugins.models import LoadOptions
 from dllm_plugins.options.unknown import REASONS
 from dllm_plugins.rules.base import RuleSettings
 from dllm_plugins.rules.base import revocation_parameters

@@ -53,6 +53,13 @@ def test_llm_starts_without_what_answering_needs() -> None:
 
 
 @pytest.mark.slow
+def test_langchain_starts_without_what_answering_needs() -> None:
+    """Classes, options and what a model says of itself: a server may answer, and then nothing else is needed."""
+    found = imported("from langchain_dllm import ChatDLLM; assert ChatDLLM().profile['max_input_tokens']")
+    assert not found & (HEAVY - {"rich"})
+
+
+@pytest.mark.slow
 def test_listing_what_there_is_imports_no_classes_of_models() -> None:
     """All families, samplers and rules, but nothing of transformers: families name their classes."""
     found = imported("from dllm_plugins import plugins; plugins.modes(); from dllm_plugins.families import layouts")

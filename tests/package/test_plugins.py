@@ -43,10 +43,10 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
 from dllm_plugins.families.layout import Layout
+from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import Adapter
 from dllm_plugins.models import Backend
 from dllm_plugins.models import Chosen
-from dllm_plugins.models import LoadOptions
 from dllm_plugins.models import Preset
 from dllm_plugins.models import auto_backend
 from dllm_plugins.modes import diffusion

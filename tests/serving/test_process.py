@@ -22,7 +22,7 @@ def test_it_serves_until_a_signal_ends_it(loading: Loading, tmp_path: Path) -> N
     command = [sys.executable, "-m", "dllm_plugins", "serve", "--port", "0"]
     for name, value in loading.options.items():
         command += ["--load", name, value]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "DLLM_API_KEY": "k"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "DLLM_API_KEY": "k", "DLLM_CACHE": str(tmp_path)}
     with (tmp_path / "stdout").open("wb") as stdout:
         process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, env=environment, text=True)
     assert process.stderr is not None
@@ -30,6 +30,7 @@ def test_it_serves_until_a_signal_ends_it(loading: Loading, tmp_path: Path) -> N
         first = process.stderr.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", first)
         assert found is not None, first + process.stderr.read()
+        assert [*tmp_path.glob("server/*.sock")]
         headers = {"Authorization": "Bearer k"}
         with httpx.Client(base_url=found[0], headers=headers, timeout=120) as client:
             asked = body(stream=True) | {"model": "dllm"}
@@ -42,6 +43,7 @@ def test_it_serves_until_a_signal_ends_it(loading: Loading, tmp_path: Path) -> N
         assert "stopped: every answer was finished" in said
         assert "Traceback" not in said
         assert process.wait(60) in (0, -signal.SIGTERM)
+        assert not [*tmp_path.glob("server/*.sock")]
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{found[0]}/health")
     finally:

@@ -1,0 +1,178 @@
+"""One model of a server, as a client reaches it: a connection for each call."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+from typing import TYPE_CHECKING
+from typing import Any
+
+from dllm_plugins.errors import ServerError
+from dllm_plugins.warm.place import connected
+from dllm_plugins.warm.protocol import PATIENCE
+from dllm_plugins.warm.protocol import identity
+from dllm_plugins.warm.wire import line
+from dllm_plugins.warm.wire import unpacked_error
+
+if TYPE_CHECKING:
+    from dllm_plugins.sharing import SharedModel
+
+#: Bytes of a line that a server may send: no bound for its own user's.
+_LONGEST = 1 << 40
+
+
+class NotServedError(Exception):
+    """Nothing has been told as yet, and the server will not; whoever asked may ask a model of their own."""
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """A model that a server has, and how it is loaded here where the server does not answer.
+
+    :param place: the server's socket.
+    :param name: of the model, and `options` of loading it: what :func:`~dllm_plugins.models.load_model` takes.
+    :param load: loads it here; None where only the server is to answer.
+    """
+
+    place: Path
+    name: str
+    options: Mapping[str, Any]
+    load: "Callable[[], SharedModel] | None"
+    _here: "SharedModel | None" = None
+
+    @property
+    def here(self) -> "SharedModel | None":
+        """The model of this process, once the server has not answered."""
+        return self._here
+
+    def fall_back(self, error: NotServedError) -> "SharedModel":
+        """Load the model here, from now on for all calls.
+
+        :raises ServerError: where only the server is to answer, with what it said.
+        """
+        if self.load is None:
+            raise ServerError(f"the server at {self.place} does not answer: {error}; start it, or unset DLLM_SERVER")
+        if self._here is None:
+            self._here = self.load()
+        return self._here
+
+    def ask(self, kind: str, **call: Any) -> dict[str, Any]:
+        """The only result of a call.
+
+        :raises NotServedError: if there is none.
+        :raises DllmError: of ours.
+        """
+        with closing(self.lines(kind, **call)) as found:
+            return next(found)
+
+    def lines(self, kind: str, **call: Any) -> Generator[dict[str, Any], None, None]:
+        """The results of a call; closing the generator ends it.
+
+        :raises NotServedError: before the first one, if none comes.
+        :raises ServerError: behind it, if no more come.
+        :raises DllmError: of ours.
+        """
+        reading = _Reading(self.place)
+        with closing(self._connected(kind, call)) as connection, connection.makefile("rb") as lines:
+            while not reading.done:
+                try:
+                    found = lines.readline()
+                except OSError as error:
+                    reading.broken(error)
+                if reading.fits(found):
+                    connection.settimeout(None)
+                elif not reading.done:
+                    yield reading.last
+
+    async def alines(self, kind: str, **call: Any) -> AsyncGenerator[dict[str, Any], None]:
+        """See :meth:`lines`."""
+        reading = _Reading(self.place)
+        # On this machine that waits for nobody, so it is not worth a thread.
+        connection = self._connected(kind, call)
+        try:
+            lines, writer = await asyncio.open_connection(sock=connection, limit=_LONGEST)
+        except BaseException:
+            connection.close()
+            raise
+        try:
+            while not reading.done:
+                try:
+                    found = await asyncio.wait_for(lines.readline(), None if reading.taken else PATIENCE)
+                except (OSError, TimeoutError) as error:
+                    reading.broken(error)
+                if not reading.fits(found) and not reading.done:
+                    yield reading.last
+        finally:
+            writer.close()
+
+    def _connected(self, kind: str, call: Mapping[str, Any]) -> socket:
+        """A connection on which a call was sent.
+
+        :raises NotServedError: if there is none.
+        """
+        about = {"ask": kind, "model": self.name, "options": dict(self.options), "folder": str(Path.cwd())}
+        try:
+            sent = line({**identity(), **about, **call})
+            connection = connected(self.place, PATIENCE)
+        except (OSError, TypeError, ValueError, ServerError) as error:
+            raise NotServedError(str(error)) from error
+        try:
+            connection.sendall(sent)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, OSError):
+                raise NotServedError(str(error)) from error
+            raise
+        return connection
+
+
+class _Reading:
+    """What is made of the answers to a call, line by line.
+
+    :param place: for errors.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self.taken = self.done = self._begun = False
+        self.last: dict[str, Any] = {}
+
+    def fits(self, found: bytes) -> bool:
+        """Take a line; whether it says no more than that the call was taken.
+
+        :raises NotServedError: for what the server does not do, and for its end, before the first result.
+        :raises ServerError: for the same behind it.
+        :raises DllmError: that the server tells of.
+        """
+        if not found.endswith(b"\n"):
+            self.broken(OSError("it has ended"))
+        self.last = json.loads(found)
+        if "error" in self.last:
+            raise unpacked_error(self.last["error"])
+        if "unfit" in self.last:
+            self.broken(OSError(self.last["unfit"]))
+        if "fits" in self.last:
+            self.taken = True
+            return True
+        self.done = "done" in self.last
+        self._begun = True
+        return False
+
+    def broken(self, error: Exception) -> None:
+        """Nothing more comes.
+
+        :raises NotServedError: before the first result.
+        :raises ServerError: behind it.
+        """
+        reason = f"silent for {PATIENCE:g} seconds" if isinstance(error, TimeoutError) else str(error)
+        if not self._begun:
+            raise NotServedError(reason) from error
+        raise ServerError(
+            f"the server at {self._place} ended in mid-answer ({reason}); what was told so far holds; ask again"
+        ) from error
