@@ -35,7 +35,8 @@ class Request:
     :param processors: as transformers' logits processors: called with the ids so far, int64 [1, N], and float32 logits
         [1, V] of the next token, for modes that write from left to right; also asked about drafts.
     :param slice: most tokens of the prompt that a pass forwards, so that rows in company need not wait for a long one;
-        for modes whose prefixes are kept, others take it at once. None for all of it.
+        blocks stay whole. Modes that forward the whole text in every pass take it at once, and so do those in which
+        the model reads what it said before. None for all of it.
     :param logits: hand out the logits each token of the answer was drawn from.
     :param thinking: how the answer marks what it thinks before it says something, which events then tell apart; stop
         strings and a constraint are about what it says. None for an answer that is text as it stands.

@@ -170,7 +170,7 @@ class Engine:
         text = AnswerText(tokenizer, ends) if divider is None else divider.text(tokenizer, ends)
         kept = kept if sampler.keeps_prefix else None
         program: Callable[[Canvas, ModelSpec], Program] = sampler.program
-        if request.slice is not None and sampler.keeps_prefix:
+        if request.slice is not None and not sampler.rereads:
             program = partial(sliced, sampler=sampler, most=request.slice)
         running = RunningProgram(row, self.denoiser.spec, program)
         began = time.perf_counter()

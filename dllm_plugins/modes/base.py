@@ -70,6 +70,8 @@ class Sampler:
         all the same: gives the ids that make an open position two, and that take one out; refuses, with OptionError,
         settings that do not go with it.
     :param onward: it writes from left to right, so that logits can be changed by all that stands before a token.
+    :param rereads: the model reads in a pass what it said in the one before, so that rounding grows from pass to pass;
+        its prompts are not cut into slices.
     :param refuse: refuses, with OptionError, what the settings cannot tell by themselves.
     :param fit: refuses, with OptionError, settings that do not fit the rest of the request or the model.
     """
@@ -89,6 +91,7 @@ class Sampler:
     unheld: str | None = "it does not say that it can"
     elastic: Callable[[Any, ModelSpec], tuple[int, int]] | None = None
     onward: bool = False
+    rereads: bool = False
     refuse: Callable[[SamplingConfig], None] = _no_check
     fit: Callable[[Any, SamplingConfig, ModelSpec], None] = _fits
 

@@ -179,6 +179,7 @@ def sampler(process: NoiseProcess) -> Sampler:
         settings=DiffusionGemmaSettings,
         start=partial(start, process),
         unheld="an open position holds any token there, not a mask",
+        rereads=True,
         refuse=_check,
         fit=_fit,
     )

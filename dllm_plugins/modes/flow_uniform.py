@@ -110,4 +110,5 @@ def sampler(process: NoiseProcess) -> Sampler:
         settings=FlowUniformSettings,
         start=partial(start, process),
         unheld="an open position holds any token there, not a mask",
+        rereads=True,
     )
