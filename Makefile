@@ -7,7 +7,7 @@ QUESTION ?= Why is the sky blue?
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo setup gguf test quick fuzz check tested prepared lint types docs bench train clean
+.PHONY: help demo setup gguf ray test quick fuzz check tested prepared lint types docs bench train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,12 @@ $(VENV)/gguf: $(VENV)/installed
 	@touch $@
 
 gguf: $(VENV)/gguf  ## install llama.cpp for GGUF files: minutes, with a C++ compiler
+
+$(VENV)/ray: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[ray]"
+	@touch $@
+
+ray: $(VENV)/ray  ## install Ray for replicas and jobs on a cluster: half a minute, 400 MB
 
 test: setup  ## run all tests, in WORKERS=2 processes
 	$(PYTEST)
@@ -64,6 +70,7 @@ tested: prepared
 
 prepared: lint setup docs
 	@$(MAKE) --no-print-directory gguf || echo "llama.cpp cannot be built here: the tests of GGUF files are skipped, and say so"
+	@$(MAKE) --no-print-directory ray || echo "Ray cannot be installed here: the tests of replicas and of jobs on a cluster are skipped, and say so"
 
 bench: setup  ## benchmarks, each beside its baselines
 	$(BIN)/python benchmarks/default_model.py

@@ -1,6 +1,5 @@
 """The command `serve` of `python -m dllm_plugins`, and what `llm dllm serve` does likewise."""
 
-import os
 import re
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -23,7 +22,6 @@ else:
     # Older versions of click have no parameter here.
     _Kind = click.ParamType
 
-KEY = "DLLM_API_KEY"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -103,14 +101,12 @@ def run(given: Mapping[str, Any], loading: "Callable[[str], Loading]") -> None:
     """
     need("uvicorn", "`serve`")
     need("prometheus_client", "`serve`")
-    from dllm_plugins.serving.guard import keys_in
+    from dllm_plugins.serving.guard import KEY
+    from dllm_plugins.serving.guard import keys_of
     from dllm_plugins.serving.run import run_server
     from dllm_plugins.serving.settings import Settings
 
-    file = given["api_key_file"]
-    keys = keys_in([os.environ.get(KEY, "")] if file is None else file.read_text(encoding="utf-8").splitlines())
-    if file is not None and not keys:
-        raise OptionError(f"there is no key in {file}; write one a line")
+    keys = keys_of(given["api_key_file"])
     settings = Settings(
         models={name: loading(name) for name in given["models"]},
         host=given["host"],

@@ -37,10 +37,11 @@ _log = logging.getLogger(__name__)
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/responses": "responses"}
 
 
-def create_app(settings: Settings, local: LocalSocket | None = None) -> FastAPI:
+def create_app(settings: Settings, local: LocalSocket | None = None, guarded: bool = True) -> FastAPI:
     """A server for these models. Its `state.service` can be stopped.
 
     :param local: where hosts of this user find it, besides.
+    :param guarded: whether a :class:`Guard` stands before it.
     """
     service = Service(settings)
 
@@ -58,7 +59,8 @@ def create_app(settings: Settings, local: LocalSocket | None = None) -> FastAPI:
     # Pages of documentation would load scripts from elsewhere.
     app = FastAPI(title="dllm-plugins", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    app.add_middleware(Guard, settings=settings)
+    if guarded:
+        app.add_middleware(Guard, settings=settings)
     app.add_exception_handler(DllmError, partial(_refused, service))
     app.add_exception_handler(RequestValidationError, partial(_refused, service))
     app.add_exception_handler(HTTPException, partial(_refused, service))

@@ -9,11 +9,11 @@ from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.serving.completions import CompletionRequest
 from dllm_plugins.serving.older_answers import OlderAnswers
+from dllm_plugins.serving.sending import sse
 from dllm_plugins.serving.telling import Names
 from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
-from dllm_plugins.serving.telling import sse
 from dllm_plugins.serving.telling import usage_of
 from dllm_plugins.serving.work import Work
 

@@ -1,8 +1,12 @@
 """What stands before the application: who may ask, under which name, and how much at once."""
 
 import hmac
+import os
 from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp
@@ -11,11 +15,14 @@ from starlette.types import Receive
 from starlette.types import Scope
 from starlette.types import Send
 
+from dllm_plugins.errors import OptionError
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.sending import Json
 from dllm_plugins.serving.settings import Settings
 from dllm_plugins.serving.settings import is_loopback
 
+#: Where a key may stand in the environment.
+KEY = "DLLM_API_KEY"
 #: What holds nothing of anybody's.
 _OPEN = ("/", "/health")
 
@@ -38,7 +45,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            self._check(scope["path"], Headers(scope=scope))
+            self._check(scope["path"], Headers(scope=scope), scope.get("client"))
             read = await self._read(receive)
         except ApiError as error:
             answer = Json(error.body(), error.status, error.headers | {"Connection": "close"})
@@ -46,9 +53,10 @@ class Guard:
             return
         await self._app(scope, read, send)
 
-    def _check(self, path: str, headers: Headers) -> None:
+    def _check(self, path: str, headers: Headers, client: Sequence[Any] | None) -> None:
         if not self._keys:
             self._check_host(headers.get("host", ""))
+            self._check_client(client)
         elif path not in _OPEN and not self._knows(headers.get("authorization", "")):
             raise ApiError(
                 401,
@@ -66,6 +74,11 @@ class Guard:
             raise ApiError(
                 403, f"this server does not go by the name {name!r}; call it {self._settings.host}", code="unknown_host"
             )
+
+    def _check_client(self, client: Sequence[Any] | None) -> None:
+        """What listens for it, such as a proxy on a cluster, may listen further than it was told to answer."""
+        if self._settings.local and client and not is_loopback(client[0]):
+            raise ApiError(403, "this server answers this machine alone; it has no keys", code="unknown_client")
 
     def _knows(self, sent: str) -> bool:
         """Whether a key is one of those; how long that takes says nothing of them."""
@@ -105,6 +118,19 @@ def _told_first(message: Message, receive: Receive) -> Receive:
 
 def _digest(key: bytes) -> bytes:
     return sha256(key).digest()
+
+
+def keys_of(file: Path | None) -> frozenset[str]:
+    """Keys of a file, or of :data:`KEY` in the environment.
+
+    :raises OptionError: for a file without any.
+    """
+    if file is None:
+        return keys_in([os.environ.get(KEY, "")])
+    keys = keys_in(file.read_text(encoding="utf-8").splitlines())
+    if not keys:
+        raise OptionError(f"there is no key in {file}; write one a line")
+    return keys
 
 
 def keys_in(lines: Iterable[str]) -> frozenset[str]:

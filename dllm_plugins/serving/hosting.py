@@ -85,6 +85,12 @@ class Models:
         hosted = self._hosted[name]
         return hosted.there is not None and hosted.stamp != stamp_of(hosted.loading)
 
+    def bound(self, settings: Settings) -> None:
+        """Go by other bounds; the models stay."""
+        self._settings = settings
+        for found in self._there():
+            found.bound(settings)
+
     @asynccontextmanager
     async def using(self, name: str) -> AsyncGenerator[Scheduler, None]:
         """A model, loaded if it is not there, and kept for as long as it is used.

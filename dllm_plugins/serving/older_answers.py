@@ -7,9 +7,9 @@ from dllm_plugins.events import Finish
 from dllm_plugins.serving.drafts import Drafts
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.fields import Sampled
-from dllm_plugins.serving.telling import DONE
+from dllm_plugins.serving.sending import DONE
+from dllm_plugins.serving.sending import sse
 from dllm_plugins.serving.telling import Names
-from dllm_plugins.serving.telling import sse
 from dllm_plugins.serving.telling import statistics_of
 from dllm_plugins.serving.telling import usage_of
 from dllm_plugins.serving.work import Work

@@ -13,12 +13,12 @@ from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.response_output import Output
 from dllm_plugins.serving.response_output import Told
 from dllm_plugins.serving.responses import ResponseRequest
+from dllm_plugins.serving.sending import sse
 from dllm_plugins.serving.telling import Names
 from dllm_plugins.serving.telling import Reading
 from dllm_plugins.serving.telling import answer_text
 from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
-from dllm_plugins.serving.telling import sse
 from dllm_plugins.serving.telling import statistics_of
 from dllm_plugins.serving.telling import usage_of
 from dllm_plugins.serving.work import Work

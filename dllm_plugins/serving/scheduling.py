@@ -111,6 +111,11 @@ class Scheduler:
         """Answers that wait or are being written."""
         return len(self._waiting) + len(self._joining) + len(self._working)
 
+    def bound(self, settings: Settings) -> None:
+        """Go by other bounds from the next pass on."""
+        self._settings = settings
+        self._wanted.set()
+
     def ask(self, requests: Sequence[Request], drafts: bool = False, whole: bool = False) -> Answers:
         """Queue the answers to a request.
 

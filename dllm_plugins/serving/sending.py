@@ -15,6 +15,8 @@ from starlette.types import Scope
 from starlette.types import Send
 
 T = TypeVar("T")
+#: Ends a stream of the two older interfaces.
+DONE = "data: [DONE]\n\n"
 
 
 class ClientLeftError(Exception):
@@ -54,6 +56,12 @@ class EventStream(Response):
             async for text in events:
                 await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def sse(data: Mapping[str, Any], event: str = "") -> str:
+    """A server-sent event."""
+    named = f"event: {event}\n" if event else ""
+    return f"{named}data: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
 async def unless_left(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

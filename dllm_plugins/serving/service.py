@@ -136,6 +136,11 @@ class Service:
                 self.metrics.answered(endpoint, wanted.model, 200)
                 return Json(begun.teller.whole(begun.ends))
 
+    def bound(self, settings: Settings) -> None:
+        """Go by other bounds from the next pass on; what runs goes on."""
+        self.settings = settings
+        self.models.bound(settings)
+
     async def stop(self) -> None:
         """Take nothing more, give what runs its time, then cut it; and say so."""
         self.stopping = True

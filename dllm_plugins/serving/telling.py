@@ -1,9 +1,7 @@
 """What the shapes of all answers share: texts and calls of events, reasons, usage, drafts, server-sent events."""
 
-import json
 import time
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -21,14 +19,6 @@ from dllm_plugins.tools.reading import CallReader
 
 #: What stands for minus infinity, as elsewhere in this interface.
 _LEAST = -9999.0
-#: Ends a stream of the two older interfaces.
-DONE = "data: [DONE]\n\n"
-
-
-def sse(data: Mapping[str, Any], event: str = "") -> str:
-    """A server-sent event."""
-    named = f"event: {event}\n" if event else ""
-    return f"{named}data: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
 def new_id(kind: str) -> str:

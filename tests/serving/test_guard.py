@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from fastapi import FastAPI
 
 from dllm_plugins.__main__ import main
-from dllm_plugins.commands import serve
+from dllm_plugins.serving import guard
 from dllm_plugins.serving import run
 from dllm_plugins.serving.guard import keys_in
 from dllm_plugins.serving.settings import Settings
@@ -124,12 +124,21 @@ async def test_prompts_are_bounded(make_app: Callable[..., FastAPI]) -> None:
         assert answer.json()["error"]["param"] == "prompt"
 
 
+async def test_without_keys_only_this_machine_is_answered(make_app: Callable[..., FastAPI]) -> None:
+    """Whatever name others call it by."""
+    for app, status in ((make_app(), 403), (make_app(host="192.0.2.7"), 200)):
+        transport = httpx.ASGITransport(app, client=("192.0.2.1", 5))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answer = await client.get("/v1/models")
+            assert answer.status_code == status
+
+
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """Settings that the command would have served with."""
     found = list[Settings]()
     monkeypatch.setattr(run, "run_server", lambda settings, port, say: found.append(settings))
-    monkeypatch.delenv(serve.KEY, raising=False)
+    monkeypatch.delenv(guard.KEY, raising=False)
     return found
 
 
@@ -152,7 +161,7 @@ def test_other_machines_need_a_key(
     keys.write_text("k1\nk2\n")
     assert call("--api-key-file", str(keys)).exit_code == 0
     assert call("--without-key").exit_code == 0
-    monkeypatch.setenv(serve.KEY, "k3")
+    monkeypatch.setenv(guard.KEY, "k3")
     assert call().exit_code == 0
     assert [settings.keys for settings in started] == [{"k1", "k2"}, frozenset(), {"k3"}]
 
