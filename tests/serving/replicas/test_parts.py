@@ -91,7 +91,7 @@ def test_the_config_file_of_the_docs() -> None:
     assert list(settings.models) == ["dllm", "small", "large"]
     server, ingress = application["deployments"]
     assert (server["name"], ingress["name"]) == ("Server", "Ingress")
-    assert bounded(settings, server["user_config"]).positions == 65536
+    assert bounded(settings, server["user_config"]).slice == 128
 
 
 @pytest.mark.skipif(has("ray"), reason="Ray is installed")
