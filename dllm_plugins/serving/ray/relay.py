@@ -30,6 +30,7 @@ class Relay:
         self._send = send
         self._headers: Headers | None = None
         self._last = b""
+        self._whole = False
 
     async def all(self, response: AsyncIterable[list[Message]]) -> None:
         """Everything, to the end; an error in its place, or at the end of a stream.
@@ -41,13 +42,16 @@ class Relay:
                 for message in messages:
                     await self._one(message)
         except (RayError, RayServeException) as error:
-            await self._broken(error)
+            # Applications also raise what they have told.
+            if not self._whole:
+                await self._broken(error)
 
     async def _one(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._headers = Headers(raw=message["headers"])
         else:
             self._last = message.get("body") or self._last
+            self._whole = not message.get("more_body", False)
         await self._send(message)
 
     async def _broken(self, error: Exception) -> None:

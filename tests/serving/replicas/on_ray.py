@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from collections.abc import AsyncIterator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,12 @@ import httpx
 import openai
 import pytest
 from ray import serve
+from ray.exceptions import RayTaskError
 
 from dllm_plugins.serving.background import Background
 from dllm_plugins.serving.ray.conversation import conversation_of
 from dllm_plugins.serving.ray.conversation import ranked
+from dllm_plugins.serving.ray.relay import Relay
 from dllm_plugins.serving.settings import Loading
 from dllm_plugins.serving.settings import Settings
 
@@ -118,6 +121,38 @@ def question_for(replica: str, beside: Iterable[str]) -> str:
         if ranked(conversation_of(json.dumps(body(asked)).encode()), names, 8)[0] == replica:
             return asked
     raise AssertionError(replica)
+
+
+async def test_what_breaks_off_is_told_once() -> None:
+    """Before anything was sent, in a stream, in an answer that is no stream, and behind a whole one."""
+    begun: list[Any] = [{"type": "http.response.start", "status": 200, "headers": []}]
+    stream = [{**begun[0], "headers": [(b"content-type", b"text/event-stream")]}]
+    half, rest = ({"type": "http.response.body", "body": b"x", "more_body": more} for more in (True, False))
+    error = RayTaskError("answer", "", ValueError("secret"))
+    assert [told["type"] for told in await _relayed([], error)] == ["http.response.start", "http.response.body"]
+    *_, last = await _relayed([*stream, half], error)
+    assert b"internal_error" in last["body"]
+    assert b"secret" not in last["body"]
+    assert not last["more_body"]
+    with pytest.raises(RayTaskError):
+        await _relayed([*begun, half], error)
+    assert await _relayed([*begun, rest], error) == [*begun, rest]
+
+
+async def _relayed(messages: list[Any], error: Exception) -> list[Any]:
+    async def response() -> AsyncIterator[list[Any]]:
+        yield messages
+        raise error
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    sent = list[Any]()
+    await Relay({"type": "http", "path": CHAT}, receive, send).all(response())
+    return sent
 
 
 def test_replicas_come_with_the_load(client: httpx.Client, deployed: Path, args: dict[str, Any]) -> None:
