@@ -109,7 +109,11 @@ def test_turns_belong_to_one_conversation() -> None:
     assert first == _conversation(messages=[system, {"role": "user", "content": parts}])
     assert first == _conversation(instructions="Be brief.", input="why?")
     assert first == _conversation(instructions="Be brief.", input=[USER, answer, USER])
-    others = [{"messages": [USER]}, {"messages": [system, answer]}, {"messages": [system, USER], "model": "other"}]
+    others: list[dict[str, Any]] = [
+        {"messages": [USER]},
+        {"messages": [system, answer]},
+        {"messages": [system, USER], "model": "other"},
+    ]
     assert len({first, *(_conversation(**one) for one in others)}) == 4
     assert _conversation(prompt="a" * 64) == _conversation(prompt="a" * 64 + "b")
     assert _conversation(prompt=[5] * 64) == _conversation(prompt=[[5] * 65, [6]])
