@@ -13,12 +13,13 @@ from llm_dllm.registry import registry_file
 @click.command()
 @click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
 def info(model: str) -> None:
-    """Show what would be loaded, what computes it and why.
+    """Show what would be loaded, what computes it and why, and who answers.
 
     Also what would be faster, and which modes the model has. Weights are not read.
     """
     with clean_errors():
         from dllm_plugins.commands.info import about
+        from dllm_plugins.warm.opening import answers
 
         choice = choice_of(model)
         lines = about(choice.place, choice.load_options())
@@ -26,5 +27,6 @@ def info(model: str) -> None:
             # An entry names its sampler, so that only when it was added was there anything to say so.
             lines["sampler"] = choice.entry.facts.why()
         show(lines)
+        show({"answers": answers(choice.place, choice.load_options())})
         show({"rules": "llm dllm rules"})
         show({"registry": str(registry_file()), "variables": f"{', '.join(ENVIRONMENT.values())}, DLLM_CACHE"})

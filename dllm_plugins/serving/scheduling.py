@@ -116,23 +116,23 @@ class Scheduler:
         self._settings = settings
         self._wanted.set()
 
-    def ask(self, requests: Sequence[Request], drafts: bool = False, whole: bool = False) -> Answers:
+    def ask(self, requests: Sequence[Request], drafts: bool = False, own: bool = False) -> Answers:
         """Queue the answers to a request.
 
         :param drafts: whether anybody wants to see them.
-        :param whole: every event is told, as the engine tells it; and where nobody else waits, the prompt is read in
-            one pass.
+        :param own: of a host of this user: nobody is turned away, every event is told as the engine tells it, and
+            where nobody else waits, the prompt is read in one pass.
         :raises ApiError: 429 if the queue is full, 400 for more answers, or larger ones, than ever find room.
         """
         most = self._settings.waiting + self._settings.rows
-        if len(requests) > most:
+        if len(requests) > most and not own:
             raise ApiError(400, f"{len(requests)} answers at once: this server takes {most} at most", param="n")
         positions = [self._budget.positions(request) for request in requests]
         free = max(0, self._settings.rows - len(self._joining) - len(self._working))
-        if len(self._waiting) + len(requests) > self._settings.waiting + free:
+        if len(self._waiting) + len(requests) > self._settings.waiting + free and not own:
             raise self._full()
-        mailbox: Letters = Queue() if whole else Mailbox(len(requests))
-        slice_ = None if whole and not self.busy else self._settings.slice
+        mailbox: Letters = Queue() if own else Mailbox(len(requests))
+        slice_ = None if own and not self.busy else self._settings.slice
         sliced = [replace(request, slice=slice_) for request in requests]
         rows = [_Row(sliced[place], mailbox, place, most, drafts) for place, most in enumerate(positions)]
         self._waiting.extend(rows)

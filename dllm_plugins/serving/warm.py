@@ -116,12 +116,14 @@ class Desk:
         """
         name = await asyncio.to_thread(self._named, call)
         yield {"fits": True}
+        if call["ask"] == "look":
+            return
         async with self._service.models.using(name) as scheduler:
             model = scheduler.shared.model
             if call["ask"] != "answer":
                 yield {"result": await asyncio.to_thread(_RESULTS[call["ask"]], model, call)}
                 return
-            async with aclosing(self._events(scheduler, call)) as events:
+            async with aclosing(self._events(name, scheduler, call)) as events:
                 async for told in events:
                     yield told
 
@@ -143,15 +145,18 @@ class Desk:
             raise ApiError(409, f"files of {call['model']!r} have changed since it loaded them; start it again")
         return name
 
-    async def _events(self, scheduler: Scheduler, call: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
+    async def _events(
+        self, name: str, scheduler: Scheduler, call: Mapping[str, Any]
+    ) -> AsyncGenerator[Mapping[str, Any], None]:
         model = scheduler.shared.model
         wanted = [unpacked_request(one) for one in call["requests"]]
         requests = await asyncio.to_thread(lambda: [request_here(model, request) for request in wanted])
         check_length(Work(requests), self._service.settings.prompt)
         spelled = _Spelled(model.tokenizer)
-        with closing(scheduler.ask(requests, drafts=True, whole=True)) as answers:
+        with closing(scheduler.ask(requests, drafts=True, own=True)) as answers:
             async for place, event in answers.events():
                 yield {"at": place, "event": packed(event), **spelled.more(event)}
+        self._service.metrics.answered("local", name, 200)
 
 
 class _Spelled:

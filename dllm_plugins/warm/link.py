@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator
 from collections.abc import Callable
 from collections.abc import Generator
@@ -23,6 +24,7 @@ from dllm_plugins.warm.wire import unpacked_error
 if TYPE_CHECKING:
     from dllm_plugins.sharing import SharedModel
 
+_log = logging.getLogger(__name__)
 #: Bytes of a line that a server may send: no bound for its own user's.
 _LONGEST = 1 << 40
 
@@ -59,6 +61,7 @@ class Link:
         if self.load is None:
             raise ServerError(f"the server at {self.place} does not answer: {error}; start it, or unset DLLM_SERVER")
         if self._here is None:
+            _log.info("%s is loaded here: %s", self.name, error)
             self._here = self.load()
         return self._here
 

@@ -41,8 +41,7 @@ def open_model(name: str, options: dict[str, Any], load: "Callable[[], SharedMod
     from dllm_plugins.warm.model import WarmModel
     from dllm_plugins.warm.model import WarmShared
 
-    given = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    link = Link(place, name, given, None if must else load or here)
+    link = Link(place, name, _sendable(options), None if must else load or here)
     try:
         facts = link.ask("open")["result"]
     except NotServedError as error:
@@ -53,3 +52,23 @@ def open_model(name: str, options: dict[str, Any], load: "Callable[[], SharedMod
         # If it cannot be loaded here either, that says why.
         return (load or here)()
     return WarmShared(link, WarmModel(link, facts))
+
+
+def answers(name: str, options: dict[str, Any]) -> str:
+    """Who would answer, in words, and why; no model is loaded anywhere."""
+    place, must = wanted()
+    if place is None:
+        return "this process (DLLM_SERVER=auto has a server of yours answer)"
+    from dllm_plugins.warm.link import Link
+    from dllm_plugins.warm.link import NotServedError
+
+    try:
+        for _ in Link(place, name, _sendable(options), None).lines("look"):
+            pass
+    except (NotServedError, DllmError) as error:
+        return f"{'nobody' if must else 'this process'}; the server at {place} does not: {error}"
+    return f"the server at {place}"
+
+
+def _sendable(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}

@@ -1,8 +1,9 @@
 """What both ends must agree on before one asks the other: a call is a line, and so is each answer to it.
 
-A call says who asks and what: facts of a model (`open`), answers to requests (`answer`), ids of a prompt (`encode`), or
-what a tokenizer makes of a text or of ids (`read`, `write`). The first answer says that the call fits (`fits`), or why
-not (`unfit`); then come the results, and `done`. An `error` is one of ours, raised where it was asked.
+A call says who asks and what: only whether it fits (`look`), facts of a model (`open`), answers to requests (`answer`),
+ids of a prompt (`encode`), or what a tokenizer makes of a text or of ids (`write`, `read`). The first answer says that
+the call fits (`fits`), or why not (`unfit`); then come the results, and `done`. An `error` is one of ours, raised where
+it was asked.
 """
 
 import os

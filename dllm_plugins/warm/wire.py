@@ -162,7 +162,11 @@ def _same(value: Any, default: Any) -> bool:
 def packed_error(error: DllmError) -> dict[str, Any]:
     """An error as JSON: its class, or what that is made of, and its message in its parts."""
     names = (kind.__name__ for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind)
-    return {"class": next(names), "detail": packed(error.detail)}
+    try:
+        detail = packed(error.detail)
+    except TypeError:
+        detail = packed(Message("{}", (str(error),)))
+    return {"class": next(names), "detail": detail}
 
 
 def unpacked_error(found: Mapping[str, Any]) -> DllmError:

@@ -17,14 +17,17 @@ from dllm_plugins.errors import calling
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.messages import Dialect
+from dllm_plugins.serving.settings import Loading
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.text.said import openai_shape
 from dllm_plugins.tools.tool import Tool
 from dllm_plugins.traces import Recorder
 from dllm_plugins.traces import page
 from dllm_plugins.warm.model import WarmShared
+from dllm_plugins.warm.opening import open_model
 
 from .conftest import QUESTION
+from .conftest import Serve
 from .conftest import told
 from .conftest import untimed
 
@@ -149,6 +152,16 @@ def test_traces(warm: WarmShared, held: SharedModel) -> None:
             recorder.take(event)
         pages.append(untimed(page(recorder.trace(QUESTION, "dllm"))))
     assert pages[0] == pages[1]
+
+
+def test_more_than_the_queue_takes(serve: Serve, loading: Loading, held: SharedModel, nothing_here: None) -> None:
+    """Is answered: nobody of this user's is turned away."""
+    serve(rows=1, waiting=1)
+    found = open_model(loading.place, dict(loading.options))
+    asked = [found.model.chat_request(QUESTION, SamplingConfig(max_new_tokens=2))] * 4
+    ends = [event for _, event in found.stream_batch(asked) if isinstance(event, Finish)]
+    assert len({end.text for end in ends}) == 1
+    assert len(ends) == 4
 
 
 def test_several_at_once(warm: WarmShared, held: SharedModel) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from dllm_plugins.sharing import SharedModel
 from dllm_plugins.warm import protocol
 from dllm_plugins.warm import wire
 from dllm_plugins.warm.model import WarmShared
+from dllm_plugins.warm.opening import answers
 from dllm_plugins.warm.opening import open_model
 from dllm_plugins.warm.place import VARIABLE
 from dllm_plugins.warm.place import own_socket
@@ -106,6 +108,7 @@ def test_what_does_not_fit(
     given = {**loading.options, **options}
     with pytest.raises(ServerError, match=words):
         open_model(loading.place, given)
+    assert re.search(words, answers(loading.place, given))
     place = Path(os.environ[VARIABLE])
     monkeypatch.setattr("dllm_plugins.warm.opening.wanted", lambda: (place, False))
     assert open_model(loading.place, given, lambda: held) is held
@@ -117,6 +120,7 @@ def test_paths_are_those_of_whoever_asks(
     """Another folder to begin at, and defaults that are said."""
     serve()
     base = Path(loading.options["base"])
+    assert answers("dllm", dict(loading.options)) == f"the server at {os.environ[VARIABLE]}"
     monkeypatch.chdir(base.parent)
     given = {**loading.options, "base": Path(base.name), "device": "auto", "compile": False, "batch_invariant": None}
     assert isinstance(open_model("dllm", given), WarmShared)
