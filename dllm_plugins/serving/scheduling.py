@@ -121,7 +121,7 @@ class Scheduler:
 
         :param drafts: whether anybody wants to see them.
         :param own: of a host of this user: nobody is turned away, every event is told as the engine tells it, and
-            where nobody else waits, the prompt is read in one pass.
+            where nobody else waits, or slices would be rounded differently, the prompt is read in one pass.
         :raises ApiError: 429 if the queue is full, 400 for more answers, or larger ones, than ever find room.
         """
         most = self._settings.waiting + self._settings.rows
@@ -132,7 +132,8 @@ class Scheduler:
         if len(self._waiting) + len(requests) > self._settings.waiting + free and not own:
             raise self._full()
         mailbox: Letters = Queue() if own else Mailbox(len(requests))
-        slice_ = None if own and not self.busy else self._settings.slice
+        same = self.shared.model.denoiser.spec.numerics.startswith("row-invariant")
+        slice_ = None if own and not (self.busy and same) else self._settings.slice
         sliced = [replace(request, slice=slice_) for request in requests]
         rows = [_Row(sliced[place], mailbox, place, most, drafts) for place, most in enumerate(positions)]
         self._waiting.extend(rows)

@@ -76,11 +76,12 @@ def choice_of(given: Any, tools: Sequence[Tool]) -> str:
     """
     if given is None or given is False:
         return AUTO
+    choice = given
     if isinstance(given, Mapping):
         function = given.get("function")
         named = function.get("name") if isinstance(function, Mapping) else given.get("name")
-        given = given.get("type") if named is None else named
-    choice = ANY if given is True or given == "required" else given
+        choice = given.get("type") if named is None else named
+    choice = ANY if choice is True or choice == "required" else choice
     names = [tool.name for tool in tools]
     if not isinstance(choice, str) or choice not in (AUTO, ANY, NONE, *names):
         raise OptionError(

@@ -170,6 +170,10 @@ async def test_openai_async(address: str, alone: Finish) -> None:
         assert [answer.choices[0].message.content for answer in answers] == [alone.text] * 3
         stream = await ask(model="tiny", messages=CHAT, max_tokens=16, stream=True)
         assert "".join([c.choices[0].delta.content or "" async for c in stream if c.choices]) == alone.text
+        given: Any = {"model": "tiny", "messages": CHAT, "tools": [CLOCK], "tool_choice": "required"}
+        async with client.chat.completions.stream(**given, max_tokens=120) as helper:
+            kinds = [event.type async for event in helper]
+        assert kinds.count("tool_calls.function.arguments.done") == 1
         left = await ask(model="tiny", messages=CHAT, max_tokens=2000, stream=True, extra_body={"dllm": {"mode": "ar"}})
         async for _ in left:
             break

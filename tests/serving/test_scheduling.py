@@ -4,12 +4,14 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
 from dllm_plugins import Finish
+from dllm_plugins import Request
 from dllm_plugins.engine import Engine
 from dllm_plugins.serving.scheduling import Scheduler
 from dllm_plugins.serving.service import Service
@@ -284,6 +286,26 @@ async def test_what_nobody_foresaw(
         assert not any("secret" in caller.text for caller in callers)
         assert (await asked(client))["choices"] == expected["choices"]
     assert not scheduler_of(app).shared._engine.active
+
+
+async def test_whoever_wants_the_very_bits_is_given_no_slices_that_change_them(
+    make_app: Callable[..., FastAPI], gate: threading.Event, held: SharedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In company, where numerics are not row-invariant."""
+    app, request = make_app(slice=20), Request(held.model.encode_chat([{"role": "user", "content": "why?"}]))
+    async with client_of(app) as client:
+        await asked(client)
+        gate.clear()
+        caller, found = Caller(app, body()), list[int | None]()
+        await until(lambda: scheduler_of(app).busy == 1)
+        for numerics in ("row-invariant", "approximate"):
+            monkeypatch.setattr(held.model.denoiser, "spec", replace(held.model.denoiser.spec, numerics=numerics))
+            answers = scheduler_of(app).ask([request], own=True)
+            found += [row.request.slice for row in answers._rows]
+            answers.close()
+        assert found == [20, None]
+        gate.set()
+        await caller.task
 
 
 async def test_long_prompts_are_read_in_slices(make_app: Callable[..., FastAPI], alone: Callable[..., Finish]) -> None:

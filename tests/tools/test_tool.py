@@ -1,10 +1,12 @@
 """Tools and choices as hosts give them."""
 
+import re
 from typing import Any
 
 import pytest
 
 from dllm_plugins.errors import OptionError
+from dllm_plugins.messages import shown
 from dllm_plugins.tools.tool import Tool
 from dllm_plugins.tools.tool import choice_of
 from dllm_plugins.tools.tool import tools_of
@@ -71,7 +73,8 @@ def test_choices(given: Any, choice: str) -> None:
 
 @pytest.mark.parametrize("given", ["h", {"type": "function", "function": {"name": "h"}}, 3, {}])
 def test_choices_that_there_are_not(given: Any) -> None:
-    with pytest.raises(OptionError, match=r"tool_choice=.*the name of a tool: f, g\.h-2"):
+    told = rf"{re.escape(f'tool_choice={shown(given)}')}.*the name of a tool: f, g\.h-2"
+    with pytest.raises(OptionError, match=told):
         choice_of(given, TOOLS)
 
 
