@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dllm_plugins.template import Gap
     from dllm_plugins.text.thinking import Thinking
     from dllm_plugins.text.tokenizer import TextTokenizer
+    from dllm_plugins.tools.choosing import Choosing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Request:
         strings and a constraint are about what it says. None for an answer that is text as it stands.
     :param asked: what a loaded model makes `tokens`, `template` and `thinking` of, where none is here: such a request
         goes to a server.
+    :param choosing: how to find out whether the answer calls a tool, in modes whose prefixes are kept; the config's
+        constraint then says what it is where it need not. None if there is nothing to find out.
     """
 
     tokens: Sequence[int]
@@ -57,3 +60,4 @@ class Request:
     slice: int | None = None
     thinking: "Thinking | None" = None
     asked: "Asked | None" = None
+    choosing: "Choosing | None" = None

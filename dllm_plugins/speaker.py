@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -57,8 +58,46 @@ class Speaker:
         :raises DllmError: for what these two refuse.
         """
         tokens = self.encode_chat(messages, tools, thinking)
-        config = self.with_tools(config or SamplingConfig(), tools, choice, parallel)
-        return Request(tokens, config, thinking=self.thinking_habit().begins(self.tokenizer, tokens))
+        given = config or SamplingConfig()
+        config = self.with_tools(given, tools, choice, parallel)
+        thoughts = self.thinking_habit().begins(self.tokenizer, tokens)
+        if not tools or choice != "auto" or thoughts is not None:
+            return Request(tokens, config, thinking=thoughts)
+        return self._chosen(Request(tokens, config), given, messages, tools, parallel, thinking)
+
+    def _chosen(
+        self,
+        request: Request,
+        given: SamplingConfig,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence["Tool"],
+        parallel: bool | None,
+        thinking: bool | None,
+    ) -> Request:
+        """The request with how to find out whether its answer calls.
+
+        As it is where the chat template says how calls are written, so that its model knows when to write one, and
+        where the model does not tell how likely a text is that follows another.
+
+        :param given: its options, before those of tools were added.
+        """
+        from dllm_plugins.tools.choosing import IDLE
+        from dllm_plugins.tools.choosing import Choosing
+        from dllm_plugins.tools.holding import answering
+        from dllm_plugins.tools.holding import calling
+
+        habit, last, config = self.tool_habit(), messages[-1], request.config
+        if habit.native or "ar" not in self.denoiser.spec.modes or config.constraint is None:
+            return request
+        mark = tuple(self.tokenizer.encode(habit.form.before, add_special_tokens=False))
+        calls = calling(tools, habit.form, parallel)
+        if last["role"] == "tool":
+            held = answering(config, given, habit.form)
+            return replace(request, config=held, choosing=Choosing(mark, None, calls))
+        if last["content"].strip() == IDLE or last["role"] != "user":
+            return request
+        idle = self.encode_chat([*messages[:-1], {**last, "content": IDLE}], tools, thinking)
+        return replace(request, choosing=Choosing(mark, tuple(idle), calls))
 
     def text_request(self, text: str, config: SamplingConfig | None = None, special: bool = True) -> Request:
         """The request that goes on from a text.

@@ -22,16 +22,23 @@ from dllm_plugins.text.thoughts import behind_thinking
 
 
 def limits_of(
-    row: Row, begin: int, sampler: Sampler, tokenizer: Any, spec: ModelSpec, thinking: Thinking | None = None
+    row: Row,
+    begin: int,
+    sampler: Sampler,
+    tokenizer: Any,
+    spec: ModelSpec,
+    thinking: Thinking | None = None,
+    constraint: Constraint | None = None,
 ) -> Limits | None:
     """What the answer of a row, or its gaps, are held to.
 
     :param begin: the position where the text of a template begins.
     :param thinking: what an answer may write first, which the constraint is not about.
+    :param constraint: of an answer, in place of the row's own.
     :raises OptionError: for a constraint that cannot be served, or that no text fulfils.
     :raises RequestError: where what fulfils it does not fit.
     """
-    constraint = row.config.constraint
+    constraint = row.config.constraint if constraint is None else constraint
     if constraint is None and all(gap.constraint is None for gap in row.gaps):
         return None
     elastic = sampler.elastic if row.gaps else None

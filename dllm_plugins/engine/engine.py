@@ -16,20 +16,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.failing import blaming
 from dllm_plugins.decoding.failing import broken_off
 from dllm_plugins.decoding.failing import ending
 from dllm_plugins.decoding.failing import or_raise
 from dllm_plugins.decoding.failing import sharing
+from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.program import Pass
-from dllm_plugins.decoding.program import Program
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.decoding.running import answer_programs
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import FullDenoiser
-from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import completed
 from dllm_plugins.drafting.kept import costs_of
 from dllm_plugins.engine.admission import check_prompt
@@ -37,6 +35,8 @@ from dllm_plugins.engine.admission import filling
 from dllm_plugins.engine.admission import room_of
 from dllm_plugins.engine.admission import row_of
 from dllm_plugins.engine.admission import sampler_of
+from dllm_plugins.engine.choice import limits_of_calls
+from dllm_plugins.engine.choice import program_of
 from dllm_plugins.engine.constrained import limits_of
 from dllm_plugins.engine.final import check_final
 from dllm_plugins.engine.gap_texts import GapTexts
@@ -49,7 +49,6 @@ from dllm_plugins.engine.profile import Stopwatch
 from dllm_plugins.engine.profile import add
 from dllm_plugins.engine.profile import timed
 from dllm_plugins.engine.profile import timed_limits
-from dllm_plugins.engine.slices import sliced
 from dllm_plugins.engine.steered import steering_of
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
@@ -128,7 +127,7 @@ class Engine:
         tokenizer = request.tokenizer or self.tokenizer
         row.limits = limits_of(row, len(tokens), sampler, tokenizer, spec, request.thinking)
         row.steering = steering_of(row, request.processors, sampler, tokenizer, spec)
-        return self._job(request, row, sampler)
+        return self._job(request, row, sampler, limits_of_calls(row, request, sampler, tokenizer, spec))
 
     def enter(self, job: Job) -> int:
         """Take in what was prepared, once; its row joins at the next step.
@@ -141,6 +140,7 @@ class Engine:
         if job.kept is not None:
             job.kept.bind(self.denoiser)
             state, cached = job.kept.find(row.tokens)
+            cached = cached if job.most_cached is None else min(cached, job.most_cached)
         row.number = self._admitted = self._admitted + 1
         row.frozen = row.cached = cached
         handle: int | None = None
@@ -154,14 +154,15 @@ class Engine:
                 self.denoiser.close_row(handle)
             raise
 
-    def _job(self, request: Request, row: Row, sampler: Sampler) -> Job:
+    def _job(self, request: Request, row: Row, sampler: Sampler, called: Limits | None) -> Job:
         config = request.config
         kept = self.prefixes if request.prefixes is None else request.prefixes
         stops = config.stop if request.stop_ids is not None else (*config.stop, *self.denoiser.spec.stops)
         filled = not row.gaps and row.config.max_new_tokens - len(row.given) < config.max_new_tokens
         parts = dict.fromkeys(PARTS, 0.0) if config.stats else None
-        if parts is not None and row.limits is not None:
-            row.limits = timed_limits(row.limits, parts)
+        if parts is not None:
+            row.limits = row.limits and timed_limits(row.limits, parts)
+            called = called and timed_limits(called, parts)
         tokenizer = request.tokenizer or self.tokenizer
         gaps = GapTexts(tokenizer, row, stops, len(request.tokens)) if row.gaps else None
         row.cut = row.cut if gaps is None else gaps.cut
@@ -169,12 +170,12 @@ class Engine:
         ends = () if row.gaps else stops
         text = AnswerText(tokenizer, ends) if divider is None else divider.text(tokenizer, ends)
         kept = kept if sampler.keeps_prefix else None
-        program: Callable[[Canvas, ModelSpec], Program] = sampler.program
-        if request.slice is not None and not sampler.rereads:
-            program = partial(sliced, sampler=sampler, most=request.slice)
-        running = RunningProgram(row, self.denoiser.spec, program)
+        running = RunningProgram(row, self.denoiser.spec, program_of(request, sampler, called))
         began = time.perf_counter()
-        return Job(row, running, text, kept, began, gaps=gaps, filled=filled, parts=parts, divider=divider)
+        job = Job(row, running, text, kept, began, gaps=gaps, filled=filled, parts=parts, divider=divider)
+        if called is not None and request.choosing is not None:
+            job.most_cached = request.choosing.common(row.tokens)
+        return job
 
     def cancel(self, number: int) -> None:
         """Drop a row and its cache at once; a row that is done already is left alone."""

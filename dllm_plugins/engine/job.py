@@ -11,6 +11,7 @@ from dllm_plugins.decoding.row import Row
 from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.engine.choice import KIND as CHOICE
 from dllm_plugins.engine.final import look_again
 from dllm_plugins.engine.gap_texts import GapTexts
 from dllm_plugins.engine.profile import TEXT
@@ -38,6 +39,7 @@ class Job:
     :param scanned: tokens of the answer among which there is no stop id.
     :param shared: passes in which it shared a call of the model, where that is told.
     :param closed: the denoiser's row is gone.
+    :param most_cached: of a kept prefix, most tokens that may be taken over; None for all.
     :param looked: what the model says of the answer where all of it is known, once it was asked.
     """
 
@@ -56,6 +58,7 @@ class Job:
     passes: dict[str, int] = field(default_factory=dict)
     parts: dict[str, float] | None = None
     closed: bool = False
+    most_cached: int | None = None
     looked: tuple[TokenLogprob, ...] = ()
     divider: Divider | None = None
 
@@ -84,7 +87,7 @@ class Job:
             self.shared = (self.shared or 0) + shared
         if self.row.step == 0:
             self.prefill = time.perf_counter() - self.began
-        self.row.step += made.kind != SLICE
+        self.row.step += made.kind not in (SLICE, CHOICE)
 
     def news(self, clock: Clock) -> tuple[list[int], FinishReason | None, Commit | None]:
         """The answer as it stands after a pass, why it ended, if it did, and what became final."""

@@ -5,8 +5,10 @@ from dataclasses import replace
 from itertools import accumulate
 
 from dllm_plugins.decoding.canvas import Canvas
+from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.modes.base import Sampler
@@ -29,10 +31,7 @@ def _causal(canvas: Canvas, spec: ModelSpec, sampler: Sampler, most: int) -> Pro
     row = canvas.row
     # There is nothing to be seen before the prompt has been read.
     canvas.shown = row.prompt
-    while row.prompt - row.frozen > most:
-        places = range(row.frozen, row.frozen + most)
-        part = Segment(row.handle, row.tokens[places.start : places.stop], places)
-        yield Pass((part,), KIND, freeze=most, asks=())
+    yield from read(row, row.prompt, most, left=most)
     canvas.shown = None
     yield from sampler.program(canvas, spec)
 
@@ -103,3 +102,12 @@ def _behind(made: Pass, count: int) -> Pass:
     hold = None if made.hold is None else [index - count for index in made.hold]
     segments = (_part(first, count, len(first.tokens)), *seen)
     return replace(made, segments=segments, freeze=made.freeze - count, hold=hold, keep=0)
+
+
+def read(row: Row, end: int, most: int, left: int = 0) -> Dialogue[None]:
+    """The prompt joins the prefix up to `end`, `most` tokens a pass, until so many are left, or fewer."""
+    while end - row.frozen > left:
+        count = min(most, end - row.frozen)
+        places = range(row.frozen, row.frozen + count)
+        part = Segment(row.handle, row.tokens[places.start : places.stop], places)
+        yield Pass((part,), KIND, freeze=count, asks=())

@@ -4,10 +4,14 @@ from collections.abc import Sequence
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.constraints.language import language_of
+from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import message
 from dllm_plugins.tools.format import CallFormat
+from dllm_plugins.tools.language import answer_of
 from dllm_plugins.tools.language import constraint_of
+from dllm_plugins.tools.prompts import RESULT
+from dllm_plugins.tools.tool import ANY
 from dllm_plugins.tools.tool import AUTO
 from dllm_plugins.tools.tool import Tool
 
@@ -29,3 +33,17 @@ def held(
     several = choice == AUTO if parallel is None else parallel
     answer = None if config.constraint is None else language_of(config.constraint)
     return config.with_options(constraint=constraint_of(form, tools, choice, several, answer))
+
+
+def calling(tools: Sequence[Tool], form: CallFormat, parallel: bool | None) -> Constraint:
+    """What an answer is that calls, where nobody has asked for that: one call, unless several were allowed."""
+    return constraint_of(form, tools, ANY, parallel=parallel is True)
+
+
+def answering(config: SamplingConfig, given: SamplingConfig, form: CallFormat) -> SamplingConfig:
+    """Options of an answer that calls nothing, and does not repeat what a tool returned.
+
+    :param given: the options before those of tools were added.
+    """
+    answer = None if given.constraint is None else language_of(given.constraint)
+    return config.with_options(constraint=answer_of(form, RESULT, answer))

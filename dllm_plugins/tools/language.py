@@ -41,6 +41,23 @@ def constraint_of(
     return Tree(calls)
 
 
+def answer_of(form: CallFormat, never: str, answer: Node | None = None) -> Tree:
+    """What an answer is that calls nothing: some text in which nothing looks like a call.
+
+    :param never: another text that none holds. What it has in common with the mark of a call is not in it either,
+        because a text that begins so could only go on as a call.
+    :param answer: what an answer is, if that is not any text.
+    """
+    if answer is not None:
+        return Tree(Without(answer, _marked(form)))
+    common = next((n for n, pair in enumerate(zip(form.marker, never, strict=False)) if pair[0] != pair[1]), 0)
+    # Without signs such as "_" at its end, which would invite another one in their place.
+    common = len(re.sub(r"[\W_]+$", "", never[:common]))
+    marks = [never[:common]] if common else [form.marker, never]
+    held = Choice(tuple(Pattern(f"(?s).*{re.escape(mark)}.*") for mark in marks))
+    return Tree(Without(Pattern(r"(?s)\s*\S.*"), held))
+
+
 def _calls(form: CallFormat, tools: Sequence[Tool], parallel: bool) -> Node:
     one = Choice(tuple(_call(form, tool) for tool in tools))
     more = () if form.between is None or not parallel else (Repeat(Concat((_literal(form.between), one))),)

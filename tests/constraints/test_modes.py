@@ -210,7 +210,10 @@ def test_what_cannot_be_fulfilled_is_refused_before_the_first_pass(letters: PreT
             engine.admit(Request([1], SamplingConfig(max_new_tokens=2, constraint=constraint)))
     with pytest.raises(OptionError, match="give a Regex, a JsonSchema or a Grammar"):
         SamplingConfig(constraint="abc")
-    with pytest.raises(OptionError, match="names none; write eos_token_id into its generation_config.json .* stop_ids of Request in Python"):
+    with pytest.raises(
+        OptionError,
+        match=r"names none; write eos_token_id into its generation_config.json .* stop_ids of Request in Python",
+    ):
         engine.admit(Request([1], SamplingConfig(constraint=Regex("a")), stop_ids=frozenset()))
 
 

@@ -69,10 +69,6 @@ class TestChatDLLM(PlainText, ChatModelIntegrationTests):
         first, *rest = model.stream(history)
         return sum(rest, start=first)
 
-    @pytest.mark.xfail(reason="135 million weights do not choose to call by themselves; forced calls are well-formed")
-    def test_agent_loop(self, model: Any) -> None:
-        super().test_agent_loop(model)
-
     @property
     def supports_model_override(self) -> bool:
         return True
