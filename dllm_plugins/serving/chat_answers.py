@@ -12,7 +12,6 @@ from dllm_plugins.serving.sending import sse
 from dllm_plugins.serving.telling import Names
 from dllm_plugins.serving.telling import Reading
 from dllm_plugins.serving.telling import answer_text
-from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
 from dllm_plugins.serving.telling import text_in
 from dllm_plugins.serving.telling import usage_of
@@ -67,7 +66,8 @@ class ChatAnswers(OlderAnswers):
         }
 
     def _reason(self, place: int, finish: Finish) -> str:
-        return "length" if cut(finish) else "tool_calls" if self._readings[place].called else "stop"
+        reading = self._readings[place]
+        return "length" if reading.cut(finish) else "tool_calls" if reading.called else "stop"
 
     def opening(self) -> list[str]:
         """What a stream begins with: who speaks."""

@@ -17,7 +17,6 @@ from dllm_plugins.serving.sending import sse
 from dllm_plugins.serving.telling import Names
 from dllm_plugins.serving.telling import Reading
 from dllm_plugins.serving.telling import answer_text
-from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
 from dllm_plugins.serving.telling import statistics_of
 from dllm_plugins.serving.telling import usage_of
@@ -81,9 +80,10 @@ class ResponseAnswers:
             found += output.call(part) if isinstance(part, CallPiece) else output.say(part)
         if end is None:
             return found
-        found += output.close(complete=not cut(end))
+        whole = not self._reading.cut(end)
+        found += output.close(complete=whole)
         # An answer of nothing is a message all the same.
-        return found if output.items else output.say("") + output.close(complete=not cut(end))
+        return found if output.items else output.say("") + output.close(complete=whole)
 
     def closing(self, finishes: Sequence[Finish]) -> list[str]:
         """A stream ends with the whole answer."""
@@ -110,7 +110,7 @@ class ResponseAnswers:
     def _response(self, finish: Finish | None) -> dict[str, Any]:
         """The answer as it stands; None before its end."""
         asked = self._asked
-        short = finish is not None and cut(finish)
+        short = finish is not None and self._reading.cut(finish)
         status = "in_progress" if finish is None else "incomplete" if short else "completed"
         tools = [tool.model_dump(exclude_none=True) for tool in asked.tools or ()]
         found: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """What the shapes of all answers share: texts and calls of events, reasons, usage, drafts, server-sent events."""
 
+import json
 import time
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from dataclasses import field
 from typing import Any
 from uuid import uuid4
 
+from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Finish
 from dllm_plugins.events import TokenLogprob
@@ -54,20 +56,39 @@ class Reading:
         names = [tool.name for tool in work.tools]
         self._reader = None if work.form is None else CallReader(work.form, names)
         self._pieces = CallPieces()
+        self._json = isinstance(work.requests[0].config.constraint, JsonSchema)
+        self._said = ""
+        self._last: str | CallPiece = ""
         self.called = False
 
     def push(self, text: str, last: bool = False) -> list[str | CallPiece]:
         """What is sure now, in its order."""
+        self._said += text if self._json else ""
         if self._reader is None:
             return [text] if text else []
         told = self._pieces.told(self._reader.push(text) + (self._reader.end() if last else []))
         self.called = self.called or any(isinstance(part, CallPiece) and part.whole for part in told)
+        self._last = told[-1] if told else self._last
         return told
+
+    def cut(self, finish: Finish) -> bool:
+        """Whether there was no room for the rest of an answer; none is missing of one that ends with what closes it."""
+        closed = isinstance(self._last, CallPiece) and self._last.whole
+        return cut(finish) and not closed and not (self._json and _is_closed(self._said))
 
 
 def cut(finish: Finish) -> bool:
     """Whether there was no room for the rest of the answer."""
     return finish.reason in ("length", "context")
+
+
+def _is_closed(text: str) -> bool:
+    """Whether a text is JSON that nothing can follow."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return text.rstrip()[-1:] in ("}", "]", '"')
 
 
 def text_in(told: Sequence[str | CallPiece]) -> str:

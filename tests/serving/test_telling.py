@@ -3,9 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from dllm_plugins import Commit
 from dllm_plugins import Finish
+from dllm_plugins import JsonSchema
 from dllm_plugins import Request
+from dllm_plugins import SamplingConfig
 from dllm_plugins.events import Usage
 from dllm_plugins.serving.chat import ChatRequest
 from dllm_plugins.serving.chat_answers import ChatAnswers
@@ -29,13 +33,13 @@ COMMITS = (
 )
 
 
-def chat() -> ChatAnswers:
+def chat(work: Work = WORK) -> ChatAnswers:
     asked = ChatRequest.model_validate({"model": "m", "messages": [{"role": "user", "content": "?"}], "stream": True})
-    return ChatAnswers(asked, WORK, None)
+    return ChatAnswers(asked, work, None)
 
 
-def response() -> ResponseAnswers:
-    return ResponseAnswers(ResponseRequest.model_validate({"model": "m", "input": "?"}), WORK, None)
+def response(work: Work = WORK) -> ResponseAnswers:
+    return ResponseAnswers(ResponseRequest.model_validate({"model": "m", "input": "?"}), work, None)
 
 
 def streamed(answers: Any) -> list[Any]:
@@ -82,6 +86,25 @@ def test_responses() -> None:
     added = [data["item"] for data in found if data["type"] == "response.output_item.added"]
     assert [item["status"] for item in added] == ["in_progress"] * 3
     assert [data["output_index"] for data in found if data["type"] == "response.output_item.done"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": 1}', ("stop", "completed")),
+        ('{"a": 1', ("length", "incomplete")),
+        ("12", ("length", "incomplete")),
+    ],
+)
+def test_json_that_fills_all_the_room(text: str, told: tuple[str, str]) -> None:
+    """Nothing is missing of it where nothing could follow."""
+    work = Work([Request([1], SamplingConfig(constraint=JsonSchema({})))])
+    end = replace(CUT, text=text)
+    [choice] = chat(work).whole([end])["choices"]
+    assert (choice["finish_reason"], response(work).whole([end])["status"]) == told
+    call = replace(CUT, text='<tool_call>{"name": "clock", "arguments": {}}</tool_call>')
+    assert chat().whole([call])["choices"][0]["finish_reason"] == "tool_calls"
+    assert response().whole([call])["status"] == "completed"
 
 
 def test_a_thought_that_is_cut() -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from typing import Any
+from typing import Literal
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from dllm_plugins import Finish
 from dllm_plugins import Regex
@@ -19,6 +21,12 @@ CHAT: Any = [{"role": "user", "content": "why?"}]
 SCHEMA: Any = {"type": "object", "properties": {"zone": {"enum": ["UTC", "CET"]}}, "required": ["zone"]}
 CLOCK: Any = {"type": "function", "function": {"name": "clock", "parameters": SCHEMA}}
 MOST = 40
+
+
+class Zone(BaseModel):
+    """What an answer must be."""
+
+    zone: Literal["UTC", "CET"]
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +113,14 @@ def test_calls_behind_thoughts(client: openai.OpenAI, held_thinker: SharedModel)
     message: Any = client.chat.completions.create(model="thinker", messages=CHAT, **given).choices[0].message
     with client.chat.completions.stream(model="thinker", messages=CHAT, **given) as stream:
         kinds = [event.type for event in stream]
-        streamed: Any = stream.current_completion_snapshot.choices[0]
+        streamed: Any = stream.get_final_completion().choices[0]
     assert kinds.count("tool_calls.function.arguments.delta") > 0
     assert kinds.count("tool_calls.function.arguments.done") == 1
     [one], [other] = message.tool_calls, streamed.message.tool_calls
     assert one.function.arguments == other.function.arguments
     assert streamed.message.reasoning_content == message.reasoning_content != ""
-    # Random weights think until there is room for nothing but the call.
-    assert streamed.finish_reason == "length"
+    # Random weights think until there is room for nothing but the call, and that is whole.
+    assert streamed.finish_reason == "tool_calls"
     result = {"role": "tool", "tool_call_id": one.id, "content": "noon"}
     again = client.chat.completions.create(
         model="thinker", messages=[*CHAT, message.to_dict(), result], tools=[CLOCK], max_tokens=20
@@ -124,6 +132,16 @@ def test_calls_behind_thoughts(client: openai.OpenAI, held_thinker: SharedModel)
     prompt = held_thinker.model.encode_chat(history, [Tool("clock", "", SCHEMA)])
     assert again.usage is not None
     assert again.usage.prompt_tokens == len(prompt)
+
+
+def test_structured_output(client: openai.OpenAI) -> None:
+    """Behind thoughts that have used all the room but for it."""
+    given: dict[str, Any] = {"model": "thinker", "messages": CHAT, "response_format": Zone, "max_tokens": MOST + 10}
+    choice = client.chat.completions.parse(**given).choices[0]
+    assert choice.finish_reason == "stop"
+    assert isinstance(choice.message.parsed, Zone)
+    parsed = client.responses.parse(model="thinker", input="why?", text_format=Zone, max_output_tokens=MOST + 10)
+    assert (parsed.status, parsed.output_parsed) == ("completed", choice.message.parsed)
 
 
 def test_responses(client: openai.OpenAI, held_thinker: SharedModel, expected: Finish) -> None:
