@@ -84,6 +84,8 @@ class Desk:
                 other.cancel()
             await asyncio.gather(*filter(None, (answering, leaving)), return_exceptions=True)
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async def _told(self, sent: bytes, writer: asyncio.StreamWriter) -> None:
         """Write the answers to a call."""

@@ -1,5 +1,7 @@
 """Log-probabilities in the shape that OpenAI's interface gave them, which LangChain and llm hand out."""
 
+from abc import ABC
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,12 +9,12 @@ from dllm_plugins.events import TokenLogprob
 from dllm_plugins.text.pieces import Reader
 
 
-class Spelling:
+class Spelling(ABC):
     """A tokenizer that is in another process, and knows here the bytes of tokens that were told of."""
 
+    @abstractmethod
     def token_bytes(self, token: int) -> bytes:
         """See :func:`token_bytes`."""
-        raise NotImplementedError
 
 
 def openai_shape(said: Sequence[TokenLogprob], tokenizer: Any) -> dict[str, Any]:

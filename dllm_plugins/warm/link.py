@@ -13,8 +13,10 @@ from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NoReturn
 
 from dllm_plugins.errors import ServerError
+from dllm_plugins.messages import shown
 from dllm_plugins.warm.place import connected
 from dllm_plugins.warm.protocol import PATIENCE
 from dllm_plugins.warm.protocol import identity
@@ -59,7 +61,9 @@ class Link:
         :raises ServerError: where only the server is to answer, with what it said.
         """
         if self.load is None:
-            raise ServerError(f"the server at {self.place} does not answer: {error}; start it, or unset DLLM_SERVER")
+            raise ServerError(
+                f"the server at {self.place} does not answer: {error}; start it, or unset DLLM_SERVER"
+            ) from error
         if self._here is None:
             _log.info("%s is loaded here: %s", self.name, error)
             self._here = self.load()
@@ -119,8 +123,8 @@ class Link:
 
         :raises NotServedError: if there is none.
         """
-        about = {"ask": kind, "model": self.name, "options": dict(self.options), "folder": str(Path.cwd())}
         try:
+            about = {"ask": kind, "model": self.name, "options": dict(self.options), "folder": str(Path.cwd())}
             sent = line({**identity(), **about, **call})
             connection = connected(self.place, PATIENCE)
         except (OSError, TypeError, ValueError, ServerError) as error:
@@ -155,7 +159,10 @@ class _Reading:
         """
         if not found.endswith(b"\n"):
             self.broken(OSError("it has ended"))
-        self.last = json.loads(found)
+        try:
+            self.last = dict(json.loads(found))
+        except (TypeError, ValueError):
+            self.broken(OSError(f"what listens there is no server of this kind, it says {shown(found)}"))
         if "error" in self.last:
             raise unpacked_error(self.last["error"])
         if "unfit" in self.last:
@@ -167,7 +174,7 @@ class _Reading:
         self._begun = True
         return False
 
-    def broken(self, error: Exception) -> None:
+    def broken(self, error: Exception) -> NoReturn:
         """Nothing more comes.
 
         :raises NotServedError: before the first result.

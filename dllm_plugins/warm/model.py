@@ -154,11 +154,13 @@ class WarmShared:
             with closing(self._link.lines("answer", requests=sent)) as found:
                 for told in found:
                     yield self._event(told)
+            return
         except NotServedError as error:
-            here = self._link.fall_back(error)
-            made = [request_here(here.model, request) for request in requests]
-            with closing(iter(here.stream_batch(made))) as source:
-                yield from source
+            reason = error
+        here = self._link.fall_back(reason)
+        made = [request_here(here.model, request) for request in requests]
+        with closing(iter(here.stream_batch(made))) as source:
+            yield from source
 
     async def astream(self, request: Request) -> AsyncGenerator[Event, None]:
         """See :meth:`~dllm_plugins.sharing.SharedModel.astream`."""
@@ -168,14 +170,16 @@ class WarmShared:
                 async for told in found:
                     _, event = self._event(told)
                     yield event
+            return
         except NotServedError as error:
-            here, made = await asyncio.to_thread(self._here, error, request)
-            async with aclosing(here.astream(made)) as source:
-                async for event in source:
-                    yield event
+            reason = error
+        here, made = await asyncio.to_thread(self._here, reason, request)
+        async with aclosing(here.astream(made)) as source:
+            async for event in source:
+                yield event
 
-    def _here(self, error: NotServedError, request: Request) -> "tuple[SharedModel, Request]":
-        here = self._link.fall_back(error)
+    def _here(self, reason: NotServedError, request: Request) -> "tuple[SharedModel, Request]":
+        here = self._link.fall_back(reason)
         return here, request_here(here.model, request)
 
     def _event(self, told: Mapping[str, Any]) -> tuple[int, Event]:
