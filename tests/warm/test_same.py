@@ -64,6 +64,7 @@ def text(text: str, special: bool = True) -> Ask:
         chat(constraint=JsonSchema({"$ref": "#/$defs/n", "$defs": {"n": {"enum": [1, 2.5, "x", ["\U0001f600"]]}}})),
         chat(constraint=Grammar('start: "a" "b"+'), mode="diffusion"),
         chat(TOOL, choice="add", max_new_tokens=80),
+        chat(TOOL, max_new_tokens=80, temperature=0.7, seed=5),
         gaps(mode="diffusion", seed=1),
         gaps(mode="diffusion", logprobs=1),
         text("Once upon"),

@@ -280,9 +280,9 @@ async def test_a_server_that_ends(warm: WarmShared, held: SharedModel, tmp_path:
             [event async for event in warm.astream(asked)]
         thread.join()
     for ask in (lambda: list(warm.stream(asked)), lambda: asyncio.run(_all(warm, asked))):
-        for lines in ((wire.line({"fits": True}),), (b"HTTP/1.1 400 Bad Request\r\n\r\n",), (b"1\n",), ()):
+        for said in (wire.line({"fits": True}), b"HTTP/1.1 400 Bad Request\r\n\r\n", b"1\n", b""):
             warm._link._here = None
-            thread = scripted(warm._link.place, *lines)
+            thread = scripted(warm._link.place, said)
             assert (await asyncio.to_thread(ask))[-1].text == expected
             thread.join()
 
