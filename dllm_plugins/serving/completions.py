@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from typing import ClassVar
 
 from pydantic import Field
 from pydantic import field_validator
@@ -24,6 +25,8 @@ _MOST = 128
 
 class CompletionRequest(Sampled):
     """A request to /v1/completions; each prompt is a text or token ids."""
+
+    field: ClassVar[str] = "prompt"
 
     prompt: str | list[str] | list[int] | list[list[int]]
     suffix: str | None = None
@@ -57,7 +60,7 @@ class CompletionRequest(Sampled):
         config = self.sampling(max_new_tokens=length, seed=self.seed, stop=self.stops, logprobs=self.logprobs)
         held, each = with_drafts(config, self.draft_events), self.n or 1
         requests = [self._request(model, prompt, own) for prompt in self._prompts for own in held.several(each)]
-        return Work(requests, each, drafts=self.draft_events, logprobs=self.logprobs is not None, field="prompt")
+        return Work(requests, each, drafts=self.draft_events, logprobs=self.logprobs is not None)
 
     def _request(self, model: Model, prompt: str | list[int], config: SamplingConfig) -> Request:
         if self.suffix is None:

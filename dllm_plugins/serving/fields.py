@@ -1,6 +1,7 @@
 """Fields that several kinds of requests share, and what is said of those that there are not."""
 
 from typing import Any
+from typing import ClassVar
 from typing import Literal
 
 from pydantic import BaseModel
@@ -65,7 +66,12 @@ class Strict(BaseModel):
 
 
 class Asked(Strict):
-    """What every request may say."""
+    """What every request may say.
+
+    :cvar field: where its prompt stands.
+    """
+
+    field: ClassVar[str] = "messages"
 
     model: str = Field(min_length=1)
     temperature: float | None = Field(default=None, ge=0, le=2)

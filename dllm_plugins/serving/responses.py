@@ -2,6 +2,7 @@
 
 from typing import Annotated
 from typing import Any
+from typing import ClassVar
 from typing import Literal
 
 from pydantic import Field
@@ -118,6 +119,8 @@ class TextOptions(Strict):
 
 class ResponseRequest(Asked):
     """A request to /v1/responses."""
+
+    field: ClassVar[str] = "input"
 
     input: str | list[Thought | Called | Returned | Said] = Field(min_length=1)
     instructions: str | None = None

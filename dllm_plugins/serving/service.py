@@ -8,12 +8,14 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
+from typing import ClassVar
 from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dllm_plugins.errors import DllmError
+from dllm_plugins.errors import RequestError
 from dllm_plugins.errors import calling
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
@@ -43,6 +45,8 @@ class Wanted(Protocol):
 
     model: str
     stream: bool | None
+    #: Where its prompt stands.
+    field: ClassVar[str]
 
     @property
     def dialect(self) -> Dialect:
@@ -120,21 +124,32 @@ class Service:
         :param tells: makes what tells of the work's answers, given the model's tokenizer.
         :raises DllmError: for what cannot be answered.
         """
+        try:
+            with calling(wanted.dialect):
+                return await self._answered(endpoint, wanted, request, tells)
+        except RequestError as error:
+            # What is wrong with no option is wrong with the prompt.
+            failure = told(error)
+            failure.param = failure.param or wanted.field
+            raise failure from error
+
+    async def _answered(
+        self, endpoint: str, wanted: Wanted, request: Request, tells: Callable[[Work, Any], Teller]
+    ) -> Response:
         began, stack = time.perf_counter(), AsyncExitStack()
-        with calling(wanted.dialect):
-            async with stack:
-                try:
-                    begun = await unless_left(request.receive, self._begin(stack, wanted, tells, began))
-                    if wanted.stream:
-                        # From here on the stream gives everything back.
-                        begun.stack = stack.pop_all()
-                        return EventStream(self._stream(endpoint, wanted.model, begun, began))
-                    await unless_left(request.receive, self._finish(begun, wanted.model, began))
-                except ClientLeftError:
-                    self.metrics.left(wanted.model)
-                    return Response(status_code=_LEFT)
-                self.metrics.answered(endpoint, wanted.model, 200)
-                return Json(begun.teller.whole(begun.ends))
+        async with stack:
+            try:
+                begun = await unless_left(request.receive, self._begin(stack, wanted, tells, began))
+                if wanted.stream:
+                    # From here on the stream gives everything back.
+                    begun.stack = stack.pop_all()
+                    return EventStream(self._stream(endpoint, wanted.model, begun, began))
+                await unless_left(request.receive, self._finish(begun, wanted.model, began))
+            except ClientLeftError:
+                self.metrics.left(wanted.model)
+                return Response(status_code=_LEFT)
+            self.metrics.answered(endpoint, wanted.model, 200)
+            return Json(begun.teller.whole(begun.ends))
 
     def bound(self, settings: Settings) -> None:
         """Go by other bounds from the next pass on; what runs goes on."""
@@ -164,7 +179,7 @@ class Service:
         scheduler = await stack.enter_async_context(self.models.using(wanted.model))
         model = scheduler.shared.model
         work = await asyncio.to_thread(wanted.work, model)
-        check_length(work, self.settings.prompt)
+        check_length(work.requests, self.settings.prompt, wanted.field)
         answers = scheduler.ask(work.requests, work.drafts)
         stack.callback(answers.close)
         begun = _Begun(stack, tells(work, model.tokenizer), answers.events())

@@ -25,7 +25,6 @@ from dllm_plugins.serving.scheduling import Scheduler
 from dllm_plugins.serving.service import STOPPING
 from dllm_plugins.serving.service import Service
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.work import Work
 from dllm_plugins.serving.work import check_length
 from dllm_plugins.text.said import token_bytes
 from dllm_plugins.warm.model import request_here
@@ -153,7 +152,7 @@ class Desk:
         model = scheduler.shared.model
         wanted = [unpacked_request(one) for one in call["requests"]]
         requests = await asyncio.to_thread(lambda: [request_here(model, request) for request in wanted])
-        check_length(Work(requests), self._service.settings.prompt)
+        check_length(requests, self._service.settings.prompt)
         spelled = _Spelled(model.tokenizer)
         with closing(scheduler.ask(requests, drafts=True, own=True)) as answers:
             async for place, event in answers.events():

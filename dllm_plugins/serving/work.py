@@ -21,7 +21,6 @@ class Work:
     :param tools: what may be called, and `form`, how the model writes that.
     :param drafts: whether drafts are told.
     :param logprobs: whether log-probabilities are.
-    :param field: where the prompt stands.
     """
 
     requests: Sequence[Request]
@@ -30,7 +29,6 @@ class Work:
     form: CallFormat | None = None
     drafts: bool = False
     logprobs: bool = False
-    field: str = "messages"
 
 
 def with_drafts(config: SamplingConfig, drafts: bool) -> SamplingConfig:
@@ -61,17 +59,18 @@ def chat_work(
     return Work(requests, each, tools, form, drafts, logprobs)
 
 
-def check_length(work: Work, most: int | None) -> None:
+def check_length(requests: Sequence[Request], most: int | None, field: str | None = None) -> None:
     """Refuse prompts that are longer than the server takes.
 
+    :param field: where they stand.
     :raises ApiError: naming both numbers.
     """
-    for request in work.requests:
+    for request in requests:
         length = len(request.tokens) + sum(len(part) for part in request.template if isinstance(part, Sequence))
         if most is not None and length > most:
             raise ApiError(
                 400,
                 f"the prompt has {length} tokens, and this server takes {most}; shorten it",
-                param=work.field,
+                param=field,
                 code="context_length_exceeded",
             )

@@ -170,6 +170,8 @@ async def test_json(client: httpx.AsyncClient) -> None:
         ({"seed": -1}, "seed", "-1"),
         ({"stop": [""]}, "stop", "empty"),
         ({"messages": []}, "messages", "messages"),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages", "empty"),
+        ({"messages": [{"role": "user", "content": "x" * 9999}]}, "messages", "shorten"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "robot"),
         ({"messages": [{"role": "user", "content": "x", "colour": 1}]}, "messages.0.colour", "colour"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content", "text only"),

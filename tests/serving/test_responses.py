@@ -152,6 +152,7 @@ async def test_formats_and_drafts(client: httpx.AsyncClient) -> None:
         ({"text": {"format": {"type": "json_schema"}}}, "text.format"),
         ({"text": {"format": {"type": "xml"}}}, "text.format"),
         ({"n": 2}, "n"),
+        ({"input": " "}, "input"),
         ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"const": "a" * 20}}}}, "text.format"),
     ],
 )
