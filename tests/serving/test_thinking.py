@@ -1,12 +1,18 @@
 """Models that think first, asked by the official client: thoughts stand apart in every interface."""
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import add
+from pathlib import Path
 from typing import Any
 from typing import Literal
 
+import llm
 import openai
 import pytest
+from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
+from pydantic import SecretStr
 
 from dllm_plugins import Finish
 from dllm_plugins import Regex
@@ -90,6 +96,22 @@ def test_several_with_drafts_and_log_probabilities(client: openai.OpenAI, held_t
         assert len(said) == len(finish.tokens)
     drafts = [chunk.dllm["draft"] for chunk in chunks if "draft" in (getattr(chunk, "dllm", None) or {})]
     assert any(draft.get("reasoning") for draft in drafts)
+
+
+def test_clients_that_do_not_look(client: openai.OpenAI, expected: Finish, llm_folder: Path) -> None:
+    """Are told what is said and nothing else, and count the rest."""
+    chat = ChatOpenAI(base_url=str(client.base_url), api_key=SecretStr("none"), model="thinker", max_retries=0)
+    bound = chat.bind(max_tokens=MOST, extra_body={"dllm": {"regex": "yes, no"}})
+    for message in (bound.invoke("why?"), reduce(add, bound.stream("why?"))):
+        assert message.content == "yes, no"
+    usage: Any = bound.invoke("why?").usage_metadata
+    assert usage["output_token_details"]["reasoning"] == expected.usage.reasoning_tokens
+    lines = ["- model_id: served", "  model_name: thinker", f'  api_base: "{client.base_url}"']
+    (llm_folder / "extra-openai-models.yaml").write_text("\n".join(lines))
+    response = llm.get_model("served").prompt("why?", key="none", stream=True, max_tokens=MOST)
+    assert response.text() == ""
+    details: Any = response.token_details
+    assert details["completion_tokens_details"]["reasoning_tokens"] == MOST
 
 
 def test_the_switch(client: openai.OpenAI, held_thinker: SharedModel) -> None:
