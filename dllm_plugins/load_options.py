@@ -47,6 +47,8 @@ class LoadOptions:
     :param family: of a checkpoint that looks like an ordinary model.
     :param preset: the sampler behind mode `diffusion`, where the checkpoint does not say it.
     :param mask_id: the mask token, where neither the checkpoint nor its family says it.
+    :param pair: two models under one name: `{"ar": NAME, "diffusion": NAME}`; drafts of the second are verified by the
+        first, whose text it is. See :class:`dllm_plugins.pairs.named.Pair` for options of each, and docs/pairs.md.
     """
 
     base: str | Path | None = None
@@ -61,6 +63,7 @@ class LoadOptions:
     family: str | None = None
     preset: str | None = None
     mask_id: int | None = None
+    pair: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for option in fields(self):

@@ -182,17 +182,18 @@ def registered_family(name: str) -> "Layout":
 
 
 def load_model(name: str = "dllm", **options: Any) -> Model:
-    """Load a registered model, or a checkpoint by its folder or hub id.
+    """Load a registered model or pair, or a checkpoint by its folder or hub id.
 
-    :param name: a name such as `dllm`, a folder in the hub's format, OWNER/NAME, or a GGUF file.
+    :param name: a name such as `dllm`, a folder in the hub's format, OWNER/NAME, or a GGUF file. Beside `pair`, what
+        the pair is called.
     :param options: the fields of :class:`LoadOptions`.
     :raises PluginError: for an unknown name.
     :raises OptionError: for an unknown option.
     :raises CheckpointError: if its weights are missing or damaged.
     """
     with uncollected():
-        found, given = _found(name), _load_options(options)
-        return found.load(given)
+        given = load_options(options)
+        return _found(name, given).load(given)
 
 
 def auto_backend(name: str = "dllm", **options: Any) -> Chosen:
@@ -204,10 +205,11 @@ def auto_backend(name: str = "dllm", **options: Any) -> Chosen:
     :raises OptionError: for an unknown option.
     :raises CheckpointError: if its small files are missing or damaged.
     """
-    found = _found(name)
+    given = load_options(options)
+    found = _found(name, given)
     if found.auto is None:
         return Chosen("its own", "the plug-in that registered this model leaves no choice")
-    return found.auto(_load_options(options))
+    return found.auto(given)
 
 
 def is_gguf(name: str | Path) -> bool:
@@ -215,21 +217,42 @@ def is_gguf(name: str | Path) -> bool:
     return str(name).lower().endswith(".gguf")
 
 
-def _load_options(given: dict[str, Any]) -> LoadOptions:
+def load_options(given: dict[str, Any]) -> LoadOptions:
+    """Arguments of :func:`load_model`.
+
+    :raises OptionError: for an unknown one, or a value of another kind.
+    """
     known = {field.name for field in fields(LoadOptions)}
     for option in given.keys() - known:
         raise OptionError(unknown_option(option, given[option], known, " of load_model"))
     return LoadOptions(**given)
 
 
-def _found(name: str) -> Preset:
-    """What loads a model: the registered one of that name, else the loader of files, folders and hub ids."""
+def _found(name: str, options: LoadOptions) -> Preset:
+    """What loads a model: a pair, the registered one of that name, else the loader of files, folders and hub ids."""
     if not isinstance(name, str | Path) or "\0" in str(name):
         raise PluginError(f"model {shown(name)}: give a name, a folder, a hub id or a GGUF file, as a text")
     name, presets = str(name), plugins.presets()
-    if name in presets or not (is_gguf(name) or "/" in name or Path(name).is_dir()):
+    is_place = name not in presets and (is_gguf(name) or "/" in name or Path(name).is_dir())
+    pair = _pair_of(name, presets, options, is_place=is_place)
+    if pair is not None:
+        return pair
+    if not is_place:
         return plugins.find("model", name, presets)
     loader = import_module(f"dllm_plugins.{'llama_cpp.load' if is_gguf(name) else 'families.hub'}")
     known = registered()
     load, auto = partial(loader.load, name, registered=known), partial(loader.auto, name, registered=known)
     return Preset(name, "a checkpoint", load, auto)
+
+
+def _pair_of(name: str, presets: Mapping[str, Preset], options: LoadOptions, *, is_place: bool) -> Preset | None:
+    """What loads a pair, given or registered under this name; None if it is something else's."""
+    named = import_module("dllm_plugins.pairs.named")
+    if options.pair is not None:
+        pair = named.Pair.of(options.pair)
+        name = f"{pair.ar} with drafts of {pair.diffusion}" if name in presets else name
+    elif is_place or name in presets or (pair := named.pairs().get(name)) is None:
+        return None
+    loader = import_module("dllm_plugins.pairs.load")
+    load, auto = partial(loader.load, name, pair), partial(loader.auto, pair)
+    return Preset(name, f"{pair.ar} with drafts of {pair.diffusion}", load, auto)

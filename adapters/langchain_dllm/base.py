@@ -83,6 +83,7 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
     family: str | None = Field(default=None, description="of a checkpoint that looks like an ordinary model")
     preset: str | None = Field(default=None, description="the checkpoint's sampler, where its config does not say it")
     mask_id: int | None = Field(default=None, description="the mask token, where nothing in the checkpoint says it")
+    pair: dict[str, Any] | None = Field(default=None, description="two models under one name: ar verifies diffusion")
     api_key: SecretStr | None = Field(
         default=None, exclude=True, repr=False, description="not needed; taken because tools give every model one"
     )

@@ -12,6 +12,7 @@ import click
 
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import MissingExtraError
+from dllm_plugins.pairs.named import pairs
 
 try:
     import llm
@@ -41,6 +42,9 @@ def register_models(register: Callable[..., Any]) -> None:
     for name, entry in _registered().items():
         choice = Choice(name, entry)
         register(DLLM(choice), AsyncDLLM(choice))
+    for name in _pairs():
+        choice = Choice(name, pair=True)
+        register(DLLM(choice), AsyncDLLM(choice))
     for path, names in named_files().items():
         choice = Choice(str(path), file=str(path))
         register(DLLM(choice), AsyncDLLM(choice), aliases=sorted(names - {choice.model_id}))
@@ -50,9 +54,19 @@ def register_models(register: Callable[..., Any]) -> None:
 
 
 def _registered() -> Any:
-    """The registered checkpoints; a damaged file must not keep llm from other models."""
+    """The registered checkpoints."""
+    return _read(entries)
+
+
+def _pairs() -> Any:
+    """The registered pairs."""
+    return _read(pairs)
+
+
+def _read(registered: Callable[[], Any]) -> Any:
+    """What is registered; a damaged file must not keep llm from other models."""
     try:
-        return entries()
+        return registered()
     except DllmError as error:
         # llm asks several times in one call.
         if str(error) not in _said:

@@ -21,6 +21,7 @@ COMMANDS = {
     "gguf": "llm_dllm.gguf_command",
     "info": "llm_dllm.info_command",
     "models": "llm_dllm.registry_commands",
+    "pair": "llm_dllm.pair_command",
     "remove": "llm_dllm.registry_commands",
     "rules": "llm_dllm.rules_command",
     "serve": "llm_dllm.serve_command",

@@ -37,17 +37,21 @@ class Choice:
     :param model_id: what llm calls it.
     :param entry: the registered checkpoint; without one and without a file, the default model.
     :param file: a GGUF file, or a checkpoint's folder, named by its path.
+    :param pair: whether it is a registered pair, which `load_model` knows by its name.
     """
 
     model_id: str = "dllm"
     entry: "Entry | None" = None
     file: str | None = None
+    pair: bool = False
 
     @property
     def place(self) -> str:
         """What `load_model` is asked for: the files as they were when added, or else where they came from."""
         if self.file is not None:
             return str(Path(self.file).expanduser())
+        if self.pair:
+            return self.model_id
         if self.entry is None:
             return "dllm"
         return self.entry.folder if Path(self.entry.folder).exists() else self.entry.source
@@ -57,7 +61,7 @@ class Choice:
         given: dict[str, Any] = {
             name: os.environ[variable] for name, variable in ENVIRONMENT.items() if os.environ.get(variable)
         }
-        if self.entry is None and self.file is None:
+        if self.entry is None and self.file is None and not self.pair:
             return given
         own = {name: getattr(self.entry, name) for name in ("family", "preset", "mask_id")} if self.entry else {}
         more = OF_FILES if self.place.lower().endswith(".gguf") else {}

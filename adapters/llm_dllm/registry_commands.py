@@ -13,6 +13,8 @@ import llm
 from dllm_plugins.commands.terminal import clean_errors
 from dllm_plugins.default_model import base_model
 from dllm_plugins.errors import OptionError
+from dllm_plugins.pairs.named import pairs
+from dllm_plugins.pairs.named import remove as remove_pair
 from llm_dllm import registry
 from llm_dllm.entry import Facts
 from llm_dllm.loading import DEFAULT
@@ -37,7 +39,7 @@ def add(
     """
     with clean_errors():
         chosen = _name(place, name, named)
-        _check_free(chosen)
+        check_free(chosen)
         from dllm_plugins.load_options import LoadOptions
         from llm_dllm.checkpoints import entry_of
 
@@ -61,7 +63,7 @@ def _name(place: str, name: str | None, named: str | None) -> str:
     return last[: -len(SUFFIX)] if last.lower().endswith(SUFFIX) else last
 
 
-def _check_free(name: str) -> None:
+def check_free(name: str) -> None:
     """Refuse a name that cannot be asked for, or means something else already.
 
     :raises OptionError: naming it and the remedy.
@@ -77,7 +79,7 @@ def _check_free(name: str) -> None:
 
 @click.command()
 def models() -> None:
-    """List the default model and the registered checkpoints."""
+    """List the default model, the registered checkpoints and pairs."""
     with clean_errors():
         _show(f"{DEFAULT.model_id} (default)", _default_lines())
         for name, entry in sorted(registry.entries().items()):
@@ -94,6 +96,8 @@ def models() -> None:
                     "sampler": facts.why(),
                 },
             )
+        for name, pair in sorted(pairs().items()):
+            _show(f"{name} (pair)", {"verifies": pair.ar, "drafts": pair.diffusion})
 
 
 def _show(title: str, lines: Mapping[str, Any]) -> None:
@@ -158,7 +162,10 @@ def _short(number: float, units: Sequence[str]) -> str:
 @click.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Forget a registered checkpoint; its files stay where they are."""
+    """Forget a registered checkpoint or pair; files stay where they are."""
     with clean_errors():
+        if remove_pair(name) is not None:
+            click.echo(f"{name} is no longer registered; its two models stay as they are")
+            return
         entry = registry.remove(name)
     click.echo(f"{name} is no longer registered; its files are still there: {entry.folder}")

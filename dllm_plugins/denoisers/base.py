@@ -96,6 +96,10 @@ class Segment:
     :param conditioning: float [len(tokens), V], the last pass's logits, for models that read them.
     :param apart: per token, the one token it does not see, an index into the segment named last in
         `behind`; -1 where it sees them all. llama.cpp and DiffusionGemma cannot do it.
+    :param draws: of a pair (:mod:`dllm_plugins.pairs`) alone: the segment is for its drafter. `tokens` are what has
+        become final since the row's last segment of this kind, `positions` where they stand in the text, and it asks
+        what follows, so many tokens drawn like this. In place of hidden states the pass returns float64 [n, 2], ids and
+        the drafter's probabilities of them, with n at most `len(draws)`. Nothing of it is frozen by the caller.
     """
 
     row: int
@@ -108,6 +112,7 @@ class Segment:
     groups: Sequence[int] | None = None
     conditioning: "Tensor | None" = None
     apart: Sequence[int] | None = None
+    draws: Sequence[Draw] | None = None
 
 
 class PrefixState(Protocol):

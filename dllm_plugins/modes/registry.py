@@ -23,6 +23,7 @@ from dllm_plugins.modes import mdlm
 from dllm_plugins.modes import nemotron
 from dllm_plugins.modes import nemotron_linear
 from dllm_plugins.modes import open_dcoder
+from dllm_plugins.modes import pair
 from dllm_plugins.modes import remdm
 from dllm_plugins.modes import rnd1
 from dllm_plugins.modes import saber
@@ -48,6 +49,7 @@ def samplers(
     masked = processes["masked"]
     return [
         speculative.sampler(masked),
+        pair.sampler(masked),
         diffusion.sampler(rules, masked),
         ar.SAMPLER,
         *llada.samplers(rules, revocations),

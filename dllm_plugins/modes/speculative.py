@@ -68,7 +68,7 @@ class SpeculativeSettings(Settings):
     )
 
 
-class _Speculation:
+class Speculation:
     """One row: drafts stand on its canvas behind the final text."""
 
     def __init__(self, process: NoiseProcess, canvas: Canvas, plan: Plan, spec: ModelSpec) -> None:
@@ -87,10 +87,11 @@ class _Speculation:
 
     def group(self, position: int, size: int, behind: tuple[tuple[int, int], ...] = ()) -> Segment:
         """Open rows that draft what follows the token at `position`, whose own row is not needed."""
-        self._count("open_rows", size)
+        self.count("open_rows", size)
         return self.canvas.noisy(self.process.noised(size, self.spec), range(position, position + size), behind)
 
-    def _count(self, what: str, number: int = 1) -> None:
+    def count(self, what: str, number: int = 1) -> None:
+        """So many more, of what the statistics tell of drafts."""
         assert self.row.drafts is not None, "set at the beginning"
         self.row.drafts[what] += number
 
@@ -131,9 +132,9 @@ class _Speculation:
         """Take over the drafts that equal what was said, and the token behind them; how many drafts."""
         count = 0
         for index, draft in enumerate(self.verified):
-            self._count(f"{draft.source}_verified")
+            self.count(f"{draft.source}_verified")
             if count == index and draft.token == answer.tokens[index]:
-                self._count(f"{draft.source}_accepted")
+                self.count(f"{draft.source}_accepted")
                 count += 1
         self.canvas.append(answer, count + 1)
         self.forced = self.canvas.extend()
@@ -165,7 +166,7 @@ def start(process: NoiseProcess, canvas: Canvas, settings: SpeculativeSettings, 
     row, keep, drawn = canvas.row, 0, list[Draft]()
     canvas.cut(row.prompt)
     canvas.extend()
-    this, kind = _Speculation(process, canvas, plan_of(settings, spec, row), spec), "prefill"
+    this, kind = Speculation(process, canvas, plan_of(settings, spec, row), spec), "prefill"
     while True:
         answer, *groups = yield this.verify(kind, keep, drawn)
         final, kind = len(row.tokens), "verify"

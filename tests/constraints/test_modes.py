@@ -21,9 +21,10 @@ from dllm_plugins.drafting.acceptance import Source
 from dllm_plugins.engine import languages
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
-from dllm_plugins.modes.speculative import _Speculation
+from dllm_plugins.modes.speculative import Speculation
 from tests.modes.tiny_models import random_network
 from tests.modes.tiny_models import spec
+from tests.pairs.paired import paired
 
 #: Expressions and the fewest tokens that a text of theirs has.
 PATTERNS = {
@@ -66,6 +67,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 
 
 def _model(tokenizer: PreTrainedTokenizerFast, mode: str, *, shifted: bool = False, seed: int = 0) -> Model:
+    if mode == "pair":
+        return paired(_model(tokenizer, "ar"), _model(tokenizer, "sdar", seed=1, shifted=shifted))
     made = spec(mode, shifted=shifted, holds=True)
     return Model("tiny", KernelDenoiser(random_network(seed), made), tokenizer)
 
@@ -139,9 +142,9 @@ def test_drafts_obey(
 ) -> None:
     """Nothing is verified that may not come, and what has to come behind a draft is verified with it."""
     patterns = [r"((ab|ba)cdefgh){6}", r"(a|b)[c-p]{12}", r"(ab|cd|abcdefgh|cdabefgh)*"]
-    accept, seen = _Speculation.accept, list[Source]()
+    accept, seen = Speculation.accept, list[Source]()
 
-    def spied(this: _Speculation, answer: Answer) -> int:
+    def spied(this: Speculation, answer: Answer) -> int:
         begin, tokens, limits = len(this.row.tokens), [*this.canvas.tokens], this.row.limits
         assert limits is not None
         for place, draft in enumerate(this.verified, begin):
@@ -152,7 +155,7 @@ def test_drafts_obey(
             seen.append(draft.source)
         return accept(this, answer)
 
-    monkeypatch.setattr(_Speculation, "accept", spied)
+    monkeypatch.setattr(Speculation, "accept", spied)
     engine = Model("tiny", KernelDenoiser(random_network(3), spec("ar", "speculative")), letters).engine()
     loop = letters.encode("abcdabcdefghabcdabcd", add_special_tokens=False)
     requests = [

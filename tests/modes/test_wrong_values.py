@@ -38,6 +38,7 @@ from dllm_plugins.training.solvable import Letters
 
 from ..dllm_transformers.checkpoints import NEEDED as NEEDED_TO_LOAD
 from ..golden.cases import FOLDERS
+from ..pairs.paired import paired
 from .test_admission import BESIDE
 from .tiny_models import EOS
 from .tiny_models import MASK
@@ -79,6 +80,8 @@ class Strict(Scripted):
 
 def strict(mode: str, **fields: Any) -> Model:
     """It says all manner of things, the same in the same place behind the same text."""
+    if mode == "pair":
+        return paired(strict("ar"), strict("sdar", attention="block-causal"))
     table = torch.randn(97, VOCABULARY, generator=torch.Generator().manual_seed(0)) * 3
     ids = {"mask_id": VOCABULARY if mode in UNIFORM else MASK, "eos_id": EOS, "pad_id": 0}
     made = spec(mode, **{**ids, "draft_length": 3, "holds": True, "context": 20, **fields})
