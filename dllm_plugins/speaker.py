@@ -77,17 +77,20 @@ class Speaker:
         """The request with how to find out whether its answer calls.
 
         As it is where the chat template says how calls are written, so that its model knows when to write one, and
-        where the model does not tell how likely a text is that follows another.
+        where the model does not tell how likely a text is that follows another, or the mode does not read it so.
 
         :param given: its options, before those of tools were added.
         """
+        from dllm_plugins.engine.admission import sampler_of
+        from dllm_plugins.plugins import modes
         from dllm_plugins.tools.choosing import IDLE
         from dllm_plugins.tools.choosing import Choosing
         from dllm_plugins.tools.holding import answering
         from dllm_plugins.tools.holding import calling
 
-        habit, last, config = self.tool_habit(), messages[-1], request.config
-        if habit.native or "ar" not in self.denoiser.spec.modes or config.constraint is None:
+        habit, last, config, spec = self.tool_habit(), messages[-1], request.config, self.denoiser.spec
+        reads = sampler_of(modes(), config.mode or spec.modes[0], spec).keeps_prefix
+        if habit.native or "ar" not in spec.modes or not reads:
             return request
         mark = tuple(self.tokenizer.encode(habit.form.before, add_special_tokens=False))
         calls = calling(tools, habit.form, parallel)
