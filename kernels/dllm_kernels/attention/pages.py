@@ -123,7 +123,10 @@ class PagedRow:
         return len(self.pages) * self.pool.page_bytes
 
     def room(self, positions: int) -> int:
-        """The most positions there is room for once it has held so many: the pool grows by half of itself at least."""
+        """The most positions there is room for once it has held so many, beside the pages that a pool begins with.
+
+        A pool grows by half of itself at least.
+        """
         return -(-3 * positions // (2 * PAGE)) * PAGE
 
     def reserve(self, rows: int) -> None:
