@@ -52,6 +52,7 @@ class Placing:
 
 
 _OF_SETTINGS = {name: hint for name, hint in get_type_hints(Settings).items() if name not in ("models", "keys")}
+_OF_MODELS = {"models": str | list[str] | dict[str, dict[str, Any] | None]}
 _OF_ACCESS, _OF_PLACING = get_type_hints(Access), {"replicas": int, "cpus": float, "gpus": float}
 
 
@@ -63,8 +64,9 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
         `place` says what is loaded if it is not the name.
     :raises OptionError: for an argument that there is not, or a value out of range.
     """
-    _check(given, {"models", *_OF_SETTINGS, *_OF_ACCESS, *_OF_PLACING})
-    return Settings(_models(given.get("models", "dllm")), **_read(given, _OF_SETTINGS))
+    _check(given, {*_OF_MODELS, *_OF_SETTINGS, *_OF_ACCESS, *_OF_PLACING})
+    models = _read({"models": "dllm", **given}, _OF_MODELS)["models"]
+    return Settings(_loadings(models), **_read(given, _OF_SETTINGS))
 
 
 def placing_of(given: Mapping[str, Any]) -> Placing:
@@ -99,15 +101,17 @@ def _read(given: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
         try:
             found[name] = TypeAdapter(hints[name]).validate_python(given[name])
         except ValidationError as error:
-            raise OptionError(f"{name}={given[name]!r}: {error.errors()[0]['msg']}") from error
+            told = " or ".join(one["msg"].lower() for one in error.errors())
+            raise OptionError(f"{name}={given[name]!r}: {told}") from error
     return found
 
 
-def _models(given: Any) -> dict[str, Loading]:
-    named = given.split(",") if isinstance(given, str) else given
-    options = named if isinstance(named, Mapping) else dict.fromkeys(named, None)
+def _loadings(models: str | list[str] | dict[str, dict[str, Any] | None]) -> dict[str, Loading]:
+    if isinstance(models, str):
+        models = models.split(",")
+    options = dict.fromkeys(models, None) if isinstance(models, list) else models
     found = dict[str, Loading]()
-    for name, value in options.items():
-        own = dict(value or {})
-        found[name] = Loading(own.pop("place", name), own)
+    for name, own in options.items():
+        others = dict(own or {})
+        found[name] = Loading(others.pop("place", name), others)
     return found

@@ -36,7 +36,9 @@ def start() -> None:
     for name in [name for name in sys.modules if name.startswith("tests.")]:
         if hasattr(sys.modules[name], "__file__"):
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])
-    ray.init(address="local", include_dashboard=False, num_cpus=4, log_to_driver=False, logging_level="ERROR")
+    # Devices are what Ray is told that they are.
+    resources = {"num_cpus": 4, "num_gpus": 2}
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", **resources)
 
 
 def until(what: Callable[[], Any]) -> Any:
@@ -54,11 +56,12 @@ def deploy(folder: Path, args: dict[str, Any], server: dict[str, Any]) -> None:
     :param server: what it says of the deployment `Server`.
     """
     quick = {"graceful_shutdown_wait_loop_s": 0.1}
+    device = {"ray_actor_options": {"num_gpus": 1}}
     application = {
         "name": "dllm",
         "import_path": "dllm_plugins.serving.ray:app",
         "args": args,
-        "deployments": [{"name": "Server", **quick, **server}, {"name": "Ingress", **quick}],
+        "deployments": [{"name": "Server", **quick, **device, **server}, {"name": "Ingress", **quick}],
     }
     config = {"proxy_location": "HeadOnly", "http_options": {"host": "127.0.0.1"}, "applications": [application]}
     file = folder / "config.yaml"
@@ -81,6 +84,11 @@ def servers() -> set[str]:
     """Names of the replicas that answer, or are about to."""
     found = ray.util.list_named_actors(all_namespaces=True)
     return {one["name"].rpartition("#")[2] for one in found if "#Server#" in one["name"]}
+
+
+def free_devices() -> float:
+    """How many devices nobody has."""
+    return float(ray.available_resources().get("GPU", 0))
 
 
 def kill(name: str) -> None:

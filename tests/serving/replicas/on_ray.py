@@ -156,13 +156,15 @@ async def _relayed(messages: list[Any], error: Exception) -> list[Any]:
 
 
 def test_replicas_come_with_the_load(client: httpx.Client, deployed: Path, args: dict[str, Any]) -> None:
-    """Ray counts what is under way; from here on there are two."""
+    """Ray counts what is under way; from here on there are two, on a device each."""
     assert len(cluster.servers()) == 1
+    assert cluster.free_devices() == 1
     streams = [Stream(f"{number}", max_tokens=900) for number in range(6)]
     cluster.until(lambda: len(cluster.servers()) == 2)
     cluster.deploy(deployed, args, {"num_replicas": 2})
     cluster.until(cluster.running)
     cluster.until(lambda: len(cluster.figure(client, "dllm_loaded_bytes")) == 2)
+    assert cluster.free_devices() == 0
     assert all(whole(stream) for stream in streams)
 
 

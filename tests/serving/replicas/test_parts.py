@@ -66,6 +66,8 @@ def test_arguments_come_as_texts_too() -> None:
         ({"rows": 0}, "rows=0"),
         ({"replicas": 0}, "replicas=0"),
         ({"models": []}, "no model"),
+        ({"models": 3}, "models=3: input should be"),
+        ({"models": {"a": "b"}}, "models=.*dictionary"),
     ],
 )
 def test_wrong_arguments(given: dict[str, Any], words: str) -> None:
