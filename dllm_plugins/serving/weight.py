@@ -23,7 +23,11 @@ def weight_of(model: Any) -> int:
             continue
         seen.add(id(item))
         if isinstance(item, torch.Tensor):
-            storage = item.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
+            if item.is_mkldnn:
+                # oneDNN keeps it in an order of its own, and tells nobody where.
+                found[id(item)] = item.nbytes
+            else:
+                storage = item.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
         left += gc.get_referents(item)
     return sum(found.values())

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from fastapi import FastAPI
 from huggingface_hub import HfApi
 
@@ -175,6 +176,13 @@ def test_weights_are_counted(loading: Loading, held: SharedModel) -> None:
     assert before_loading(Loading("dllm")) == base_model.GGUF_SIZE
     assert before_loading(Loading("elsewhere")) is None
     assert found <= weight_of(held.model.denoiser) < 20_000_000
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_packed_weights_are_weighed() -> None:
+    """oneDNN's tensors have no storage that anybody could ask."""
+    plain = torch.zeros(64, 32)
+    assert weight_of([plain, plain.to_mkldnn()]) == 2 * plain.nbytes
 
 
 def test_weights_on_the_hub(loading: Loading, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

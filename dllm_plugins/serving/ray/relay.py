@@ -8,6 +8,7 @@ from typing import Any
 from ray.exceptions import RayError
 from ray.exceptions import RayTaskError
 from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.exceptions import RayServeException
 from starlette.datastructures import Headers
 from starlette.types import Message
@@ -74,6 +75,8 @@ def told_of(error: Exception) -> ApiError:
         return ApiError(429, text, code="server_busy", headers={"Retry-After": seconds})
     if isinstance(error, RayTaskError):
         return ApiError(500, "the server has failed; its log says how", code="internal_error")
+    if isinstance(error, DeploymentUnavailableError):
+        return ApiError(503, "no replica could be started; `serve status` says why", code="no_replica")
     text = "the replica that was to answer is gone; ask again"
     return ApiError(503, text, code="replica_gone", headers={"Retry-After": "1"})
 
