@@ -56,12 +56,16 @@ def deploy(folder: Path, args: dict[str, Any], server: dict[str, Any]) -> None:
     :param server: what it says of the deployment `Server`.
     """
     quick = {"graceful_shutdown_wait_loop_s": 0.1}
-    device = {"ray_actor_options": {"num_gpus": 1}}
+    router = {"request_router_class": "dllm_plugins.serving.ray.router:PrefixRouter"}
+    own = {
+        "ray_actor_options": {"num_gpus": 1},
+        "request_router_config": router | {"request_router_kwargs": {"lead": 9}},
+    }
     application = {
         "name": "dllm",
         "import_path": "dllm_plugins.serving.ray:app",
         "args": args,
-        "deployments": [{"name": "Server", **quick, **device, **server}, {"name": "Ingress", **quick}],
+        "deployments": [{"name": "Server", **quick, **own, **server}, {"name": "Ingress", **quick}],
     }
     config = {"proxy_location": "HeadOnly", "http_options": {"host": "127.0.0.1"}, "applications": [application]}
     file = folder / "config.yaml"
