@@ -13,7 +13,7 @@ from llm_dllm.registry import registry_file
 @click.command()
 @click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
 def info(model: str) -> None:
-    """Show what would be loaded, what computes it and why, and who answers.
+    """Show what would be loaded, what computes it, and who answers.
 
     Also what would be faster, and which modes the model has. Weights are not read.
     """

@@ -12,7 +12,6 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.libraries.collecting import leave_at_once
 from dllm_plugins.libraries.collecting import uncollected
 from dllm_plugins.messages import message
-from dllm_plugins.warm.place import wanted
 from llm_dllm.dialect import ENVIRONMENT
 from llm_dllm.dialect import FLAGS
 
@@ -81,6 +80,8 @@ def answering(choice: Choice = DEFAULT) -> "Answering":
     :raises ServerError: if the server of a path does not answer, or does not fit.
     :raises CheckpointError: as :func:`loaded_model` does.
     """
+    from dllm_plugins.warm.place import wanted
+
     place, _ = asked = wanted()
     if place is None:
         return loaded_model(choice)

@@ -20,7 +20,7 @@ from llm_dllm.registry_commands import check_free
 @click.option("--diffusion", required=True, metavar="MODEL", help="The diffusion model that drafts.")
 @click.option("--draft-length", type=click.IntRange(1, 16), help="Drafts of a pass, unless a prompt says otherwise.")
 def pair(name: str, ar: str, diffusion: str, draft_length: int | None) -> None:
-    """Register two models under one name, so that `llm -m NAME` uses both.
+    """Register two models under one name: one drafts, one verifies.
 
     The text is that of the model --ar in its mode `ar`; the model --diffusion drafts it, so that it takes fewer
     passes. Each is a name of `llm dllm models`, a folder, a hub id or a GGUF file; --ar also an ordinary Llama, Qwen2
