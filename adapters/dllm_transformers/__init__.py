@@ -9,6 +9,7 @@ a tri-mode checkpoint samples by diffusion with no further argument.
 from dllm_plugins.constraints.values import Grammar
 from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.constraints.values import Regex
+from dllm_transformers.collator import DiffusionCollator
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
 from dllm_transformers.export import export
@@ -25,6 +26,7 @@ from dllm_transformers.tri_mode import TriModeConfig
 
 __all__ = [
     "BatchStreamer",
+    "DiffusionCollator",
     "DiffusionConfig",
     "DiffusionModelForCausalLM",
     "DiffusionOutput",

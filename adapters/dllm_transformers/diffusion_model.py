@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 from typing import Self
 
+from torch import Generator
 from torch import Tensor
 from torch import nn
 from transformers import GenerationMixin
@@ -24,8 +25,10 @@ from dllm_plugins.families.hub import denoiser_of
 from dllm_plugins.families.hub import tokenizer_of
 from dllm_plugins.families.implementation import ATTENTION
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.families.training import objective_of
 from dllm_plugins.files.reading import reading
 from dllm_plugins.models import Model
+from dllm_plugins.processes.objectives import Objective
 from dllm_transformers import opening
 from dllm_transformers import saving
 from dllm_transformers.arguments import checked
@@ -33,6 +36,8 @@ from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import refuse_of_forward
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import check_strategy
+from dllm_transformers.training_loss import batch_of
+from dllm_transformers.training_loss import training_loss
 from dllm_transformers.visibility import whole_sequence
 from dllm_transformers.weights import NoText
 
@@ -40,17 +45,26 @@ from dllm_transformers.weights import NoText
 class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
     """A diffusion language model of any family; made by `from_pretrained`.
 
+    `objective` is how `forward` with labels computes its loss: the family's own where it is None, else an
+    :class:`~dllm_plugins.processes.objectives.Objective` or the name of one.
+
     :param native: the loaded class that computes.
     """
 
     config_class = DiffusionConfig
     base_model_prefix = "native"
     _supports_sdpa = True
+    #: The Trainer gives `num_items_in_batch` to `forward`.
+    accepts_loss_kwargs = True
 
     def __init__(self, config: DiffusionConfig, native: PreTrainedModel, opened: opening.OpenedCheckpoint) -> None:
         super().__init__(config)
         self.native = native
+        self.supports_gradient_checkpointing = native.supports_gradient_checkpointing
         self.opened = opened
+        self.objective: str | Objective | None = None
+        # By it the Trainer counts labels: all of them, or all but the first where rows predict what is right of them.
+        self.loss_type = "ForCausalLM" if self.checkpoint.layout.shifted else "ForMaskedLM"
         self.generation_config = opening.generation_config(self.checkpoint)
         self.shipped_generation_config = opening.generation_config(self.checkpoint)
         self._stored = saving.shapes(self.checkpoint)
@@ -130,8 +144,14 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         block_length: int | None = None,
         causal: bool = False,
         return_dict: bool | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        generator: Generator | None = None,
     ) -> Any:
         """Logits of a whole sequence, as the original class returns them: never shifted.
+
+        With `labels` the text is clean: it is noised here as the family's training does, and the loss is the
+        family's own. The logits are then those of the noised text.
 
         :param input_ids: int64 [batch, length], the mask id where open.
         :param attention_mask: [batch, length], 0 at padding; rows then equal themselves alone. One
@@ -140,9 +160,28 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         :param decoder_input_ids: the canvas [batch, canvas length], for models that encode the prompt apart.
         :param block_length: of block-causal attention; the checkpoint's own if not given.
         :param causal: look leftwards only, for families that know both (Nemotron-Labs).
-        :returns: `logits` float [batch, length, vocabulary].
-        :raises OptionError: for what has no effect on this family.
+        :param labels: int64 [batch, length], `input_ids` again with -100 where nothing is to be learnt, such as at
+            prompts, which stay without noise; never shifted.
+        :param num_items_in_batch: how many labels all batches of a step have together, as the Trainer counts them.
+        :param generator: draws the noise; torch's own of the CPU, which seeds of the Trainer set, if not given.
+        :returns: `logits` float [batch, length, vocabulary], and `loss`, a scalar, where there are labels.
+        :raises OptionError: for what has no effect on this family, for labels that are not the text, and where it
+            is not known how the family was trained.
         """
+        if labels is not None:
+            if decoder_input_ids is not None or causal:
+                name = "causal" if causal else "decoder_input_ids"
+                raise OptionError(f"{name} has no effect beside labels; leave it out, and see model.objective")
+            objective = objective_of(self.checkpoint.layout, self.spec.samplers["diffusion"], self.objective)
+            shifted = objective.causal or self.checkpoint.layout.shifted
+            batch = batch_of(input_ids, labels, attention_mask, position_ids, shifted=shifted)
+            loss, logits = training_loss(
+                self, objective, batch, position_ids, block_length, generator, num_items_in_batch
+            )
+            return MaskedLMOutput(loss=loss, logits=logits) if return_dict is not False else (loss, logits)
+        for name, value in (("num_items_in_batch", num_items_in_batch), ("generator", generator)):
+            if value is not None:
+                raise OptionError(f"{name} has no effect without labels; leave it out, or give labels")
         found = whole_sequence(
             self.native,
             self.checkpoint,

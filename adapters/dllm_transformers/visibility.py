@@ -48,6 +48,24 @@ def visible(layout: Layout, real: Tensor, positions: Tensor, block_length: int, 
     return (seen & real[:, None, :]) | itself
 
 
+def clean_and_noisy(real: Tensor, positions: Tensor, block_length: int) -> Tensor:
+    """Which keys each token of a clean text and of the noisy one behind it sees: bool [batch, 2 length, 2 length].
+
+    Clean tokens see their own block and those before it, all clean; noisy ones their own block, which is noisy, and
+    the clean blocks before it (BD3-LM, arXiv 2503.09573, appendix B). Each noisy block is so predicted as when it is
+    decoded, all of them in one pass.
+
+    :param real: bool [batch, length], false at padding.
+    :param positions: int64 [batch, length]; blocks are aligned to 0.
+    """
+    block = positions // block_length
+    query, key = block[:, :, None], block[:, None, :]
+    from_clean = torch.cat([query >= key, torch.zeros_like(query == key)], dim=2)
+    from_noisy = torch.cat([query > key, query == key], dim=2)
+    seen = torch.cat([from_clean, from_noisy], dim=1) & real.repeat(1, 2)[:, None, :]
+    return seen | torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)
+
+
 def whole_sequence(
     native: Any,
     checkpoint: Checkpoint,

@@ -1,0 +1,114 @@
+"""Chats and texts of unequal lengths as batches that a diffusion model is trained on."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import RequestError
+from dllm_plugins.processes.objectives import IGNORED
+from dllm_plugins.text.chats import encode_chat
+from dllm_plugins.text.chats import encode_text
+
+
+class DiffusionCollator:
+    """A data collator: examples to `input_ids`, `attention_mask` and `labels`, int64 [batch, length] each.
+
+    An example holds `messages`, a chat whose last message, the assistant's, is learnt; or `text`, all of which is;
+    or `input_ids`, with `labels` if they are not all to be learnt. What `encode` gives is such an example.
+    Texts and answers end in the end of text, and are filled up with it to one length. A model that fills a canvas
+    learns from these where an answer ends, so they are seen and learnt like other tokens (LLaDA's GUIDELINES.md,
+    Dream-Coder's and LLaDA2's fine-tuning). Where blocks are denoised, the last one is filled up, too.
+
+    :param model: a :class:`~dllm_transformers.DiffusionModelForCausalLM`.
+    :param tokenizer: its own, with the chat template that is to be used.
+    :param max_length: tokens of an example at most; the rest is cut off. The model's context if not given.
+    :param learn_padding: False hides what only fills up, as for plain text that is learnt as it is.
+    :param end_id: the end of text; the tokenizer's `eos_token_id` if not given.
+    :raises OptionError: where no token ends a text, or no token would be left.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_length: int | None = None,
+        learn_padding: bool = True,
+        end_id: int | None = None,
+    ) -> None:
+        found = tokenizer.eos_token_id if end_id is None else end_id
+        if found is None:
+            raise OptionError("the tokenizer has no eos_token_id, which ends texts; say end_id=..., a token id")
+        self.end_id = int(found)
+        self.max_length = model.checkpoint.context if max_length is None else max_length
+        if self.max_length < 1:
+            raise OptionError(f"max_length={max_length} leaves no token; give 1 or more, or leave it out")
+        self.tokenizer = tokenizer
+        self.learn_padding = learn_padding
+        spec = model.spec
+        self._control = frozenset({spec.mask_id, *spec.stop_ids})
+        self._name = spec.name
+        self._multiple = spec.block_length if model.checkpoint.layout.attention == "block-causal" else 1
+
+    def encode(self, example: Mapping[str, Any]) -> dict[str, list[int]]:
+        """One example as `input_ids` and `labels`, without what fills it up; for `dataset.map`.
+
+        :raises RequestError: for an example that holds none of what is learnt, a chat that does not end in an
+            answer or that the template refuses, and one whose answer does not begin within `max_length`.
+        """
+        if "messages" in example:
+            prompt, ids = self._chat(example["messages"])
+        elif "text" in example:
+            prompt, ids = 0, encode_text(self.tokenizer, example["text"], self._control, special=True)
+        elif "input_ids" in example:
+            ids = list(example["input_ids"])[: self.max_length]
+            return {"input_ids": ids, "labels": list(example.get("labels", ids))[: self.max_length]}
+        else:
+            raise RequestError(
+                f"an example has {', '.join(map(repr, example)) or 'nothing'}; give 'messages', 'text' or 'input_ids'. "
+                f"The Trainer drops the first two unless remove_unused_columns=False"
+            )
+        if ids[-1:] != [self.end_id]:
+            ids = [*ids, self.end_id]
+        if prompt >= self.max_length:
+            raise RequestError(
+                f"a chat has {prompt} tokens before its answer, and max_length={self.max_length} cuts the answer off; "
+                f"raise it, or leave the example out"
+            )
+        return {"input_ids": ids[: self.max_length], "labels": [*[IGNORED] * prompt, *ids[prompt:]][: self.max_length]}
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """A batch; see :meth:`encode` for what it raises."""
+        rows = [self.encode(example) for example in examples]
+        longest = max(len(row["input_ids"]) for row in rows)
+        longest = -(-longest // self._multiple) * self._multiple
+        label, seen = (self.end_id, 1) if self.learn_padding else (IGNORED, 0)
+        found: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+        for row in rows:
+            length = len(row["input_ids"])
+            more = longest - length
+            found["input_ids"].append([*row["input_ids"], *[self.end_id] * more])
+            found["attention_mask"].append([*[1] * length, *[seen] * more])
+            found["labels"].append([*row["labels"], *[label] * more])
+        return {name: torch.tensor(value) for name, value in found.items()}
+
+    def _chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, list[int]]:
+        """How many tokens stand before the last answer, and all of the chat's."""
+        if not messages or messages[-1].get("role") != "assistant":
+            last = messages[-1].get("role") if messages else None
+            raise RequestError(
+                f"a chat ends in a message of role {last!r}; the last one, which is learnt, is 'assistant'"
+            )
+        before = encode_chat(self.tokenizer, messages[:-1], self._control, self._name)
+        whole = {"add_generation_prompt": False}
+        ids = encode_chat(self.tokenizer, messages, self._control, self._name, variables=whole)
+        if ids[: len(before)] != before:
+            raise RequestError(
+                f"the chat template of {self._name} writes a chat otherwise once it is answered, so that the answer "
+                f"cannot be told apart; give 'input_ids' and 'labels'"
+            )
+        return len(before), ids

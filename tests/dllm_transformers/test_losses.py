@@ -1,0 +1,200 @@
+"""Losses of `forward(labels=...)`: those of every family's training, against loops over rows, blocks and tokens."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dllm_plugins.errors import OptionError
+from dllm_plugins.libraries.private_transformers import can_set_experts
+from dllm_plugins.processes.objectives import OBJECTIVES
+from dllm_plugins.processes.objectives import Objective
+from dllm_transformers import DiffusionModelForCausalLM
+
+from .checkpoints import NEEDED
+from .checkpoints import copy_of
+
+#: Cases whose family published how it was trained, with what else tells its checkpoints apart.
+KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "llada_dense": ("llada", {}),
+    "dream": ("dream", {}),
+    "open_dcoder": ("open_dcoder", {}),
+    "bert_chat": ("dllm_mdlm", {}),
+    "a2d_qwen3": ("dllm_mdlm", {"preset": "mdlm"}),
+    "sdar": ("sdar", {}),
+    "sdar_moe": ("sdar", {}),
+    "llada2_0": ("llada2", {}),
+    "fastdllm_v2": ("fast_dllm_v2", {}),
+}
+#: Others that a checkpoint can be trained with.
+CHOSEN: list[tuple[str, str, dict[str, Any]]] = [
+    ("a2d_qwen3", "dllm_bd3lm", {"preset": "bd3lm"}),
+    ("a2d_qwen3", "bd3lm", {"preset": "bd3lm"}),
+    ("nemotron_labs", "autoregressive", {}),
+    ("rnd1", "diffullama", {}),
+    ("illada", "llada", {}),
+    ("llada_moe", "llada", {}),
+]
+REFUSED = ["llada2_1", "dreamon", "rnd1", "illada", "wedlm_qwen3", "nemotron_labs", "stable_diffcoder"]
+SEED, BLOCK, LENGTH = 11, 4, 11
+Load = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Load:
+    """A model of a case; the folder is made once."""
+    made: dict[str, Path] = {}
+
+    def loaded(name: str, **options: Any) -> Any:
+        if name not in made:
+            made[name] = copy_of(name, tmp_path_factory.mktemp("hub") / name, tiny_folder)
+        return DiffusionModelForCausalLM.from_pretrained(made[name], **{**NEEDED.get(name, {}), **options})
+
+    return loaded
+
+
+def batch(padded: str = "right") -> dict[str, Tensor]:
+    """A row with a prompt of three tokens, and a short one that is padded."""
+    ids = torch.randint(6, 60, (2, LENGTH), generator=torch.Generator().manual_seed(5))
+    mask = torch.ones_like(ids)
+    mask[1, slice(8, None) if padded == "right" else slice(3)] = 0
+    labels = ids.clone()
+    labels[0, :3] = -100
+    labels[1, mask[1] == 0] = -100
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def says(model: Any, clean: list[int], noisy: list[int], objective: Objective) -> Tensor:
+    """Logits of each row of one noisy text, decoded as inference would: block by block behind clean ones."""
+    if not objective.clean_prefix:
+        whole: Tensor = model(torch.tensor([clean if objective.causal else noisy]), causal=objective.causal).logits[0]
+        return whole
+    found = []
+    for start in range(0, len(clean), BLOCK):
+        seen = torch.tensor([[*clean[:start], *noisy[start : start + BLOCK]]])
+        place = torch.arange(seen.shape[1]) // BLOCK
+        mask = torch.zeros(len(place), len(place), dtype=torch.float64)
+        mask[place[:, None] < place[None, :]] = -math.inf
+        found.append(model(seen, attention_mask=mask[None, None]).logits[0, start:])
+    return torch.cat(found)
+
+
+def weight_of(name: str, share: float, masked: list[int], place: int, length: int, p: float) -> float:
+    if name in ("llada2", "fast_dllm_v2", "autoregressive"):
+        return 1.0
+    if name == "dream":
+        return sum(0.05 * 0.9 ** (abs(place - other) - 1) for other in range(length) if other not in masked)
+    return 1 + p / share if name == "open_dcoder" else 1 / share
+
+
+def reference(model: Any, name: str, given: dict[str, Tensor], items: int | None = None) -> float:
+    """The loss, token by token in doubles, each row without its padding; numbers are drawn in the documented order."""
+    objective, layout = OBJECTIVES[name], model.checkpoint.layout
+    shifted = layout.shifted or name == "autoregressive"
+    rng = torch.Generator().manual_seed(SEED)
+    low, high = {"llada2": (0.3, 0.8), "dream": (0.0, 1.0), "open_dcoder": (0.002, 0.998)}.get(name, (1e-3, 1.0))
+    per_block = name in ("bd3lm", "fast_dllm_v2")
+    times = torch.rand(2, LENGTH if per_block else 1, generator=rng, dtype=torch.float64)
+    luck = torch.rand(2, LENGTH, generator=rng, dtype=torch.float64)
+    total, labels, count = 0.0, 0, 0
+    for row in range(2):
+        real = [index for index in range(LENGTH) if given["attention_mask"][row, index]]
+        clean = [int(given["input_ids"][row, index]) for index in real]
+        learnt = [
+            place for place, index in enumerate(real) if given["labels"][row, index] != -100 and (place or not shifted)
+        ]
+        share = [
+            low + (high - low) * float(times[row, place // BLOCK if per_block else 0]) for place in range(len(real))
+        ]
+        masked = [place for place in learnt if name == "autoregressive" or luck[row, real[place]] < share[place]]
+        rest = [place for place in learnt if place not in masked]
+        for part in (masked, rest) if name == "fast_dllm_v2" else (masked,):
+            noisy = [model.spec.mask_id if place in part else token for place, token in enumerate(clean)]
+            logits = says(model, clean, noisy, objective)
+            if name == "bd3lm":
+                logits[:, model.spec.mask_id] = -math.inf
+            for place in part:
+                odds = torch.softmax(logits[place - shifted], -1)
+                p = float(odds[clean[place]])
+                total -= math.log(p) * weight_of(name, share[place], part, place, len(real), p)
+        labels, count = labels + len(learnt), count + len(masked)
+    mean = total / (count if name in ("dream", "open_dcoder", "diffullama", "llada2") else labels)
+    return mean if items is None else mean * labels / items
+
+
+def loss(model: Any, given: dict[str, Tensor], **more: Any) -> Any:
+    return model(**given, generator=torch.Generator().manual_seed(SEED), **more)
+
+
+@pytest.mark.parametrize("padded", ["right", "left"])
+@pytest.mark.parametrize(
+    ("case", "name", "options"),
+    [(case, name, options) for case, (name, options) in KNOWN.items()] + CHOSEN,
+)
+def test_loss_of_the_family(case: str, name: str, options: dict[str, Any], padded: str, load: Load) -> None:
+    """Within 1e-5 in doubles of the plain loops, whatever is padded; and as a share of a larger step."""
+    model = load(case, **options).double()
+    if can_set_experts(model.native):
+        # The others have no doubles.
+        model.native.set_experts_implementation("eager")
+    if KNOWN.get(case, ("",))[0] != name:
+        model.objective = name
+    more = {"block_length": BLOCK} if OBJECTIVES[name].clean_prefix else {}
+    given = batch(padded)
+    with torch.no_grad():
+        expected = reference(model, name, given)
+        found = loss(model, given, **more)
+        assert float(found.loss) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        assert found.logits.shape[:2] == given["input_ids"].shape
+        part = loss(model, given, num_items_in_batch=torch.tensor(50), **more).loss
+        assert float(part) == pytest.approx(reference(model, name, given, 50), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_unpublished_training_is_refused(case: str, load: Load) -> None:
+    """By an error that says which objectives fit, where any does."""
+    with pytest.raises(OptionError, match=r"could not be read anywhere; (set model\.objective|compute a loss)"):
+        loss(load(case), batch())
+
+
+def test_uniform_noise_is_refused(load: Load) -> None:
+    with pytest.raises(OptionError, match="compute a loss of your own"):
+        loss(load("diffusion_gemma"), batch())
+
+
+def test_wrong_labels_and_objectives(load: Load) -> None:
+    """Everything that would be learnt wrongly is said."""
+    model, given = load("llada_dense"), batch()
+    shifted = given | {"labels": given["labels"].roll(-1, dims=1)}
+    for wrong, match in (
+        (shifted, "differ from input_ids"),
+        (given | {"labels": given["labels"][:, 1:]}, r"shape \(2, 10\)"),
+        (given | {"attention_mask": torch.zeros(2, 1, LENGTH, LENGTH)}, "4 dimensions"),
+        (given | {"block_length": 4}, "block_length has no effect"),
+        (given | {"causal": True}, "causal has no effect"),
+    ):
+        with pytest.raises(OptionError, match=match):
+            model(**wrong)
+    for objective, match in (("lada", "is none; set"), ("sdar", ""), ("autoregressive", "does not fit")):
+        model.objective = objective
+        if match:
+            with pytest.raises(OptionError, match=match):
+                model(**given)
+    with pytest.raises(OptionError, match="generator has no effect without labels"):
+        model(given["input_ids"], generator=torch.Generator())
+
+
+def test_seeds_decide_and_prompts_do_not_count(load: Load) -> None:
+    """The same seed gives the same loss; other labels of the prompt another; no label none, with a gradient."""
+    model, given = load("llada_dense"), batch()
+    first, again = (loss(model, given).loss for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, model(**given, generator=torch.Generator().manual_seed(12)).loss)
+    assert not torch.equal(first, loss(model, given | {"labels": given["input_ids"]}).loss)
+    nothing = loss(model, given | {"labels": torch.full_like(given["labels"], -100)}).loss
+    nothing.backward()
+    assert float(nothing.detach()) == 0
