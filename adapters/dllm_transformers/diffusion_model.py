@@ -219,6 +219,16 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         """The engine keeps its own."""
         return False
 
+    def resize_token_embeddings(self, *_args: Any, **_kwargs: Any) -> nn.Embedding:
+        """The original format has as many ids as its checkpoint.
+
+        :raises OptionError: always.
+        """
+        raise OptionError(
+            f"resize_token_embeddings: {self.checkpoint.layout.name} is saved in its original format, with its "
+            f"{self.checkpoint.vocabulary} ids; let new special tokens be ids below it that no text uses"
+        )
+
     def get_input_embeddings(self) -> nn.Module:
         """Of the class that computes."""
         found: nn.Module = self.native.get_input_embeddings()

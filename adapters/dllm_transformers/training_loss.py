@@ -107,14 +107,11 @@ class _Training:
     def logits(self, drawn: Noised) -> Tensor:
         """Of the noised text, float [batch, length, vocabulary]."""
         native, checkpoint, batch = self.model.native, self.model.checkpoint, self.batch
-        if self.objective.causal:
-            both = checkpoint.layout.attention != "causal"
-            return whole_sequence(native, checkpoint, batch.clean, batch.real.long(), self.positions, None, None, both)
-        noisy = batch.clean.masked_fill(drawn.open, self.model.spec.mask_id)
+        causal = self.objective.causal
+        noisy = batch.clean if causal else batch.clean.masked_fill(drawn.open, self.model.spec.mask_id)
         if not self.objective.clean_prefix:
-            return whole_sequence(
-                native, checkpoint, noisy, batch.real.long(), self.positions, None, self.block_length, causal=False
-            )
+            mask, either = batch.real.long(), causal and checkpoint.layout.attention != "causal"
+            return whole_sequence(native, checkpoint, noisy, mask, self.positions, None, self.block_length, either)
         seen = clean_and_noisy(batch.real, batch.positions, self._length)
         found: Tensor = native(
             input_ids=torch.cat([batch.clean, noisy], dim=1),

@@ -188,6 +188,16 @@ def test_wrong_labels_and_objectives(load: Load) -> None:
         model(given["input_ids"], generator=torch.Generator())
 
 
+def test_objectives_refuse_what_has_no_effect(load: Load) -> None:
+    """Blocks where there are none, also without noise; and another vocabulary."""
+    model = load("nemotron_labs")
+    model.objective = "autoregressive"
+    with pytest.raises(OptionError, match="block_length has no effect"):
+        model(**batch(), block_length=4)
+    with pytest.raises(OptionError, match="special tokens be ids below"):
+        model.resize_token_embeddings(500)
+
+
 def test_seeds_decide_and_prompts_do_not_count(load: Load) -> None:
     """The same seed gives the same loss; other labels of the prompt another; no label none, with a gradient."""
     model, given = load("llada_dense"), batch()
