@@ -16,6 +16,7 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.pairs import named
+from dllm_plugins.pairs.bridge import OneTokenizer
 from dllm_plugins.pairs.bridge import TwoTokenizers
 from dllm_plugins.pairs.denoiser import PairDenoiser
 
@@ -140,6 +141,23 @@ def test_what_does_not_fit(load: Load, drafter_folder: Path, tiny_folder: Path, 
     with pytest.raises(OptionError, match="pair=3: give a mapping"):
         load_model(pair=3)
     assert load(drafter_folder, draft_length=7).denoiser.spec.draft_length == 7
+
+
+@pytest.mark.parametrize("backend", ["kernels", "llama_cpp"])
+def test_a_drafter_in_a_gguf_file(tiny: Model, load: Load, drafter_folder: Path, tmp_path: Path, backend: str) -> None:
+    """Through the kernels and through llama.cpp, with one tokenizer."""
+    pytest.importorskip("llama_cpp", reason="files are written and read with it; run `make gguf`")
+    from dllm_plugins.llama_cpp.convert import convert
+
+    file = tmp_path / "drafter.gguf"
+    convert(str(drafter_folder), file, quant="F32")
+    pair = load(file, diffusion_options={"backend": backend})
+    assert isinstance(pair.denoiser, PairDenoiser)
+    assert isinstance(pair.denoiser.bridge, OneTokenizer)
+    expected, found = told(tiny, "ar"), told(pair, "pair")
+    assert [one.tokens for one in found] == [one.tokens for one in expected]
+    assert all(one.usage.drafts["denoiser_verified"] > 0 for one in found if one.usage.drafts)
+    pair.close()
 
 
 @pytest.mark.usefixtures("own_pairs")

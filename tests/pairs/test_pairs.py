@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from dllm_plugins import Model
 from dllm_plugins import Request
@@ -12,6 +13,8 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
+from dllm_plugins.pairs.drafter import Drafter
+from dllm_plugins.prediction import GREEDY
 from dllm_plugins.sharing import SharedModel
 
 from ..modes.tiny_models import VOCABULARY
@@ -82,6 +85,20 @@ def test_the_text_is_the_targets_own(target: Model, pairs: Callable[[str], Model
     assert all(one.usage.passes["draft"] >= 4 for one in alone[1:])
 
 
+@pytest.mark.parametrize("kind", ["block-causal", "block-causal, shifted", "causal, shifted", "causal context"])
+def test_cached_drafts_are_those_of_a_whole_text(kind: str) -> None:
+    """Where the drafter's cache is exact, what it says behind a text that grew is what it says of it at once."""
+    denoiser = random_model("diffusion", seed=2, **DRAFTERS[kind]).denoiser
+    growing, text = Drafter(denoiser, VOCABULARY), [*PROMPTS[2]]
+    for number, more in enumerate(([], [3], [4, 5], [6, 7, 8, 9, 10], [2])):
+        text = [*text, *more]
+        asked = (text, [GREEDY] * 4)
+        [cached] = growing.draft({0: asked}).values()
+        [whole] = Drafter(denoiser, VOCABULARY).draft({number: asked}).values()
+        assert torch.equal(cached[:, 0], whole[:, 0])
+        torch.testing.assert_close(cached[:, 1], whole[:, 1])
+
+
 def test_right_drafts_are_taken() -> None:
     """A causal, shifted drafter with the target's weights says of the next token what the target says."""
     twin = random_model("ar", seed=1, attention="causal")
@@ -93,6 +110,15 @@ def test_right_drafts_are_taken() -> None:
         assert found.usage.drafts["denoiser_accepted"] == found.usage.drafts["denoiser_verified"] == 10
         # A token of the prompt's pass, then two of each.
         assert found.usage.passes == {"prefill": 1, "draft": 10, "verify": 10}
+
+
+def test_the_default_model_drafts(tiny: Model) -> None:
+    """Its open rows stand at the positions before them, and its head knows the token on the left."""
+    expected = [found.tokens for found in tiny.engine().generate(requests("ar"))]
+    for length in (1, 5):
+        found = paired(tiny, tiny).engine().generate(requests("pair", draft_length=length))
+        assert [one.tokens for one in found] == expected
+        assert all(one.usage.passes["draft"] > 2 for one in found)
 
 
 def test_a_vocabulary_of_another_size(target: Model) -> None:
