@@ -5,6 +5,7 @@ import click
 from dllm_plugins.commands.batch import batch
 from dllm_plugins.commands.costs import costs
 from dllm_plugins.commands.info import info
+from dllm_plugins.commands.routes import routes
 from dllm_plugins.commands.serve import serve
 from dllm_plugins.commands.setup import setup
 
@@ -40,6 +41,7 @@ def main() -> None:
 main.add_command(setup)
 main.add_command(info)
 main.add_command(costs)
+main.add_command(routes)
 main.add_command(serve)
 main.add_command(batch)
 

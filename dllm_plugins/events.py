@@ -33,6 +33,7 @@ class Usage:
     seconds of those passes by part (:data:`dllm_plugins.engine.profile.PARTS`), each pass's in full
     however many rows shared it; what lies between passes belongs to no part. `drafts`, in mode
     speculative, are drafts verified and accepted by where they came from, and the open rows among `rows`.
+    `route`, in mode auto, says why `mode` was chosen.
     `reasoning_tokens`, of a model that thinks, are those of `useful_tokens` that came before what it said.
     """
 
@@ -53,6 +54,7 @@ class Usage:
     drafts: dict[str, int] | None = None
     shared_passes: int | None = None
     reasoning_tokens: int | None = None
+    route: str | None = None
 
     @property
     def total_passes(self) -> int:
@@ -78,7 +80,7 @@ class Usage:
         }
         if not self.weights:
             del found["weights"]
-        for name in ("drafts", "shared_passes", "reasoning_tokens"):
+        for name in ("drafts", "shared_passes", "reasoning_tokens", "route"):
             if found[name] is None:
                 del found[name]
         if self.parts is None:
@@ -89,10 +91,11 @@ class Usage:
 
     def summary(self) -> str:
         """One line for people."""
+        chosen = "" if self.route is None else " (auto)"
         return (
             f"{self.useful_tokens} tokens · {self.total_passes} passes · "
             f"{self.tokens_per_forward:.2f} tokens/pass · {self.rows_per_token:.1f} rows/token · "
-            f"{self.seconds:.2f} s · mode {self.mode} · {self.cache} cache"
+            f"{self.seconds:.2f} s · mode {self.mode}{chosen} · {self.cache} cache"
         )
 
 

@@ -208,7 +208,7 @@ class SharedModel:
 
         What is worked out beforehand, such as the automaton of a large schema, keeps nobody else from passes.
         """
-        jobs = [self._engine.prepare(request) for request in requests]
+        jobs = [self._engine.prepare(request, len(requests) - 1) for request in requests]
 
         def admit() -> None:
             for job in jobs:

@@ -83,13 +83,15 @@ class Speaker:
         """
         from dllm_plugins.engine.admission import sampler_of
         from dllm_plugins.plugins import modes
+        from dllm_plugins.routing.rules import standing
         from dllm_plugins.tools.choosing import IDLE
         from dllm_plugins.tools.choosing import Choosing
         from dllm_plugins.tools.holding import answering
         from dllm_plugins.tools.holding import calling
 
         habit, last, config, spec = self.tool_habit(), messages[-1], request.config, self.denoiser.spec
-        reads = sampler_of(modes(), config.mode or spec.modes[0], spec).keeps_prefix
+        mode = standing(config.mode, "constraint", modes(), spec)
+        reads = sampler_of(modes(), mode or spec.modes[0], spec).keeps_prefix
         if habit.native or "ar" not in spec.modes or not reads:
             return request
         mark = tuple(self.tokenizer.encode(habit.form.before, add_special_tokens=False))
@@ -158,10 +160,12 @@ class Speaker:
             return config
         from dllm_plugins.engine.admission import sampler_of
         from dllm_plugins.plugins import modes
+        from dllm_plugins.routing.rules import standing
         from dllm_plugins.tools.holding import held
 
-        spec = self.denoiser.spec
-        free = sampler_of(modes(), config.mode or spec.modes[0], spec).unheld is not None
+        spec, known = self.denoiser.spec, modes()
+        mode = standing(config.mode, "constraint", known, spec)
+        free = sampler_of(known, mode or spec.modes[0], spec).unheld is not None
         return held(config, tools, choice, parallel, self.tool_habit().form, free)
 
     def call_form(self) -> "CallFormat":

@@ -20,6 +20,8 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.errors import calling
 from dllm_plugins.messages import shown
+from dllm_plugins.routing.rules import Kind
+from dllm_plugins.routing.rules import standing
 from dllm_plugins.text.tokenizer import LightTokenizer
 from dllm_transformers.asked import option_names
 from dllm_transformers.constraining import OfBatch
@@ -154,15 +156,17 @@ def block_diffusion(
         prompts = _prompts(input_ids, model_kwargs.get("attention_mask"))
         options["mode"] = mode_of(mode or getattr(config, "mode", None), prompts, mask, filling(plugins.modes(), spec))
         room = room_behind(prompts, mask, given.asked, int(config.max_length) - input_ids.shape[1])
+        kind: Kind = "gaps" if any(mask in prompt for prompt in prompts) else "open"
         plain = sampling(config, room or 1, {}, **options)
-        sampler = sampler_of(shared, plain.mode)
-        drawn = fitting(drawing(config, asked), asked, plain.given(), sampler, spec)
+        alike = standing(plain.mode, kind, plugins.modes(), spec)
+        sampler = sampler_of(shared, alike)
+        drawn = fitting(drawing(config, asked), asked, plain.given() | {"mode": alike}, sampler, spec)
         arrived, built = list(logits_processor or []), given.asked is not None
         steered, processors = steered_by(
             asked, arrived, (given.processors if built else arrived) or [], sampler, built=built
         )
         drawn |= steered
-        cache = prefix_cache(users_cache(model_kwargs), shared, plain.mode, bool(config.return_dict_in_generate))
+        cache = prefix_cache(users_cache(model_kwargs), shared, alike, bool(config.return_dict_in_generate))
         scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
         constraint = getattr(config, "constraint", None) if constraint is None else constraint
         held = of_rows(constraint, len(prompts), int(config.num_return_sequences or 1))

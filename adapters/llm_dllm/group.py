@@ -23,6 +23,7 @@ COMMANDS = {
     "models": "llm_dllm.registry_commands",
     "pair": "llm_dllm.pair_command",
     "remove": "llm_dllm.registry_commands",
+    "routes": "dllm_plugins.commands.routes",
     "rules": "llm_dllm.rules_command",
     "serve": "llm_dllm.serve_command",
     "setup": "dllm_plugins.commands.setup",

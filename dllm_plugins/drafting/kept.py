@@ -38,7 +38,7 @@ def costs_of(denoiser: FullDenoiser) -> Costs | None:
     form = denoiser.form()
     if form is None:
         return None
-    name = f"{form}, threads: {torch.get_num_threads()}, {_machine()}{_version()}"
+    name = f"{form}, threads: {torch.get_num_threads()}, {this_machine()}"
     with _measuring:
         place = costs_file(), name
         if place not in _known:
@@ -79,6 +79,11 @@ def _keep(name: str, costs: Costs) -> None:
         # Others may have written meanwhile.
         stored = {key: found.stored() for key, found in (kept() | {name: costs}).items()}
         part.write_text(json.dumps({"version": VERSION, "costs": stored}, indent=1), encoding="utf-8")
+
+
+def this_machine() -> str:
+    """The machine, and the version of this package, where it is installed."""
+    return f"{_machine()}{_version()}"
 
 
 def _version() -> str:

@@ -30,7 +30,7 @@ def sampler_of(modes: Mapping[str, Sampler], mode: str | None, spec: ModelSpec) 
         raise OptionError(message("mode {!r} is not served by {}: {}", mode, spec.name, spec.refused[mode]))
     if sampler is None:
         served = ", ".join(name for name, sampler in known.items() if sampler in modes)
-        raise OptionError(f"unknown mode {mode!r}; modes of {spec.name}: {served}")
+        raise OptionError(f"unknown mode {mode!r}; modes of {spec.name}: {served}, and auto")
     return sampler
 
 

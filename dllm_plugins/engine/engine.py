@@ -14,6 +14,7 @@ from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from dllm_plugins.decoding.failing import blaming
@@ -21,10 +22,7 @@ from dllm_plugins.decoding.failing import broken_off
 from dllm_plugins.decoding.failing import ending
 from dllm_plugins.decoding.failing import or_raise
 from dllm_plugins.decoding.failing import sharing
-from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.program import Pass
-from dllm_plugins.decoding.row import Row
-from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.decoding.running import answer_programs
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import FullDenoiser
@@ -35,20 +33,17 @@ from dllm_plugins.engine.admission import filling
 from dllm_plugins.engine.admission import room_of
 from dllm_plugins.engine.admission import row_of
 from dllm_plugins.engine.admission import sampler_of
-from dllm_plugins.engine.choice import limits_of_calls
-from dllm_plugins.engine.choice import program_of
 from dllm_plugins.engine.constrained import limits_of
 from dllm_plugins.engine.final import check_final
-from dllm_plugins.engine.gap_texts import GapTexts
 from dllm_plugins.engine.job import Job
+from dllm_plugins.engine.making import job_of
+from dllm_plugins.engine.pace import Pace
 from dllm_plugins.engine.profile import OFF
-from dllm_plugins.engine.profile import PARTS
 from dllm_plugins.engine.profile import RULES
 from dllm_plugins.engine.profile import Clock
 from dllm_plugins.engine.profile import Stopwatch
 from dllm_plugins.engine.profile import add
 from dllm_plugins.engine.profile import timed
-from dllm_plugins.engine.profile import timed_limits
 from dllm_plugins.engine.steered import steering_of
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
@@ -59,9 +54,9 @@ from dllm_plugins.events import FinishReason
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.request import Request
-from dllm_plugins.text.answer import AnswerText
+from dllm_plugins.routing import AUTO
+from dllm_plugins.routing.router import Router
 from dllm_plugins.text.answer import Tokenizer
-from dllm_plugins.text.thinking import Divider
 
 
 class Engine:
@@ -84,6 +79,8 @@ class Engine:
         self.tokenizer = tokenizer
         self.modes = modes
         self.prefixes = prefixes
+        self.router = Router(self._full, modes)
+        self._pace = Pace()
         self._jobs: dict[int, Job] = {}
         self._admitted = 0
         # Rows of the pass under way, until all of it was told: if it is broken off, they are found here.
@@ -102,14 +99,19 @@ class Engine:
         """
         return self.enter(self.prepare(request))
 
-    def prepare(self, request: Request) -> Job:
+    def prepare(self, request: Request, company: int = 0) -> Job:
         """Check a request and make all of its row that needs nothing of the engine, such as its constraint's automaton.
 
         Any thread may do so at any time, passes under way or not; :meth:`enter` takes what it gives.
 
+        :param company: requests that will enter with it, by which mode `auto` may choose.
         :raises OptionError: for options the mode does not honour.
         :raises RequestError: for a prompt that is empty, too long, or holds a mask id.
         """
+        route = None
+        if request.config.mode == AUTO:
+            route = self.router.choose(request, len(self._jobs) + company + 1)
+            request = replace(request, config=request.config.model_copy(update={"mode": route.mode}))
         spec, config, fills = self.denoiser.spec, request.config, filling(self.modes, self.denoiser.spec)
         if config.mode is None:
             first = fills if request.template and fills else spec.modes
@@ -127,7 +129,9 @@ class Engine:
         tokenizer = request.tokenizer or self.tokenizer
         row.limits = limits_of(row, len(tokens), sampler, tokenizer, spec, request.thinking)
         row.steering = steering_of(row, request.processors, sampler, tokenizer, spec)
-        return self._job(request, row, sampler, limits_of_calls(row, request, sampler, tokenizer, spec))
+        job = job_of(request, row, sampler, spec, tokenizer, self.prefixes)
+        job.route = route
+        return job
 
     def enter(self, job: Job) -> int:
         """Take in what was prepared, once; its row joins at the next step.
@@ -153,29 +157,6 @@ class Engine:
             if handle is not None:
                 self.denoiser.close_row(handle)
             raise
-
-    def _job(self, request: Request, row: Row, sampler: Sampler, called: Limits | None) -> Job:
-        config = request.config
-        kept = self.prefixes if request.prefixes is None else request.prefixes
-        stops = config.stop if request.stop_ids is not None else (*config.stop, *self.denoiser.spec.stops)
-        filled = not row.gaps and row.config.max_new_tokens - len(row.given) < config.max_new_tokens
-        parts = dict.fromkeys(PARTS, 0.0) if config.stats else None
-        if parts is not None:
-            row.limits = row.limits and timed_limits(row.limits, parts)
-            called = called and timed_limits(called, parts)
-        tokenizer = request.tokenizer or self.tokenizer
-        gaps = GapTexts(tokenizer, row, stops, len(request.tokens)) if row.gaps else None
-        row.cut = row.cut if gaps is None else gaps.cut
-        divider = None if request.thinking is None else Divider(request.thinking)
-        ends = () if row.gaps else stops
-        text = AnswerText(tokenizer, ends) if divider is None else divider.text(tokenizer, ends)
-        kept = kept if sampler.keeps_prefix else None
-        running = RunningProgram(row, self.denoiser.spec, program_of(request, sampler, called))
-        began = time.perf_counter()
-        job = Job(row, running, text, kept, began, gaps=gaps, filled=filled, parts=parts, divider=divider)
-        if called is not None and request.choosing is not None:
-            job.most_cached = request.choosing.common(row.tokens)
-        return job
 
     def cancel(self, number: int) -> None:
         """Drop a row and its cache at once; a row that is done already is left alone."""
@@ -278,12 +259,15 @@ class Engine:
 
     def _pass(self, jobs: Sequence[Job], denoiser: FullDenoiser, clock: Clock) -> list[Event | Failure]:
         passes: dict[int, Pass] = {}
+        began, lengths = time.perf_counter(), [len(job.row.tokens) for job in jobs]
         for job in jobs:
             with blaming(job.row):
                 wanted = passes[job.row.number] = job.running.wanted()
                 if wanted.release:
                     denoiser.release(job.row.handle)
         self._forward([job for job in jobs if job.row.error is None], passes, denoiser, clock)
+        if any(job.route for job in jobs):
+            self._pace.note(jobs, passes, lengths, time.perf_counter() - began)
         for job in jobs:
             if job.row.error is None:
                 with blaming(job.row):
@@ -323,6 +307,8 @@ class Engine:
     def _finish(self, job: Job, answer: Sequence[int], reason: FinishReason) -> Finish:
         job.look(answer, reason, self.denoiser.spec, self._full)
         finish = job.finish(answer, reason, self.denoiser.spec)
+        if job.route is not None:
+            self.router.learn(job.route, job.measured)
         row = job.row
         state = self.denoiser.close_row(row.handle)
         job.closed = True

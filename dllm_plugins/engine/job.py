@@ -24,6 +24,8 @@ from dllm_plugins.events import FinishReason
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.events import Usage
 from dllm_plugins.kept_prefixes import KeptPrefixes
+from dllm_plugins.routing.measured import Measured
+from dllm_plugins.routing.router import Route
 from dllm_plugins.text.answer import AnswerText
 from dllm_plugins.text.thinking import Divider
 
@@ -40,6 +42,7 @@ class Job:
     :param shared: passes in which it shared a call of the model, where that is told.
     :param closed: the denoiser's row is gone.
     :param most_cached: of a kept prefix, most tokens that may be taken over; None for all.
+    :param route: how its mode was chosen, if nobody named it, and `measured` how fast that is.
     :param looked: what the model says of the answer where all of it is known, once it was asked.
     """
 
@@ -61,6 +64,8 @@ class Job:
     most_cached: int | None = None
     looked: tuple[TokenLogprob, ...] = ()
     divider: Divider | None = None
+    route: Route | None = None
+    measured: Measured = field(default_factory=Measured)
 
     def look(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec, denoiser: FullDenoiser) -> None:
         """Look at the final text once more, if that was asked for."""
@@ -227,6 +232,7 @@ class Job:
             parts=self.parts,
             drafts=row.drafts,
             shared_passes=self.shared,
+            route=None if self.route is None else str(self.route),
             reasoning_tokens=None if self.divider is None else self.divider.tokens(self.text.tokenizer, answer),
         )
         if self.gaps is not None:

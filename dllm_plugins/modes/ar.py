@@ -1,5 +1,8 @@
 """Autoregressive decoding: clean rows only, one token a pass. Every other mode is measured against it."""
 
+from collections.abc import Hashable
+
+from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Pass
@@ -34,6 +37,11 @@ def frontier(canvas: Canvas, also: int = 0, *, onward: bool = True) -> Ask:
     return Ask(draws=lambda: row.draws(positions), logits=row.wants_logits, positions=positions, onward=onward)
 
 
+def same_text(_settings: Settings, _config: SamplingConfig, spec: ModelSpec) -> Hashable:
+    """Modes that verify give this text, too, where a position's bits do not depend on how many rows there are."""
+    return "ar" if spec.numerics.startswith("row-invariant") else None
+
+
 SAMPLER = Sampler(
     name="ar",
     summary="one token a pass, causal: the base model as it is",
@@ -43,4 +51,5 @@ SAMPLER = Sampler(
     unheld=None,
     onward=True,
     keeps_prefix=True,
+    same_text=same_text,
 )

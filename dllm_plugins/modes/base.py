@@ -5,6 +5,7 @@ its :class:`~dllm_plugins.decoding.canvas.Canvas` and says which of them are fin
 """
 
 from collections.abc import Callable
+from collections.abc import Hashable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,11 @@ def _no_check(config: SamplingConfig) -> None:
     """Nothing to add."""
 
 
+def _own(_settings: Any, _config: SamplingConfig, _spec: ModelSpec) -> Hashable:
+    """No other mode gives the same text."""
+    return None
+
+
 def _fits(settings: Any, config: SamplingConfig, spec: ModelSpec) -> None:
     """Any model will do."""
 
@@ -72,6 +78,8 @@ class Sampler:
     :param onward: it writes from left to right, so that logits can be changed by all that stands before a token.
     :param rereads: the model reads in a pass what it said in the one before, so that rounding grows from pass to pass;
         its prompts are not cut into slices.
+    :param same_text: what its text depends on beside the request: modes for which it is equal give the same tokens, to
+        the bit, whatever shares the passes; mode `auto` chooses the fastest of them. None if no other mode does.
     :param refuse: refuses, with OptionError, what the settings cannot tell by themselves.
     :param fit: refuses, with OptionError, settings that do not fit the rest of the request or the model.
     """
@@ -92,6 +100,7 @@ class Sampler:
     elastic: Callable[[Any, ModelSpec], tuple[int, int]] | None = None
     onward: bool = False
     rereads: bool = False
+    same_text: Callable[[Any, SamplingConfig, ModelSpec], Hashable] = _own
     refuse: Callable[[SamplingConfig], None] = _no_check
     fit: Callable[[Any, SamplingConfig, ModelSpec], None] = _fits
 

@@ -20,6 +20,7 @@ block. With cached blocks that state is forwarded together with the block that i
 verified, its keys join the prefix.
 """
 
+from collections.abc import Hashable
 from collections.abc import Mapping
 from functools import partial
 
@@ -33,6 +34,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.forwarding import Forwarding
+from dllm_plugins.modes.slow_text import slow_text
 from dllm_plugins.modes.static import CanvasState
 from dllm_plugins.modes.static import LogitsAt
 from dllm_plugins.modes.static import StaticDecoding
@@ -115,6 +117,11 @@ def fit(name: str, _settings: FreeDaveSettings, _config: SamplingConfig, spec: M
         )
 
 
+def same_text(settings: FreeDaveSettings, config: SamplingConfig, spec: ModelSpec) -> Hashable:
+    """That of slow static decoding, whatever is drafted."""
+    return slow_text(config, spec, settings.block_length, settings.steps)
+
+
 def _sampler(name: str, summary: str, source: str, settings: type[FreeDaveSettings]) -> Sampler:
     return Sampler(
         name=name,
@@ -127,6 +134,7 @@ def _sampler(name: str, summary: str, source: str, settings: type[FreeDaveSettin
         counts=Counts.BLOCK,
         attention=frozenset({"bidirectional", "block-causal"}),
         shifted=frozenset({"bidirectional"}),
+        same_text=same_text,
         fit=partial(fit, name),
     )
 

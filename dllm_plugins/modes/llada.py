@@ -6,6 +6,7 @@ what a pass commits. LLaDA's confidence is a softmax in the logits' own dtype, F
 one in float64.
 """
 
+from collections.abc import Hashable
 from collections.abc import Mapping
 from functools import partial
 
@@ -13,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import LOGITS
 from dllm_plugins.decoding.program import Program
@@ -22,7 +24,9 @@ from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.ids import TokenIds
 from dllm_plugins.modes.ruled import Ruled
 from dllm_plugins.modes.ruled import RuledSettings
+from dllm_plugins.modes.slow_text import slow_text
 from dllm_plugins.modes.steps import Counts
+from dllm_plugins.modes.steps import passes_of_a_block
 from dllm_plugins.modes.whole_canvas import WholeCanvas
 from dllm_plugins.modes.whole_canvas import WholeCanvasSettings
 from dllm_plugins.prediction import probability_of
@@ -30,6 +34,9 @@ from dllm_plugins.prediction import without
 from dllm_plugins.rules.at_work import Rules
 from dllm_plugins.rules.base import CommitRule
 from dllm_plugins.rules.base import RevocationRule
+
+#: Where `steps` are given, no rule means this one.
+_QUOTA = (None, "quota")
 
 
 class LladaSettings(WholeCanvasSettings, RuledSettings):
@@ -77,6 +84,15 @@ def start(rules: Rules, precise: bool, canvas: Canvas, settings: LladaSettings, 
         canvas.release(block.stop)
 
 
+def same_text(settings: LladaSettings, config: SamplingConfig, spec: ModelSpec) -> Hashable:
+    """Modes that verify give the text of a fixed quota a pass, too, where nothing else is asked for."""
+    plain = LladaSettings.model_validate({"block_length": settings.block_length, "steps": settings.steps})
+    if config.steps is None or settings.model_copy(update={"rule": None}) != plain or settings.rule not in _QUOTA:
+        return None
+    length = settings.block_length or spec.block_length
+    return slow_text(config, spec, length, passes_of_a_block(Counts.ANSWER, config, length))
+
+
 def samplers(rules: Mapping[str, CommitRule], revocations: Mapping[str, RevocationRule]) -> list[Sampler]:
     """Both, with the rules there are."""
     known = Rules(rules, revocations)
@@ -90,6 +106,7 @@ def samplers(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocati
             unheld=None,
             suffix=True,
             counts=Counts.ANSWER,
+            same_text=same_text,
             refuse=known.check,
         ),
         Sampler(

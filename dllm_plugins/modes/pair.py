@@ -24,6 +24,7 @@ from dllm_plugins.drafting.acceptance import Draft
 from dllm_plugins.drafting.pace import Pace
 from dllm_plugins.drafting.planner import LONGEST_CHAIN
 from dllm_plugins.drafting.planner import FixedPlan
+from dllm_plugins.modes.ar import same_text
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.speculative import Speculation
@@ -83,4 +84,5 @@ def sampler(process: NoiseProcess) -> Sampler:
         unheld=None,
         onward=True,
         keeps_prefix=True,
+        same_text=same_text,
     )

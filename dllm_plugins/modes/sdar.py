@@ -8,6 +8,7 @@ share, the reference's top-k writes over committed positions, the prompt's among
 takes what is open, or, with `rewrite`, draws committed positions of the answer anew as well.
 """
 
+from collections.abc import Hashable
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from pydantic import Field
 from pydantic import model_validator
 from torch import Tensor
 
+from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
@@ -23,6 +25,7 @@ from dllm_plugins.modes.base import Settings
 from dllm_plugins.modes.blocks import Blocks
 from dllm_plugins.modes.choosing import quotas
 from dllm_plugins.modes.drawing import ask
+from dllm_plugins.modes.slow_text import slow_text
 from dllm_plugins.modes.steps import Counts
 
 
@@ -83,6 +86,12 @@ def start(canvas: Canvas, settings: SdarSettings, spec: ModelSpec) -> Program:
         canvas.release(block.stop)
 
 
+def same_text(settings: SdarSettings, config: SamplingConfig, spec: ModelSpec) -> Hashable:
+    """Modes that verify give the text of static remasking, too."""
+    static = settings.remasking == "low_confidence_static" and not settings.rewrite
+    return slow_text(config, spec, settings.block_length, settings.steps) if static else None
+
+
 SAMPLER = Sampler(
     name="sdar",
     summary="blocks aligned to position 0, dynamic or static low-confidence remasking",
@@ -92,4 +101,5 @@ SAMPLER = Sampler(
     unheld=None,
     suffix=True,
     counts=Counts.BLOCK,
+    same_text=same_text,
 )

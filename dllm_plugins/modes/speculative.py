@@ -43,6 +43,7 @@ from dllm_plugins.drafting.planner import Plan
 from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import message
 from dllm_plugins.modes.ar import frontier
+from dllm_plugins.modes.ar import same_text
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 from dllm_plugins.processes.base import NoiseProcess
@@ -240,5 +241,6 @@ def sampler(process: NoiseProcess) -> Sampler:
         unheld=None,
         onward=True,
         keeps_prefix=True,
+        same_text=same_text,
         fit=fit,
     )
