@@ -5,15 +5,19 @@ of it; `NNNN.lock` is held by whoever works on it.
 """
 
 import os
-import shutil
+import re
+from collections.abc import Callable
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 
 from dllm_plugins.errors import JobError
 from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
+from dllm_plugins.jobs.journal import Record
 from dllm_plugins.jobs.journal import full
 from dllm_plugins.jobs.journal import records
 from dllm_plugins.jobs.journal import sync_folder
@@ -23,6 +27,11 @@ from dllm_plugins.jobs.source import digest
 from dllm_plugins.jobs.stated import compare
 from dllm_plugins.jobs.stated import read
 from dllm_plugins.jobs.stated import write
+
+#: What a job's folder holds, and what a kill may leave of it.
+_OURS = re.compile(
+    r"\d{4,}\.(journal|done|lock)|(job|model)\.json|firsts\.npy|\.(job\.json|model\.json|firsts\.npy)\.(lock|part).*"
+)
 
 
 def id_of(key: str, place: int) -> str:
@@ -53,7 +62,7 @@ class Job:
     @property
     def firsts(self) -> Path:
         """For each row the first one that has its `custom_id`; there if any comes twice."""
-        return self.folder / "firsts.npy"
+        return firsts_of(self.folder)
 
     def journal(self, shard: int) -> Path:
         """What there is of a shard that is not done."""
@@ -69,7 +78,18 @@ class Job:
 
     def all_done(self) -> set[int]:
         """The shards that are."""
-        return {int(path.stem) for path in self.folder.glob("*.done")}
+        there = {path.name for path in self.folder.glob("*.done")}
+        return {number for number in range(len(self.source.shards)) if self.done(number).name in there}
+
+    def owner(self, shard: int) -> Callable[[Record], bool]:
+        """What tells records of a shard from those of other shards and jobs."""
+        first, rows = self.source.shards[shard].place, self.source.shards[shard].rows
+
+        def own(record: Record) -> bool:
+            name = f'{{"id": "batch_req_{id_of(self.key, record.place)}"'
+            return first <= record.place < first + rows and record.line.startswith(name.encode())
+
+        return own
 
     @property
     def finished(self) -> bool:
@@ -112,7 +132,8 @@ class Job:
         failed = 0
         with part.open("wb") as file:
             for number, shard in enumerate(self.source.shards):
-                found = {record.place: record for record in records(self.done(number))}
+                own = takewhile(self.owner(number), records(self.done(number)))
+                found = {record.place: record for record in own}
                 if len(found) != shard.rows:
                     raise self._damaged(number, len(found), shard.rows)
                 for _, record in sorted(found.items()):
@@ -137,7 +158,31 @@ def state_of(folder: Path) -> Path:
     return folder / "job.json"
 
 
+def firsts_of(folder: Path) -> Path:
+    """See :attr:`Job.firsts`."""
+    return folder / "firsts.npy"
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that where a job is to begin there is nothing but what a kill left of another.
+
+    :raises JobError: if there is.
+    """
+    strange = [folder] if folder.exists() and not folder.is_dir() else []
+    strange += [path for path in folder.glob("*") if not _OURS.fullmatch(path.name)]
+    if strange:
+        raise JobError(f"{strange[0]} is where the job would be kept; move it away, or name another output")
+
+
 def remove(folder: Path) -> None:
-    """Remove a job's folder, of which a kill may leave a part that says nothing any more."""
+    """Remove a job's folder, of which a kill may leave a part that says nothing any more.
+
+    What is not a job's is left there.
+    """
     state_of(folder).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in folder.glob("*"):
+        if _OURS.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
+    with suppress(OSError):
+        folder.rmdir()

@@ -7,10 +7,12 @@ record was being written when its process died; it is cut off, and its rows are 
 import os
 import re
 import zlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from dllm_plugins.errors import JobError
@@ -48,13 +50,16 @@ def records(path: Path) -> Iterator[Record]:
 
 
 class Journal:
-    """The journal of a shard, open for more; whoever opens it holds the shard's lock."""
+    """The journal of a shard, open for more; whoever opens it holds the shard's lock.
 
-    def __init__(self, path: Path) -> None:
+    :param own: whether a record is of this shard; the first that is not ends the journal, as a torn one does.
+    """
+
+    def __init__(self, path: Path, own: Callable[[Record], bool]) -> None:
         self.path = path
         self.places: set[int] = set()
         self._end = 0
-        for record in records(path):
+        for record in takewhile(own, records(path)):
             self.places.add(record.place)
             self._end += len(record.written)
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o644)

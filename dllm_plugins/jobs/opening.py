@@ -11,7 +11,10 @@ import numpy as np
 
 from dllm_plugins.errors import JobError
 from dllm_plugins.files.whole import alone
+from dllm_plugins.files.whole import whole
 from dllm_plugins.jobs.folder import Job
+from dllm_plugins.jobs.folder import check_folder
+from dllm_plugins.jobs.folder import firsts_of
 from dllm_plugins.jobs.folder import folder_of
 from dllm_plugins.jobs.folder import id_of
 from dllm_plugins.jobs.folder import remove
@@ -24,6 +27,7 @@ from dllm_plugins.jobs.source import Source
 from dllm_plugins.jobs.source import digest
 from dllm_plugins.jobs.source import scan
 from dllm_plugins.jobs.stated import compare
+from dllm_plugins.jobs.stated import damaged
 from dllm_plugins.jobs.stated import read
 from dllm_plugins.jobs.stated import write
 
@@ -46,9 +50,7 @@ def open_job(source: Path, target: Path, options: JobOptions) -> Job:
             if shards is None and not state_of(folder).exists():
                 shards = _begin(source, folder, told)
             elif shards is None:
-                state = read(state_of(folder))
-                compare(state["told"], told, folder)
-                shards = tuple(Shard(*shard) for shard in state["shards"])
+                shards = _resumed(source, folder, told)
     except OSError as error:
         raise full(folder, error) from error
     return Job(Source(source, told["input"], shards), target, key)
@@ -63,17 +65,41 @@ def _check(source: Path, target: Path) -> None:
             raise JobError(f"{source} is named both as input and as output; name another output")
 
 
+def _resumed(source: Path, folder: Path, told: dict[str, str]) -> tuple[Shard, ...]:
+    state = read(state_of(folder))
+    try:
+        begun, shards = dict(state["told"]), tuple(Shard(*shard) for shard in state["shards"])
+        firsts = state["firsts"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(state_of(folder), "it is not what a job writes") from error
+    compare(begun, told, folder)
+    place = firsts_of(folder)
+    if firsts != (digest(place) if place.exists() else None):
+        # The input is what it was, so that it follows from it.
+        _keep_firsts(folder, scan(source)[1])
+    return shards
+
+
 def _begin(source: Path, folder: Path, told: dict[str, str]) -> tuple[Shard, ...]:
+    check_folder(folder)
     remove(folder)
     folder.mkdir()
     shards, names = scan(source)
-    firsts = _firsts(names)
-    if firsts is not None:
-        np.save(folder / "firsts.npy", firsts)
-    write(state_of(folder), {"told": told, "shards": [astuple(shard) for shard in shards]})
+    firsts = _keep_firsts(folder, names)
+    write(state_of(folder), {"told": told, "shards": [astuple(shard) for shard in shards], "firsts": firsts})
     sync_folder(folder)
     sync_folder(folder.parent)
     return shards
+
+
+def _keep_firsts(folder: Path, names: "array[int]") -> str | None:
+    """Write it down if a name comes twice; its sha256."""
+    firsts, place = _firsts(names), firsts_of(folder)
+    if firsts is None:
+        return None
+    with whole(place) as part, part.open("wb") as file:
+        np.save(file, firsts)
+    return digest(place)
 
 
 def _firsts(names: "array[int]") -> "np.ndarray[tuple[int], np.dtype[np.int64]] | None":

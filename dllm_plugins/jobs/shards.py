@@ -44,7 +44,8 @@ class Shards:
         self.job = job
         # Eight bytes a row, of which those are read that are asked for.
         self._firsts = np.load(job.firsts, mmap_mode="r") if job.firsts.exists() else None
-        self._open = [number for number in range(len(job.source.shards)) if number not in job.all_done()]
+        done = job.all_done()
+        self._open = [number for number in range(len(job.source.shards)) if number not in done]
         self._leases: list[Lease] = []
         self._of: dict[int, Lease] = {}
         self._tried = float("-inf")
@@ -130,7 +131,7 @@ class Shards:
             return False
         shard = self.job.source.shards[number]
         try:
-            journal = Journal(self.job.journal(number))
+            journal = Journal(self.job.journal(number), self.job.owner(number))
         except OSError as error:
             lock.release()
             raise full(self.job.journal(number), error) from error

@@ -28,8 +28,13 @@ def read(place: Path) -> dict[str, Any]:
         found = json.loads(place.read_text())
         assert isinstance(found, dict)
     except (OSError, ValueError, AssertionError) as error:
-        raise JobError(f"{place} cannot be read ({error}); remove {place.parent} to begin the job anew") from error
+        raise damaged(place, str(error) or "it holds something else") from error
     return found
+
+
+def damaged(place: Path, reason: str) -> JobError:
+    """What is said of a state that is none."""
+    return JobError(f"{place} cannot be read ({reason}); remove {place.parent} to begin the job anew")
 
 
 def compare(begun: Mapping[str, Any], now: Mapping[str, str], folder: Path) -> None:

@@ -124,9 +124,15 @@ def test_a_torn_journal_is_cut(tmp_path: Path) -> None:
     path = tmp_path / "0000.journal"
     whole = [Record(3, 200, b'{"a": 1}'), Record(1, 400, b"{}")]
     text = b"".join(record.written for record in whole)
-    for torn in (b"2 200 0000", Record(2, 200, b"{}").written[:-1], b"2 200 00000000 {}\n", b"\0" * 50):
+    for torn in (
+        b"2 200 0000",
+        Record(2, 200, b"{}").written[:-1],
+        b"2 200 00000000 {}\n",
+        b"\0" * 50,
+        Record(9, 200, b"{}").written,
+    ):
         path.write_bytes(text + torn)
-        journal = Journal(path)
+        journal = Journal(path, lambda record: record.place != 9)
         assert journal.places == {1, 3}
         journal.append([Record(2, 200, b"{}")])
         journal.close()
