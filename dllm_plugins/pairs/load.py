@@ -10,6 +10,8 @@ from dllm_plugins.default_model.plain import load_plain
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.files.replacing import read_config
+from dllm_plugins.gguf.architectures import ARCHITECTURES as GRAPHS
+from dllm_plugins.gguf.header import read_header
 from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
@@ -86,11 +88,34 @@ def _for_both(options: LoadOptions) -> dict[str, Any]:
 
 
 def _is_plain(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether a name is that of an ordinary model in the hub's format, and nobody says that it is a diffusion model."""
-    if is_gguf(name) or "family" in options or not ("/" in name or Path(name).is_dir()):
+    """Whether a name is that of an ordinary model in the hub's format, and nobody says that it is a diffusion model.
+
+    :raises OptionError: for such a model in a GGUF file.
+    """
+    if "family" in options or not (is_gguf(name) or "/" in name or Path(name).is_dir()):
+        return False
+    if is_gguf(name):
+        _refuse_plain_file(Path(name))
         return False
     found = read_config(Path(hub_folder(name, ("config.json",)))).get("architectures") or []
     return bool(ARCHITECTURES.intersection(found))
+
+
+def _refuse_plain_file(file: Path) -> None:
+    """Refuse a GGUF file of an ordinary model, which cannot verify.
+
+    :raises OptionError: naming what can.
+    """
+    header = read_header(file.expanduser())
+    known = GRAPHS.get(header.architecture)
+    if "dllm.config" not in header.metadata and (known is None or known.family is None):
+        raise OptionError(
+            message(
+                "{} is a file of an ordinary model, and these verify from their folder or hub id only; give that as "
+                "'ar' of {pair}, or the default model dllm",
+                file,
+            )
+        )
 
 
 def _target(pair: Pair, both: Mapping[str, Any]) -> Model:

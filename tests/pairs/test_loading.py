@@ -144,11 +144,17 @@ def test_what_does_not_fit(load: Load, drafter_folder: Path, tiny_folder: Path, 
 
 
 @pytest.mark.parametrize("backend", ["kernels", "llama_cpp"])
-def test_a_drafter_in_a_gguf_file(tiny: Model, load: Load, drafter_folder: Path, tmp_path: Path, backend: str) -> None:
+def test_a_drafter_in_a_gguf_file(
+    tiny: Model, tiny_folder: Path, load: Load, drafter_folder: Path, tmp_path: Path, backend: str
+) -> None:
     """Through the kernels and through llama.cpp, with one tokenizer."""
     pytest.importorskip("llama_cpp", reason="files are written and read with it; run `make gguf`")
     from dllm_plugins.llama_cpp.convert import convert
+    from dllm_plugins.llama_cpp.convert import convert_base
 
+    plain = convert_base(tiny_folder, tmp_path / "plain.gguf", quant="F32")
+    with pytest.raises(OptionError, match="a file of an ordinary model, and these verify from their folder or hub id"):
+        load_model(pair={"ar": str(plain), "diffusion": str(drafter_folder)})
     file = tmp_path / "drafter.gguf"
     convert(str(drafter_folder), file, quant="F32")
     pair = load(file, diffusion_options={"backend": backend})
