@@ -5,7 +5,8 @@ drafts in every pass, `pair_text` the same with every draft carried over as text
 baselines: the target's own mode `ar`; prompt look-up, and the default model's drafts in the pass that verifies, where
 the target has them; transformers' generate on the same weights in bfloat16, greedy, with prompt look-up, and assisted
 by its own first layers (`assistant_early_exit`), since there is no smaller model of the same family to assist. Without
-other models at hand the default model drafts for itself: a drafter as large as its target, which cannot win.
+other models at hand the default model drafts for itself: a drafter as large as its target, which cannot win. Passes of
+`transformers_assisted` count those over the first layers alone, too.
 """
 
 from collections.abc import Callable
