@@ -27,10 +27,10 @@ def sampler_of(modes: Mapping[str, Sampler], mode: str | None, spec: ModelSpec) 
     known = {name: spec.samplers.get(name, name) for name in spec.modes}
     sampler = modes.get(known.get(mode or "", ""))
     if sampler is None and mode is not None and mode in spec.refused:
-        raise OptionError(message("mode {!r} is not served by {}: {}", mode, spec.name, spec.refused[mode]))
+        raise OptionError(message("{mode} {!r} is not served by {}: {}", mode, spec.name, spec.refused[mode]))
     if sampler is None:
         served = ", ".join(name for name, sampler in known.items() if sampler in modes)
-        raise OptionError(f"unknown mode {mode!r}; modes of {spec.name}: {served}, and auto")
+        raise OptionError(message("unknown {mode} {!r}; modes of {}: {}, and auto", mode, spec.name, served))
     return sampler
 
 

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from dllm_plugins.errors import DllmError
+from dllm_plugins.messages import shown
 from dllm_plugins.serving.chat import ChatRequest
 from dllm_plugins.serving.chat_answers import ChatAnswers
 from dllm_plugins.serving.completion_answers import CompletionAnswers
@@ -135,4 +136,5 @@ async def _refused(service: Service, request: Request, error: Exception) -> Resp
 def _of_http(error: HTTPException, path: str) -> ApiError:
     if error.status_code == 400:
         return ApiError(400, "the body is no JSON in UTF-8, or nested too deeply")
-    return ApiError(error.status_code, f"{path}: {error.detail}", code="not_found")
+    name = path if len(path) <= 80 else shown(path)
+    return ApiError(error.status_code, f"{name}: {error.detail}", code="not_found", headers=error.headers)

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
+from pydantic import ValidationInfo
+from pydantic import field_validator
 from pydantic import model_validator
 
 from dllm_plugins.config import LARGEST_SEED
@@ -168,11 +170,12 @@ class Sampled(Asked):
     max_tokens: int | None = Field(default=None, ge=1)
     stream_options: StreamOptions | None = None
 
-    @model_validator(mode="after")
-    def _options_of_streams(self) -> "Sampled":
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is about streams; say stream, too")
-        return self
+    @field_validator("stream_options")
+    @classmethod
+    def _options_of_streams(cls, given: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
+        if given is not None and not info.data.get("stream"):
+            raise ValueError("it is about streams; say stream, too")
+        return given
 
     @property
     def stops(self) -> tuple[str, ...] | None:

@@ -177,12 +177,12 @@ async def test_json(client: httpx.AsyncClient) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content", "text only"),
         ({"model": None}, "model", "missing"),
         ({"top_logprobs": 2}, "top_logprobs", "logprobs"),
-        ({"stream_options": {"include_usage": True}}, None, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "say stream"),
         ({"dllm": {"colour": 1}}, "dllm.colour", "block_length"),
         ({"dllm": {"max_new_tokens": 1}}, "dllm.max_new_tokens", "max_tokens"),
         ({"dllm": {"block_length": -1}}, "dllm.block_length", "-1"),
         ({"dllm": {"draft_events": True}}, "dllm.draft_events", "stream"),
-        ({"dllm": {"mode": "fast"}}, None, "speculative"),
+        ({"dllm": {"mode": "fast"}}, "dllm.mode", "speculative"),
         ({"dllm": {"mode": "ar", "steps": 3}}, "dllm.steps", "steps"),
         ({"response_format": {"type": "xml"}}, "response_format", "xml"),
         ({"max_completion_tokens": 5}, "max_tokens", "contradicts"),
@@ -215,6 +215,14 @@ async def test_half_a_character_is_refused_and_told(client: httpx.AsyncClient) -
     for text in ('{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', '{"model": "\\ud800"}'):
         status, _ = await refused(client, content=text.encode(), headers=headers)
         assert status == 400
+
+
+async def test_what_is_no_address(client: httpx.AsyncClient) -> None:
+    """However long, it is named shortly; where it takes other methods, they are told."""
+    answer = await client.get(f"/v1/{'x' * 50_000}")
+    assert answer.status_code == 404 and len(answer.content) < 300
+    answer = await client.get(CHAT)
+    assert answer.status_code == 405 and answer.headers["Allow"] == "POST"
 
 
 async def test_models(client: httpx.AsyncClient) -> None:
