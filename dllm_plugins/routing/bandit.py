@@ -13,6 +13,8 @@ from pydantic import Field
 _KEPT = 0.95
 #: Slower modes are measured again while what that has cost is a smaller part of the time than this.
 MOST_REGRET = 0.01
+#: Every mode is tried so often before any is left out: on a busy machine a single answer may mislead.
+TRIALS = 3
 #: And no more often than one answer in so many.
 _PAUSE = 16
 
@@ -60,9 +62,9 @@ class Situation(_Figures):
         if len(modes) == 1:
             return modes[0], "no other mode gives the same text"
         arms = {mode: self.arms.get(mode, Arm()) for mode in modes}
-        new = next((mode for mode in modes if not arms[mode].tried), None)
-        if new is not None:
-            return new, "not measured here yet"
+        new = min(modes, key=lambda mode: arms[mode].tried)
+        if arms[new].tried < TRIALS:
+            return new, f"measured here {arms[new].tried} times so far, of {TRIALS} to begin with"
         rates = {mode: arm.rate for mode, arm in arms.items() if arm.rate is not None}
         if not rates:
             return modes[0], "nothing measured here yet"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from dllm_plugins.routing.bandit import MOST_REGRET
+from dllm_plugins.routing.bandit import TRIALS
 from dllm_plugins.routing.bandit import Situation
 
 MODES = ("speculative", "ar")
@@ -30,16 +31,16 @@ def run(
 
 @pytest.mark.parametrize("fast", MODES)
 def test_the_fastest_is_found_and_regret_is_bounded(fast: str) -> None:
-    """Each is tried once, then nearly all go to the faster; what that cost is told as it was."""
+    """Each is tried in turns, then nearly all go to the faster; what that cost is told as it was."""
     situation = Situation()
     chosen = run(situation, 400, lambda mode, _: 30.0 if mode == fast else 20.0)
     assert set(chosen[:2]) == set(MODES)
-    assert Counter(chosen)[fast] >= 390
+    assert Counter(chosen)[fast] >= 385
     lost = sum(50 / 20 - 50 / 30 for mode in chosen if mode != fast)
     # What came before the fastest was known counts for nothing, as nobody knew of it.
-    assert lost - (50 / 20 - 50 / 30) <= situation.regret + 1e-9
+    assert lost - TRIALS * (50 / 20 - 50 / 30) <= situation.regret + 1e-9
     assert situation.regret <= lost + 1e-9
-    assert situation.regret <= MOST_REGRET * situation.seconds + 50 / 20
+    assert situation.regret <= MOST_REGRET * situation.seconds + TRIALS * 50 / 20
 
 
 def test_a_machine_that_changes_is_followed() -> None:
@@ -61,13 +62,13 @@ def test_the_best_mode_that_becomes_slow_is_left() -> None:
 
 
 def test_others_do_not_try_the_same_at_once() -> None:
-    """Ten choices before the first answer ends: each mode once more than never is tried once."""
+    """Ten choices before the first answer ends: each mode is tried as often as any, and no more than that."""
     situation, chosen = Situation(), []
     for _ in range(10):
         mode, _why = situation.choose(MODES)
         situation.tried(mode)
         chosen.append(mode)
-    assert chosen == ["speculative", "ar", *["speculative"] * 8]
+    assert chosen == ["speculative", "ar"] * TRIALS + ["speculative"] * 4
 
 
 def test_one_mode_needs_no_measure() -> None:

@@ -110,7 +110,7 @@ def test_measures_choose_the_faster(tiny: Model) -> None:
     """What others have measured here is believed."""
     engine = tiny.engine()
     route = engine.router.explain(auto(0), 1)
-    for mode, seconds in (("speculative", 2.0), ("ar", 1.0)) * 2:
+    for mode, seconds in (("speculative", 2.0), ("ar", 1.0)) * 3:
         book().choose(engine.router._model, route.situation(1), partial(_told, mode))
         book().learn(engine.router._model, route.situation(1), mode, 50, seconds)
     assert engine.router.explain(auto(0), 1).mode == "ar"
