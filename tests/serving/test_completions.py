@@ -1,6 +1,7 @@
 """/v1/completions: texts that are gone on from, and gaps that are filled."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -121,3 +122,17 @@ async def test_what_is_refused(client: httpx.AsyncClient, given: dict[str, Any],
     status, error = await refused(client, PATH, json=body(**given))
     assert status == 400
     assert error["param"].startswith(param)
+
+
+async def test_a_mode_is_chosen(
+    client: httpx.AsyncClient, going_on: Callable[..., Finish], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the router, whose choice no text shows; statistics say why."""
+    monkeypatch.setenv("DLLM_CACHE", str(tmp_path))
+    monkeypatch.setenv("DLLM_CONFIG", str(tmp_path))
+    expected = going_on("Once").text
+    for _ in range(2):
+        answer = await answered(client, dllm={"mode": "auto"})
+        assert answer["choices"][0]["text"] == expected
+        [told] = answer["dllm"]["statistics"]
+        assert f"; {told['mode']}: " in told["route"]
