@@ -1,5 +1,6 @@
 """What stands before the application: who may ask, under which name, and how much at once."""
 
+import asyncio
 import hmac
 import os
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ from dllm_plugins.serving.settings import is_loopback
 
 #: Where a key may stand in the environment.
 KEY = "DLLM_API_KEY"
+#: Seconds that a body under way may pause.
+PATIENCE = 60.0
 #: What holds nothing of anybody's.
 _OPEN = ("/", "/health")
 
@@ -92,7 +95,11 @@ class Guard:
         """Read all of the body, which then comes in one piece."""
         body, more = bytearray(), True
         while more:
-            message = await receive()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    message = await receive()
+            except TimeoutError:
+                raise ApiError(408, f"nothing of the body came for {PATIENCE:.0f} seconds; send it again") from None
             if message["type"] != "http.request":
                 # The client has left; whoever listens is told so.
                 return _told_first(message, receive)

@@ -1,5 +1,6 @@
 """Who may ask, and how much at once."""
 
+import asyncio
 import hmac
 from collections.abc import AsyncIterator
 from collections.abc import Callable
@@ -111,6 +112,21 @@ async def test_bodies_are_bounded(make_app: Callable[..., FastAPI]) -> None:
             assert (status, error["code"]) == (413, "request_too_large")
             assert "1000 bytes" in error["message"]
         await asked(client)
+
+
+async def test_half_a_body_is_not_waited_for_for_ever(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep its connection."""
+    monkeypatch.setattr(guard, "PATIENCE", 0.05)
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b'{"model": '
+        await asyncio.Event().wait()
+
+    status, error = await refused(client, content=half(), headers={"Content-Type": "application/json"})
+    assert status == 408
+    assert "send it again" in error["message"]
 
 
 async def test_prompts_are_bounded(make_app: Callable[..., FastAPI]) -> None:
