@@ -84,7 +84,8 @@ def contestants(case: Case, folder: Path, file: Path) -> Mapping[str, Decode]:
     """All that can decode here."""
     task = case.task
     ours = load_model(str(file), backend="llama_cpp")
-    blocks = load_model(str(file), backend="kernels")
+    # Where the processor computes bfloat16, `auto` is that; files of float32 are held against float32.
+    blocks = load_model(str(file), backend="kernels", dtype="float32" if case.quant == "F32" else "auto")
     plain = load_model(str(folder), device="cpu", dtype=case.dtype)
     if case.architecture == "sdar":
         config = cached_blocks(task)

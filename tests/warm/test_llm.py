@@ -181,7 +181,8 @@ def test_an_interrupt(serve: Serve, held: SharedModel, slow: None) -> None:
     """Ctrl-C at the client, which has imported nothing that computes, frees the row."""
     serve()
     code = (
-        "import sys\nfrom llm.cli import cli\n"
+        # A shell starts what runs in the background without Ctrl-C.
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom llm.cli import cli\n"
         "try:\n    cli(sys.argv[1:], standalone_mode=False)\n"
         "finally:\n    print('heavy', {'torch', 'transformers', 'tokenizers'} & {*sys.modules}, file=sys.stderr)"
     )
