@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import httpx
 import torch
 from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerBase
@@ -114,10 +113,9 @@ def commands(threads: int, gguf: Path | None) -> dict[str, tuple[tuple[str, ...]
     return found
 
 
-def passes_of(server: Server) -> int:
-    """That a server of ours has made, of all kinds; one counts for every answer that takes part in it."""
-    lines = httpx.get(server.address.removesuffix("/v1") + "/metrics").text.splitlines()
-    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("dllm_passes_total")))
+def passes_of(name: str, server: Server) -> int:
+    """Those that a server of ours has made, of all kinds; one counts for every answer that takes part in it."""
+    return server.figure("dllm_passes_total") if name == OURS else 0
 
 
 def ask(name: str, server: Server, plan: Plan, clients: int) -> tuple[Crowd, int]:
@@ -125,12 +123,12 @@ def ask(name: str, server: Server, plan: Plan, clients: int) -> tuple[Crowd, int
 
     :raises RuntimeError: if an answer fails.
     """
-    before = passes_of(server) if name == OURS else 0
+    before = passes_of(name, server)
     found = crowd(server.address, plan.bodies(server.model), clients)
     failed = [told.error for told in found.told if told.error]
     if failed:
         raise RuntimeError(f"{name}, {clients} clients: {len(failed)} of {len(found.told)} failed: {failed[0]}")
-    return found, passes_of(server) - before if name == OURS else 0
+    return found, passes_of(name, server) - before
 
 
 def race(

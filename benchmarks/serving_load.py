@@ -211,8 +211,7 @@ def held(process: psutil.Process) -> Held:
 def rows_left(server: Server) -> int:
     """Answers that the server writes or keeps waiting; a second after the last client has gone."""
     time.sleep(1)
-    lines = httpx.get(server.address.removesuffix("/v1") + "/metrics").text.splitlines()
-    return int(sum(float(line.split()[-1]) for line in lines if line.startswith(("dllm_working", "dllm_waiting"))))
+    return server.figure("dllm_working", "dllm_waiting")
 
 
 def row(name: str, plan: Plan, run: Run, left: int) -> Row:

@@ -3,9 +3,7 @@
 llm reads it on every call, so nothing here imports more than it must.
 """
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,19 +66,8 @@ def remove(name: str) -> "Entry":
         return found.pop(name)
 
 
-@contextmanager
-def _changed() -> "Iterator[dict[str, Entry]]":
-    """What is registered, written back when the block ends well; other processes that change it wait meanwhile.
+def _changed() -> "AbstractContextManager[dict[str, Entry]]":
+    """What is registered, to be changed."""
+    from dllm_plugins.files.whole import changed
 
-    :raises CheckpointError: if the file cannot be read, understood or written.
-    """
-    from dllm_plugins.files.whole import beside
-
-    try:
-        with beside(registry_file(), wait=True) as part:
-            found = entries()
-            yield found
-            text = json.dumps({name: entry.model_dump() for name, entry in found.items()}, indent=2, ensure_ascii=False)
-            part.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"cannot write {registry_file()}: {error}; LLM_USER_PATH names another folder") from error
+    return changed(registry_file(), entries, lambda entry: entry.model_dump(), "LLM_USER_PATH names another folder")

@@ -154,6 +154,11 @@ class Pass:
     keep: int = 0
     asks: tuple[Ask, ...] | None = None
 
+    @property
+    def forwarded(self) -> int:
+        """How many positions it forwards."""
+        return sum(len(segment.tokens) for segment in self.segments)
+
 
 Returned = TypeVar("Returned")
 #: Further asks about the pass just made.

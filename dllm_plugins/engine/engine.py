@@ -33,11 +33,11 @@ from dllm_plugins.engine.admission import filling
 from dllm_plugins.engine.admission import room_of
 from dllm_plugins.engine.admission import row_of
 from dllm_plugins.engine.admission import sampler_of
+from dllm_plugins.engine.charges import Charges
 from dllm_plugins.engine.constrained import limits_of
 from dllm_plugins.engine.final import check_final
 from dllm_plugins.engine.job import Job
 from dllm_plugins.engine.making import job_of
-from dllm_plugins.engine.pace import Pace
 from dllm_plugins.engine.profile import OFF
 from dllm_plugins.engine.profile import RULES
 from dllm_plugins.engine.profile import Clock
@@ -80,7 +80,7 @@ class Engine:
         self.modes = modes
         self.prefixes = prefixes
         self.router = Router(self._full, modes)
-        self._pace = Pace()
+        self._charges = Charges()
         self._jobs: dict[int, Job] = {}
         self._admitted = 0
         # Rows of the pass under way, until all of it was told: if it is broken off, they are found here.
@@ -267,7 +267,7 @@ class Engine:
                     denoiser.release(job.row.handle)
         self._forward([job for job in jobs if job.row.error is None], passes, denoiser, clock)
         if any(job.route for job in jobs):
-            self._pace.note(jobs, passes, lengths, time.perf_counter() - began)
+            self._charges.note(jobs, passes, lengths, time.perf_counter() - began)
         for job in jobs:
             if job.row.error is None:
                 with blaming(job.row):
@@ -286,7 +286,7 @@ class Engine:
         if not jobs:
             return
         own, rows = [passes[job.row.number] for job in jobs], [job.row for job in jobs]
-        forwarded = [sum(len(segment.tokens) for segment in made.segments) for made in own]
+        forwarded = [made.forwarded for made in own]
         for row, count in zip(rows, forwarded, strict=True):
             row.company = len(rows) - 1, sum(forwarded) - count
         with sharing(rows):

@@ -86,7 +86,7 @@ class Job:
         """A pass was made."""
         for kind, count in denoiser.rounds(self.row.handle, made.kind).items():
             self.passes[kind] = self.passes.get(kind, 0) + count
-        self.forwarded += sum(len(segment.tokens) for segment in made.segments)
+        self.forwarded += made.forwarded
         shared = denoiser.shared(self.row.handle)
         if shared is not None:
             self.shared = (self.shared or 0) + shared

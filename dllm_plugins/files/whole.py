@@ -5,6 +5,7 @@ killed process left behind is removed by the next one that has the lock. Imports
 heavy: llm's start-up uses it.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -12,8 +13,12 @@ from contextlib import contextmanager
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
+from typing import Any
+from typing import TypeVar
 
 from dllm_plugins.errors import CheckpointError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -74,6 +79,28 @@ def beside(place: Path, *, wait: bool = False) -> Iterator[Path]:
     """
     with alone(place, wait=wait), whole(place) as part:
         yield part
+
+
+@contextmanager
+def changed(
+    place: Path, read: Callable[[], dict[str, T]], stored: Callable[[T], Any], remedy: str
+) -> Iterator[dict[str, T]]:
+    """The things by their names in a JSON file, written back when the block ends well; who else changes it waits.
+
+    :param read: reads the file, which need not be there.
+    :param stored: what stands in it for one of them.
+    :param remedy: what to do where it cannot be written.
+    :raises CheckpointError: if the file cannot be written, and as `read` does.
+    """
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with beside(place, wait=True) as part:
+            found = read()
+            yield found
+            text = json.dumps({name: stored(one) for name, one in found.items()}, indent=2, ensure_ascii=False)
+            part.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot write {place}: {error}; {remedy}") from error
 
 
 def made_once(folder: Path, whose: str, which: str, make: Callable[[Path], object]) -> Path:

@@ -5,9 +5,8 @@ llm reads it on every call, so nothing here imports more than it must.
 
 import json
 import os
-from collections.abc import Iterator
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
@@ -112,21 +111,8 @@ def remove(name: str) -> Pair | None:
         return found.pop(name, None)
 
 
-@contextmanager
-def _changed() -> Iterator[dict[str, Pair]]:
-    """What is registered, written back when the block ends well; other processes that change it wait meanwhile.
+def _changed() -> AbstractContextManager[dict[str, Pair]]:
+    """What is registered, to be changed."""
+    from dllm_plugins.files.whole import changed
 
-    :raises CheckpointError: if the file cannot be read, understood or written.
-    """
-    from dllm_plugins.files.whole import beside
-
-    place = pairs_file()
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with beside(place, wait=True) as part:
-            found = pairs()
-            yield found
-            text = json.dumps({name: asdict(pair) for name, pair in found.items()}, indent=2, ensure_ascii=False)
-            part.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"cannot write {place}: {error}; DLLM_CACHE names another folder") from error
+    return changed(pairs_file(), pairs, asdict, "DLLM_CACHE names another folder")

@@ -47,7 +47,7 @@ class Line:
         return max(0.0, (self.products / self.count - mean * self.seconds / self.count) / spread) if spread > 0 else 0.0
 
 
-class Pace:
+class Charges:
     """Shares the seconds of passes out among their rows."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Pace:
         """
         if any(job.row.error is not None or job.row.step == 0 for job in jobs):
             return
-        forwarded = [sum(len(part.tokens) for part in passes[job.row.number].segments) for job in jobs]
+        forwarded = [passes[job.row.number].forwarded for job in jobs]
         for job, before, share in zip(jobs, lengths, self.shares(forwarded, seconds), strict=True):
             job.measured.add(len(job.row.tokens) - before, share, len(jobs))
 
