@@ -34,7 +34,7 @@ YIELDS = 1.63
 #: (rows, positions that each sees) of the passes that are timed, and lengths of the prompts.
 PASSES = ((1, 128), (4, 128), (8, 128), (16, 128), (1, 1024), (4, 1024), (8, 1024))
 PROMPTS = (64, 512)
-#: Requests a second for each replica: about half of what one can do.
+#: Requests a second for each replica: about a quarter of what one can do.
 LOAD = 0.2
 
 
