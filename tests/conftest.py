@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerFast
 from dllm_plugins.default_model.base_model import is_ready
 from dllm_plugins.denoisers.costs import Costs
 from dllm_plugins.denoisers.low_rank import FORMAT
-from dllm_plugins.engine import engine
+from dllm_plugins.drafting import watched
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
 
@@ -126,7 +126,7 @@ def _costs() -> Iterator[None]:
     """Passes cost the same on every machine that runs tests, so that layouts of drafts, chosen by it, are alike."""
     costs = Costs.of_clean({1: 10.0, 4: 11.0, 16: 14.0})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "costs_of", lambda denoiser: None if denoiser.form() is None else costs)
+        patch.setattr(watched, "costs_of", lambda denoiser: None if denoiser.form() is None else costs)
         yield
 
 

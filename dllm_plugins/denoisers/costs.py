@@ -88,8 +88,9 @@ def _points(found: Any) -> Points:
 
 
 def _between(points: Sequence[tuple[int, float]], most: int = _TABLE) -> list[float]:
-    """Costs of 0, 1, ... `most` rows; what was measured less than for fewer rows was noise."""
-    rising = list(zip((rows for rows, _ in points), accumulate((taken for _, taken in points), max), strict=True))
+    """Costs of 0, 1, ... `most` rows; what was measured more than for more rows was noise, which only makes slower."""
+    least = accumulate((taken for _, taken in reversed(points)), min)
+    rising = list(zip((rows for rows, _ in points), reversed(list(least)), strict=True))
     found = [rising[0][1]] * (rising[0][0] + 1)
     slope = 0.0
     for (begin, cheap), (end, dear) in pairwise(rising):

@@ -35,10 +35,9 @@ def costs_of(denoiser: FullDenoiser) -> Costs | None:
 
     A file that is damaged counts as none, and one that cannot be written is done without.
     """
-    form = denoiser.form()
-    if form is None:
+    name = _name(denoiser)
+    if name is None:
         return None
-    name = f"{form}, threads: {torch.get_num_threads()}, {this_machine()}"
     with _measuring:
         place = costs_file(), name
         if place not in _known:
@@ -46,7 +45,7 @@ def costs_of(denoiser: FullDenoiser) -> Costs | None:
             _known[place] = measure(denoiser) if stored is None else stored
             if stored is None:
                 with suppress(OSError, CheckpointError):
-                    _keep(name, _known[place])
+                    _change(name, _known[place])
         return _known[place]
 
 
@@ -72,12 +71,28 @@ def forget() -> bool:
     return was_there
 
 
-def _keep(name: str, costs: Costs) -> None:
+def doubt(denoiser: FullDenoiser) -> None:
+    """Measure anew what passes of this one cost when needed next. A file that cannot be written stays as it is."""
+    name = _name(denoiser)
+    if name is not None and _known.pop((costs_file(), name), None) is not None:
+        with suppress(OSError, CheckpointError):
+            _change(name, None)
+
+
+def _name(denoiser: FullDenoiser) -> str | None:
+    """What its costs are kept under; None for one that is not measured."""
+    form = denoiser.form()
+    return None if form is None else f"{form}, threads: {torch.get_num_threads()}, {this_machine()}"
+
+
+def _change(name: str, costs: Costs | None) -> None:
+    """Keep these, or forget those of that name."""
     place = costs_file()
     place.parent.mkdir(parents=True, exist_ok=True)
     with beside(place, wait=True) as part:
         # Others may have written meanwhile.
-        stored = {key: found.stored() for key, found in (kept() | {name: costs}).items()}
+        found = kept() | {name: costs}
+        stored = {key: known.stored() for key, known in found.items() if known is not None}
         part.write_text(json.dumps({"version": VERSION, "costs": stored}, indent=1), encoding="utf-8")
 
 

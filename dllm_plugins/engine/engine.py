@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 from dllm_plugins.decoding.failing import blaming
 from dllm_plugins.decoding.failing import broken_off
@@ -27,7 +26,7 @@ from dllm_plugins.decoding.running import answer_programs
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.denoisers.base import completed
-from dllm_plugins.drafting.kept import costs_of
+from dllm_plugins.drafting.watched import WatchedCosts
 from dllm_plugins.engine.admission import check_prompt
 from dllm_plugins.engine.admission import filling
 from dllm_plugins.engine.admission import room_of
@@ -81,6 +80,7 @@ class Engine:
         self.prefixes = prefixes
         self.router = Router(self._full, modes)
         self._charges = Charges()
+        self._costs = WatchedCosts(self._full)
         self._jobs: dict[int, Job] = {}
         self._admitted = 0
         # Rows of the pass under way, until all of it was told: if it is broken off, they are found here.
@@ -125,7 +125,7 @@ class Engine:
         if request.noise is not None and config.seed is not None:
             raise OptionError(f"seed={config.seed} has no effect beside the request's own noise; leave one of them out")
         row = row_of(request, config, tokens, spec)
-        row.costs = partial(costs_of, self._full)
+        row.costs = self._costs
         tokenizer = request.tokenizer or self.tokenizer
         row.limits = limits_of(row, len(tokens), sampler, tokenizer, spec, request.thinking)
         row.steering = steering_of(row, request.processors, sampler, tokenizer, spec)
@@ -266,8 +266,10 @@ class Engine:
                 if wanted.release:
                     denoiser.release(job.row.handle)
         self._forward([job for job in jobs if job.row.error is None], passes, denoiser, clock)
+        seconds = time.perf_counter() - began
+        self._costs.note(passes.values(), seconds)
         if any(job.route for job in jobs):
-            self._charges.note(jobs, passes, lengths, time.perf_counter() - began)
+            self._charges.note(jobs, passes, lengths, seconds)
         for job in jobs:
             if job.row.error is None:
                 with blaming(job.row):

@@ -8,11 +8,15 @@ from click.testing import CliRunner
 
 from dllm_plugins import Model
 from dllm_plugins.__main__ import main
+from dllm_plugins.decoding.program import Pass
+from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.base import completed
 from dllm_plugins.denoisers.costs import Costs
 from dllm_plugins.drafting import kept
+from dllm_plugins.drafting import watched
 from dllm_plugins.drafting.measured import CLEAN
 from dllm_plugins.drafting.measured import measure
+from dllm_plugins.drafting.watched import WatchedCosts
 
 
 @pytest.fixture
@@ -33,6 +37,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Costs(((1, 2.0), (4, 3.0)), ((1, 2.5), (8, 4.0)), 0.25)
 
     monkeypatch.setattr(kept, "measure", known)
+    monkeypatch.setattr(watched, "costs_of", kept.costs_of)
     return asked
 
 
@@ -44,7 +49,7 @@ def test_lines_between_points_and_beyond_them() -> None:
     assert costs.pass_over(1000) == pytest.approx(13.4 + 0.3 * 984)
     assert costs.pass_over(3, 7) == costs.pass_over(10)
     noisy = Costs.of_clean({1: 5.0, 2: 4.0, 4: 8.0})
-    assert [noisy.pass_over(rows) for rows in (1, 2, 3, 4)] == pytest.approx([5.0, 5.0, 6.5, 8.0])
+    assert [noisy.pass_over(rows) for rows in (1, 2, 3, 4)] == pytest.approx([4.0, 4.0, 6.0, 8.0])
     assert Costs.of_clean({3: 2.0}).pass_over(1) == Costs.of_clean({3: 2.0}).pass_over(300) == 2.0
 
 
@@ -108,7 +113,7 @@ def test_a_damaged_file_is_measured_again(tiny: Model, cache: Path, measured: li
     kept.costs_of(denoiser)
     [name] = kept.kept()
     other = Costs.of_clean({1: 1.0})
-    kept._keep("another", other)
+    kept._change("another", other)
     cache.write_text(text.replace("NAME", name))
     kept._known.clear()
     kept.costs_of(denoiser)
@@ -127,6 +132,34 @@ def test_where_nothing_can_be_written_it_is_measured_all_the_same(
     denoiser = completed(tiny.denoiser)
     assert kept.costs_of(denoiser) == kept.costs_of(denoiser)
     assert len(measured) == 1
+
+
+def _passes(rows: int, *, noisy: bool = False) -> list[Pass]:
+    return [Pass((Segment(0, [1] * rows, range(rows), noisy=noisy),))]
+
+
+def test_figures_of_a_busy_moment_are_measured_again(tiny: Model, cache: Path, measured: list[str]) -> None:
+    """Passes much faster than what is kept forget it, in the file too; slower ones, and those that draft, do not."""
+    denoiser = completed(tiny.denoiser)
+    watching = WatchedCosts(denoiser)
+    watching.note(_passes(1), 0.0001)
+    watching()
+    kept._change("another", Costs.of_clean({1: 1.0}))
+    for passes, seconds in (
+        (_passes(1), 0.0019),
+        (_passes(4), 0.1),
+        (_passes(2, noisy=True), 0.0001),
+        (_passes(9), 1e-6),
+    ):
+        for _ in range(40):
+            watching.note(passes, seconds)
+    assert len(kept.kept()) == 2
+    for again in (2, 3, 4, 4):
+        for _ in range(40):
+            watching.note(_passes(1), 0.001)
+        assert len(kept.kept()) == (1 if again > len(measured) else 2)
+        watching()
+        assert len(measured) == again
 
 
 def test_the_command_shows_and_forgets(tiny: Model, cache: Path, measured: list[str]) -> None:

@@ -185,7 +185,7 @@ def test_costs_are_asked_for_only_where_a_layout_is_chosen(
         asked.append(denoiser.form())
         return Costs.of_clean({1: 1.0})
 
-    monkeypatch.setattr("dllm_plugins.engine.engine.costs_of", costs_of)
+    monkeypatch.setattr("dllm_plugins.drafting.watched.costs_of", costs_of)
     engine = load_tiny("float32").engine()
     for options in ({"mode": "ar"}, {"draft_length": 2}, {"preset_options": {"costs": {1: 2.0}}}):
         _decoded(engine, [[5]], max_new_tokens=3, **options)
