@@ -21,6 +21,17 @@ FinishReason = Literal["stop", "eos", "length", "context", "follows"]
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of an answer in which modes or models take turns: its tokens from `begin` to before `end`, and why."""
+
+    model: str
+    mode: str
+    begin: int
+    end: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Honest figures of one answer.
 
@@ -33,7 +44,8 @@ class Usage:
     seconds of those passes by part (:data:`dllm_plugins.engine.profile.PARTS`), each pass's in full
     however many rows shared it; what lies between passes belongs to no part. `drafts`, in mode
     speculative, are drafts verified and accepted by where they came from, and the open rows among `rows`.
-    `route`, in mode auto, says why `mode` was chosen.
+    `route`, in mode auto, says why `mode` was chosen. `model`, of a pair, is the name of the one that answered.
+    `stretches`, in mode alternating, are the parts of the answer and who wrote each.
     `reasoning_tokens`, of a model that thinks, are those of `useful_tokens` that came before what it said.
     """
 
@@ -55,6 +67,8 @@ class Usage:
     shared_passes: int | None = None
     reasoning_tokens: int | None = None
     route: str | None = None
+    model: str | None = None
+    stretches: tuple[Stretch, ...] | None = None
 
     @property
     def total_passes(self) -> int:
@@ -80,7 +94,7 @@ class Usage:
         }
         if not self.weights:
             del found["weights"]
-        for name in ("drafts", "shared_passes", "reasoning_tokens", "route"):
+        for name in ("drafts", "shared_passes", "reasoning_tokens", "route", "model", "stretches"):
             if found[name] is None:
                 del found[name]
         if self.parts is None:

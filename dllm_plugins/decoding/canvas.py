@@ -43,6 +43,23 @@ class Canvas:
         # What the model said before penalties, of positions that are written from left to right.
         self._raw: dict[int, Tensor] = {}
 
+    def stretch(self, row: Row, spec: ModelSpec) -> "Canvas":
+        """The canvas of the next stretch of the answer, for a row whose prompt is all that is final."""
+        made = Canvas(row, spec)
+        made._said, made._raw = self._said, self._raw
+        return made
+
+    def follow(self, inner: "Canvas") -> None:
+        """Hold what the canvas of a stretch holds."""
+        self.tokens, self.guesses, self.sure, self.shown = inner.tokens, inner.guesses, inner.sure, inner.shown
+
+    def show(self, drafted: Sequence[int | None]) -> None:
+        """Show guesses behind the final text, None where open, on positions that stay open."""
+        end = len(self.row.tokens)
+        self.tokens[end:] = [self.mask] * len(drafted)
+        self.guesses = {position: token for position, token in enumerate(drafted, end) if token is not None}
+        self.shown = None
+
     def open(self, positions: Iterable[int]) -> list[int]:
         """Those of `positions` that are open."""
         return [position for position in positions if self.tokens[position] == self.mask]

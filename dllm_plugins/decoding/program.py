@@ -156,8 +156,8 @@ class Pass:
 
     @property
     def forwarded(self) -> int:
-        """How many positions it forwards."""
-        return sum(len(segment.tokens) for segment in self.segments)
+        """How many positions it forwards; of another model's, once the pass was made."""
+        return sum(len(one.tokens) if one.guest is None else one.guest.rows for one in self.segments)
 
 
 Returned = TypeVar("Returned")

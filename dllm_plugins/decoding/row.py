@@ -14,6 +14,7 @@ from dllm_plugins.decoding.said import said_of
 from dllm_plugins.decoding.steering import Steering
 from dllm_plugins.denoisers.costs import Costs
 from dllm_plugins.events import FinishReason
+from dllm_plugins.events import Stretch
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.noise import Key
 from dllm_plugins.noise import Purpose
@@ -78,6 +79,7 @@ class Row:
     :param company: requests and rows of others in the last pass; together they make a further row cheaper or dearer.
     :param drafts: how many drafts were verified and accepted by where they came from, and how many open rows made
         some; None where nothing is drafted.
+    :param stretches: where modes take turns, who has written which part; each ends where the next one begins.
     :param limits: what the answer is held to; None if it may be anything.
     :param steering: what is done to logits before anything is drawn; None for nothing.
     :param error: what the row raised in the pass under way; the engine then ends it, and nobody else.
@@ -107,6 +109,7 @@ class Row:
     costs: Callable[[], Costs | None] = lambda: None
     company: tuple[int, int] = (0, 0)
     drafts: dict[str, int] | None = None
+    stretches: list[Stretch] | None = None
     limits: Limits | None = None
     steering: Steering | None = None
     error: Exception | None = None

@@ -12,6 +12,7 @@ from typing import cast
 
 from torch import Tensor
 
+from dllm_plugins.denoisers.guest import Guest
 from dllm_plugins.messages import Message
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Predictions
@@ -48,6 +49,8 @@ class ModelSpec:
         depend on its company; those that are row-invariant share them anyway.
     :param attention: who sees whom in a text of which everything is known, as layouts of families call it; empty where
         its tokens are not predicted then.
+    :param others: of a pair, the modes that its other model decodes in, and what the engine must know of that.
+    :param target: of a pair, the name of the model that decodes in all other modes.
     :param weights: what is multiplied, where the backend tells: a dtype, "int8", or the blocks of a GGUF file ("Q4_1").
     """
 
@@ -76,6 +79,8 @@ class ModelSpec:
     weights: str = ""
     attention: str = ""
     batched: bool = False
+    others: Mapping[str, "ModelSpec"] = field(default_factory=dict)
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ class Segment:
         become final since the row's last segment of this kind, `positions` where they stand in the text, and it asks
         what follows, so many tokens drawn like this. In place of hidden states the pass returns float64 [n, 2], ids and
         the drafter's probabilities of them, with n at most `len(draws)`. Nothing of it is frozen by the caller.
+    :param guest: of a pair alone: the other model writes on in this pass, and says here what came of it. The segment
+        holds no tokens, and nothing of it is frozen.
     """
 
     row: int
@@ -113,6 +120,7 @@ class Segment:
     conditioning: "Tensor | None" = None
     apart: Sequence[int] | None = None
     draws: Sequence[Draw] | None = None
+    guest: Guest | None = None
 
 
 class PrefixState(Protocol):

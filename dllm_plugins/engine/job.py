@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 
 from dllm_plugins.constraints.validation import check_answer
 from dllm_plugins.decoding.program import Pass
@@ -21,6 +22,7 @@ from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
 from dllm_plugins.events import FinishReason
+from dllm_plugins.events import Stretch
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.events import Usage
 from dllm_plugins.kept_prefixes import KeptPrefixes
@@ -43,6 +45,7 @@ class Job:
     :param closed: the denoiser's row is gone.
     :param most_cached: of a kept prefix, most tokens that may be taken over; None for all.
     :param route: how its mode was chosen, if nobody named it, and `measured` how fast that is.
+    :param model: of a pair, its other model, if that decodes the row.
     :param looked: what the model says of the answer where all of it is known, once it was asked.
     """
 
@@ -66,6 +69,7 @@ class Job:
     divider: Divider | None = None
     route: Route | None = None
     measured: Measured = field(default_factory=Measured)
+    model: str = ""
 
     def look(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec, denoiser: FullDenoiser) -> None:
         """Look at the final text once more, if that was asked for."""
@@ -233,6 +237,8 @@ class Job:
             drafts=row.drafts,
             shared_passes=self.shared,
             route=None if self.route is None else str(self.route),
+            model=self.model or spec.target or None,
+            stretches=None if row.stretches is None else tuple(_told(row.stretches, len(answer))),
             reasoning_tokens=None if self.divider is None else self.divider.tokens(self.text.tokenizer, answer),
         )
         if self.gaps is not None:
@@ -263,3 +269,13 @@ class Job:
             filled,
             thought,
         )
+
+
+def _told(stretches: Sequence[Stretch], length: int) -> list[Stretch]:
+    """Stretches of an answer of so many tokens, each to where the next one begins."""
+    ends = [*(one.begin for one in stretches[1:]), length]
+    return [
+        replace(one, end=min(end, length))
+        for one, end in zip(stretches, ends, strict=True)
+        if one.begin < min(end, length)
+    ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from dllm_plugins.modes import alternating
 from dllm_plugins.modes import ar
 from dllm_plugins.modes import bd3lm
 from dllm_plugins.modes import cached_blocks
@@ -47,7 +48,7 @@ def samplers(
 ) -> list[Sampler]:
     """Every mode of this package; some ask rules what to commit and reopen, or a process what is open."""
     masked = processes["masked"]
-    return [
+    found = [
         speculative.sampler(masked),
         pair.sampler(masked),
         diffusion.sampler(rules, masked),
@@ -82,3 +83,4 @@ def samplers(
         flow_uniform.sampler(processes["uniform"]),
         remdm.SAMPLER,
     ]
+    return [*found, alternating.sampler({sampler.name: sampler for sampler in found})]

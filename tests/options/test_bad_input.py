@@ -50,7 +50,10 @@ def test_absurd_options_are_refused(options: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"mode": "telepathy"}, "unknown mode 'telepathy'; modes of dllm: speculative, diffusion, ar, and auto"),
+        (
+            {"mode": "telepathy"},
+            "unknown mode 'telepathy'; modes of dllm: speculative, diffusion, ar, alternating, and auto",
+        ),
         ({"mode": "diffusion", "rule": "vote"}, "unknown rule 'vote'"),
         ({"mode": "speculative", "threshold": 0.5}, "threshold=0.5 has no effect in mode 'speculative'"),
         ({"mode": "ar", "draft_length": 3}, "draft_length=3 has no effect in mode 'ar'"),
