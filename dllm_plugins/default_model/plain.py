@@ -1,10 +1,8 @@
 """An ordinary Llama, Qwen2 or Qwen3 as it is, one token a pass: what verifies the drafts of a pair."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from dllm_plugins.default_model.base import FolderBase
-from dllm_plugins.default_model.load import make_spec
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.kernel import DecoderDenoiser
 from dllm_plugins.denoisers.kernel import best_decoder
@@ -52,12 +50,25 @@ def load_plain(name: str, options: LoadOptions) -> Model:
     if int8:
         check_int8(device, dtype, shape)
     weights = place(source.config, llama_from(source.tensors(), shape, str(source.place), dtype), device, None)
-    spec = plain_spec(name, shape, source.stop_ids(shape.vocabulary))
+    spec = plain_spec(name, shape.vocabulary, shape.context, source.stop_ids(shape.vocabulary))
     plain = options.backend == "torch"
     decoder = plain_decoder(weights, spec) if plain else best_decoder(lambda: weights, spec, int8=int8)
     return Model(name, DecoderDenoiser(decoder, spec, int8), source.tokenizer())
 
 
-def plain_spec(name: str, shape: LlamaShape, stop_ids: frozenset[int]) -> ModelSpec:
-    """What the engine must know of it: the base of the default model without its denoiser."""
-    return replace(make_spec(shape, stop_ids), name=name, modes=("ar",), draft_head=False, draft_length=0)
+def plain_spec(name: str, vocabulary: int, context: int, stop_ids: frozenset[int]) -> ModelSpec:
+    """What the engine must know of a model that says one token after the other, and has no open positions."""
+    return ModelSpec(
+        name=name,
+        vocabulary=vocabulary,
+        mask_id=vocabulary,
+        context=context,
+        stop_ids=stop_ids,
+        block_length=1,
+        draft_length=0,
+        modes=("ar",),
+        draft_head=False,
+        cache="exact",
+        numerics="approximate",
+        attention="causal",
+    )

@@ -35,11 +35,12 @@ class LlamaCppDenoiser(Passes):
     :param spec: its `numerics` becomes "approximate": rounding depends on how many tokens a call has, though
         not on the company of other rows.
     :param cache: type of keys and values, "F16" or "F32".
+    :param causal: whether every pass is of causal text. Its numerics are "row-invariant" then, if that is measured.
     :raises CheckpointError: if the file has fewer ids than the spec.
     :raises GgufError: if the file keeps no keys, but the spec has an exact cache.
     """
 
-    def __init__(self, model: GgufModel, spec: ModelSpec, cache: str = "F16") -> None:
+    def __init__(self, model: GgufModel, spec: ModelSpec, cache: str = "F16", *, causal: bool = False) -> None:
         if spec.vocabulary > model.vocabulary:
             raise CheckpointError(
                 f"{model.path} has {model.vocabulary} token ids, but {spec.name} {spec.vocabulary}; convert it again"
@@ -51,13 +52,14 @@ class LlamaCppDenoiser(Passes):
             )
         super().__init__(model, Context(model, cache))
         promises = {mode: found for mode in spec.modes if (found := LOSSLESS.get(spec.samplers.get(mode, mode)))}
-        fewest = fewest_of_equal_bits(self.context, self._shelf) if promises and model.has_memory else None
+        measured = (causal or promises) and model.has_memory
+        fewest = fewest_of_equal_bits(self.context, self._shelf) if measured else None
         self.planning = Planning(pads=fewest == 2)
         refused = {mode: found for mode in spec.modes if (found := UNABLE.get(spec.samplers.get(mode, mode)))}
         refused |= promises if fewest is None else {}
         self.spec = replace(
             spec,
-            numerics="approximate",
+            numerics="row-invariant" if causal and fewest is not None else "approximate",
             modes=tuple(mode for mode in spec.modes if mode not in refused),
             refused=refused,
             holds=spec.holds and model.has_memory,

@@ -10,8 +10,6 @@ from dllm_plugins.default_model.plain import load_plain
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.files.replacing import read_config
-from dllm_plugins.gguf.architectures import ARCHITECTURES as GRAPHS
-from dllm_plugins.gguf.header import read_header
 from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
@@ -28,6 +26,9 @@ from dllm_plugins.pairs.denoiser import DRAFT_LENGTH
 from dllm_plugins.pairs.denoiser import PairDenoiser
 from dllm_plugins.pairs.drafter import Drafter
 from dllm_plugins.pairs.named import Pair
+from dllm_plugins.pairs.plain_file import auto_plain_file
+from dllm_plugins.pairs.plain_file import is_plain_file
+from dllm_plugins.pairs.plain_file import load_plain_file
 
 #: Options of `load_model` that hold for both models; others are given to each.
 _BOTH = ("dtype", "device")
@@ -58,7 +59,7 @@ def auto(pair: Pair, options: LoadOptions) -> Chosen:
     """
     both = _for_both(options)
     if _is_plain(pair.ar, pair.ar_options):
-        target = Chosen("kernels", "an ordinary model, on the block decoder")
+        target = _auto_plain(pair.ar, load_options({**both, **pair.ar_options}))
     else:
         target = auto_backend(pair.ar, **{**both, **pair.ar_options})
         # Where it is not known before it is loaded, it is checked then.
@@ -88,40 +89,25 @@ def _for_both(options: LoadOptions) -> dict[str, Any]:
 
 
 def _is_plain(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether a name is that of an ordinary model in the hub's format, and nobody says that it is a diffusion model.
-
-    :raises OptionError: for such a model in a GGUF file.
-    """
+    """Whether a name is that of an ordinary model, and nobody says that it is a diffusion model."""
     if "family" in options or not (is_gguf(name) or "/" in name or Path(name).is_dir()):
         return False
     if is_gguf(name):
-        _refuse_plain_file(Path(name))
-        return False
+        return is_plain_file(Path(name))
     found = read_config(Path(hub_folder(name, ("config.json",)))).get("architectures") or []
     return bool(ARCHITECTURES.intersection(found))
 
 
-def _refuse_plain_file(file: Path) -> None:
-    """Refuse a GGUF file of an ordinary model, which cannot verify.
-
-    :raises OptionError: naming what can.
-    """
-    header = read_header(file.expanduser())
-    known = GRAPHS.get(header.architecture)
-    if "dllm.config" not in header.metadata and (known is None or known.family is None):
-        raise OptionError(
-            message(
-                "{} is a file of an ordinary model, and these verify from their folder or hub id only; give that as "
-                "'ar' of {pair}, or the default model dllm",
-                file,
-            )
-        )
+def _auto_plain(name: str, options: LoadOptions) -> Chosen:
+    if is_gguf(name):
+        return auto_plain_file(name, options)
+    return Chosen("kernels", "an ordinary model, on the block decoder")
 
 
 def _target(pair: Pair, both: Mapping[str, Any]) -> Model:
     options = {**both, **pair.ar_options}
     if _is_plain(pair.ar, pair.ar_options):
-        return load_plain(pair.ar, load_options(options))
+        return (load_plain_file if is_gguf(pair.ar) else load_plain)(pair.ar, load_options(options))
     return load_model(pair.ar, **options)
 
 
@@ -135,7 +121,7 @@ def check(name: str, modes: Sequence[str]) -> None:
         raise OptionError(
             message(
                 "{} cannot verify drafts: it decodes in mode {}, and a target needs mode 'ar'; take an ordinary Llama, "
-                "Qwen2 or Qwen3, the default model dllm, or a Nemotron-Labs-Diffusion",
+                "Qwen2 or Qwen3, in a GGUF file or not, the default model dllm, or a Nemotron-Labs-Diffusion",
                 name,
                 " or ".join(map(repr, modes)),
             )

@@ -15,6 +15,7 @@ from dllm_plugins.constraints.values import Regex
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import OptionError
+from dllm_plugins.models import auto_backend
 from dllm_plugins.pairs import named
 from dllm_plugins.pairs.bridge import OneTokenizer
 from dllm_plugins.pairs.bridge import TwoTokenizers
@@ -40,6 +41,15 @@ def load(tiny_folder: Path) -> Load:
 @pytest.fixture(scope="module")
 def pairs(load: Load, drafter_folder: Path, foreign_folder: Path) -> dict[str, Model]:
     return {"one": load(drafter_folder), "two": load(foreign_folder)}
+
+
+@pytest.fixture(scope="module")
+def plain_file(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's base as a GGUF file, which no family of diffusion models reads."""
+    pytest.importorskip("llama_cpp", reason="files are written and read with it; run `make gguf`")
+    from dllm_plugins.llama_cpp.convert import convert_base
+
+    return convert_base(tiny_folder, tmp_path_factory.mktemp("plain") / "plain.gguf", quant="F32")
 
 
 def told(model: Model, mode: str, **options: Any) -> list[Any]:
@@ -150,11 +160,7 @@ def test_a_drafter_in_a_gguf_file(
     """Through the kernels and through llama.cpp, with one tokenizer."""
     pytest.importorskip("llama_cpp", reason="files are written and read with it; run `make gguf`")
     from dllm_plugins.llama_cpp.convert import convert
-    from dllm_plugins.llama_cpp.convert import convert_base
 
-    plain = convert_base(tiny_folder, tmp_path / "plain.gguf", quant="F32")
-    with pytest.raises(OptionError, match="a file of an ordinary model, and these verify from their folder or hub id"):
-        load_model(pair={"ar": str(plain), "diffusion": str(drafter_folder)})
     file = tmp_path / "drafter.gguf"
     convert(str(drafter_folder), file, quant="F32")
     pair = load(file, diffusion_options={"backend": backend})
@@ -164,6 +170,46 @@ def test_a_drafter_in_a_gguf_file(
     assert [one.tokens for one in found] == [one.tokens for one in expected]
     assert all(one.usage.drafts["denoiser_verified"] > 0 for one in found if one.usage.drafts)
     pair.close()
+
+
+@pytest.mark.parametrize("backend", ["kernels", "llama_cpp"])
+@pytest.mark.parametrize("tokenizers", ["one", "two"])
+def test_a_target_in_a_gguf_file(
+    tiny: Model, plain_file: Path, drafter_folder: Path, foreign_folder: Path, backend: str, tokenizers: str
+) -> None:
+    """An ordinary model's file says what its folder says, by itself and with drafts of either tokenizer."""
+    drafter = str(drafter_folder if tokenizers == "one" else foreign_folder)
+    given = {"ar": str(plain_file), "diffusion": drafter, "ar_options": {"backend": backend}}
+    pair = load_model(pair=given, dtype="float32")
+    for options in ({}, {"constraint": Regex("[a-c]{9}f")}, {"stop": ["a"]}):
+        expected = told(tiny, "ar", **options)
+        for mode in ("ar", "pair"):
+            found = told(pair, mode, **options)
+            assert [(one.tokens, one.text) for one in found] == [(one.tokens, one.text) for one in expected]
+            assert all(one.usage.numerics == "row-invariant" for one in found)
+            assert all(("draft" in one.usage.passes) == (mode == "pair") for one in found)
+    pair.close()
+    chosen = auto_backend(pair=given, dtype="float32")
+    assert chosen.backend == f"{backend}, kernels"
+    assert chosen.modes == ("pair", "ar")
+
+
+def test_files_that_are_no_targets(plain_file: Path, drafter_folder: Path, tmp_path: Path) -> None:
+    """Options of diffusion models have no use, and files of other architectures cannot verify."""
+    other = tmp_path / "other.gguf"
+    other.write_bytes(
+        plain_file.read_bytes().replace(
+            b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00gemma"
+        )
+    )
+    cases: list[tuple[Path, dict[str, Any], str]] = [
+        (plain_file, {"preset": "mdlm"}, "preset='mdlm' is of no use"),
+        (plain_file, {"base": "dllm"}, "it is of the default model"),
+        (other, {}, "is a 'gemma' file, which cannot verify drafts; files that can are llama or qwen2 or qwen3"),
+    ]
+    for file, options, error in cases:
+        with pytest.raises(DllmError, match=error):
+            load_model(pair={"ar": str(file), "diffusion": str(drafter_folder), "ar_options": options})
 
 
 @pytest.mark.usefixtures("own_pairs")
