@@ -15,6 +15,7 @@ EXTRAS = {
     "jsonschema": "constraints",
     "lark": "constraints",
     "prometheus_client": "serve",
+    "pysat": "reasoning",
     "ray": "ray",
     "referencing": "constraints",
     "rich": "llm",
