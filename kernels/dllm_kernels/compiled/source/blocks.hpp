@@ -1,62 +1,20 @@
-// Matrices as GGUF files hold them: rows of blocks of 32 small numbers with a scale, and in some a least value, in
-// float16; or of 256, with a small factor of its own for every 32 or 16 of them. Format: ggml-org/ggml ggml-common.h
-// (block_q4_0 to block_q6_K).
-//
-// A row is unpacked to the very weights that dequantising to bfloat16 gives: a number times its scale has at most
-// 23 digits, so that the sum with the least value is rounded once in float32, fused or not.
+// Blocks of GGUF matrices as rows of weights. A row is unpacked to the very weights that dequantising to bfloat16 gives:
+// a number times its scale has at most 23 digits, so that the sum with the least value is rounded once in float32,
+// fused or not.
 #pragma once
 
 #include <vector>
 
 #include "product.hpp"
+#include "two.hpp"
 
-// ggml's numbers of the types.
-enum Kind : int32_t { Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14 };
-
-// Numbers of a small block, and of a large one.
-constexpr int IN_BLOCK = 32;
-constexpr int IN_LARGE = 256;
-// Bytes between what is unpacked and what is fetched.
-constexpr int FETCHED = 640;
-
-constexpr int numbers_of(int32_t kind) { return kind >= Q4_K ? IN_LARGE : IN_BLOCK; }
-
-constexpr int bytes_of(int32_t kind) {
-    switch (kind) {
-        case Q4_0: return 18;
-        case Q4_1: return 20;
-        case Q5_0: return 22;
-        case Q5_1: return 24;
-        case Q8_0: return 34;
-        case Q4_K: return 144;
-        case Q5_K: return 176;
-        default: return 210;
-    }
-}
-
-// Bytes of a row.
-constexpr size_t row_bytes(int32_t kind, int inputs) { return (size_t)(inputs / numbers_of(kind)) * bytes_of(kind); }
+// Bytes between what is unpacked and what is fetched: the faster the one, the further off the other has to be.
+constexpr int FETCHED = has_two(Q8_0) ? 2560 : 640;
 
 // The two float16 numbers that begin a block which has a least value.
 struct Pair {
     float scale, least;
 };
-
-inline float half_to_float(const uint8_t* from) {
-    uint16_t half;
-    std::memcpy(&half, from, 2);
-#if defined(__F16C__)
-    return _cvtsh_ss(half);
-#elif defined(__aarch64__)
-    __fp16 x;
-    std::memcpy(&x, &half, 2);
-    return x;
-#else
-    // Exponents differ by 112; the product also gives what is below the normal numbers its place.
-    float x = bits_to_float((Unit)(half & 0x7fffu) << 13) * 0x1p112f;
-    return half & 0x8000u ? -x : x;
-#endif
-}
 
 inline Pair halves_to_floats(const uint8_t* from) {
 #if defined(__F16C__)
@@ -180,9 +138,22 @@ inline void unpack_bytes(const uint8_t* bytes, float scale, Unit* to, int at) {
     }
 }
 
+// What comes later, on its way while these two blocks are unpacked.
+template <int32_t KIND>
+inline void fetch(const uint8_t* from) {
+    for (int line = 0; line < 2 * bytes_of(KIND); line += 64) __builtin_prefetch(from + FETCHED + line, 0, 3);
+}
+
 template <class T, int32_t KIND>
 inline void unpack_row(const uint8_t* from, int inputs, Unit* to) {
-    for (int at = 0; at < inputs; at += numbers_of(KIND), from += bytes_of(KIND)) {
+    int at = 0;
+    if constexpr (T::PER_UNIT == 2 && has_two(KIND))
+        for (; at + 2 * IN_BLOCK <= inputs; at += 2 * IN_BLOCK, from += 2 * bytes_of(KIND)) {
+            fetch<KIND>(from);
+            const Two found = two_blocks<KIND>(from);
+            store(to + at / 2, found.first), store(to + at / 2 + LANES, found.second);
+        }
+    for (; at < inputs; at += numbers_of(KIND), from += bytes_of(KIND)) {
         for (int line = 0; line < bytes_of(KIND); line += 64) __builtin_prefetch(from + FETCHED + line, 0, 3);
         if constexpr (KIND == Q4_0) unpack_fours<T>(from + 2, 8, half_to_float(from), -0.0f, to, at);
         if constexpr (KIND == Q5_0) unpack_fives<T>(from + 2, from + 6, 16, half_to_float(from), -0.0f, to, at);

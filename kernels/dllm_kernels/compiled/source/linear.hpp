@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "coded.hpp"
+#include "direct.hpp"
 
 // Weights [out][in / per unit] units, or blocks of a kind, or int8 levels [out][in] with a scale and 128 times
 // the sum of the levels per output. Where `coded` is set, rows are levels when they meet the blocks, and
@@ -143,16 +144,22 @@ struct Product {
     Rows t = {};
     const uint8_t* noisy = nullptr;
     int place = 0;
+    bool direct = false;
     Rows w = {l.weight, x.units};
 
+    // Before the first panel: of a pass over so many rows.
+    void begin(int rows) { direct = l.blocks && !l.coded && is_direct<T>(l.kind, rows); }
+
     void open(int first, int last) {
-        if (l.blocks) w = unpacked<T>(l.kind, l.blocks, l.inputs, first, last, place);
+        if (l.blocks && !direct) w = unpacked<T>(l.kind, l.blocks, l.inputs, first, last, place);
     }
 
     // A tile with the bias.
     void operator()(int row, int rows, int out, int outputs, float* to) const {
         Rows u{l.up, t.units};
-        if (!l.levels) {
+        if (direct) {
+            multiply_direct(l.kind, l.blocks, l.inputs, {x, {}, t, u}, row, rows, out, outputs, to);
+        } else if (!l.levels) {
             multiply<T>({x, w, t, u}, row, rows, out, outputs, to);
         } else {
             multiply_int8(*levels, l, row, rows, out, outputs, to);
@@ -205,6 +212,7 @@ inline void multiply_outputs(Product<T> product, int row, int rows, int begin, i
         }
         return;
     }
+    product.begin(rows);
     auto open = [&](int first, int last) { product.open(first, last); };
     each_tile(rows, begin, end, open, [&](int place, int count, int out, int some) {
         float found[TILE];
