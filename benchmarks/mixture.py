@@ -51,7 +51,7 @@ class Bag:
         self.kept = kept
         self.points: list[Point] = []
         self.engines = {mode: model.engine() for mode in MODES}
-        self.engines["auto"].router = Router(completed(model.denoiser), plugins.modes(), kept)
+        self.engines["auto"].router = Router(completed(model.denoiser), plugins.modes(), model.tokenizer, kept)
         self.fills = filling(plugins.modes(), model.denoiser.spec)
         self.others: dict[str, Decode] = {"transformers_ar": transformers_greedy(model, torch.bfloat16, tokens)}
         if gguf is not None:
@@ -77,7 +77,7 @@ class Bag:
         return decode
 
     def _note(self) -> None:
-        known = [found for model in self.kept.look().models.values() for found in model.values()]
+        known = self.kept.look().situations
         self.points.append(Point(sum(item.regret for item in known), sum(item.seconds for item in known)))
 
 

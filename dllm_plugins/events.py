@@ -45,7 +45,7 @@ class Usage:
     however many rows shared it; what lies between passes belongs to no part. `drafts`, in mode
     speculative, are drafts verified and accepted by where they came from, and the open rows among `rows`.
     `route`, in mode auto, says why `mode` was chosen. `model`, of a pair, is the name of the one that answered.
-    `stretches`, in mode alternating, are the parts of the answer and who wrote each.
+    `stretches`, where modes took turns (alternating, and auto), are the parts of the answer and who wrote each.
     `reasoning_tokens`, of a model that thinks, are those of `useful_tokens` that came before what it said.
     """
 

@@ -1,9 +1,11 @@
 """Fixtures: a tiny random tri-mode model in the hub's format, and the default model when weights are there."""
 
+import atexit
 import gc
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from collections.abc import Iterator
 from functools import cache
@@ -13,8 +15,9 @@ from pathlib import Path
 # another make passes hundreds of times slower as soon as anything else runs on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# A server of whoever runs the tests is not what they are about.
+# A server of whoever runs the tests is not what they are about, nor what was measured for them.
 os.environ.pop("DLLM_SERVER", None)
+os.environ["DLLM_ROUTES"] = str(Path(tempfile.gettempdir()) / f"dllm-routes-{os.getpid()}.json")
 
 import pytest
 import torch
@@ -31,6 +34,8 @@ from dllm_plugins.denoisers.low_rank import FORMAT
 from dllm_plugins.drafting import watched
 from dllm_plugins.models import Model
 from dllm_plugins.models import load_model
+
+atexit.register(Path(os.environ["DLLM_ROUTES"]).unlink, missing_ok=True)
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

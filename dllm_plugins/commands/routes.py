@@ -1,8 +1,13 @@
 """The command `routes` of `python -m dllm_plugins` and of `llm dllm`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from dllm_plugins.commands.terminal import clean_errors
+
+if TYPE_CHECKING:
+    from dllm_plugins.routing.bandit import Pool
 
 
 @click.command()
@@ -25,13 +30,18 @@ def routes(model: str, reset: bool) -> None:
             click.echo(f"{routes_file()}: {'forgotten' if book().forget() else 'nothing was kept'}")
         there = "" if rules_file().exists() else ", which is not there"
         click.echo(f"rules of {model} ({rules_file()}{there})")
-        for kind, rule in rules_of(model).model_dump().items():
+        for kind, rule in rules_of(model).told().items():
             click.echo(f"  {kind} = {rule}")
-        for name, situations in book().look().models.items():
+        for name, found in book().look().models.items():
             click.echo(name)
-            for told, known in situations.items():
-                rates = ", ".join(
-                    f"{mode} {arm.rate or 0:.3g} tokens/s in {arm.answers} of {arm.tried} answers"
-                    for mode, arm in known.arms.items()
-                )
-                click.echo(f"  {told}: {rates}; regret {known.regret:.3g} of {known.seconds:.3g} s")
+            for told, pool in found.wider.items():
+                click.echo(f"  all of {told}: {_rates(pool)}")
+            for told, known in found.situations.items():
+                click.echo(f"  {told}: {_rates(known)}; regret {known.regret:.3g} of {known.seconds:.3g} s")
+
+
+def _rates(pool: "Pool") -> str:
+    """What was measured of its modes."""
+    return ", ".join(
+        f"{mode} {arm.rate or 0:.3g} tokens/s in {arm.pieces} of {arm.tried} pieces" for mode, arm in pool.arms.items()
+    )

@@ -49,6 +49,13 @@ class RunningProgram:
         assert self._wanted is not None
         return self._wanted
 
+    def restart(self, start: Callable[[Canvas, ModelSpec], Program]) -> None:
+        """Another program goes on behind the final text; what this one wants, and what it drafted, is dropped."""
+        if self._program is not None:
+            self._program.close()
+        self._program, self._start = None, start
+        self.canvas.cut(len(self.row.tokens))
+
     def receive(self, parts: Sequence[Tensor], denoiser: FullDenoiser) -> list[Question]:
         """The pass was made: keep what the program wants kept of its keys; what it asks.
 

@@ -56,13 +56,17 @@ class Charges:
     def note(self, jobs: "Sequence[Job]", passes: Mapping[int, Pass], lengths: Sequence[int], seconds: float) -> None:
         """Note what a pass gave its rows and took; not where a prompt took part, which would drown the rest.
 
+        Nor of a row in which another mode has just gone on: that pass was one without drafts to verify.
+
         :param lengths: of the rows' final tokens before it.
         """
         if any(job.row.error is not None or job.row.step == 0 for job in jobs):
             return
         forwarded = [passes[job.row.number].forwarded for job in jobs]
         for job, before, share in zip(jobs, lengths, self.shares(forwarded, seconds), strict=True):
-            job.measured.add(len(job.row.tokens) - before, share, len(jobs))
+            if not job.resumed:
+                job.measured.add(len(job.row.tokens) - before, share, len(jobs))
+            job.resumed = False
 
     def shares(self, positions: Sequence[int], seconds: float) -> list[float]:
         """Of each row of a pass, whose sum is `seconds`.

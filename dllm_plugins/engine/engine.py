@@ -44,6 +44,8 @@ from dllm_plugins.engine.profile import Stopwatch
 from dllm_plugins.engine.profile import add
 from dllm_plugins.engine.profile import timed
 from dllm_plugins.engine.steered import steering_of
+from dllm_plugins.engine.turns import take_turns
+from dllm_plugins.engine.turns import turning
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Event
@@ -78,7 +80,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.modes = modes
         self.prefixes = prefixes
-        self.router = Router(self._full, modes)
+        self.router = Router(self._full, modes, tokenizer)
         self._charges = Charges()
         self._costs = WatchedCosts(self._full)
         self._jobs: dict[int, Job] = {}
@@ -130,7 +132,7 @@ class Engine:
         row.limits = limits_of(row, len(tokens), sampler, tokenizer, spec, request.thinking)
         row.steering = steering_of(row, request.processors, sampler, tokenizer, spec)
         job = job_of(request, row, sampler, spec, tokenizer, self.prefixes)
-        job.route = route
+        job.route, job.samplers = route, turning(self.modes, route, spec)
         return job
 
     def enter(self, job: Job) -> int:
@@ -262,6 +264,7 @@ class Engine:
         began, lengths = time.perf_counter(), [len(job.row.tokens) for job in jobs]
         for job in jobs:
             with blaming(job.row):
+                take_turns(job, self.router, self.denoiser.spec, len(jobs))
                 wanted = passes[job.row.number] = job.running.wanted()
                 if wanted.release:
                     denoiser.release(job.row.handle)

@@ -1,6 +1,7 @@
 """A row with what the engine counts and tells about it: Commit, Draft, Finish."""
 
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -26,6 +27,7 @@ from dllm_plugins.events import Stretch
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.events import Usage
 from dllm_plugins.kept_prefixes import KeptPrefixes
+from dllm_plugins.modes.base import Sampler
 from dllm_plugins.routing.measured import Measured
 from dllm_plugins.routing.router import Route
 from dllm_plugins.text.answer import AnswerText
@@ -46,6 +48,8 @@ class Job:
     :param most_cached: of a kept prefix, most tokens that may be taken over; None for all.
     :param route: how its mode was chosen, if nobody named it, and `measured` how fast that is.
     :param model: of a pair, its other model, if that decodes the row.
+    :param samplers: by mode, those that may take turns in it.
+    :param resumed: another mode has just gone on, whose next pass has nothing to verify yet.
     :param looked: what the model says of the answer where all of it is known, once it was asked.
     """
 
@@ -70,6 +74,8 @@ class Job:
     route: Route | None = None
     measured: Measured = field(default_factory=Measured)
     model: str = ""
+    samplers: Mapping[str, Sampler] = field(default_factory=dict)
+    resumed: bool = False
 
     def look(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec, denoiser: FullDenoiser) -> None:
         """Look at the final text once more, if that was asked for."""

@@ -15,8 +15,9 @@ from dllm_plugins.modes.base import Settings
 
 def start(canvas: Canvas, _settings: Settings, _spec: ModelSpec) -> Program:
     """What is not cached yet is forwarded; its last token predicts the next."""
-    row, kind = canvas.row, "prefill"
-    canvas.cut(row.prompt)
+    row = canvas.row
+    kind = "prefill" if len(row.tokens) == row.prompt else "predict"
+    canvas.cut(len(row.tokens))
     canvas.extend()
     while True:
         new = row.tokens[row.frozen :]
@@ -51,5 +52,6 @@ SAMPLER = Sampler(
     unheld=None,
     onward=True,
     keeps_prefix=True,
+    resumes=True,
     same_text=same_text,
 )

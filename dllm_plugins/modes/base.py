@@ -78,6 +78,7 @@ class Sampler:
     :param onward: it writes from left to right, so that logits can be changed by all that stands before a token.
     :param rereads: the model reads in a pass what it said in the one before, so that rounding grows from pass to pass;
         its prompts are not cut into slices.
+    :param resumes: its program may also begin in the middle of an answer, behind text that is final.
     :param same_text: what its text depends on beside the request: modes for which it is equal give the same tokens, to
         the bit, whatever shares the passes; mode `auto` chooses the fastest of them. None if no other mode does.
     :param refuse: refuses, with OptionError, what the settings cannot tell by themselves.
@@ -100,6 +101,7 @@ class Sampler:
     elastic: Callable[[Any, ModelSpec], tuple[int, int]] | None = None
     onward: bool = False
     rereads: bool = False
+    resumes: bool = False
     same_text: Callable[[Any, SamplingConfig, ModelSpec], Hashable] = _own
     refuse: Callable[[SamplingConfig], None] = _no_check
     fit: Callable[[Any, SamplingConfig, ModelSpec], None] = _fits
@@ -171,6 +173,11 @@ class Sampler:
             # There is nothing to decide, but a program begins with a pass.
             canvas.reopen(canvas.end - 1)
         return self.start(canvas, settings, spec)
+
+    def resume(self, canvas: Canvas, spec: ModelSpec) -> Program:
+        """Decodes on behind final text that another mode has written."""
+        assert self.resumes, "nobody else's program is stopped in the middle for it"
+        return self.start(canvas, self.read(canvas.row.config, spec.sampling), spec)
 
 
 def _length(settings: Settings, spec: ModelSpec) -> int:

@@ -83,12 +83,12 @@ class Speculation:
         self.groups: Mapping[int, int] = {}
         self.forced = 0
         sources = SOURCES if canvas.row.limits is None else (*SOURCES, FORCED)
-        canvas.row.drafts = counts = {f"{source}_{what}": 0 for source in sources for what in ("verified", "accepted")}
-        counts["open_rows"] = 0
+        names = [f"{source}_{what}" for source in sources for what in ("verified", "accepted")]
+        # Modes that take turns in an answer count on.
+        canvas.row.drafts = dict.fromkeys([*names, "open_rows"], 0) | (canvas.row.drafts or {})
 
     def group(self, position: int, size: int, behind: tuple[tuple[int, int], ...] = ()) -> Segment:
         """Open rows that draft what follows the token at `position`, whose own row is not needed."""
-        self.count("open_rows", size)
         return self.canvas.noisy(self.process.noised(size, self.spec), range(position, position + size), behind)
 
     def count(self, what: str, number: int = 1) -> None:
@@ -165,11 +165,13 @@ class Speculation:
 def start(process: NoiseProcess, canvas: Canvas, settings: SpeculativeSettings, spec: ModelSpec) -> Program:
     """Verify, accept, draft again behind the last accepted token."""
     row, keep, drawn = canvas.row, 0, list[Draft]()
-    canvas.cut(row.prompt)
+    kind = "prefill" if len(row.tokens) == row.prompt else "verify"
+    canvas.cut(len(row.tokens))
     canvas.extend()
-    this, kind = Speculation(process, canvas, plan_of(settings, spec, row), spec), "prefill"
+    this = Speculation(process, canvas, plan_of(settings, spec, row), spec)
     while True:
         answer, *groups = yield this.verify(kind, keep, drawn)
+        this.count("open_rows", sum(this.groups.values()) if spec.mixes else 0)
         final, kind = len(row.tokens), "verify"
         count, drawn = this.accept(answer), []
         keep, this.frozen = final + count - this.frozen, final + count
@@ -180,6 +182,7 @@ def start(process: NoiseProcess, canvas: Canvas, settings: SpeculativeSettings, 
         else:
             own = this.group(len(row.tokens) - 1, this.groups[count])
             [group] = yield Pass((own,), "draft", keep=keep, asks=(Ask(),))
+            this.count("open_rows", this.groups[count])
             keep, known = 0, 0
         drawn = yield from this.draft(group.hidden, known)
 
@@ -241,6 +244,7 @@ def sampler(process: NoiseProcess) -> Sampler:
         unheld=None,
         onward=True,
         keeps_prefix=True,
+        resumes=True,
         same_text=same_text,
         fit=fit,
     )

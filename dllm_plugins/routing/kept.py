@@ -5,6 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -16,26 +17,56 @@ from pydantic import ValidationError
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.cache import cache_folder
 from dllm_plugins.files.whole import beside
+from dllm_plugins.routing.bandit import Pool
 from dllm_plugins.routing.bandit import Situation
 
 #: Goes up when something else is kept, so that older files are begun anew.
-VERSION = 1
+VERSION = 2
 #: The file is written no more often than once in so many seconds, and at the end of the process.
 _PAUSE = 2.0
-_Change = tuple[str, str, Callable[[Situation], None]]
+#: Most changes that wait for the file.
+_MOST_PENDING = 1000
+#: A situation and the wider ones that it belongs to, the narrowest first.
+Places = Sequence[str]
+_Question = Callable[[Situation, Sequence[Pool]], tuple[str, str]]
+_Change = tuple[str, Places, Callable[[Pool], None]]
+
+
+class Known(BaseModel):
+    """What was measured of a model on a machine with a number of threads: in each situation, and in wider ones."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    situations: dict[str, Situation] = {}
+    wider: dict[str, Pool] = {}
+
+    def at(self, places: Places) -> tuple[Situation, list[Pool]]:
+        """A situation and the wider ones, the widest first; those that are new are empty."""
+        narrow, *wider = places
+        pools = [self.wider.setdefault(place, Pool()) for place in reversed(wider)]
+        return self.situations.setdefault(narrow, Situation()), pools
+
+
+class _Version(BaseModel):
+    version: int = VERSION
 
 
 class Kept(BaseModel):
-    """What is in the file: situations by model, machine and number of threads, then by what they are."""
+    """What is in the file: by model, machine and number of threads."""
 
     model_config = ConfigDict(extra="forbid")
 
     version: int = VERSION
-    models: dict[str, dict[str, Situation]] = {}
+    models: dict[str, Known] = {}
 
-    def at(self, model: str, situation: str) -> Situation:
-        """That of a model; empty if it is new."""
-        return self.models.setdefault(model, {}).setdefault(situation, Situation())
+    def at(self, model: str, places: Places) -> tuple[Situation, list[Pool]]:
+        """That of a model."""
+        return self.models.setdefault(model, Known()).at(places)
+
+    @property
+    def situations(self) -> list[Situation]:
+        """Of all models."""
+        return [found for known in self.models.values() for found in known.situations.values()]
 
 
 class Book:
@@ -60,27 +91,36 @@ class Book:
             self._begin()
             return self._kept.model_copy(deep=True)
 
-    def ask(self, model: str, situation: str, question: Callable[[Situation], tuple[str, str]]) -> tuple[str, str]:
+    def ask(self, model: str, places: Places, question: _Question) -> tuple[str, str]:
         """What a situation answers, which is left as it is."""
         with self._lock:
             self._begin()
-            return question(self._kept.models.get(model, {}).get(situation, Situation()))
+            known = self._kept.models.get(model, Known())
+            narrow, *wider = places
+            pools = [known.wider.get(place, Pool()) for place in reversed(wider)]
+            return question(known.situations.get(narrow, Situation()), pools)
 
-    def choose(self, model: str, situation: str, question: Callable[[Situation], tuple[str, str]]) -> tuple[str, str]:
+    def choose(self, model: str, places: Places, question: _Question) -> tuple[str, str]:
         """The same, and the mode that comes first in the answer counts as tried: others do not try it at once too."""
         with self._lock:
             self._begin()
-            found = question(self._kept.at(model, situation))
-            self._change(model, situation, lambda known: known.tried(found[0]))
+            found = question(*self._kept.at(model, places))
+            self._change(model, places, lambda known: known.tried(found[0]))
             return found
 
-    def learn(self, model: str, situation: str, mode: str, tokens: int, seconds: float) -> None:
-        """An answer has ended; see :meth:`Situation.learn`. A file that cannot be written is done without."""
+    def learn(self, model: str, places: Places, mode: str, tokens: int, seconds: float) -> None:
+        """A piece has ended; see :meth:`Pool.learn`. A file that cannot be written is done without."""
         with self._lock:
             self._begin()
-            self._change(model, situation, lambda known: known.learn(mode, tokens, seconds))
+            self._change(model, places, lambda known: known.learn(mode, tokens, seconds))
             if self._written is None or self._clock() - self._written >= _PAUSE:
                 self._write()
+
+    def give_back(self, model: str, places: Places, mode: str) -> None:
+        """A choice came to nothing that could be measured."""
+        with self._lock:
+            self._begin()
+            self._change(model, places, lambda known: known.untried(mode))
 
     def close(self) -> None:
         """Write what is not written yet."""
@@ -96,9 +136,9 @@ class Book:
             self.place.unlink(missing_ok=True)
             return there
 
-    def _change(self, model: str, situation: str, change: Callable[[Situation], None]) -> None:
-        change(self._kept.at(model, situation))
-        self._pending.append((model, situation, change))
+    def _change(self, model: str, places: Places, change: Callable[[Pool], None]) -> None:
+        _everywhere(self._kept, (model, places, change))
+        self._pending.append((model, places, change))
 
     def _begin(self) -> None:
         """Read the file the first time; a forked process leaves its parent's additions to the parent."""
@@ -109,7 +149,10 @@ class Book:
 
     def _read(self) -> Kept:
         try:
-            found = Kept.model_validate_json(self.place.read_bytes())
+            text = self.place.read_bytes()
+            if _Version.model_validate_json(text).version in range(1, VERSION):
+                return Kept()
+            found = Kept.model_validate_json(text)
         except OSError:
             return Kept()
         except ValidationError:
@@ -119,7 +162,7 @@ class Book:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"{self.place} is damaged or of another version; modes are measured anew, and it is replaced",
+                f"{self.place} is damaged or of a later version; modes are measured anew, and it is replaced",
                 stacklevel=2,
             )
         return Kept()
@@ -130,11 +173,20 @@ class Book:
             self.place.parent.mkdir(parents=True, exist_ok=True)
             with beside(self.place, wait=True) as part:
                 found = self._read()
-                for model, situation, change in self._pending:
-                    change(found.at(model, situation))
+                for change in self._pending:
+                    _everywhere(found, change)
                 part.write_text(found.model_dump_json(indent=1), encoding="utf-8")
             self._kept, self._pending = found, []
+        # Where nothing can be written, memory need not fill with what would be.
+        del self._pending[:-_MOST_PENDING]
         self._written = self._clock()
+
+
+def _everywhere(kept: Kept, change: _Change) -> None:
+    model, places, make = change
+    narrow, wider = kept.at(model, places)
+    for pool in (narrow, *wider):
+        make(pool)
 
 
 _books: dict[Path, Book] = {}
@@ -142,8 +194,9 @@ _making = Lock()
 
 
 def routes_file() -> Path:
-    """Where it is kept."""
-    return cache_folder() / "routes.json"
+    """Where it is kept: `DLLM_ROUTES`, else in the cache folder."""
+    chosen = os.environ.get("DLLM_ROUTES")
+    return Path(chosen) if chosen else cache_folder() / "routes.json"
 
 
 def book() -> Book:

@@ -1,4 +1,4 @@
-"""What was measured of an answer under way."""
+"""What was measured of a piece of an answer."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 class Measured:
     """What came out of the measured passes of a row, and what it has to answer for.
 
+    :param tokens: that became final in them.
     :param rows: that took part in them, summed over the passes.
     """
 

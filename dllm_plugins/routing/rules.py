@@ -17,10 +17,11 @@ from dllm_plugins.modes.base import Sampler
 from dllm_plugins.options.checked import explain
 from dllm_plugins.request import Request
 from dllm_plugins.routing import AUTO
+from dllm_plugins.routing.contents import Content
 
 #: `gaps`: text behind what is written, a suffix or a template; `constraint`: the answer has to be of a form, tools
-#: included; `open`: everything else.
-Kind = Literal["gaps", "constraint", "open"]
+#: included; else what it is about.
+Kind = Literal["gaps", "constraint"] | Content
 #: What a rule may say in place of a mode.
 FIRST, FILLING = "first", "filling"
 
@@ -33,6 +34,18 @@ class Rules(BaseModel):
     gaps: str = Field(default=FILLING, description="text behind what is written, a suffix or a template")
     constraint: str = Field(default=FIRST, description="a schema, an expression, a grammar or tools")
     open: str = Field(default=FIRST, description="everything else")
+    copying: str | None = Field(default=None, description="words of the prompt come back; as open if it is left out")
+    code: str | None = Field(default=None, description="code; as open if it is left out")
+    arithmetic: str | None = Field(default=None, description="sums; as open if it is left out")
+    puzzle: str | None = Field(default=None, description="grids, riddles and plans; as open if it is left out")
+
+    def told(self) -> dict[str, str]:
+        """The rule of each kind."""
+        return {kind: self.open if rule is None else rule for kind, rule in self.model_dump().items()}
+
+    def of(self, kind: Kind) -> str:
+        """The rule of one."""
+        return self.told()[kind]
 
 
 class _File(Rules):
@@ -63,12 +76,12 @@ def rules_of(model: str) -> Rules:
         raise OptionError(f"{place} cannot be read: {error}; mend it, or remove the file") from None
 
 
-def kind_of(request: Request) -> Kind:
-    """The kind of a request: gaps come before what they are held to."""
+def kind_of(request: Request, content: Content = "open") -> Kind:
+    """The kind of a request: gaps come before what they are held to, and that before what it is about."""
     if request.template or request.suffix:
         return "gaps"
     held = request.config.constraint is not None or request.choosing is not None
-    return "constraint" if held else "open"
+    return "constraint" if held else content
 
 
 def served(modes: Mapping[str, Sampler], spec: ModelSpec) -> dict[str, Sampler]:
@@ -85,7 +98,7 @@ def text_mode(kind: Kind, modes: Mapping[str, Sampler], spec: ModelSpec) -> str:
 
     :raises OptionError: where a rule names a mode that the model has not, or the file of rules is damaged.
     """
-    rule: str = getattr(rules_of(spec.name), kind)
+    rule = rules_of(spec.name).of(kind)
     known = served(modes, spec)
     if rule == FILLING:
         rule = next((name for name, sampler in known.items() if sampler.suffix), FIRST)

@@ -142,8 +142,9 @@ def parameters() -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def _a_user_of_their_own(llm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working folder, an empty llm folder, no settings, no network."""
-    for name in [name for name in os.environ if name.startswith("DLLM_") and name != "DLLM_CACHE"]:
+    """An empty working folder, an empty llm folder, no settings, no network, nothing written for the next run."""
+    kept = {"DLLM_CACHE", "DLLM_ROUTES"}
+    for name in [name for name in os.environ if name.startswith("DLLM_") and name not in kept]:
         monkeypatch.delenv(name)
     assert llm_folder.exists()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -8,6 +8,7 @@ import pytest
 
 from dllm_plugins.routing.bandit import MOST_REGRET
 from dllm_plugins.routing.bandit import TRIALS
+from dllm_plugins.routing.bandit import Pool
 from dllm_plugins.routing.bandit import Situation
 
 MODES = ("speculative", "ar")
@@ -74,3 +75,40 @@ def test_others_do_not_try_the_same_at_once() -> None:
 def test_one_mode_needs_no_measure() -> None:
     """And says so."""
     assert Situation().choose(("wino",)) == ("wino", "no other mode gives the same text")
+
+
+def test_a_new_situation_begins_with_what_wider_ones_know() -> None:
+    """The mode that is fastest elsewhere comes first, the other is tried once, and a hopeless one never."""
+    wider = Pool()
+    for mode, seconds in (("speculative", 2.0), ("ar", 1.0), ("slow", 9.0)) * TRIALS:
+        wider.tried(mode)
+        wider.learn(mode, 50, seconds)
+    situation, chosen = Situation(), []
+    for _ in range(40):
+        mode, _why = situation.choose(("speculative", "ar", "slow"), [wider])
+        chosen.append(mode)
+        for pool in (wider, situation):
+            pool.tried(mode)
+            # Here everything takes three times as long, and `speculative` is the faster one.
+            pool.learn(mode, 50, {"speculative": 2.0, "ar": 3.0, "slow": 27.0}[mode])
+    assert chosen[:2] == ["ar", "speculative"]
+    assert Counter(chosen)["speculative"] >= 37
+    assert "slow" not in chosen
+
+
+def test_wider_situations_tell_how_modes_compare_and_not_how_fast_they_are() -> None:
+    """Paces of what was not measured are scaled; what was, leaves them as tokens come in."""
+    pool = Pool()
+    assert pool.paces({"a": 0.1, "b": 0.2}) == {"a": 0.1, "b": 0.2}
+    pool.learn("a", 320, 64.0)
+    found = pool.paces({"a": 0.1, "b": 0.2})
+    assert found["a"] == pytest.approx(0.2)
+    assert found["b"] == pytest.approx(0.4)
+
+
+def test_what_could_not_be_measured_is_tried_again() -> None:
+    """An answer that ended at once was no trial."""
+    situation = Situation()
+    situation.tried("speculative")
+    situation.untried("speculative")
+    assert situation.choose(MODES)[0] == "speculative"

@@ -22,20 +22,20 @@ class Clock:
 
 def answers(kept: Book) -> int:
     """How many the file and this process know of."""
-    return sum(known.answers for found in kept.look().models.values() for known in found.values())
+    return sum(known.pieces for known in kept.look().situations)
 
 
 def test_it_is_kept_and_forgotten(folder: Path) -> None:
     """At once the first time, later after a pause or at the end; another process finds it."""
     clock = Clock()
     first = Book(folder / "routes.json", clock)
-    first.learn("m", "s", "ar", 10, 1.0)
-    first.learn("m", "s", "ar", 10, 1.0)
+    first.learn("m", ("s", "wide"), "ar", 10, 1.0)
+    first.learn("m", ("s", "wide"), "ar", 10, 1.0)
     assert answers(Book(folder / "routes.json")) == 1
     clock.now = 10.0
-    first.learn("m", "s", "ar", 10, 1.0)
+    first.learn("m", ("s", "wide"), "ar", 10, 1.0)
     assert answers(Book(folder / "routes.json")) == 3
-    first.learn("m", "s", "ar", 10, 1.0)
+    first.learn("m", ("s", "wide"), "ar", 10, 1.0)
     first.close()
     assert answers(Book(folder / "routes.json")) == answers(first) == 4
     assert first.forget()
@@ -47,16 +47,17 @@ def test_two_add_up(folder: Path) -> None:
     """What one has not seen of the other is not lost when it writes."""
     one, other = Book(folder / "routes.json"), Book(folder / "routes.json")
     assert answers(one) == answers(other) == 0
-    one.learn("m", "s", "ar", 10, 1.0)
-    other.learn("m", "s", "speculative", 20, 1.0)
+    one.learn("m", ("s", "wide"), "ar", 10, 1.0)
+    other.learn("m", ("s", "wide"), "speculative", 20, 1.0)
     assert answers(other) == 2
-    assert {*other.look().models["m"]["s"].arms} == {"ar", "speculative"}
+    known = other.look().models["m"]
+    assert {*known.situations["s"].arms} == {*known.wider["wide"].arms} == {"ar", "speculative"}
 
 
 def _learn(place: Path, count: int) -> None:
     kept = Book(place)
     for _ in range(count):
-        kept.learn("m", "s", "ar", 10, 1.0)
+        kept.learn("m", ("s", "wide"), "ar", 10, 1.0)
     kept.close()
 
 
@@ -73,22 +74,38 @@ def test_processes_at_once(folder: Path) -> None:
     assert answers(Book(place)) == 75
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99}', '{"models": {"m": {"s": {"seconds": -1}}}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"version": 99}', '{"models": {"m": {"situations": {"s": {"seconds": -1}}}}}']
+)
 def test_a_damaged_file_is_begun_anew_and_said_so(folder: Path, text: str) -> None:
     """Once."""
     place = folder / "routes.json"
     place.write_text(text, encoding="utf-8")
     kept = Book(place)
     with pytest.warns(UserWarning, match="measured anew"):
-        kept.learn("m", "s", "ar", 10, 1.0)
+        kept.learn("m", ("s", "wide"), "ar", 10, 1.0)
     assert answers(Book(place)) == 1
+
+
+def test_a_file_of_an_older_version_is_replaced(folder: Path) -> None:
+    """Without a word: nothing is wrong with it."""
+    place = folder / "routes.json"
+    place.write_text('{"version": 1, "models": {"m": {"s": {}}}}', encoding="utf-8")
+    Book(place).learn("m", ("s", "wide"), "ar", 10, 1.0)
+    assert answers(Book(place)) == 1
+
+
+def test_a_place_of_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apart from what else is in the cache folder."""
+    monkeypatch.setenv("DLLM_ROUTES", str(folder / "mine.json"))
+    assert routes_file() == folder / "mine.json"
 
 
 def test_a_folder_that_cannot_be_written_is_done_without(folder: Path) -> None:
     """Choices go on, from memory."""
     (folder / "file").write_text("", encoding="utf-8")
     kept = Book(folder / "file" / "routes.json")
-    kept.learn("m", "s", "ar", 10, 1.0)
+    kept.learn("m", ("s", "wide"), "ar", 10, 1.0)
     assert answers(kept) == 1
 
 

@@ -61,7 +61,9 @@ def test_a_command_shows_them(folder: Path) -> None:
     assert shown.exit_code == 0
     assert f"{folder / 'routes.toml'}, which is not there" in shown.output
     assert "gaps = filling" in shown.output
-    (folder / "routes.json").write_text('{"models": {"m": {"s": {"arms": {"ar": {}}}}}}', encoding="utf-8")
+    (folder / "routes.json").write_text(
+        '{"version": 2, "models": {"m": {"situations": {"s": {"arms": {"ar": {}}}}}}}', encoding="utf-8"
+    )
     assert "s: ar 0 tokens/s" in CliRunner().invoke(main, ["routes"]).output
     assert "forgotten" in CliRunner().invoke(main, ["routes", "--reset"]).output
     assert not (folder / "routes.json").exists()
