@@ -11,8 +11,9 @@ import click
 
 from dllm_plugins.commands.info import DEFAULT
 from dllm_plugins.commands.terminal import clean_errors
-from dllm_plugins.errors import OptionError
+from dllm_plugins.errors import calling
 from dllm_plugins.libraries.extras import need
+from dllm_plugins.messages import Dialect
 
 if TYPE_CHECKING:
     from dllm_plugins.serving.settings import Loading
@@ -22,6 +23,7 @@ else:
     # Older versions of click have no parameter here.
     _Kind = click.ParamType
 
+_FLAGS = Dialect({"host": "--host", "api_key_file": "--api-key-file", "without_key": "--without-key"})
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -101,16 +103,13 @@ def run(given: Mapping[str, Any], loading: "Callable[[str], Loading]") -> None:
     """
     need("uvicorn", "`serve`")
     need("prometheus_client", "`serve`")
-    from dllm_plugins.serving.guard import KEY
-    from dllm_plugins.serving.guard import keys_of
+    from dllm_plugins.serving.guard import with_keys
     from dllm_plugins.serving.run import run_server
     from dllm_plugins.serving.settings import Settings
 
-    keys = keys_of(given["api_key_file"])
     settings = Settings(
         models={name: loading(name) for name in given["models"]},
         host=given["host"],
-        keys=keys,
         rows=given["rows"],
         waiting=given["queue"],
         kv_memory=None if given["kv_memory"] is None else int(given["kv_memory"]),
@@ -121,9 +120,6 @@ def run(given: Mapping[str, Any], loading: "Callable[[str], Loading]") -> None:
         memory=None if given["memory"] is None else int(given["memory"]),
         grace=given["grace"],
     )
-    if not settings.local and not keys and not given["without_key"]:
-        raise OptionError(
-            f"--host {settings.host} can be reached from other machines, and there is no key: give --api-key-file FILE "
-            f"or {KEY}, or say --without-key"
-        )
+    with calling(_FLAGS):
+        settings = with_keys(settings, given["api_key_file"], given["without_key"])
     run_server(settings, given["port"], lambda line: click.echo(line, err=True))

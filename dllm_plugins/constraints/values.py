@@ -6,6 +6,7 @@ from typing import Any
 from typing import TypeAlias
 
 from dllm_plugins.constraints.nodes import Node
+from dllm_plugins.messages import Option
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,16 @@ class Tree:
     """The whole answer belongs to a regular language that is written as a tree: what hosts make of tools.
 
     :param node: see :mod:`dllm_plugins.constraints.nodes`.
+    :param option: what asked for it, for errors.
     """
 
     node: Node
+    option: str = "constraint"
 
 
 Constraint: TypeAlias = Regex | JsonSchema | Grammar | Tree
+
+
+def option_of(constraint: Constraint | None) -> Option:
+    """What asked for a constraint, for errors."""
+    return Option(constraint.option if isinstance(constraint, Tree) else "constraint")

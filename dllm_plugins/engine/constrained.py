@@ -6,6 +6,7 @@ from dllm_plugins.constraints.language import language_of
 from dllm_plugins.constraints.reach import Reach
 from dllm_plugins.constraints.values import Constraint
 from dllm_plugins.constraints.values import Tree
+from dllm_plugins.constraints.values import option_of
 from dllm_plugins.decoding.limits import Limits
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import ModelSpec
@@ -45,8 +46,9 @@ def limits_of(
     if sampler.unheld is not None and elastic is None:
         raise OptionError(
             message(
-                "mode {!r} cannot hold its answer to {constraint}: {}; choose another mode of {}",
+                "mode {!r} cannot hold its answer to {}: {}; choose another mode of {}",
                 sampler.name,
+                option_of(constraint),
                 sampler.unheld,
                 spec.name,
             )
@@ -57,7 +59,11 @@ def limits_of(
     languages, never = languages_of(tokenizer, spec, shown), frozenset({*suppressed, spec.mask_id})
     if row.gaps:
         return limits_of_gaps(row, begin, languages, never, elastic and elastic(settings, spec))
-    whole = constraint if thinking is None else Tree(behind_thinking(language_of(constraint), thinking))
+    whole = (
+        constraint
+        if thinking is None
+        else Tree(behind_thinking(language_of(constraint), thinking), option_of(constraint))
+    )
     return _limits_of_an_answer(row, whole, languages, never, spec)
 
 
@@ -67,21 +73,23 @@ def _limits_of_an_answer(
     if not row.stop_ids:
         raise OptionError(
             message(
-                "{constraint} needs a token that ends an answer, and {} names none; write eos_token_id into its "
+                "{} needs a token that ends an answer, and {} names none; write eos_token_id into its "
                 "generation_config.json or config.json (tokenizer.ggml.eos_token_id of a GGUF file), or give it with "
                 "the request: eos_token_id of transformers' generate(), stop_ids of Request in Python",
+                option_of(constraint),
                 spec.name,
             )
         )
     automaton = languages.automaton(Wanted(constraint, row.stop_ids, never))
     room = row.config.max_new_tokens
     if automaton.shortest < 0:
-        raise OptionError(message("{constraint}: no text fulfils it in this model's tokens; mend it"))
+        raise OptionError(message("{}: no text fulfils it in this model's tokens; mend it", option_of(constraint)))
     if automaton.shortest > room:
         raise RequestError(
             message(
-                "{constraint}: the shortest text that fulfils it has {} tokens, but there is room for {}; raise "
+                "{}: the shortest text that fulfils it has {} tokens, but there is room for {}; raise "
                 "{max_new_tokens}, or shorten the prompt",
+                option_of(constraint),
                 automaton.shortest,
                 room,
             )
@@ -90,13 +98,17 @@ def _limits_of_an_answer(
     if not reach.possible([]):
         raise RequestError(
             message(
-                "{constraint}: no text of exactly {} tokens fulfils it, and suppress_tokens forbids what ends an "
+                "{}: no text of exactly {} tokens fulfils it, and suppress_tokens forbids what ends an "
                 "answer; leave it out, or change {max_new_tokens}",
+                option_of(constraint),
                 room,
             )
         )
     if not reach.possible([*row.tokens, *row.given]):
         raise RequestError(
-            message("{constraint}: what the prompt holds behind its first mask does not fit it; change one of the two")
+            message(
+                "{}: what the prompt holds behind its first mask does not fit it; change one of the two",
+                option_of(constraint),
+            )
         )
     return reach

@@ -10,12 +10,9 @@ from pydantic import model_validator
 from dllm_plugins.config import MOST_ALTERNATIVES
 from dllm_plugins.constraints.response_format import asked_by
 from dllm_plugins.errors import OptionError
-from dllm_plugins.messages import Dialect
 from dllm_plugins.messages import shown
 from dllm_plugins.models import Model
-from dllm_plugins.serving.errors import OPENAI
 from dllm_plugins.serving.errors import ApiError
-from dllm_plugins.serving.errors import dialect
 from dllm_plugins.serving.errors import told
 from dllm_plugins.serving.fields import Sampled
 from dllm_plugins.serving.fields import Strict
@@ -28,8 +25,6 @@ from dllm_plugins.tools.tool import NONE
 from dllm_plugins.tools.tool import Tool
 from dllm_plugins.tools.tool import choice_of
 from dllm_plugins.tools.tool import tools_of
-
-_OF_TOOLS = dialect(constraint="tools")
 
 
 def text_of(content: Any, kinds: tuple[str, ...] = ("text",)) -> str:
@@ -125,11 +120,6 @@ class ChatRequest(Sampled):
     tools: list[FunctionTool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-
-    @property
-    def dialect(self) -> Dialect:
-        """Where there is no format, tools are what an answer is held to."""
-        return _OF_TOOLS if self.tools and self.response_format is None else OPENAI
 
     def work(self, model: Model) -> Work:
         """What is asked of a model.

@@ -5,6 +5,7 @@ import hmac
 import os
 from collections.abc import Iterable
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from starlette.types import Scope
 from starlette.types import Send
 
 from dllm_plugins.errors import OptionError
+from dllm_plugins.messages import message
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.sending import Json
 from dllm_plugins.serving.settings import Settings
@@ -125,6 +127,25 @@ def _told_first(message: Message, receive: Receive) -> Receive:
 
 def _digest(key: bytes) -> bytes:
     return sha256(key).digest()
+
+
+def with_keys(settings: Settings, file: Path | None, without_key: bool) -> Settings:
+    """The settings with the keys of a file, or of :data:`KEY` in the environment.
+
+    :param without_key: whether others are answered although there is no key.
+    :raises OptionError: for a host that others reach without a key, or a file without keys.
+    """
+    keys = keys_of(file)
+    if not settings.local and not keys and not without_key:
+        raise OptionError(
+            message(
+                "{host}={} can be reached from other machines, and there is no key: give {api_key_file}=FILE or "
+                "set {}, or say {without_key}",
+                settings.host,
+                KEY,
+            )
+        )
+    return replace(settings, keys=keys)
 
 
 def keys_of(file: Path | None) -> frozenset[str]:

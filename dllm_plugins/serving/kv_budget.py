@@ -25,9 +25,14 @@ class KvBudget:
 
     def __init__(self, model: Model, most: int | None) -> None:
         self._denoiser: FullDenoiser = completed(model.denoiser)
+        self._name = model.name
+        self.bound(most)
+
+    def bound(self, most: int | None) -> None:
+        """Go by another number of bytes from now on; rows that were taken in keep theirs."""
         self._most = most
         if most is not None and self._denoiser.keys_bytes([1]) is None:
-            _log.warning("nobody knows what keys and values of %s take; only the number of rows is bounded", model.name)
+            _log.warning("nobody knows what keys and values of %s take; only the number of rows is bounded", self._name)
             self._most = None
 
     def positions(self, request: Request) -> int:
@@ -39,14 +44,21 @@ class KvBudget:
         room = sum(part.room if isinstance(part, Gap) else len(part) for part in request.template)
         length = len(request.tokens) + len(request.suffix) + (room if request.template else config.max_new_tokens)
         found = min(spec.context, length) + (config.block_length or spec.block_length) + spec.draft_length
-        if self._most is not None and (needed := self._bytes([found])) > self._most:
-            raise ApiError(
-                400,
-                f"keys and values of {found} positions take {in_mebibytes(needed)}, and this server has "
-                f"{in_mebibytes(self._most)} for them; ask for fewer tokens, or shorten the prompt",
-                code="kv_memory",
-            )
+        if (error := self.never_holds(found)) is not None:
+            raise error
         return found
+
+    def never_holds(self, positions: int) -> ApiError | None:
+        """Why a row of so many positions finds no room, even alone; None if it does."""
+        most = self._most
+        if most is None or (needed := self._bytes([positions])) <= most:
+            return None
+        return ApiError(
+            400,
+            f"keys and values of {positions} positions take {in_mebibytes(needed)}, and this server has "
+            f"{in_mebibytes(most)} for them; ask for fewer tokens, or shorten the prompt",
+            code="kv_memory",
+        )
 
     def holds(self, rows: Sequence[int]) -> bool:
         """Whether rows of so many positions fit."""
@@ -54,8 +66,10 @@ class KvBudget:
 
     def trim(self, prefixes: KeptPrefixes, rows: Sequence[int]) -> None:
         """Drop prefixes that no longer fit beside rows of so many positions."""
-        if self._most is not None:
-            left = self._most - self._bytes(rows)
+        # Bounds change meanwhile, in another thread.
+        most = self._most
+        if most is not None:
+            left = most - self._bytes(rows)
             prefixes.trim(lambda kept: sum(map(self._kept_bytes, kept)) <= left)
 
     def _bytes(self, rows: Sequence[int]) -> int:

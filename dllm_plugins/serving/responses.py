@@ -23,8 +23,7 @@ from dllm_plugins.serving.work import Work
 from dllm_plugins.serving.work import chat_work
 from dllm_plugins.text.marks import FIELD as THOUGHT
 
-_NAMES = {"max_new_tokens": "max_output_tokens", "logprobs": "top_logprobs"}
-_OF_TEXT, _OF_TOOLS = dialect(**_NAMES, constraint="text.format"), dialect(**_NAMES, constraint="tools")
+_DIALECT = dialect(max_new_tokens="max_output_tokens", logprobs="top_logprobs", constraint="text.format")
 
 
 class Said(Strict):
@@ -135,8 +134,8 @@ class ResponseRequest(Asked):
 
     @property
     def dialect(self) -> Dialect:
-        """Where there is no format, tools are what an answer is held to."""
-        return _OF_TOOLS if self.tools and self.text is None else _OF_TEXT
+        """What this interface calls otherwise."""
+        return _DIALECT
 
     def work(self, model: Model) -> Work:
         """What is asked of a model.

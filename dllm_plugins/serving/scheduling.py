@@ -112,8 +112,14 @@ class Scheduler:
         return len(self._waiting) + len(self._joining) + len(self._working)
 
     def bound(self, settings: Settings) -> None:
-        """Go by other bounds from the next pass on."""
+        """Go by other bounds from the next pass on; what waits and never finds room then is refused."""
+        if settings.kv_memory != self._settings.kv_memory:
+            self._budget.bound(settings.kv_memory)
         self._settings = settings
+        for row in [*self._waiting]:
+            if (error := self._budget.never_holds(row.positions)) is not None:
+                row.mailbox.put(row.place, Failure(row.number, 0, error))
+                self.leave([row])
         self._wanted.set()
 
     def ask(self, requests: Sequence[Request], drafts: bool = False, own: bool = False) -> Answers:

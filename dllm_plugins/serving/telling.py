@@ -9,7 +9,6 @@ from dataclasses import field
 from typing import Any
 from uuid import uuid4
 
-from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Finish
 from dllm_plugins.events import TokenLogprob
@@ -56,7 +55,7 @@ class Reading:
         names = [tool.name for tool in work.tools]
         self._reader = None if work.form is None else CallReader(work.form, names)
         self._pieces = CallPieces()
-        self._json = isinstance(work.requests[0].config.constraint, JsonSchema)
+        self._json = work.json
         self._said = ""
         self._last: str | CallPiece = ""
         self.called = False

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dataclasses import replace
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.constraints.values import JsonSchema
 from dllm_plugins.models import Model
 from dllm_plugins.request import Request
 from dllm_plugins.serving.errors import ApiError
@@ -21,6 +22,7 @@ class Work:
     :param tools: what may be called, and `form`, how the model writes that.
     :param drafts: whether drafts are told.
     :param logprobs: whether log-probabilities are.
+    :param json: whether an answer is JSON that a schema allows, unless it calls.
     """
 
     requests: Sequence[Request]
@@ -29,6 +31,7 @@ class Work:
     form: CallFormat | None = None
     drafts: bool = False
     logprobs: bool = False
+    json: bool = False
 
 
 def with_drafts(config: SamplingConfig, drafts: bool) -> SamplingConfig:
@@ -56,7 +59,7 @@ def chat_work(
     asked = model.chat_request(chat, with_drafts(config, drafts), tools, choice, parallel, thinking)
     form = model.tool_habit().form if tools else None
     requests = [replace(asked, config=own) for own in asked.config.several(each)]
-    return Work(requests, each, tools, form, drafts, logprobs)
+    return Work(requests, each, tools, form, drafts, logprobs, json=isinstance(config.constraint, JsonSchema))
 
 
 def check_length(requests: Sequence[Request], most: int | None, field: str | None = None) -> None:

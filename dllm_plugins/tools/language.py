@@ -34,11 +34,13 @@ def constraint_of(
     :raises OptionError: for a schema of a tool that cannot be kept to.
     """
     if choice not in (AUTO, ANY):
-        return Tree(_calls(form, [tool for tool in tools if tool.name == choice], parallel=False))
+        return Tree(_calls(form, [tool for tool in tools if tool.name == choice], parallel=False), "tool_choice")
     calls = _calls(form, tools, parallel)
-    if choice == AUTO:
-        return Tree(_free(form, calls) if answer is None else Choice((Without(answer, _marked(form)), calls)))
-    return Tree(calls)
+    if choice == ANY:
+        return Tree(calls, "tool_choice")
+    if answer is None:
+        return Tree(_free(form, calls), "tools")
+    return Tree(Choice((Without(answer, _marked(form)), calls)))
 
 
 def answer_of(form: CallFormat, never: str, answer: Node | None = None) -> Tree:

@@ -13,8 +13,11 @@ from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Generic
 from typing import NoReturn
+from typing import TypeVar
 
+from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import ServerError
 from dllm_plugins.messages import shown
 from dllm_plugins.warm.place import connected
@@ -26,6 +29,7 @@ from dllm_plugins.warm.wire import unpacked_error
 if TYPE_CHECKING:
     from dllm_plugins.sharing import SharedModel
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 #: Bytes of a line that a server may send: no bound for its own user's.
 _LONGEST = 1 << 40
@@ -69,37 +73,39 @@ class Link:
             self._here = self.load()
         return self._here
 
-    def ask(self, kind: str, **call: Any) -> dict[str, Any]:
+    def ask(self, kind: str, read: Callable[[Any], _T], **call: Any) -> _T:
         """The only result of a call.
 
+        :param read: makes it of what the server tells.
         :raises NotServedError: if there is none.
         :raises DllmError: of ours.
         """
-        with closing(self.lines(kind, **call)) as found:
-            return next(found)
+        with closing(self.lines(kind, lambda told: read(told["result"]), **call)) as found:
+            for result in found:
+                return result
+        raise NotServedError(f"it says nothing when it is asked to {kind}")
 
-    def lines(self, kind: str, **call: Any) -> Generator[dict[str, Any], None, None]:
+    def lines(self, kind: str, read: Callable[[dict[str, Any]], _T], **call: Any) -> Generator[_T, None, None]:
         """The results of a call; closing the generator ends it.
 
+        :param read: makes one of what the server tells.
         :raises NotServedError: before the first one, if none comes.
         :raises ServerError: behind it, if no more come.
         :raises DllmError: of ours.
         """
-        reading = _Reading(self.place)
+        reading = _Reading(self.place, read)
         with closing(self._connected(kind, call)) as connection, connection.makefile("rb") as lines:
             while not reading.done:
                 try:
                     found = lines.readline()
                 except OSError as error:
                     reading.broken(error)
-                if reading.fits(found):
-                    connection.settimeout(None)
-                elif not reading.done:
-                    yield reading.last
+                yield from reading.results(found)
+                connection.settimeout(None)
 
-    async def alines(self, kind: str, **call: Any) -> AsyncGenerator[dict[str, Any], None]:
+    async def alines(self, kind: str, read: Callable[[dict[str, Any]], _T], **call: Any) -> AsyncGenerator[_T, None]:
         """See :meth:`lines`."""
-        reading = _Reading(self.place)
+        reading = _Reading(self.place, read)
         # On this machine that waits for nobody, so it is not worth a thread.
         connection = self._connected(kind, call)
         try:
@@ -113,8 +119,8 @@ class Link:
                     found = await asyncio.wait_for(lines.readline(), None if reading.taken else PATIENCE)
                 except (OSError, TimeoutError) as error:
                     reading.broken(error)
-                if not reading.fits(found) and not reading.done:
-                    yield reading.last
+                for result in reading.results(found):
+                    yield result
         finally:
             writer.close()
 
@@ -139,19 +145,20 @@ class Link:
         return connection
 
 
-class _Reading:
+class _Reading(Generic[_T]):
     """What is made of the answers to a call, line by line.
 
     :param place: for errors.
+    :param read: makes a result of a line.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, read: Callable[[dict[str, Any]], _T]) -> None:
         self._place = place
+        self._read = read
         self.taken = self.done = self._begun = False
-        self.last: dict[str, Any] = {}
 
-    def fits(self, found: bytes) -> bool:
-        """Take a line; whether it says no more than that the call was taken.
+    def results(self, found: bytes) -> list[_T]:
+        """Take a line: its result, if it is one; the first says no more than that the call was taken.
 
         :raises NotServedError: for what the server does not do, and for its end, before the first result.
         :raises ServerError: for the same behind it.
@@ -160,21 +167,30 @@ class _Reading:
         if not found.endswith(b"\n"):
             self.broken(OSError("it has ended"))
         try:
-            self.last = dict(json.loads(found))
-        except (TypeError, ValueError):
-            self.broken(OSError(f"what listens there is no server of this kind, it says {shown(found)}"))
-        if "error" in self.last:
-            raise unpacked_error(self.last["error"])
-        if "unfit" in self.last:
-            self.broken(OSError(self.last["unfit"]))
-        if "fits" in self.last:
-            self.taken = True
-            return True
-        self.done = "done" in self.last
-        self._begun = True
-        return False
+            results, error = self._taken(dict(json.loads(found)))
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as wrong:
+            self.broken(OSError(f"what listens there is no server of this kind, it says {shown(found)}"), wrong)
+        if isinstance(error, OSError):
+            self.broken(error)
+        if error is not None:
+            raise error
+        return results
 
-    def broken(self, error: Exception) -> NoReturn:
+    def _taken(self, told: dict[str, Any]) -> tuple[list[_T], OSError | DllmError | None]:
+        """The result of a line, or what is wrong."""
+        if "error" in told:
+            return [], unpacked_error(told["error"])
+        if "unfit" in told:
+            return [], OSError(told["unfit"])
+        if not self.taken:
+            self.taken = told["fits"] is True
+            return [], None
+        self.done = "done" in told
+        results = [] if self.done else [self._read(told)]
+        self._begun = True
+        return results, None
+
+    def broken(self, error: OSError, cause: Exception | None = None) -> NoReturn:
         """Nothing more comes.
 
         :raises NotServedError: before the first result.
@@ -182,7 +198,7 @@ class _Reading:
         """
         reason = f"silent for {PATIENCE:g} seconds" if isinstance(error, TimeoutError) else str(error)
         if not self._begun:
-            raise NotServedError(reason) from error
+            raise NotServedError(reason) from (cause or error)
         raise ServerError(
             f"the server at {self._place} ended in mid-answer ({reason}); what was told so far holds; ask again"
-        ) from error
+        ) from (cause or error)

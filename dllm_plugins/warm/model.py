@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeVar
 
 from dllm_plugins.asked import Asked
 from dllm_plugins.asked import Chat
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from dllm_plugins.models import Model
     from dllm_plugins.sharing import SharedModel
 
+_T = TypeVar("_T")
+
 
 class WarmTokenizer(Spelling):
     """What a server's tokenizer says of texts and ids."""
@@ -56,8 +60,7 @@ class WarmTokenizer(Spelling):
     def encode(self, text: str, *, add_special_tokens: bool = True) -> Sequence[int]:
         """See :class:`~dllm_plugins.text.tokenizer.TextTokenizer`."""
         try:
-            found: list[int] = _asked(self._link, "write", text=text, special=add_special_tokens)
-            return found
+            return _asked(self._link, "write", _ids, text=text, special=add_special_tokens)
         except NotServedError as error:
             tokenizer = self._link.fall_back(error).model.tokenizer
             return list(tokenizer.encode(text, add_special_tokens=add_special_tokens))
@@ -65,7 +68,7 @@ class WarmTokenizer(Spelling):
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """See :class:`~dllm_plugins.text.tokenizer.TextTokenizer`."""
         try:
-            return str(_asked(self._link, "read", tokens=[*token_ids], special=not skip_special_tokens))
+            return _asked(self._link, "read", _text, tokens=[*token_ids], special=not skip_special_tokens)
         except NotServedError as error:
             tokenizer = self._link.fall_back(error).model.tokenizer
             return str(tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens))
@@ -125,8 +128,7 @@ class WarmModel:
 
     def _encoded(self, asked: Asked) -> list[int]:
         try:
-            found: list[int] = _asked(self._link, "encode", request=_sendable(self._link, Request((), asked=asked)))
-            return found
+            return _asked(self._link, "encode", _ids, request=_sendable(self._link, Request((), asked=asked)))
         except NotServedError as error:
             return list(request_here(self._link.fall_back(error).model, Request((), asked=asked)).tokens)
 
@@ -151,9 +153,8 @@ class WarmShared:
         """See :meth:`~dllm_plugins.sharing.SharedModel.stream_batch`; the first request that fails ends all."""
         try:
             sent = [_sendable(self._link, request) for request in requests]
-            with closing(self._link.lines("answer", requests=sent)) as found:
-                for told in found:
-                    yield self._event(told)
+            with closing(self._link.lines("answer", self._event, requests=sent)) as found:
+                yield from found
             return
         except NotServedError as error:
             reason = error
@@ -166,9 +167,8 @@ class WarmShared:
         """See :meth:`~dllm_plugins.sharing.SharedModel.astream`."""
         try:
             sent = [_sendable(self._link, request)]
-            async with aclosing(self._link.alines("answer", requests=sent)) as found:
-                async for told in found:
-                    _, event = self._event(told)
+            async with aclosing(self._link.alines("answer", self._event, requests=sent)) as found:
+                async for _, event in found:
                     yield event
             return
         except NotServedError as error:
@@ -184,7 +184,8 @@ class WarmShared:
 
     def _event(self, told: Mapping[str, Any]) -> tuple[int, Event]:
         self.model.tokenizer.know(told.get("bytes", {}))
-        return told["at"], unpacked(told["event"])
+        event: Event = unpacked(told["event"])
+        return int(told["at"]), event
 
 
 def request_here(model: "Model", request: Request) -> Request:
@@ -208,7 +209,19 @@ def _sendable(link: Link, request: Request) -> Any:
     return found
 
 
-def _asked(link: Link, kind: str, **call: Any) -> Any:
+def _ids(told: Any) -> list[int]:
+    if not isinstance(told, list):
+        raise TypeError("no ids")
+    return [int(token) for token in told]
+
+
+def _text(told: Any) -> str:
+    if not isinstance(told, str):
+        raise TypeError("no text")
+    return told
+
+
+def _asked(link: Link, kind: str, read: Callable[[Any], _T], **call: Any) -> _T:
     if link.here is not None:
         raise NotServedError("the model was loaded here")
-    return link.ask(kind, **call)["result"]
+    return link.ask(kind, read, **call)

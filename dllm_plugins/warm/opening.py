@@ -1,6 +1,7 @@
 """A model by its name and its options: a running server's if there is one that fits, else loaded here."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -43,7 +44,7 @@ def open_model(name: str, options: dict[str, Any], load: "Callable[[], SharedMod
 
     link = Link(place, name, _sendable(options), None if must else load or here)
     try:
-        facts = link.ask("open")["result"]
+        model = link.ask("open", partial(WarmModel, link))
     except NotServedError as error:
         return link.fall_back(error)
     except DllmError:
@@ -51,7 +52,7 @@ def open_model(name: str, options: dict[str, Any], load: "Callable[[], SharedMod
             raise
         # If it cannot be loaded here either, that says why.
         return (load or here)()
-    return WarmShared(link, WarmModel(link, facts))
+    return WarmShared(link, model)
 
 
 def answers(name: str, options: dict[str, Any]) -> str:
@@ -63,7 +64,7 @@ def answers(name: str, options: dict[str, Any]) -> str:
     from dllm_plugins.warm.link import NotServedError
 
     try:
-        for _ in Link(place, name, _sendable(options), None).lines("look"):
+        for _ in Link(place, name, _sendable(options), None).lines("look", dict):
             pass
     except (NotServedError, DllmError) as error:
         return f"{'nobody' if must else 'this process'}; the server at {place} does not: {error}"

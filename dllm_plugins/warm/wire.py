@@ -170,7 +170,11 @@ def packed_error(error: DllmError) -> dict[str, Any]:
 
 
 def unpacked_error(found: Mapping[str, Any]) -> DllmError:
-    """The error again, for whoever has asked."""
-    kind = getattr(errors, found["class"])
-    made: DllmError = kind(unpacked(found["detail"]))
+    """The error again, for whoever has asked.
+
+    :raises AttributeError: for a class that is none of ours, and KeyError or TypeError for what is no error.
+    """
+    made = getattr(errors, found["class"])(unpacked(found["detail"]))
+    if not isinstance(made, DllmError):
+        raise TypeError(f"{shown(found)} is no error")
     return made

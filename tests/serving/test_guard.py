@@ -12,9 +12,11 @@ from click.testing import CliRunner
 from fastapi import FastAPI
 
 from dllm_plugins.__main__ import main
+from dllm_plugins.errors import OptionError
 from dllm_plugins.serving import guard
 from dllm_plugins.serving import run
 from dllm_plugins.serving.guard import keys_in
+from dllm_plugins.serving.settings import Loading
 from dllm_plugins.serving.settings import Settings
 
 from .asking import CHAT
@@ -169,7 +171,10 @@ def test_other_machines_need_a_key(
 
     result = call()
     assert result.exit_code == 1
-    assert "--api-key-file" in result.output
+    assert f"--host={host} " in result.output
+    assert f"--api-key-file=FILE or set {guard.KEY}, or say --without-key" in result.output
+    with pytest.raises(OptionError, match=f"^host={host} .*api_key_file=FILE"):
+        guard.with_keys(Settings({"a": Loading("a")}, host=host), None, without_key=False)
     assert started == []
     keys = tmp_path / "keys"
     keys.write_text("# none\n")

@@ -132,6 +132,27 @@ async def test_keys_and_values_keep_within_their_memory(
     assert f"{budget / (1 << 20):.1f} MiB" in error["message"]
 
 
+async def test_memory_for_keys_changes_while_rows_are_at_work(
+    make_app: Callable[..., FastAPI], gate: threading.Event, held: SharedModel
+) -> None:
+    """What is at work is finished; what waits, and would now wait for ever, is refused; the rest has its turn."""
+    app = make_app(rows=1)
+    async with client_of(app) as client:
+        await asked(client)
+        callers = [Caller(app, body(max_tokens=LONG))]
+        await until(lambda: bool(scheduler_of(app)._working))
+        gate.clear()
+        callers += [Caller(app, body(max_tokens=count)) for count in (80, 1)]
+        await until(lambda: len(scheduler_of(app)._waiting) == 2)
+        service_of(app).bound(replace(service_of(app).settings, kv_memory=kept_by(held, 40)))
+        gate.set()
+        await asyncio.gather(*(caller.task for caller in callers))
+        assert [caller.status for caller in callers] == [200, 400, 200]
+        assert (await refused(client, json=body(max_tokens=80)))[1]["code"] == "kv_memory"
+        service_of(app).bound(replace(service_of(app).settings, kv_memory=None))
+        await asked(client, max_tokens=80)
+
+
 async def test_a_model_that_tells_nothing_of_its_keys(
     make_app: Callable[..., FastAPI], held: SharedModel, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

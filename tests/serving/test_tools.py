@@ -1,6 +1,7 @@
 """Tools in chats: whole calls that keep to their schemas, results that are read again, and choices."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from typing import Any
@@ -132,7 +133,7 @@ async def test_none_is_to_be_called(client: httpx.AsyncClient, alone: Callable[.
             {"tools": [WEATHER], "tool_choice": "required", "response_format": {"type": "json_object"}},
             "response_format",
         ),
-        ({"tools": [WEATHER], "tool_choice": "required", "max_tokens": 4}, "tools"),
+        ({"tools": [WEATHER], "tool_choice": "required", "max_tokens": 4}, "max_tokens"),
         ({"parallel_tool_calls": True}, "parallel_tool_calls"),
         ({"functions": [{"name": "a"}]}, "functions"),
     ],
@@ -141,3 +142,20 @@ async def test_what_is_refused(client: httpx.AsyncClient, given: dict[str, Any],
     """What is no tool, no choice, or has no meaning beside them."""
     status, error = await refused(client, json=body(**given))
     assert (status, error["param"]) == (400, param), error
+
+
+async def test_too_little_room_for_a_call(client: httpx.AsyncClient) -> None:
+    """What asked for the call is named."""
+    given = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 4}
+    _, error = await refused(client, json=body(**given))
+    assert re.match(r"tool_choice: the shortest text .* room for 4; raise max_tokens", error["message"])
+
+
+@pytest.mark.parametrize("tools", [[], [WEATHER]])
+async def test_json_that_fills_its_room_is_whole(client: httpx.AsyncClient, tools: list[Any]) -> None:
+    """Tools that are not called change nothing of that."""
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"const": "abcd"}}}
+    [choice] = (await asked(client, response_format=form, max_tokens=6, **({"tools": tools} if tools else {})))[
+        "choices"
+    ]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ('"abcd"', "stop")

@@ -261,6 +261,48 @@ def scripted(place: Path, *lines: bytes) -> threading.Thread:
     return thread
 
 
+#: What no server of ours says.
+STRANGE: tuple[dict[str, Any], ...] = (
+    {},
+    {"done": True},
+    {"result": {}},
+    {"result": {"name": "a"}},
+    {"at": 0},
+    {"at": 0, "event": {"$": "None"}},
+    {"at": 0, "event": {"$": "Commit", "row": 1}},
+    {"error": {}},
+    {"error": {"class": "annotations", "detail": "a"}},
+    {"error": {"class": "Message", "detail": "a"}},
+)
+
+
+@pytest.mark.parametrize("said", STRANGE)
+async def test_a_stranger_at_the_socket(
+    warm: WarmShared, loading: Loading, held: SharedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Any
+) -> None:
+    """What it says is no answer: the model is loaded here, or it is named where only that server is to answer."""
+    place = tmp_path / "other" / "here.sock"
+    monkeypatch.setenv(VARIABLE, str(place))
+    warm._link.place, asked = place, warm.model.chat_request(QUESTION, SamplingConfig(max_new_tokens=6))
+    for lines in ([wire.line({"fits": True}), wire.line(said)], [wire.line(said)]):
+        for ask in (
+            lambda: open_model(loading.place, dict(loading.options)),
+            lambda: warm.model.encode_text("a"),
+            lambda: warm.model.tokenizer.decode([5]),
+        ):
+            thread = scripted(place, *lines)
+            with pytest.raises(ServerError, match=rf"{place} does not answer: (what listens|it says nothing|it has)"):
+                ask()
+            thread.join()
+    if "done" in said:
+        return
+    warm._link.load = lambda: held
+    thread = scripted(place, wire.line({"fits": True}), wire.line(said))
+    expected = held.generate([held.model.chat_request(QUESTION, asked.config)])[0].text
+    assert [event async for event in warm.astream(asked)][-1].text == expected
+    thread.join()
+
+
 async def test_a_server_that_ends(warm: WarmShared, held: SharedModel, tmp_path: Path) -> None:
     """In mid-answer that is an error; before it, the model is loaded here."""
     asked = warm.model.chat_request(QUESTION, SamplingConfig(max_new_tokens=6))

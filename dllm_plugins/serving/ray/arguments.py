@@ -17,7 +17,7 @@ from dllm_plugins.serving.settings import Loading
 from dllm_plugins.serving.settings import Settings
 
 #: What replicas that are running take on at once.
-BOUNDS = ("rows", "waiting", "slice", "prompt", "idle", "memory")
+BOUNDS = ("rows", "waiting", "kv_memory", "slice", "prompt", "idle", "memory")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ Ray's proxy routes by what stands in the head of a request; which conversation o
 bodies are read here, once, and are carried on with what was found in them. This needs neither a model nor a device.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,10 +16,8 @@ from starlette.types import Receive
 from starlette.types import Scope
 from starlette.types import Send
 
-from dllm_plugins.errors import OptionError
-from dllm_plugins.serving.guard import KEY
 from dllm_plugins.serving.guard import Guard
-from dllm_plugins.serving.guard import keys_of
+from dllm_plugins.serving.guard import with_keys
 from dllm_plugins.serving.ray.arguments import Access
 from dllm_plugins.serving.ray.carrying import carried
 from dllm_plugins.serving.ray.conversation import conversation_of
@@ -46,15 +43,10 @@ class Ingress:
     """
 
     def __init__(self, servers: Any, settings: Settings, access: Access) -> None:
-        keys = keys_of(access.api_key_file)
-        if not settings.local and not keys and not access.without_key:
-            raise OptionError(
-                f"host={settings.host} can be reached from other machines, and there is no key: give api_key_file=FILE "
-                f"or {KEY}, or say without_key=true"
-            )
+        guarded = with_keys(settings, access.api_key_file, access.without_key)
         self._servers = servers
         self._answer = servers.answer.options(stream=True)
-        self._guard = Middleware(Guard, settings=replace(settings, keys=keys))
+        self._guard = Middleware(Guard, settings=guarded)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Called by Ray, which serves it."""

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_arguments_come_as_texts_too() -> None:
     assert (placing.replicas, placing.gpus, placing.access.without_key) == (2, 0.5, True)
     named = settings_of({"models": {"a": None, "b": {"place": "c", "dtype": "float32"}}})
     assert dict(named.models) == {"a": Loading("a"), "b": Loading("c", {"dtype": "float32"})}
-    assert bounded(settings, {"rows": 1}).rows == 1
+    assert bounded(settings, {"rows": 1, "kv_memory": 5}) == replace(settings, rows=1, kv_memory=5)
     assert bounded(settings, {}) == settings
 
 
