@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from dllm_plugins.constraints.values import JsonSchema
     from dllm_plugins.constraints.values import Regex
     from dllm_plugins.default_model import base_folder
+    from dllm_plugins.edits import Edit
+    from dllm_plugins.edits import EditedText
     from dllm_plugins.engine import Engine
     from dllm_plugins.errors import DllmError
     from dllm_plugins.events import Commit
@@ -34,6 +36,8 @@ _HOMES = {
     "Commit": "events",
     "DllmError": "errors",
     "Draft": "events",
+    "Edit": "edits",
+    "EditedText": "edits",
     "Engine": "engine",
     "Event": "events",
     "FilledText": "template",
@@ -56,6 +60,8 @@ __all__ = [
     "Commit",
     "DllmError",
     "Draft",
+    "Edit",
+    "EditedText",
     "Engine",
     "Event",
     "FilledText",

@@ -195,13 +195,14 @@ class Commit:
 class Filled:
     """What a gap of a template holds in the end, and why it ended there; "length": its room is used.
 
-    `logprobs`, if asked for, is one for each token.
+    `logprobs`, if asked for, is one for each token. `old` is the text that it replaces; None if nothing stood there.
     """
 
     tokens: tuple[int, ...]
     text: str
     reason: FinishReason
     logprobs: tuple[TokenLogprob, ...] = ()
+    old: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

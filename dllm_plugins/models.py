@@ -16,6 +16,8 @@ from dllm_plugins import plugins
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import Denoiser
 from dllm_plugins.denoisers.base import completed
+from dllm_plugins.edits import Edit
+from dllm_plugins.edits import EditedText
 from dllm_plugins.engine import Engine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
@@ -87,6 +89,21 @@ class Model(Speaker):
         *_, found = self.fill_stream(template, told=told, **options)
         assert isinstance(found, FilledText), "it comes last"
         return found
+
+    def edit_request(self, edit: Edit, **options: Any) -> Request:
+        """The request that writes spans of a text anew; :meth:`EditedText.of` reads what the engine makes of it.
+
+        :param options: see :meth:`fill_request`, which also says what is raised.
+        """
+        return self.fill_request(edit.template, **options)
+
+    def edit(self, edit: Edit, **options: Any) -> EditedText:
+        """Write spans of a text anew, in the model's first mode that fills gaps if none is named.
+
+        :raises DllmError: for what :meth:`fill` refuses.
+        """
+        [finish] = self.engine().generate([self.edit_request(edit, **options)])
+        return EditedText.of(edit, finish)
 
     def fill_stream(
         self, template: Template, *, told: Callable[[Event], object] | None = None, **options: Any

@@ -28,12 +28,16 @@ class Gap:
     :param max_tokens: it has so many at most: it ends earlier at a token that ends texts, at a stop string, or where
         what was written goes on with the text behind it.
     :param constraint: what its text must be, as it reads between its neighbours: a Regex, a JsonSchema or a Grammar.
+    :param old: the text that it replaces; None if nothing stood there. See :mod:`dllm_plugins.edits`.
+    :param head: fixed text that is written with its first tokens, and is no part of its text.
     :raises RequestError: for both numbers or neither, for one below 1, and for what is no constraint.
     """
 
     tokens: int | None = None
     max_tokens: int | None = None
     constraint: Constraint | None = None
+    old: str | None = None
+    head: str = ""
 
     def __post_init__(self) -> None:
         if (self.tokens is None) == (self.max_tokens is None):

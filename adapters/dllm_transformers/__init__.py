@@ -12,6 +12,7 @@ from dllm_plugins.constraints.values import Regex
 from dllm_transformers.collator import DiffusionCollator
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
+from dllm_transformers.editing import edit_inputs
 from dllm_transformers.export import export
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import custom_generate_folder
@@ -38,6 +39,7 @@ __all__ = [
     "TriModeForCausalLM",
     "block_diffusion",
     "custom_generate_folder",
+    "edit_inputs",
     "export",
     "generate",
     "write_custom_generate",

@@ -138,7 +138,7 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
         changes = changes_of(given, self.call_options)
         options = {name: getattr(self, name) for name in self.call_options} | changes
         # A gap is not as long as an answer may be, unless somebody says so.
-        gaps = any(options.get(name) is not None for name in ("suffix", "gap"))
+        gaps = any(options.get(name) is not None for name in ("suffix", "gap", "spans"))
         if gaps and "max_tokens" not in {*self.model_fields_set, *changes}:
             del options["max_tokens"]
         return call_of(options if stop is None else options | {"stop": stop})

@@ -20,7 +20,7 @@ from dllm_plugins.request import Request
 from langchain_dllm.toolkit import Toolkit
 
 #: Fields of a call that are no options of the engine.
-_OWN = ("model_name", "timeout", "max_retries", "raw", "n", "top_logprobs", "suffix", "gap", "thinking")
+_OWN = ("model_name", "timeout", "max_retries", "raw", "n", "top_logprobs", "suffix", "gap", "spans", "thinking")
 #: What LangChain calls the engine's options.
 LANGCHAIN = Dialect({"max_new_tokens": "max_tokens", "model_name": "model"})
 #: Sampling options under the engine's names; LangChain says `max_tokens` for `max_new_tokens`.
@@ -43,7 +43,8 @@ class Call(Checked):
     :param raw: DLLM only: send the text without a chat template.
     :param as_tool: ChatDLLM only: the answer is the arguments of a call of this name.
     :param suffix: text behind the answer, which then fills the gap between; `gap`, DLLM only: what marks the gaps of
-        a text. See :mod:`langchain_dllm.gaps`.
+        a text; `spans`, DLLM only: characters (begin, end) of a text that are written anew. See
+        :mod:`langchain_dllm.gaps`.
     :param toolkit: ChatDLLM only: what may be called.
     :raises OptionError: if any of them is of another kind or out of range.
     """
@@ -59,6 +60,7 @@ class Call(Checked):
     as_tool: str | None = None
     suffix: str | None = None
     gap: str | None = Field(default=None, min_length=1)
+    spans: tuple[tuple[int, int], ...] | None = None
     toolkit: Toolkit | None = None
 
     def requests(self, request: Request) -> list[Request]:

@@ -1,4 +1,4 @@
-"""Gaps in LangChain: a `suffix` behind what is written, and texts with markers."""
+"""Gaps in LangChain: a `suffix` behind what is written, texts with markers, and spans that are written anew."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from dataclasses import fields
 from dataclasses import replace
 from typing import Any
 
+from dllm_plugins.edits import Edit
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
@@ -23,7 +24,7 @@ from dllm_plugins.warm.opening import Answering
 from langchain_dllm.call import Call
 
 #: Which options of a call change what a prompt is.
-OPTIONS = ("suffix", "gap")
+OPTIONS = ("suffix", "gap", "spans")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +73,25 @@ def requests_for(
 ) -> list[Request] | None:
     """The requests of a call that has gaps to fill, as many as answers are wanted; None for one that has none.
 
-    What an answer must be is said of what it is: the gap before a suffix, or all of a text with markers.
+    What an answer must be is said of what it is: the gap before a suffix, or all of a text with markers; of spans each.
 
-    :param before: the text before the suffix, or with markers.
+    :param before: the text before the suffix, or with markers, or with spans.
     :param chat: messages that it answers.
-    :raises OptionError: for both kinds of gaps at once.
-    :raises RequestError: for a text without a marker.
+    :raises OptionError: for several kinds of gaps at once.
+    :raises RequestError: for a text without a marker, and for spans that are none of it.
     """
-    if call.suffix is None and call.gap is None:
+    given = {name: value for name in OPTIONS if (value := getattr(call, name)) is not None}
+    if not given:
         return None
-    if call.suffix is not None and call.gap is not None:
-        raise OptionError(
-            f"suffix={shown(call.suffix)} and gap={shown(call.gap)}: a text with markers says itself what follows each "
-            f"gap; give one of them"
-        )
+    if len(given) > 1:
+        told = " and ".join(f"{name}={shown(value)}" for name, value in given.items())
+        raise OptionError(f"{told}: a text with markers or spans says itself what follows each gap; give one of them")
     room, moved = Gap(max_tokens=call.config.given().get("max_new_tokens", ROOM)), {"max_new_tokens"}
-    if call.gap is None:
+    if call.spans is not None:
+        most = call.config.given().get("max_new_tokens")
+        template = Edit(before, call.spans, most, call.config.constraint, chat).template
+        moved.add("constraint")
+    elif call.gap is None:
         template = Template(before, replace(room, constraint=call.config.constraint), call.suffix or "", chat=chat)
         moved.add("constraint")
     else:
@@ -99,5 +103,5 @@ def requests_for(
         given = {name: value for name, value in own.config.given().items() if name not in moved}
         request = shared.model.fill_request(template, **given)
         values = {one.name: getattr(request, one.name) for one in fields(Request)}
-        made.append(Filling(**values, text=template, whole=call.gap is not None))
+        made.append(Filling(**values, text=template, whole=call.suffix is None))
     return list(made)

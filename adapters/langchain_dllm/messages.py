@@ -17,6 +17,7 @@ from langchain_core.messages.ai import InputTokenDetails
 from langchain_core.messages.ai import OutputTokenDetails
 from langchain_core.messages.ai import UsageMetadata
 
+from dllm_plugins.edits import changes_of
 from dllm_plugins.errors import RequestError
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Event
@@ -152,6 +153,8 @@ class Teller:
         }
         if finish.gaps:
             found["gaps"] = [gap.text for gap in finish.gaps]
+        if self.call.spans is not None:
+            found["edits"] = [change.as_dict() for change in changes_of(self.call.spans, finish.gaps)]
         told = streamed and self.call.config.logprobs_at != "final"
         if finish.logprobs is None or told or self.call.config.logprobs is None:
             return found

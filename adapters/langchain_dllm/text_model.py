@@ -52,7 +52,7 @@ class DLLM(EngineModel, BaseLLM):
     The prompt is put to the model as a user's message. With `raw=True` the model goes on
     from the very text. With `suffix` the prompt is the very text before a gap, and the answer is what fills it;
     with `gap` it is a text in which that marks gaps, and the answer all of it, filled. `max_tokens` then is the
-    longest a gap may get, 64 if nobody says it.
+    longest a gap may get, 64 if nobody says it. With `spans` it is a text of which these characters are written anew.
     """
 
     # Once more, as BaseLLM comes later among the bases and ignores what it does not know.
@@ -61,6 +61,9 @@ class DLLM(EngineModel, BaseLLM):
     raw: bool = Field(default=False, description="send the text without a chat template")
     suffix: str | None = Field(default=None, description="text behind the gap that the answer fills")
     gap: str | None = Field(default=None, min_length=1, description="what marks gaps to fill in a prompt")
+    spans: tuple[tuple[int, int], ...] | None = Field(
+        default=None, description="characters (begin, end) of a prompt that are written anew"
+    )
     rate_limiter: BaseRateLimiter | None = Field(default=None, exclude=True)
 
     ls_type: ClassVar[Literal["chat", "llm"]] = "llm"

@@ -76,9 +76,9 @@ def fill(
         most = given.pop("max_new_tokens", ROOM if tokens is None else None) if max_tokens is None else max_tokens
         gap = Gap(tokens=tokens, max_tokens=most)
         before, behind = _one(prefix, prefix_file, "--prefix"), _one(suffix, suffix_file, "--suffix")
-        chat = _chat(prompt, system)
+        chat = chat_of(prompt, system)
         if before is None and behind is None:
-            template = Template.of_text(_text(text, file), gap, marker, chat)
+            template = Template.of_text(text_of(text, file), gap, marker, chat)
         elif text is not None or file is not None:
             raise RequestError("--prefix and --suffix stand around a gap of their own; leave the text with markers out")
         else:
@@ -113,7 +113,7 @@ def _end(found: FilledText, only_gaps: bool) -> None:
         click.echo("\n".join((found.usage.summary(), *lines)), err=True)
 
 
-def _text(text: str | None, file: TextIO | None) -> str:
+def text_of(text: str | None, file: TextIO | None) -> str:
     """The text with its gaps: the argument, a file, or stdin."""
     if text is not None and file is not None:
         raise RequestError(f"the text is given twice, as an argument and by --file {file.name}; give one")
@@ -126,7 +126,7 @@ def _one(text: str | None, file: TextIO | None, name: str) -> str | None:
     return text if file is None else file.read()
 
 
-def _chat(prompt: str | None, system: str | None) -> list[dict[str, str]]:
+def chat_of(prompt: str | None, system: str | None) -> list[dict[str, str]]:
     """The chat that the text answers; none without a question."""
     if system is not None and prompt is None:
         raise RequestError("--system goes with --prompt, a question that the text answers; give that, too")

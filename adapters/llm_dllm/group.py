@@ -17,6 +17,7 @@ COMMANDS = {
     "batch": "llm_dllm.batch_command",
     "bench": "llm_dllm.bench_command",
     "costs": "llm_dllm.costs_command",
+    "edit": "llm_dllm.edit_command",
     "fill": "llm_dllm.fill_command",
     "gguf": "llm_dllm.gguf_command",
     "info": "llm_dllm.info_command",

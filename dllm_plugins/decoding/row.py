@@ -34,6 +34,8 @@ class OpenGap:
     :param accepts: whether it may hold a text; None if it may hold any.
     :param grows: where gaps grow and shrink, whether it may do so as it likes, and not only where it has to.
     :param reason: why a program has ended it before its room was used.
+    :param old: the text that it replaces.
+    :param head: fixed text with which its tokens begin.
     """
 
     start: int
@@ -44,6 +46,8 @@ class OpenGap:
     accepts: Callable[[str], bool] | None = None
     grows: bool = True
     reason: FinishReason | None = None
+    old: str | None = None
+    head: str = ""
 
     @property
     def positions(self) -> range:

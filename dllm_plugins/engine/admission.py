@@ -159,7 +159,9 @@ def _laid_out(
     canvas, gaps = list(tokens), list[OpenGap]()
     for part in template:
         if isinstance(part, Gap):
-            gaps.append(OpenGap(len(canvas), len(canvas) + part.room, part.room, part.bounded, part.constraint))
+            gap = OpenGap(len(canvas), len(canvas) + part.room, part.room, part.bounded, part.constraint)
+            gap.old, gap.head = part.old, part.head
+            gaps.append(gap)
             canvas += [mask] * part.room
         else:
             canvas += part

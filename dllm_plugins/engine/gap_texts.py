@@ -69,6 +69,7 @@ class _GapText:
         self._ends = (*stops, *(() if follows is None else (follows,)))
         self._gap = gap
         self._text = self._begun()
+        self._head = len(gap.head)
         self._ended_by: list[int] | None = None
         self.kept: Sequence[int] = ()
         self.reason: FinishReason | None = None
@@ -103,7 +104,8 @@ class _GapText:
         else:
             self.kept = tokens if last else tokens[: self._text.tokens_within(tokens)]
             self.reason = "eos" if stop is not None else self._ended() if complete else None
-        return new
+        # What was new before the head was complete is the head's.
+        return new[max(self._head - (len(self._text.text) - len(new)), 0) :]
 
     def _ended(self) -> FinishReason:
         """Why no more stands in it: a program may have ended it early, and one that lets gaps shrink ends a text so."""
@@ -111,9 +113,14 @@ class _GapText:
         return gap.reason or ("length" if len(gap.positions) == gap.room else "eos")
 
     @property
+    def text(self) -> str:
+        """All that its tokens read as, fixed text at their beginning included."""
+        return self._text.text
+
+    @property
     def filled(self) -> Filled:
         """It as it stands."""
-        return Filled(tuple(self.kept), self._text.text, self.reason or "length")
+        return Filled(tuple(self.kept), self.text[self._head :], self.reason or "length", old=self._gap.old)
 
     def draft(self, canvas: Canvas) -> GapDraft:
         """It as a pass left it: once it has ended what is kept of it, before that all that stands on the canvas."""
@@ -125,6 +132,7 @@ class _GapText:
         )
         final = row.tokens[places.start : places.stop]
         text = "" if self.reason is not None else self._text.draft(final, guesses[len(final) :])
+        text = text[max(self._head - len(self.text), 0) :]
         sure = () if row.said is None else tuple(map(canvas.confidence, places))
         return GapDraft(tokens, len(kept), text, guesses, sure)
 
@@ -184,7 +192,7 @@ class GapTexts:
         """
         row = self._row
         for gap, text in zip(row.gaps, self._texts, strict=True):
-            check_answer(text.filled.text, gap.constraint, text.filled.reason)
+            check_answer(text.text, gap.constraint, text.filled.reason)
         if row.config.constraint is not None:
             before, fixed = row.tokens[: self._begin], row.tokens[self._begin : row.prompt]
             whole = _After(self._tokenizer, before[-READ_BEHIND:]).decode([*fixed, *answer, *row.suffix])

@@ -129,7 +129,7 @@ class Answering:
         same = [replace(finish, usage=replace(finish.usage, cached_tokens=0)) for finish in finishes]
         told: dict[str, Any] = answers(wanted, work, self._model.tokenizer, names).whole(same)
         if "dllm" in told:
-            told["dllm"] = {"statistics": [_statistics(finish) for finish in finishes]}
+            told["dllm"] |= {"statistics": [_statistics(finish) for finish in finishes]}
         return record(self._key, line, custom_id, 200, told)
 
 

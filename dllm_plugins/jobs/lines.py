@@ -102,8 +102,10 @@ def _plain(found: dict[str, Any], line: Line) -> Asked | Refused:
         return Refused(None, f"custom_id={shown(name)}: give a text", "invalid_custom_id")
     if ("prompt" in found) == ("messages" in found):
         return Refused(name, f"line {line.number} has {shown(sorted(found))}; {_FORMATS}", "invalid_json_line")
-    # With a text behind the gap it is no chat.
-    url = CHAT if "messages" in found else TEXT if "suffix" in found else None
+    # With a text behind the gap it is no chat, nor with spans that are written anew.
+    own = found.get("dllm")
+    text = "suffix" in found or (isinstance(own, dict) and "spans" in own)
+    url = CHAT if "messages" in found else TEXT if text else None
     return Asked(name, url, found)
 
 

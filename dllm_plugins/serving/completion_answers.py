@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from dllm_plugins.edits import changes_of
 from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
@@ -16,6 +17,7 @@ from dllm_plugins.serving.telling import cut
 from dllm_plugins.serving.telling import logprobs_of
 from dllm_plugins.serving.telling import usage_of
 from dllm_plugins.serving.work import Work
+from dllm_plugins.template import Growing
 
 
 class CompletionAnswers(OlderAnswers):
@@ -28,11 +30,16 @@ class CompletionAnswers(OlderAnswers):
         super().__init__(asked, work, tokenizer, names, kind="cmpl-", streamed="text_completion")
         # Characters of each answer that log-probabilities have told of.
         self._offsets = [0] * len(work.requests)
+        edit = asked.edit()
+        # An edited text is told whole.
+        self._edited = None if edit is None else edit.template
+        self._spans = () if edit is None else edit.spans
+        self._growing = [None if edit is None else Growing(edit.template) for _ in work.requests]
 
     def whole(self, finishes: Sequence[Finish]) -> dict[str, Any]:
         """All answers at once."""
         choices = [
-            self._choice(place, answer_text(finish), self._logprobs(place, finish), _reason(finish))
+            self._choice(place, self._text(finish), self._logprobs(place, finish), _reason(finish))
             for place, finish in enumerate(finishes)
         ]
         return self._same | {"choices": choices, "usage": usage_of(finishes, self._work.each)} | self._figures(finishes)
@@ -48,10 +55,21 @@ class CompletionAnswers(OlderAnswers):
             return [sse(self._same | {"choices": [], "dllm": {"draft": draft}}, "draft")]
         last = isinstance(event, Finish)
         said = self._logprobs(place, event) if last == self._at_the_end else None
+        growing = self._growing[place]
+        text = answer_text(event) if growing is None else growing.of(event)
         if isinstance(event, Finish):
-            return [self._chunk(place, "", said, _reason(event))]
-        text = answer_text(event)
+            return [self._chunk(place, text if growing is not None else "", said, _reason(event))]
         return [self._chunk(place, text, said)] if text or said else []
+
+    def _text(self, finish: Finish) -> str:
+        return answer_text(finish) if self._edited is None else self._edited.filled([gap.text for gap in finish.gaps])
+
+    def _figures(self, finishes: Sequence[Finish]) -> dict[str, Any]:
+        found = super()._figures(finishes)
+        if self._edited is not None:
+            edits = [[change.as_dict() for change in changes_of(self._spans, one.gaps)] for one in finishes]
+            found["dllm"]["edits"] = edits
+        return found
 
     def _chunk(self, place: int, text: str, said: dict[str, Any] | None, reason: str | None = None) -> str:
         return sse(self._same | {"choices": [self._choice(place, text, said, reason)]})

@@ -71,9 +71,11 @@ class Asked(Strict):
     """What every request may say.
 
     :cvar field: where its prompt stands.
+    :cvar more: what `dllm` may say beside options of the engine.
     """
 
     field: ClassVar[str] = "messages"
+    more: ClassVar[tuple[str, ...]] = _MORE
 
     model: str = Field(min_length=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -107,16 +109,20 @@ class Asked(Strict):
                 raise ApiError(400, "dllm and response_format both say what the answer must be", param="dllm")
             given["constraint"] = constraint
         with calling(self.dialect):
-            return SamplingConfig(**given, **{name: own[name] for name in own if name not in _MORE})
+            return SamplingConfig(**given, **{name: own[name] for name in own if name not in self.more})
 
     def _own(self) -> dict[str, Any]:
         own = {name: value for name, value in (self.dllm or {}).items() if value is not None}
         for name in own:
-            if name not in OURS and name not in _MORE:
+            if name not in OURS and name not in self.more:
                 told = OPENAI.of(name)
-                remedy = f"it is the field {told}" if told != name or name in OPENAI.names else _options()
+                remedy = f"it is the field {told}" if told != name or name in OPENAI.names else self._options()
                 raise ApiError(400, f"there is no option dllm.{name}; {remedy}", param=f"dllm.{name}")
         return own
+
+    @classmethod
+    def _options(cls) -> str:
+        return f"there are: {', '.join(sorted((*OURS, *cls.more)))}"
 
     def _constraint(self, own: dict[str, Any]) -> Constraint | None:
         for name in ("regex", "grammar"):
@@ -199,7 +205,3 @@ def unknown_field(name: str) -> str:
         return f'there is no field {name!r} here; give it as {{"dllm": {{"{name}": ...}}}}'
     known = f", {_LOGITS}" if name in _OF_LOGITS else _THINKING if name in _OF_THINKING else "; leave it out"
     return f"there is no field {name!r} here{known}"
-
-
-def _options() -> str:
-    return f"there are: {', '.join(sorted((*OURS, *_MORE)))}"

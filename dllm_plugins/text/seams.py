@@ -1,8 +1,13 @@
 """Templates as token ids: each fixed text as it stands in the whole, control tokens that it spells as ordinary text."""
 
+import re
+from bisect import bisect_right
 from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from dllm_plugins.constraints.values import Regex
 from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
@@ -24,7 +29,7 @@ def parts_of(tokenizer: Any, template: Template, encode: Encode, *, exact: bool 
     """
     parts: list[list[int] | Gap] = []
     begins, ends = ([], []) if template.chat else around(encode)
-    for number, part in enumerate(template.parts):
+    for number, part in enumerate(mended(tokenizer, template.parts, encode)):
         if isinstance(part, Gap):
             parts.append(part)
         else:
@@ -43,6 +48,42 @@ def parts_of(tokenizer: Any, template: Template, encode: Encode, *, exact: bool 
     if not isinstance(template.parts[-1], Gap):
         parts.append(ends)
     return [part for part in [begins, *parts] if part]
+
+
+def mended(tokenizer: Any, parts: Sequence[str | Gap], encode: Encode) -> list[str | Gap]:
+    """The parts, with every fixed text before a gap ending where a token of the text ends that the gaps replace.
+
+    What is left of a token that the border of a gap cuts is the gap's head: its tokens begin with that text, so that
+    they may be those in which the model knows it. A gap that is held to a constraint stays as it is, and so does one
+    before which nothing would be left.
+    """
+    found, old = list(parts), [part if isinstance(part, str) else part.old for part in parts]
+    if any(text is None for text in old):
+        return found
+    whole = "".join(text or "" for text in old)
+    ids = encode(whole, False)
+    if decoded(tokenizer, ids) != whole:
+        return found
+    border = 0
+    for number, (part, text) in enumerate(zip(parts, old, strict=True)):
+        before = parts[number - 1] if number else ""
+        if isinstance(part, Gap) and isinstance(before, str) and part.constraint is None:
+            cut = border - _begin_of_token(tokenizer, ids, whole, border)
+            if 0 < cut < len(before):
+                head = before[-cut:]
+                found[number - 1] = before[:-cut]
+                found[number] = replace(part, head=head, constraint=Regex(f"{re.escape(head)}[\\s\\S]*"))
+        border += len(text or "")
+    return found
+
+
+def _begin_of_token(tokenizer: Any, ids: list[int], whole: str, border: int) -> int:
+    """The last place up to `border` where a token of a text begins, in characters."""
+    count = bisect_right(range(len(ids)), border, key=lambda number: len(decoded(tokenizer, ids[:number]))) - 1
+    while not whole.startswith(found := decoded(tokenizer, ids[:count])):
+        # Tokens may share a character.
+        count -= 1
+    return len(found)
 
 
 def around(encode: Encode) -> tuple[list[int], list[int]]:

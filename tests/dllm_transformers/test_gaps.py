@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from transformers import LlamaForCausalLM
 from transformers.generation.streamers import BaseStreamer
 
+from dllm_plugins import Edit
 from dllm_plugins import Finish
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
@@ -19,6 +20,7 @@ from dllm_plugins.events import Usage
 from dllm_transformers import DiffusionModelForCausalLM
 from dllm_transformers import Regex
 from dllm_transformers import block_diffusion
+from dllm_transformers import edit_inputs
 from dllm_transformers.gaps import behind_gaps
 from dllm_transformers.gaps import filled
 
@@ -237,3 +239,16 @@ def test_each_gap_of_each_prompt_must_be_something_else(tmp_path: Path, tiny_fol
         model.generate(ids, constraint=[[word, word, word], word], **ways)
     with pytest.raises(OptionError, match="give one for each and one for what is written behind it"):
         model.generate(ids, constraint=[[word, word], word], max_new_tokens=4, **ways)
+
+
+def test_spans_of_a_text_are_masks(tmp_path: Path, tiny_folder: Path) -> None:
+    """As many as the tokens that they hold; the rest of the text comes back, whatever is written."""
+    model, mask = loaded("open_dcoder", tmp_path, tiny_folder)
+    tokenizer, text = AutoTokenizer.from_pretrained(tiny_folder), "once upon a time"
+    inputs = edit_inputs(Edit(text, [(5, 9)]), tokenizer, mask_token_id=mask)
+    assert inputs["input_ids"][0].tolist().count(mask) == len(tokenizer.encode("upon", add_special_tokens=False))
+    written = str(tokenizer.decode(model.generate(inputs["input_ids"])[0], skip_special_tokens=True))
+    assert written.startswith("once ")
+    assert written.endswith(" a time")
+    with pytest.raises(RequestError, match="mask_token_id"):
+        edit_inputs(Edit(text, [(5, 9)]), tokenizer)

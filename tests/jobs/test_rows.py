@@ -179,11 +179,12 @@ def test_the_official_client_reads_all_answers(tiny_folder: Path, load: Load, tm
         _row("/v1/completions", prompt=["a", "b"], max_tokens=9, logprobs=1, temperature=1.0, n=2),
         _row("/v1/completions", prompt="a", suffix="b", max_tokens=3),
         _row("/v1/responses", input="hi", instructions="short", max_output_tokens=3),
+        json.dumps({"prompt": "a bad c", "dllm": {"spans": [[2, 5]]}}),
     ]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     run_job(tmp_path / "in.jsonl", tmp_path / "out.jsonl", JobOptions(load=load | {"base": str(base)}))
     told = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [line["error"] for line in told] == [None] * 6
+    assert [line["error"] for line in told] == [None] * 7
     bodies = [line["response"]["body"] for line in told]
     chats = [ChatCompletion.model_validate(body) for body in bodies[:3]]
     assert len(chats[0].choices[0].logprobs.content) == 4
@@ -195,6 +196,10 @@ def test_the_official_client_reads_all_answers(tiny_folder: Path, load: Load, tm
     # Each answer to each prompt has random numbers of its own.
     assert len({tuple(choice.logprobs.token_logprobs) for choice in texts[0].choices}) == 4
     assert Response.construct(**bodies[5]).status == "incomplete"
+    edited = bodies[6]["choices"][0]["text"]
+    assert edited.startswith("a ")
+    assert edited.endswith(" c")
+    assert [change["before"] for [change] in bodies[6]["dllm"]["edits"]] == ["bad"]
 
 
 def test_options_of_the_job_hold_where_rows_say_nothing(load: Load, tmp_path: Path) -> None:

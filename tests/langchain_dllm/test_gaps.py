@@ -10,6 +10,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import PromptTemplate
 
 from dllm_plugins import DllmError
+from dllm_plugins import Edit
 from dllm_plugins import FilledText
 from dllm_plugins import Gap
 from dllm_plugins import JsonSchema
@@ -119,3 +120,18 @@ def test_what_cannot_be_filled(text: Text, options: dict[str, Any], words: str) 
     """An error that says so."""
     with pytest.raises(DllmError, match=words):
         text().invoke("once", **options)
+
+
+async def test_spans_are_written_anew(text: Text, tiny: Model) -> None:
+    """In a call, bound, and as a field; the answer is the whole text, and beside it what became of each span."""
+    whole = "once upon a time"
+    found = tiny.edit(Edit(whole, [(5, 9)], 20))
+    assert text().invoke(whole, spans=[(5, 9)]) == found.text
+    assert "".join(text().bind(spans=[(5, 9)]).stream(whole)) == found.text
+    assert await text(spans=((5, 9),)).ainvoke(whole) == found.text
+    info = text(spans=[[5, 9]]).generate([whole]).generations[0][0].generation_info
+    assert info is not None
+    assert info["edits"] == [change.as_dict() for change in found.changes]
+    for options in ({"spans": [(5, 99)]}, {"spans": [(5, 9)], "suffix": "x"}, {"spans": "5:9"}):
+        with pytest.raises(DllmError, match="span"):
+            text().invoke(whole, **options)

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dllm_plugins import Edit
 from dllm_plugins import Finish
 from dllm_plugins import Gap
 from dllm_plugins import Model
@@ -136,3 +137,28 @@ async def test_a_mode_is_chosen(
         assert answer["choices"][0]["text"] == expected
         [told] = answer["dllm"]["statistics"]
         assert f"; {told['mode']}: " in told["route"]
+
+
+async def test_spans_are_written_anew(client: httpx.AsyncClient, tiny: Model) -> None:
+    """The answer is the whole text, and what became of each span stands beside it, streamed or not."""
+    edit = Edit("once upon a time", [(5, 9)], 12)
+    found = tiny.edit(edit)
+    given = {"prompt": edit.text, "dllm": {"spans": [[5, 9]]}}
+    answer = await answered(client, **given)
+    assert answer["choices"][0]["text"] == found.text
+    [[told]] = answer["dllm"]["edits"]
+    assert told == {**found.changes[0].as_dict(), "span": [5, 9], "at": list(found.changes[0].at)}
+    chunks = await streamed(client, **given)
+    assert "".join(choice["text"] for chunk in chunks for choice in chunk["choices"]) == found.text
+    assert chunks[-1]["dllm"]["edits"] == answer["dllm"]["edits"]
+    for wrong, param in (
+        ({"dllm": {"spans": [[5, 99]]}}, "dllm.spans"),
+        ({"prompt": ["a", "b"]}, "dllm.spans"),
+        ({"suffix": "x"}, "suffix"),
+        ({"logprobs": 1}, "logprobs"),
+    ):
+        status, error = await refused(client, PATH, json=body(**given | wrong))
+        assert (status, error["param"]) == (400, param)
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "why?"}], "dllm": {"spans": [[5, 9]]}}
+    status, error = await refused(client, json=chat)
+    assert (status, error["param"]) == (400, "dllm.spans")

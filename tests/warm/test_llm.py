@@ -58,6 +58,7 @@ ASKED = (
     ("dllm", "fill", "It is <fill> or <fill>.", "--max-tokens", "4", "--for", "2", "regex", "[0-9]{2}"),
     ("dllm", "fill", "It is <fill>.", "--tokens", "2", "--prompt", "why?", "--only-gaps"),
     ("dllm", "fill", "It is <fill>.", "-o", "mode", "ar"),
+    ("dllm", "edit", "It is bad or not.", "--find", "bad", "--max-tokens", "4"),
 )
 
 
