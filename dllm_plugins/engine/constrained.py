@@ -59,11 +59,9 @@ def limits_of(
     languages, never = languages_of(tokenizer, spec, shown), frozenset({*suppressed, spec.mask_id})
     if row.gaps:
         return limits_of_gaps(row, begin, languages, never, elastic and elastic(settings, spec))
-    whole = (
-        constraint
-        if thinking is None
-        else Tree(behind_thinking(language_of(constraint), thinking), option_of(constraint))
-    )
+    if thinking is None:
+        return _limits_of_an_answer(row, constraint, languages, never, spec)
+    whole = Tree(behind_thinking(language_of(constraint), thinking), option_of(constraint))
     return _limits_of_an_answer(row, whole, languages, never, spec)
 
 

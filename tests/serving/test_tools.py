@@ -146,16 +146,14 @@ async def test_what_is_refused(client: httpx.AsyncClient, given: dict[str, Any],
 
 async def test_too_little_room_for_a_call(client: httpx.AsyncClient) -> None:
     """What asked for the call is named."""
-    given = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 4}
+    given: dict[str, Any] = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 4}
     _, error = await refused(client, json=body(**given))
     assert re.match(r"tool_choice: the shortest text .* room for 4; raise max_tokens", error["message"])
 
 
-@pytest.mark.parametrize("tools", [[], [WEATHER]])
-async def test_json_that_fills_its_room_is_whole(client: httpx.AsyncClient, tools: list[Any]) -> None:
+@pytest.mark.parametrize("given", [{}, {"tools": [WEATHER]}])
+async def test_json_that_fills_its_room_is_whole(client: httpx.AsyncClient, given: dict[str, Any]) -> None:
     """Tools that are not called change nothing of that."""
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"const": "abcd"}}}
-    [choice] = (await asked(client, response_format=form, max_tokens=6, **({"tools": tools} if tools else {})))[
-        "choices"
-    ]
+    [choice] = (await asked(client, response_format=form, max_tokens=6, **given))["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ('"abcd"', "stop")
