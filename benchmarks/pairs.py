@@ -122,7 +122,7 @@ def as_text(pair: Model) -> Model:
     assert isinstance(own, PairDenoiser)
     ends = own.drafter.denoiser.spec.stop_ids
     bridge = TwoTokenizers(pair.tokenizer, pair.tokenizer, ends)
-    made = PairDenoiser(own.target, Drafter(own.drafter.denoiser, None), bridge, f"{pair.name}, as text")
+    made = PairDenoiser(own.target, Drafter(own.drafter.denoiser, None), bridge, own.guests, f"{pair.name}, as text")
     return Model(made.spec.name, made, pair.tokenizer)
 
 

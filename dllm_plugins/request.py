@@ -1,5 +1,6 @@
 """What goes into the engine."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     from dllm_plugins.text.thinking import Thinking
     from dllm_plugins.text.tokenizer import TextTokenizer
     from dllm_plugins.tools.choosing import Choosing
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where an answer is a part of a longer one: constraints and penalties are about all of that.
+
+    :param begun: so many tokens at the end of the prompt belong to it.
+    :param behind: so many may follow.
+    """
+
+    begun: int
+    behind: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,9 @@ class Request:
         goes to a server.
     :param choosing: how to find out whether the answer calls a tool, in modes whose prefixes are kept; the config's
         constraint then says what it is where it need not. None if there is nothing to find out.
+    :param part: what the answer is a part of; None for one that is whole.
+    :param otherwise: of a pair: given options, the same request as its other model is asked it. None: that is asked
+        with this one's tokens.
     """
 
     tokens: Sequence[int]
@@ -61,3 +77,5 @@ class Request:
     thinking: "Thinking | None" = None
     asked: "Asked | None" = None
     choosing: "Choosing | None" = None
+    part: Part | None = None
+    otherwise: "Callable[[SamplingConfig], Request] | None" = None

@@ -21,6 +21,7 @@ def routes(model: str, reset: bool) -> None:
     no answer.
     """
     with clean_errors():
+        from dllm_plugins.pairs.named import pairs
         from dllm_plugins.routing.kept import book
         from dllm_plugins.routing.kept import routes_file
         from dllm_plugins.routing.rules import rules_file
@@ -30,7 +31,7 @@ def routes(model: str, reset: bool) -> None:
             click.echo(f"{routes_file()}: {'forgotten' if book().forget() else 'nothing was kept'}")
         there = "" if rules_file().exists() else ", which is not there"
         click.echo(f"rules of {model} ({rules_file()}{there})")
-        for kind, rule in rules_of(model).told().items():
+        for kind, rule in rules_of(model).told(pair=model in pairs()).items():
             click.echo(f"  {kind} = {rule}")
         for name, found in book().look().models.items():
             click.echo(name)

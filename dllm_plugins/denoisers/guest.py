@@ -16,6 +16,7 @@ class Guest:
     :param tokens: all that is final: the prompt, `prompt` tokens, and the answer so far.
     :param config: how it decodes: a mode of the other model, and how many of its tokens the stretch has at most.
     :param behind: tokens that the answer may have behind the stretch.
+    :param stop_ids: token ids that end the answer; None for the other model's own.
     :param said: what is final of the stretch, and `logprobs` for each, where they are asked for.
     :param drafted: what stands behind that for now; None where open.
     :param ended: why it has ended, once it has: "length", "eos" where the answer ends there, or in words why not.
@@ -27,6 +28,7 @@ class Guest:
     prompt: int
     config: SamplingConfig
     behind: int
+    stop_ids: frozenset[int] | None = None
     said: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     drafted: tuple[int | None, ...] = ()

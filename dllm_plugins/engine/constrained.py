@@ -18,6 +18,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
+from dllm_plugins.request import Part
 from dllm_plugins.text.thinking import Thinking
 from dllm_plugins.text.thoughts import behind_thinking
 
@@ -30,12 +31,14 @@ def limits_of(
     spec: ModelSpec,
     thinking: Thinking | None = None,
     constraint: Constraint | None = None,
+    part: Part | None = None,
 ) -> Limits | None:
     """What the answer of a row, or its gaps, are held to.
 
     :param begin: the position where the text of a template begins.
     :param thinking: what an answer may write first, which the constraint is not about.
     :param constraint: of an answer, in place of the row's own.
+    :param part: what the answer is a part of, which the constraint is about; None for one that is whole.
     :raises OptionError: for a constraint that cannot be served, or that no text fulfils.
     :raises RequestError: where what fulfils it does not fit.
     """
@@ -59,14 +62,14 @@ def limits_of(
     languages, never = languages_of(tokenizer, spec, shown), frozenset({*suppressed, spec.mask_id})
     if row.gaps:
         return limits_of_gaps(row, begin, languages, never, elastic and elastic(settings, spec))
-    if thinking is None:
-        return _limits_of_an_answer(row, constraint, languages, never, spec)
-    whole = Tree(behind_thinking(language_of(constraint), thinking), option_of(constraint))
-    return _limits_of_an_answer(row, whole, languages, never, spec)
+    whole = constraint
+    if thinking is not None:
+        whole = Tree(behind_thinking(language_of(constraint), thinking), option_of(constraint))
+    return _limits_of_an_answer(row, whole, languages, never, spec, part or Part(0, 0))
 
 
 def _limits_of_an_answer(
-    row: Row, constraint: Constraint, languages: Languages, never: frozenset[int], spec: ModelSpec
+    row: Row, constraint: Constraint, languages: Languages, never: frozenset[int], spec: ModelSpec, part: Part
 ) -> Limits:
     if not row.stop_ids:
         raise OptionError(
@@ -79,7 +82,7 @@ def _limits_of_an_answer(
             )
         )
     automaton = languages.automaton(Wanted(constraint, row.stop_ids, never))
-    room = row.config.max_new_tokens
+    room = part.begun + row.config.max_new_tokens + part.behind
     if automaton.shortest < 0:
         raise OptionError(message("{}: no text fulfils it in this model's tokens; mend it", option_of(constraint)))
     if automaton.shortest > room:
@@ -92,7 +95,7 @@ def _limits_of_an_answer(
                 room,
             )
         )
-    reach = Reach(automaton, row.prompt, row.end, spec.mask_id)
+    reach = Reach(automaton, row.prompt - part.begun, row.end + part.behind, spec.mask_id)
     if not reach.possible([]):
         raise RequestError(
             message(

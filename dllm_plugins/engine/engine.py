@@ -11,10 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count as counting
 
 from dllm_plugins.decoding.failing import blaming
 from dllm_plugins.decoding.failing import broken_off
@@ -66,6 +68,7 @@ class Engine:
     :param modes: by name; see :func:`dllm_plugins.plugins.modes`.
     :param prefixes: where finished rows leave their prefix for the next turn, unless a
         request names another place; None keeps nothing.
+    :param numbers: of rows, ascending; None for its own, from 1.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Engine:
         tokenizer: Tokenizer,
         modes: Mapping[str, Sampler],
         prefixes: KeptPrefixes | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self.denoiser = denoiser
         self._full = completed(denoiser)
@@ -84,7 +88,7 @@ class Engine:
         self._charges = Charges()
         self._costs = WatchedCosts(self._full)
         self._jobs: dict[int, Job] = {}
-        self._admitted = 0
+        self.numbers = counting(1) if numbers is None else numbers
         # Rows of the pass under way, until all of it was told: if it is broken off, they are found here.
         self._passing: tuple[Job, ...] = ()
         self._broken_by: BaseException | None = None
@@ -129,8 +133,12 @@ class Engine:
         row = row_of(request, config, tokens, spec)
         row.costs = self._costs
         tokenizer = request.tokenizer or self.tokenizer
-        row.limits = limits_of(row, len(tokens), sampler, tokenizer, spec, request.thinking)
+        row.limits = limits_of(row, len(tokens), sampler, tokenizer, spec, request.thinking, part=request.part)
         row.steering = steering_of(row, request.processors, sampler, tokenizer, spec)
+        if request.part is not None:
+            row.steering = row.steering and replace(row.steering, prompt=row.prompt - request.part.begun)
+            # Whoever asked for the whole answer checks it.
+            row.config = row.config.model_copy(update={"constraint": None})
         job = job_of(request, row, sampler, spec, tokenizer, self.prefixes)
         job.route, job.samplers = route, turning(self.modes, route, spec)
         return job
@@ -147,7 +155,7 @@ class Engine:
             job.kept.bind(self.denoiser)
             state, cached = job.kept.find(row.tokens)
             cached = cached if job.most_cached is None else min(cached, job.most_cached)
-        row.number = self._admitted = self._admitted + 1
+        row.number = next(self.numbers)
         row.frozen = row.cached = cached
         handle: int | None = None
         try:

@@ -80,8 +80,11 @@ class Writing:
     def guest(self, config: SamplingConfig) -> Dialogue[str]:
         """The other model; why it has ended, see :class:`Guest`."""
         row, canvas = self.row, self.canvas
-        behind = row.remaining - config.max_new_tokens
-        guest, count = Guest(tuple(row.tokens), row.prompt, config, behind), 0
+        # Stop strings may span stretches, and looking at the final text is the row's own affair.
+        config = config.model_copy(update={"stop": (), "logprobs_at": None, "stats": False, "seed": row.noise.seed})
+        stops = None if row.stop_ids == self.spec.stop_ids else row.stop_ids
+        guest = Guest(tuple(row.tokens), row.prompt, config, row.remaining - config.max_new_tokens, stops)
+        count = 0
         canvas.cut(len(row.tokens))
         while guest.ended is None:
             yield Pass((Segment(row.handle, (), (), guest=guest),), GUEST, keep=self.keep, asks=())
@@ -90,7 +93,7 @@ class Writing:
                 raise guest.error
             taken = self._take(guest, count)
             if taken < len(guest.said) - count:
-                return "what it said next does not fit the constraint, or the room"
+                return "what it said next does not fit the constraint, the room or the vocabulary"
             count += taken
         return guest.ended
 
@@ -113,6 +116,8 @@ class Writing:
 
     def _may_stand(self, position: int, token: int) -> bool:
         limits = self.row.limits
+        if not 0 <= token < self.row.vocabulary:
+            return False
         return limits is None or bool(limits.next_masks(self.canvas.tokens, [position])[0, token])
 
 

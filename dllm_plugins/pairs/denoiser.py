@@ -17,6 +17,7 @@ from dllm_plugins.denoisers.base import completed
 from dllm_plugins.messages import message
 from dllm_plugins.pairs.bridge import Bridge
 from dllm_plugins.pairs.drafter import Drafter
+from dllm_plugins.pairs.guests import Guests
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Predictions
 
@@ -30,20 +31,29 @@ class PairDenoiser(FullDenoiser):
     :param target: whose mode `ar` the text is that of.
     :param drafter: of the other model.
     :param bridge: between the tokens of both.
+    :param guests: what the other model writes itself.
     :param draft_length: drafts of a pass where a request says nothing.
     """
 
     def __init__(
-        self, target: Denoiser, drafter: Drafter, bridge: Bridge, name: str, draft_length: int = DRAFT_LENGTH
+        self,
+        target: Denoiser,
+        drafter: Drafter,
+        bridge: Bridge,
+        guests: Guests,
+        name: str,
+        draft_length: int = DRAFT_LENGTH,
     ) -> None:
         self.target = completed(target)
         self.drafter = drafter
         self.bridge = bridge
-        self.spec = _spec(target.spec, name, draft_length)
+        self.guests = guests
+        self.spec = _spec(target.spec, drafter.denoiser.spec, name, draft_length)
         # What each row's target has made final, as far as its drafter was told.
         self._texts: dict[int, list[int]] = {}
         self._drafted: frozenset[int] = frozenset()
         self._forwarded: frozenset[int] = frozenset()
+        self._visited: frozenset[int] = frozenset()
         self._seconds = 0.0
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
@@ -54,6 +64,7 @@ class PairDenoiser(FullDenoiser):
         """End a row and hand out its prefix in the target; the drafter keeps its own."""
         self._texts.pop(row, None)
         try:
+            self.guests.close(row)
             self.drafter.close_row(row)
         finally:
             state = self.target.close_row(row)
@@ -61,15 +72,20 @@ class PairDenoiser(FullDenoiser):
 
     def forward(self, segments: Sequence[Segment]) -> list[Tensor]:
         """One pass of either model, or of both for different rows; see the protocol."""
-        own = [place for place, segment in enumerate(segments) if segment.draws is None]
+        visits = {segment.row: segment.guest for segment in segments if segment.guest is not None}
         asked = {segment.row: segment for segment in segments if segment.draws is not None}
+        own = [place for place, segment in enumerate(segments) if segment.row not in visits and segment.draws is None]
         found: dict[int, Tensor] = {}
         if own:
             hidden = self.target.forward([segments[place] for place in own])
             found = dict(zip(own, hidden, strict=True))
-        drafts = self._draft(asked)
+        if visits:
+            self.guests.advance(visits)
+        self._visited, drafts = frozenset(visits), self._draft(asked)
+        nothing = torch.empty(0, 0)
         return [
-            found[place] if segment.draws is None else drafts[segment.row] for place, segment in enumerate(segments)
+            found[place] if place in found else drafts.get(segment.row, nothing)
+            for place, segment in enumerate(segments)
         ]
 
     def _draft(self, asked: Mapping[int, Segment]) -> dict[int, Tensor]:
@@ -114,13 +130,17 @@ class PairDenoiser(FullDenoiser):
         return self.target.unmask(hidden, draws, left)
 
     def rounds(self, row: int, kind: str) -> Mapping[str, int]:
-        """Calls of the target by their kinds, calls of the drafter as `draft`."""
+        """Calls of the target by their kinds, calls of the other model as `draft` or `guest`."""
+        if row in self._visited:
+            return {kind: 1}
         if row in self._drafted:
             return {"draft": 1} if row in self._forwarded else {}
         return self.target.rounds(row, kind)
 
     def shared(self, row: int) -> bool | None:
         """Whether the row shared a call of the model that it asked."""
+        if row in self._visited:
+            return len(self._visited) > 1 if self.drafter.denoiser.spec.batched else None
         return self.drafter.shared(row) if row in self._drafted else self.target.shared(row)
 
     def timings(self) -> Mapping[str, float]:
@@ -139,19 +159,25 @@ class PairDenoiser(FullDenoiser):
         self.drafter.denoiser.close()
 
 
-def _spec(target: ModelSpec, name: str, draft_length: int) -> ModelSpec:
-    """The target as the engine sees it in a pair: it verifies drafts, or decodes by itself."""
-    others = [mode for mode in target.modes if mode != "ar"]
+def _spec(target: ModelSpec, other: ModelSpec, name: str, draft_length: int) -> ModelSpec:
+    """The target as the engine sees it in a pair: it verifies drafts, or decodes by itself; and what the other can."""
+    own = ("pair", "ar", "alternating")
+    others = {mode: other for mode in other.modes if mode not in own}
     return replace(
         target,
         name=name,
-        modes=("pair", "ar"),
-        samplers={"pair": "pair", "ar": target.samplers.get("ar", "ar")},
+        modes=(*own, *others),
+        samplers={"pair": "pair", "ar": target.samplers.get("ar", "ar")}
+        | {mode: other.samplers.get(mode, mode) for mode in others},
         refused={
-            mode: message("a pair decodes in mode 'pair' or 'ar'; load {} by itself for this one", target.name)
-            for mode in others
+            mode: message(
+                "a pair decodes in modes {}; load {} by itself for this one", ", ".join((*own, *others)), target.name
+            )
+            for mode in target.modes
         },
         mixes=False,
         draft_head=False,
         draft_length=draft_length,
+        others=others,
+        target=target.name,
     )

@@ -25,6 +25,8 @@ from dllm_plugins.pairs.bridge import TwoTokenizers
 from dllm_plugins.pairs.denoiser import DRAFT_LENGTH
 from dllm_plugins.pairs.denoiser import PairDenoiser
 from dllm_plugins.pairs.drafter import Drafter
+from dllm_plugins.pairs.guests import Guests
+from dllm_plugins.pairs.model import PairModel
 from dllm_plugins.pairs.named import Pair
 from dllm_plugins.pairs.plain_file import auto_plain_file
 from dllm_plugins.pairs.plain_file import is_plain_file
@@ -47,8 +49,9 @@ def load(name: str, pair: Pair, options: LoadOptions) -> Model:
     one = same_tokens(target, drafter)
     bridge = OneTokenizer() if one else bridged(target, drafter, pair)
     made = Drafter(drafter.denoiser, target.denoiser.spec.vocabulary if one else None)
-    denoiser = PairDenoiser(target.denoiser, made, bridge, name, pair.draft_length or DRAFT_LENGTH)
-    return Model(name, denoiser, target.tokenizer)
+    guests = Guests(drafter, bridge)
+    denoiser = PairDenoiser(target.denoiser, made, bridge, guests, name, pair.draft_length or DRAFT_LENGTH)
+    return PairModel(name, denoiser, target.tokenizer, drafter, bridge)
 
 
 def auto(pair: Pair, options: LoadOptions) -> Chosen:
@@ -66,7 +69,9 @@ def auto(pair: Pair, options: LoadOptions) -> Chosen:
         check(pair.ar, target.modes or ("ar",))
     drafter = auto_backend(pair.diffusion, **{**both, **pair.diffusion_options})
     reason = f"{pair.ar} verifies ({target.reason}); {pair.diffusion} drafts ({drafter.reason})"
-    return Chosen(f"{target.backend}, {drafter.backend}", reason, target.faster, ("pair", "ar"))
+    own = ("pair", "ar", "alternating")
+    modes = (*own, *(mode for mode in drafter.modes if mode not in own))
+    return Chosen(f"{target.backend}, {drafter.backend}", reason, target.faster, modes)
 
 
 def _for_both(options: LoadOptions) -> dict[str, Any]:

@@ -24,10 +24,12 @@ from dllm_plugins.routing.contents import Content
 Kind = Literal["gaps", "constraint"] | Content
 #: What a rule may say in place of a mode.
 FIRST, FILLING = "first", "filling"
+#: The first mode of a pair's other model; of what is no pair, the first mode.
+OTHER = "other"
 
 
 class Rules(BaseModel):
-    """The mode whose text requests of each kind get: its name, `first` or `filling`."""
+    """The mode whose text requests of each kind get: its name, `first`, `filling` or `other`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -37,15 +39,21 @@ class Rules(BaseModel):
     copying: str | None = Field(default=None, description="words of the prompt come back; as open if it is left out")
     code: str | None = Field(default=None, description="code; as open if it is left out")
     arithmetic: str | None = Field(default=None, description="sums; as open if it is left out")
-    puzzle: str | None = Field(default=None, description="grids, riddles and plans; as open if it is left out")
+    puzzle: str | None = Field(
+        default=None, description="grids, riddles and plans; if it is left out, other for a pair, else as open"
+    )
 
-    def told(self) -> dict[str, str]:
-        """The rule of each kind."""
-        return {kind: self.open if rule is None else rule for kind, rule in self.model_dump().items()}
+    def told(self, *, pair: bool = False) -> dict[str, str]:
+        """The rule of each kind.
 
-    def of(self, kind: Kind) -> str:
+        :param pair: for a pair of models, one of which plans: arXiv 2510.15244.
+        """
+        given: dict[str, str | None] = {**self.model_dump(), **({"puzzle": self.puzzle or OTHER} if pair else {})}
+        return {kind: self.open if rule is None else rule for kind, rule in given.items()}
+
+    def of(self, kind: Kind, *, pair: bool = False) -> str:
         """The rule of one."""
-        return self.told()[kind]
+        return self.told(pair=pair)[kind]
 
 
 class _File(Rules):
@@ -98,8 +106,10 @@ def text_mode(kind: Kind, modes: Mapping[str, Sampler], spec: ModelSpec) -> str:
 
     :raises OptionError: where a rule names a mode that the model has not, or the file of rules is damaged.
     """
-    rule = rules_of(spec.name).of(kind)
+    rule = rules_of(spec.name).of(kind, pair=bool(spec.others))
     known = served(modes, spec)
+    if rule == OTHER:
+        rule = next((name for name in known if name in spec.others), FIRST)
     if rule == FILLING:
         rule = next((name for name, sampler in known.items() if sampler.suffix), FIRST)
     if rule == FIRST:
@@ -107,7 +117,7 @@ def text_mode(kind: Kind, modes: Mapping[str, Sampler], spec: ModelSpec) -> str:
     if rule not in known:
         raise OptionError(
             f"{rules_file()} says {kind} = {rule!r}, which {spec.name} does not serve; its modes are "
-            f"{', '.join(known)}; name one of them under [models.{spec.name!r}], or 'first' or 'filling'"
+            f"{', '.join(known)}; name one of them under [models.{spec.name!r}], or 'first', 'filling' or 'other'"
         )
     return rule
 

@@ -30,7 +30,16 @@ def test_a_pair_answers(run: Run, tiny_folder: Path, drafter_folder: Path, monke
     assert f"both (pair)\n  verifies   {tiny_folder}\n  drafts     {drafter_folder}" in shown
     about = run("dllm", "info", "-m", "both").stdout
     assert f"{tiny_folder} verifies" in about
-    assert "pair, ar" in about
+    assert "pair, ar, alternating, diffusion" in about
+    # The other model answers in its own modes, and both in turns.
+    brief: list[Any] = ["-o", "max_tokens", "9"]
+    assert (
+        run("-m", "both", "how?", *brief, "-o", "mode", "diffusion").stdout == run("-m", "small", "how?", *brief).stdout
+    )
+    turns = run("dllm", "watch", "-m", "both", "how?", *brief, "-o", "mode", "alternating").stdout
+    assert "mode alternating" in turns
+    told = run("dllm", "info", "--route", "how?", "-m", "both", *brief).stdout
+    assert f"{tiny_folder} answers" in told
     chat = ChatDLLM(model="both", max_tokens=14, temperature=0.7, seed=3, dtype="float32")
     answer = chat.invoke("how?")
     assert answer.text.strip() == plain.strip()

@@ -177,8 +177,10 @@ def test_statistics_and_a_stream(pairs: Callable[[str], Model]) -> None:
 def test_what_a_pair_refuses(target: Model, pairs: Callable[[str], Model]) -> None:
     """Modes and options that are another's, and models that cannot draft, by name."""
     engine = pairs("block-causal").engine()
-    with pytest.raises(OptionError, match="unknown mode 'diffusion'"):
-        engine.admit(Request([1], SamplingConfig(mode="diffusion")))
+    with pytest.raises(
+        OptionError, match=r"unknown mode 'llada'; modes of pair of two: pair, ar, alternating, diffusion"
+    ):
+        engine.admit(Request([1], SamplingConfig(mode="llada")))
     with pytest.raises(OptionError, match="steps=3 has no effect in mode 'pair'"):
         engine.admit(Request([1], SamplingConfig(mode="pair", steps=3)))
     with pytest.raises(OptionError, match="cannot draft for a pair: it has no mask"):
