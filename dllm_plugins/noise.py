@@ -63,6 +63,8 @@ class Purpose(IntEnum):
     """Whether they jump to a token or to noise."""
     UNIFORM_BACK = 17
     """The noise they jump to."""
+    MGDM_ORDER = 18
+    """Which positions MGDM opens again."""
     PLUGIN = 1000
     """Whatever a plug-in draws; it tells its own uses apart by `extra`."""
 

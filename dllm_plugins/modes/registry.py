@@ -21,6 +21,7 @@ from dllm_plugins.modes import llada2
 from dllm_plugins.modes import llada2_edit
 from dllm_plugins.modes import llada2_indel
 from dllm_plugins.modes import mdlm
+from dllm_plugins.modes import mgdm
 from dllm_plugins.modes import nemotron
 from dllm_plugins.modes import nemotron_linear
 from dllm_plugins.modes import open_dcoder
@@ -82,5 +83,6 @@ def samplers(
         flow.SAMPLER,
         flow_uniform.sampler(processes["uniform"]),
         remdm.SAMPLER,
+        mgdm.SAMPLER,
     ]
     return [*found, alternating.sampler({sampler.name: sampler for sampler in found})]

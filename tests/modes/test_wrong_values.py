@@ -64,6 +64,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "diffusion_gemma": {"steps": 3},
     "flow_uniform": {"steps": 3},
     "diffullama": {"steps": 3},
+    "mgdm": {"steps": 3},
 }
 #: Modes whose noise is no mask.
 UNIFORM = ("diffusion_gemma", "flow_uniform")
