@@ -69,7 +69,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 def _model(tokenizer: PreTrainedTokenizerFast, mode: str, *, shifted: bool = False, seed: int = 0) -> Model:
     if mode == "pair":
         return paired(_model(tokenizer, "ar"), _model(tokenizer, "sdar", seed=1, shifted=shifted))
-    made = spec(mode, shifted=shifted, holds=True)
+    turns = ("ar", "diffusion") if mode == "alternating" else ()
+    made = spec(mode, *turns, shifted=shifted, holds=True)
     return Model("tiny", KernelDenoiser(random_network(seed), made), tokenizer)
 
 
