@@ -60,6 +60,8 @@ def generate(
 
     This is what `generate` of our registered classes and `custom_generate/` folders call.
 
+    :param assistant_model: a diffusion model that drafts what `model` verifies; see docs/pairs.md.
+    :param assistant_tokenizer: its tokenizer, where the two read other ids; needs `tokenizer`, as in transformers.
     :param stop_strings: end an answer at these; needs `tokenizer`, as in transformers.
     :raises OptionError: for what block diffusion cannot honour.
     :raises CheckpointError: if the model is not of a supported family.
@@ -69,8 +71,6 @@ def generate(
             {
                 "prefix_allowed_tokens_fn": prefix_allowed_tokens_fn,
                 "synced_gpus": synced_gpus,
-                "assistant_model": assistant_model,
-                "assistant_tokenizer": assistant_tokenizer,
                 "negative_prompt_ids": negative_prompt_ids,
                 "negative_prompt_attention_mask": negative_prompt_attention_mask,
             }
@@ -92,7 +92,14 @@ def generate(
             stop_strings = stop_strings or config.stop_strings
             generation_config = copy.copy(config)
             generation_config.stop_strings = None
-        strategy = partial(block_diffusion, streamer=streamer, tokenizer=tokenizer, stop_strings=stop_strings)
+        strategy = partial(
+            block_diffusion,
+            streamer=streamer,
+            tokenizer=tokenizer,
+            stop_strings=stop_strings,
+            assistant_model=assistant_model,
+            assistant_tokenizer=assistant_tokenizer,
+        )
         with calling(TRANSFORMERS), _arguments_of_transformers(), _quiet_about_length(model, inputs, kwargs):
             return GenerationMixin.generate(
                 model,

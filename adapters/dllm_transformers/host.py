@@ -17,9 +17,6 @@ from dllm_transformers.asked import asked_for
 
 #: Arguments of generate() that have no place in block diffusion, and what to do instead.
 REFUSED = {
-    "assistant_model": "drafts come from the model's own denoiser; leave it out, or call generate() "
-    "without custom_generate for assisted decoding",
-    "assistant_tokenizer": "there is no assistant model; leave it out",
     "prefix_allowed_tokens_fn": "it steers one next token at a time; leave it out",
     "synced_gpus": "every process decodes for itself; leave it out",
     "negative_prompt_ids": "there is no classifier-free guidance; leave it out",
@@ -40,6 +37,8 @@ class CallerArguments:
     refused: dict[str, Any]
     asked: dict[str, Any] | None = None
     processors: Any = None
+    assistant_model: Any = None
+    assistant_tokenizer: Any = None
 
 
 def given_to_generate(model: Any, strategy: FrameType | None) -> CallerArguments:
@@ -55,9 +54,16 @@ def given_to_generate(model: Any, strategy: FrameType | None) -> CallerArguments
     refused = {name: found.get(name) for name in REFUSED}
     # `tokenizer` and `assistant_tokenizer` are popped from generate()'s own kwargs; its decorators still hold theirs.
     outer, beyond = _outside(caller)
-    refused["assistant_tokenizer"] = outer.get("assistant_tokenizer")
     asked = asked_for(model, outer.get("generation_config"), outer, beyond)
-    return CallerArguments(found.get("streamer"), outer.get("tokenizer"), refused, asked, outer.get("logits_processor"))
+    return CallerArguments(
+        found.get("streamer"),
+        outer.get("tokenizer"),
+        refused,
+        asked,
+        outer.get("logits_processor"),
+        found.get("assistant_model"),
+        outer.get("assistant_tokenizer"),
+    )
 
 
 def _outside(generate: FrameType) -> tuple[dict[str, Any], FrameType | None]:

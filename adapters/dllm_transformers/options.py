@@ -45,7 +45,7 @@ PROCESSED = frozenset(
     | {"remove_invalid_values", "exponential_decay_length_penalty"}
 )
 _BEAMS = "block diffusion has no beam search; leave it out"
-_DRAFTS = "drafts come from the denoiser; leave it out"
+_DRAFTS = "drafts come from the denoiser, draft_length so many in every pass; leave it out"
 _COPIES = "drafts='prompt_lookup' copies drafts from the text, with draft_length so many in every pass; use those"
 _OTHER = "it belongs to another strategy; leave it out"
 _CACHE = "the engine caches what the model's attention allows; leave it out"
@@ -55,11 +55,13 @@ _REMEDIES = {
     **dict.fromkeys(("constraints", "force_words_ids"), _BEAMS),
     **dict.fromkeys(("prompt_lookup_num_tokens", "max_matching_ngram_size"), _COPIES),
     **dict.fromkeys(("assistant_early_exit", "speculation_type", "use_mtp"), _DRAFTS),
-    **dict.fromkeys(("is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule"), _DRAFTS),
+    **dict.fromkeys(("num_assistant_tokens", "num_assistant_tokens_schedule"), _DRAFTS),
     **dict.fromkeys(("assistant_confidence_threshold", "assistant_lookbehind"), _DRAFTS),
     **dict.fromkeys(("target_lookbehind", "assistant_ensemble_weight"), _DRAFTS),
     **dict.fromkeys(("penalty_alpha", "dola_layers", "low_memory", "continuous_batching_config"), _OTHER),
     **dict.fromkeys(("use_cache", "cache_implementation", "cache_config", "max_cache_len"), _CACHE),
+    "is_assistant": "assisted decoding of transformers asks a model that drafts from left to right; add "
+    "custom_generate=dllm_transformers.block_diffusion, and a diffusion model drafts in one pass",
     "prefill_chunk_size": "the engine prefills in tiles of its own; leave it out",
     "output_attentions": "the engine does not keep attention weights; leave it out",
     "output_hidden_states": "the engine does not hand out hidden states; leave it out",

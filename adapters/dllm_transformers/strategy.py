@@ -22,8 +22,12 @@ from dllm_plugins.errors import calling
 from dllm_plugins.messages import shown
 from dllm_plugins.routing.rules import Kind
 from dllm_plugins.routing.rules import standing
+from dllm_plugins.sharing import SharedModel
 from dllm_plugins.text.tokenizer import LightTokenizer
 from dllm_transformers.asked import option_names
+from dllm_transformers.assisting import Assistant
+from dllm_transformers.assisting import assistant_of
+from dllm_transformers.assisting import assisted
 from dllm_transformers.constraining import OfBatch
 from dllm_transformers.constraining import of_rows
 from dllm_transformers.decode import decode
@@ -92,6 +96,8 @@ def block_diffusion(
     stop_strings: str | list[str] | None = None,
     streamer: BaseStreamer | None = None,
     tokenizer: PreTrainedTokenizerBase | LightTokenizer | None = None,
+    assistant_model: PreTrainedModel | None = None,
+    assistant_tokenizer: PreTrainedTokenizerBase | None = None,
     **model_kwargs: Any,
 ) -> Tensor | DiffusionOutput:
     """Pass as `model.generate(**inputs, custom_generate=block_diffusion, ...)`; diffusion models do so themselves.
@@ -111,6 +117,9 @@ def block_diffusion(
     :param denoiser: file with the denoiser's weights; None for the model's own or the shipped ones.
     :param stop_strings: end an answer at these; needs `tokenizer`, as in transformers.
     :param tokenizer: the model's, which turns ids into text.
+    :param assistant_model: a diffusion model that drafts; the text is that of `model` in mode `ar`, which may then be
+        any Llama, Qwen2 or Qwen3. As an argument of generate() it is found, too.
+    :param assistant_tokenizer: its tokenizer, where the two read other ids; needs `tokenizer`.
     :returns: int64 [batch, length + longest answer], gaps filled in place, answers padded on the right; with
         `return_dict_in_generate`, a :class:`~dllm_transformers.DiffusionOutput`.
     :raises OptionError: for what this strategy cannot honour.
@@ -122,6 +131,11 @@ def block_diffusion(
         check_tensors(input_ids, model_kwargs)
         check_helpers(streamer or given.streamer, logits_processor, stopping_criteria)
         refuse_arguments(given.refused)
+        assistant = assistant_of(
+            assistant_model or given.assistant_model,
+            tokenizer or given.tokenizer,
+            assistant_tokenizer or given.assistant_tokenizer,
+        )
         # Called by hand, everything in the config is the caller's.
         asked = vars(config) if given.asked is None else given.asked
         asked = {name: value for name, value in asked.items() if name in option_names()}
@@ -151,7 +165,7 @@ def block_diffusion(
             "logprobs_at": logprobs_at,
             "stats": stats,
         }
-        first, shared = seed_of(seed), shared_model_of(model, denoiser)
+        first, shared = seed_of(seed), _shared(model, denoiser, assistant)
         spec, mask = shared.model.denoiser.spec, shared.model.denoiser.spec.mask_id
         prompts = _prompts(input_ids, model_kwargs.get("attention_mask"))
         options["mode"] = mode_of(mode or getattr(config, "mode", None), prompts, mask, filling(plugins.modes(), spec))
@@ -207,6 +221,10 @@ def block_diffusion(
         vocabulary,
         inside,
     )
+
+
+def _shared(model: PreTrainedModel, denoiser: str | Path | None, assistant: Assistant | None) -> SharedModel:
+    return shared_model_of(model, denoiser) if assistant is None else assisted(model, denoiser, assistant)
 
 
 def _reader(constraint: object, tokenizer: Any) -> Any:

@@ -45,6 +45,16 @@ def load(name: str, pair: Pair, options: LoadOptions) -> Model:
     """
     both = _for_both(options)
     target, drafter = _target(pair, both), load_model(pair.diffusion, **{**both, **pair.diffusion_options})
+    return joined(target, drafter, pair, name)
+
+
+def joined(target: Model, drafter: Model, pair: Pair, name: str) -> Model:
+    """A pair of loaded models.
+
+    :param pair: what they are called.
+    :param name: what the pair is called.
+    :raises OptionError: for models that do not fit one another.
+    """
     check(pair.ar, target.denoiser.spec.modes)
     one = same_tokens(target, drafter)
     bridge = OneTokenizer() if one else bridged(target, drafter, pair)
