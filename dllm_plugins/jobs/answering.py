@@ -29,6 +29,7 @@ from dllm_plugins.jobs.output import refused
 from dllm_plugins.messages import shown
 from dllm_plugins.models import Model
 from dllm_plugins.request import Request
+from dllm_plugins.routing import AUTO
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.telling import Names
 from dllm_plugins.serving.work import Work
@@ -136,5 +137,7 @@ class Answering:
 def _statistics(finish: Finish) -> dict[str, Any]:
     """Those figures that are the same each time."""
     usage = finish.usage
-    same = {"mode": usage.mode, "seed": usage.seed, "cache": usage.cache, "numerics": usage.numerics}
+    # Which of the modes that give this text was fastest is not.
+    mode = usage.mode if usage.route is None else AUTO
+    same = {"mode": mode, "seed": usage.seed, "cache": usage.cache, "numerics": usage.numerics}
     return {"finish_reason": finish.reason, "useful_tokens": usage.useful_tokens, **same}

@@ -15,6 +15,7 @@ Content = Literal["copying", "code", "arithmetic", "puzzle", "open"]
 MOST_TOKENS, _MOST_CHARACTERS = 1024, 4096
 #: Where more of all runs of three tokens than this stood there before, an answer is likely to go on like that.
 _REPEATING, _TELLING = 0.25, 48
+_CELLS = frozenset("0123456789._")
 _GRID = frozenset("0123456789._|-+ ")
 _DIGITS = frozenset("0123456789")
 _PUZZLE = re.compile(r"\b(sudoku|crossword|puzzle|riddle|countdown|itinerary|timetable|plan (a|an|my|the|out))\b", re.I)
@@ -48,13 +49,20 @@ def content_of(tokens: Sequence[int], text: str) -> Content:
 
 
 def _has_grid(text: str) -> bool:
-    """Whether at least three lines in a row hold nothing but figures and what stands for an empty place."""
+    """Whether three lines in a row, or one long word, hold nothing but figures and what stands for an empty place."""
+    if any(len(word) > 15 and _CELLS.issuperset(word) and _mixed(word) for word in text.split()):
+        return True
     run = 0
     for line in text.splitlines():
         run = run + 1 if len(line.strip()) > 2 and _GRID.issuperset(line) and not _DIGITS.isdisjoint(line) else 0
         if run == 3:
             return True
     return False
+
+
+def _mixed(word: str) -> bool:
+    """Whether it has both figures and places that are empty."""
+    return not _DIGITS.isdisjoint(word) and sum(word.count(empty) for empty in "._") > 3
 
 
 def _repeats(tokens: Sequence[int]) -> bool:

@@ -25,6 +25,7 @@ from dllm_plugins.events import Draft
 from dllm_plugins.events import Filled
 from dllm_plugins.events import Finish
 from dllm_plugins.events import GapDraft
+from dllm_plugins.events import Stretch
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.events import Usage
 from dllm_plugins.messages import Given
@@ -55,7 +56,7 @@ class Spelled:
 
 
 _ASKED = (Chat, Text, Gaps, Tool, Gap, Regex, JsonSchema, Grammar)
-_TOLD = (Commit, Draft, Finish, Usage, TokenLogprob, GapDraft, Filled, CallFormat)
+_TOLD = (Commit, Draft, Finish, Usage, Stretch, TokenLogprob, GapDraft, Filled, CallFormat)
 _CLASSES: dict[str, type[Any]] = {kind.__name__: kind for kind in (*_ASKED, *_TOLD, Message, Given, Spelled)}
 
 

@@ -29,6 +29,19 @@ def test_a_long_prompt_takes_several_calls(files: tri_mode.Files) -> None:
     assert own.usage.passes["prefill"] == 3
 
 
+def test_mode_auto(files: tri_mode.Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modes take turns on llama.cpp as well, where clean and open rows do not share a call."""
+    monkeypatch.setenv("DLLM_ROUTES", str(tmp_path / "routes.json"))
+    engine = files.load("llama_cpp").engine()
+    asked = [Request([3, 14, 25], SamplingConfig(mode=mode, max_new_tokens=50)) for mode in ("ar", "auto")]
+    told = engine.router.explain(asked[1], 1)
+    plain, found = (engine.generate([request])[0] for request in asked)
+    assert found.tokens == plain.tokens
+    assert (found.usage.route or "").startswith(str(told))
+    assert told.modes == ("ar", "speculative")
+    assert {"draft", "predict", "verify"} <= set(found.usage.passes) or len(found.tokens) < 40
+
+
 def test_a_long_prompt_in_slices(files: tri_mode.Files) -> None:
     """The tokens of the prompt as a whole."""
     prompt = [3 + 11 * place % 300 for place in range(90)]

@@ -67,6 +67,26 @@ def test_the_output_of_a_job(expected: bytes, tiny: Model) -> None:
     assert body["usage"]["prompt_tokens"] == len(tiny.encode_text("ab"))
 
 
+def test_modes_that_are_chosen_leave_the_output_as_it_is(
+    options: JobOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was measured: the text of `ar`, and statistics that do not tell one time from another."""
+    monkeypatch.setenv("DLLM_ROUTES", str(tmp_path / "routes.json"))
+    body = {"prompt": "of two", "max_tokens": 40, "dllm": {"stats": True}}
+    rows = [{"custom_id": name, "url": "/v1/completions", "method": "POST", "body": body} for name in "abc"]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = {}
+    for mode, together in (("ar", 1), ("auto", 1), ("auto", 3)):
+        target = tmp_path / f"{mode}-{together}.jsonl"
+        job = JobOptions(load=options.load, config=SamplingConfig(mode=mode))
+        run_job(tmp_path / "in.jsonl", target, job, together=together)
+        found[mode, together] = [json.loads(line) for line in target.read_text().splitlines()]
+    lines = found["auto", 1]
+    assert [line["response"]["body"]["dllm"]["statistics"][0]["mode"] for line in lines] == ["auto"] * 3
+    assert [_text(line) for line in lines] == [_text(line) for line in found["ar", 1]]
+    assert (tmp_path / "auto-1.jsonl").read_bytes() == (tmp_path / "auto-3.jsonl").read_bytes()
+
+
 def test_other_seeds_sample_otherwise(source: Path, options: JobOptions, expected: bytes, tmp_path: Path) -> None:
     other = JobOptions(load=options.load, config=options.config, seed=1)
     run_job(source, tmp_path / "out.jsonl", other)

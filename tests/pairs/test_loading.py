@@ -25,6 +25,7 @@ from ..conftest import make_tokenizer
 from .conftest import other_tokenizer
 
 Load = Callable[..., Model]
+MODES = ("ar", "auto")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,24 @@ def told(model: Model, mode: str, **options: Any) -> list[Any]:
         tokens = model.encode_chat([{"role": "user", "content": text}]) if number == 1 else model.encode_text(text)
         requests.append(Request(tokens, SamplingConfig(**given)))
     return model.engine().generate(requests)
+
+
+@pytest.mark.parametrize("tokenizers", ["one", "two"])
+def test_mode_auto(
+    tiny: Model, pairs: dict[str, Model], tokenizers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pair's drafts or none, whichever is faster, and as was told beforehand: the text is the target's own."""
+    monkeypatch.setenv("DLLM_ROUTES", str(tmp_path / "routes.json"))
+    engine, seen = pairs[tokenizers].engine(), []
+    for text in ("how are you?", "the sky is"):
+        asked = {mode: Request(tiny.encode_text(text), SamplingConfig(mode=mode, max_new_tokens=20)) for mode in MODES}
+        [plain] = tiny.engine().generate([asked["ar"]])
+        route = engine.router.explain(asked["auto"], 1)
+        assert route.modes == ("pair", "ar")
+        [found] = engine.generate([asked["auto"]])
+        assert (found.tokens, found.usage.route, found.usage.mode) == (plain.tokens, str(route), route.mode)
+        seen.append(route.mode)
+    assert seen == ["pair", "ar"]
 
 
 @pytest.mark.parametrize("tokenizers", ["one", "two"])

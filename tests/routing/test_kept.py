@@ -57,6 +57,7 @@ def test_two_add_up(folder: Path) -> None:
 def _learn(place: Path, count: int) -> None:
     kept = Book(place)
     for _ in range(count):
+        kept.choose("m", ("s", "wide"), lambda known, wider: known.choose(("ar", "speculative"), wider))
         kept.learn("m", ("s", "wide"), "ar", 10, 1.0)
     kept.close()
 

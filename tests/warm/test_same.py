@@ -1,6 +1,7 @@
 """What a server answers is what this process would: events, statistics, errors."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +83,21 @@ def test_events(warm: WarmShared, held: SharedModel, ask: Ask) -> None:
     assert found[-1].rest == expected[-1].rest  # type: ignore[union-attr]
     said = getattr(expected[-1], "logprobs", None) or ()
     assert openai_shape(said, warm.model.tokenizer) == openai_shape(said, held.model.tokenizer)
+
+
+def test_a_routed_answer(warm: WarmShared, held: SharedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice is the server's, which is what it would have said beforehand; modes take turns there."""
+    monkeypatch.setenv("DLLM_ROUTES", str(tmp_path / "routes.json"))
+    told = held.model.engine().router.explain(chat(mode="auto", max_new_tokens=60)(held.model), 1)
+    *_, found = warm.stream(chat(mode="auto", max_new_tokens=60)(warm.model))
+    held.prefixes.clear()
+    *_, expected = held.stream(chat(mode="ar", max_new_tokens=60)(held.model))
+    assert isinstance(found, Finish)
+    assert isinstance(expected, Finish)
+    assert (found.tokens, found.usage.mode) == (expected.tokens, told.mode)
+    assert (found.usage.route or "").startswith(str(told))
+    modes = [stretch.mode for stretch in found.usage.stretches or ()]
+    assert modes[:2] == (["speculative", "ar"] if len(found.tokens) > 40 else [])
 
 
 async def test_events_in_asyncio(warm: WarmShared, held: SharedModel) -> None:
