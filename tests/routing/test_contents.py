@@ -24,6 +24,8 @@ from dllm_plugins.routing.rules import rules_of
         ("What is 17 * 6?", "arithmetic"),
         ("How many minutes are there in a week?", "arithmetic"),
         ("1 _ 3 4\n3 4 _ 2\n_ 1 4 3\n4 3 2 _", "puzzle"),
+        ("4..1.2..3..4.1..", "puzzle"),
+        ("My number is 1234567890123456, and I wait ................", "open"),
         ("Plan a trip through Portugal.", "puzzle"),
         ("", "open"),
     ],
