@@ -50,7 +50,7 @@ from progress import track
 
 MODES = ("auto", "ar", "speculative", "diffusion")
 #: Tokens of answers that nobody measures.
-_WARM = 8
+_WARM = 32
 Results = Mapping[str, Mapping[str, Result]]
 
 

@@ -1,5 +1,6 @@
 """The command `info` of `python -m dllm_plugins`, and what `llm dllm info` says likewise."""
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
@@ -14,6 +15,7 @@ from dllm_plugins.commands.terminal import show
 from dllm_plugins.default_model import base_model
 from dllm_plugins.errors import DownloadError
 from dllm_plugins.errors import MissingExtraError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.files.cache import cache_folder
 from dllm_plugins.libraries.extras import has
 
@@ -24,13 +26,39 @@ HOSTS = {"langchain": "langchain_core", "llm": "llm"}
 
 @click.command()
 @click.argument("model", default=DEFAULT)
-def info(model: str) -> None:
+@click.option("--route", "prompt", help="Say which mode `auto` would choose for this prompt, and why; loads the model.")
+@click.option("-o", "--option", "given", type=(str, str), multiple=True, help="With --route: NAME VALUE, as for batch.")
+@click.option("--rows", type=click.IntRange(1), default=1, help="With --route: requests that share the passes.")
+def info(model: str, prompt: str | None, given: tuple[tuple[str, str], ...], rows: int) -> None:
     """Show what would be loaded for MODEL, what computes it and why.
 
-    MODEL is a name, a folder, a hub id or a GGUF file; the default model if it is left out. Weights are not read.
+    MODEL is a name, a folder, a hub id or a GGUF file; the default model if it is left out. Weights are not read, but
+    with --route.
     """
     with clean_errors():
+        if prompt is not None:
+            click.echo(_route(model, prompt, given, rows))
+            return
+        if given or rows != 1:
+            raise OptionError("--option and --rows are about a prompt; give it with --route")
         show(about(model, {}))
+
+
+def _route(name: str, prompt: str, given: Iterable[tuple[str, str]], rows: int) -> str:
+    """What mode `auto` would choose, in one line."""
+    from dllm_plugins.commands.batch import config_of
+    from dllm_plugins.models import load_model
+    from dllm_plugins.routing import AUTO
+
+    config = config_of(given)
+    if config.mode not in (None, AUTO):
+        return f"{config.mode}, as asked for"
+    model, config = load_model(name), config.model_copy(update={"mode": AUTO})
+    if model.chats:
+        request = model.chat_request([{"role": "user", "content": prompt}], config)
+    else:
+        request = model.text_request(prompt, config)
+    return str(model.engine().router.explain(request, rows))
 
 
 def about(model: str, options: Mapping[str, Any]) -> dict[str, str]:

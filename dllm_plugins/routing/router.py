@@ -23,6 +23,7 @@ from dllm_plugins.routing.kept import Book
 from dllm_plugins.routing.kept import Places
 from dllm_plugins.routing.kept import book
 from dllm_plugins.routing.measured import Measured
+from dllm_plugins.routing.rules import BETWEEN
 from dllm_plugins.routing.rules import Kind
 from dllm_plugins.routing.rules import kind_of
 from dllm_plugins.routing.rules import served
@@ -80,7 +81,7 @@ class Route:
         load = next((told for most, told in _LOADS if round(rows) <= most), "8 rows or more")
         drawn = "sampled" if self.sampled else "greedy"
         kind = self.kind if self.content in ("open", self.kind) else f"{self.kind} ({self.content})"
-        form = self.kind if self.kind in ("gaps", "constraint") else "free text"
+        form = self.kind if self.kind in (*BETWEEN, "constraint") else "free text"
         narrow = f"{kind}, {drawn}, {'long' if self.long else 'short'} prompt, {load}"
         return narrow, f"{form}, {drawn}, {load}", drawn
 
@@ -173,7 +174,7 @@ class Router:
         """The modes that answer this request with the very text of one, it first; of gaps there is no other."""
         spec, known = self._denoiser.spec, served(self._modes, self._denoiser.spec)
         own = known.get(text)
-        if own is None or kind_of(request) == "gaps" or spec.mask_id in request.tokens or text in spec.others:
+        if own is None or kind_of(request) in BETWEEN or spec.mask_id in request.tokens or text in spec.others:
             return (text,)
         key = _key(own, request.config, text, self._denoiser)
         found = {own.name: text}

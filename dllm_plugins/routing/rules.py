@@ -18,10 +18,13 @@ from dllm_plugins.options.checked import explain
 from dllm_plugins.request import Request
 from dllm_plugins.routing import AUTO
 from dllm_plugins.routing.contents import Content
+from dllm_plugins.template import Gap
 
-#: `gaps`: text behind what is written, a suffix or a template; `constraint`: the answer has to be of a form, tools
-#: included; else what it is about.
-Kind = Literal["gaps", "constraint"] | Content
+#: `gaps`: text behind what is written, a suffix or a template; `edit`: one whose gaps had a text; `constraint`: the
+#: answer has to be of a form, tools included; else what it is about.
+Kind = Literal["gaps", "edit", "constraint"] | Content
+#: Kinds whose text stands between others.
+BETWEEN = ("gaps", "edit")
 #: What a rule may say in place of a mode.
 FIRST, FILLING = "first", "filling"
 #: The first mode of a pair's other model; of what is no pair, the first mode.
@@ -34,6 +37,7 @@ class Rules(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     gaps: str = Field(default=FILLING, description="text behind what is written, a suffix or a template")
+    edit: str | None = Field(default=None, description="spans that are written anew; as gaps if it is left out")
     constraint: str = Field(default=FIRST, description="a schema, an expression, a grammar or tools")
     open: str = Field(default=FIRST, description="everything else")
     copying: str | None = Field(default=None, description="words of the prompt come back; as open if it is left out")
@@ -49,7 +53,8 @@ class Rules(BaseModel):
         :param pair: for a pair of models, one of which plans: arXiv 2510.15244.
         """
         given: dict[str, str | None] = {**self.model_dump(), **({"puzzle": self.puzzle or OTHER} if pair else {})}
-        return {kind: self.open if rule is None else rule for kind, rule in given.items()}
+        wider = {kind: self.gaps if kind in BETWEEN else self.open for kind in given}
+        return {kind: wider[kind] if rule is None else rule for kind, rule in given.items()}
 
     def of(self, kind: Kind, *, pair: bool = False) -> str:
         """The rule of one."""
@@ -87,7 +92,7 @@ def rules_of(model: str) -> Rules:
 def kind_of(request: Request, content: Content = "open") -> Kind:
     """The kind of a request: gaps come before what they are held to, and that before what it is about."""
     if request.template or request.suffix:
-        return "gaps"
+        return "edit" if any(isinstance(part, Gap) and part.old is not None for part in request.template) else "gaps"
     held = request.config.constraint is not None or request.choosing is not None
     return "constraint" if held else content
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
+from dllm_plugins.__main__ import main
 from dllm_plugins.tools.tool import Tool
 from dllm_transformers import block_diffusion
 from langchain_dllm import ChatDLLM
@@ -59,6 +60,20 @@ def test_llm_explains_what_then_runs(run: Run, more: tuple[str, ...], options: d
         assert found.response_json is not None
         assert found.response_json["route"] == told
         assert f"; {found.response_json['mode']}: " in told
+
+
+def test_a_command_without_llm_explains(run: Run, tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, in the same words; options are those of the engine."""
+    told = run("dllm", "info", "--route", "why?", "-o", "max_tokens", "30")
+
+    monkeypatch.setattr("dllm_plugins.models.load_model", {"tiny": tiny}.__getitem__)
+
+    def ask(*arguments: str) -> str:
+        return CliRunner().invoke(main, ["info", *arguments]).output
+
+    assert ask("tiny", "--route", "why?", "-o", "max_new_tokens", "30") == told
+    assert ask("--route", "why?", "-o", "mode", "ar") == "ar, as asked for\n"
+    assert "give it with --route" in ask("--rows", "2")
 
 
 def test_llm_explains_gaps_and_named_modes(run: Run) -> None:

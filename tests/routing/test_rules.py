@@ -22,6 +22,7 @@ def test_kinds() -> None:
     held = SamplingConfig(constraint=Regex("a"))
     assert kind_of(Request([1])) == "open"
     assert kind_of(Request([1], held)) == "constraint"
+    assert kind_of(Request([1], template=[Gap(2, old="a")])) == "edit"
     assert kind_of(Request([1], held, suffix=(2,))) == kind_of(Request([1], template=[Gap(2)])) == "gaps"
 
 
