@@ -9,6 +9,8 @@ to their right, so any first part of a prefix is a prefix too.
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from weakref import ReferenceType
 from weakref import ref
 
@@ -26,10 +28,14 @@ class Kept:
 
 
 class KeptPrefixes:
-    """The most recently used prefixes of one denoiser, at most `positions` positions in all."""
+    """The most recently used prefixes of one denoiser, at most `positions` positions in all.
 
-    def __init__(self, positions: int) -> None:
+    :param blocks: serve modes in whose prefixes the tokens of a block see one another, too: whole blocks of a prefix.
+    """
+
+    def __init__(self, positions: int, *, blocks: bool = False) -> None:
         self.positions = positions
+        self.blocks = blocks
         self._kept: list[Kept] = []
         self._owner: ReferenceType[Denoiser] | None = None
 
@@ -45,9 +51,9 @@ class KeptPrefixes:
                 "the prefix cache was filled by another model, or before its weights changed; start with a new one"
             )
 
-    def __reduce__(self) -> tuple[type["KeptPrefixes"], tuple[int]]:
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
         """Copies and pickles are empty: keys and values belong to the denoiser that made them."""
-        return KeptPrefixes, (self.positions,)
+        return partial(KeptPrefixes, blocks=self.blocks), (self.positions,)
 
     def __len__(self) -> int:
         """How many prefixes are held."""
@@ -63,8 +69,8 @@ class KeptPrefixes:
         """Positions of the longest prefix held; 0 if there is none."""
         return max((len(kept.tokens) for kept in self._kept), default=0)
 
-    def find(self, tokens: Sequence[int]) -> tuple[PrefixState | None, int]:
-        """The prefix that shares most tokens with a prompt, and how many of them can be used.
+    def find(self, tokens: Sequence[int], unit: int = 1) -> tuple[PrefixState | None, int]:
+        """The prefix that shares most tokens with a prompt, and how many of them can be used, a multiple of `unit`.
 
         The prompt's last token is never among them: its row predicts the answer's first.
         """
@@ -73,7 +79,8 @@ class KeptPrefixes:
             shared = common(kept.tokens, usable)
             if shared > length:
                 best, length = kept, shared
-        if best is None:
+        length -= length % unit
+        if best is None or not length:
             return None, 0
         self._kept = [*(kept for kept in self._kept if kept is not best), best]
         return best.state, length

@@ -153,7 +153,7 @@ class Engine:
         job.began = time.perf_counter()
         if job.kept is not None:
             job.kept.bind(self.denoiser)
-            state, cached = job.kept.find(row.tokens)
+            state, cached = job.kept.find(row.tokens, job.unit)
             cached = cached if job.most_cached is None else min(cached, job.most_cached)
         row.number = next(self.numbers)
         row.frozen = row.cached = cached

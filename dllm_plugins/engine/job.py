@@ -45,6 +45,7 @@ class Job:
     :param scanned: tokens of the answer among which there is no stop id.
     :param shared: passes in which it shared a call of the model, where that is told.
     :param closed: the denoiser's row is gone.
+    :param unit: of a kept prefix, a multiple of so many tokens may be taken over.
     :param most_cached: of a kept prefix, most tokens that may be taken over; None for all.
     :param route: how its mode was chosen, if nobody named it, and `measured` how fast that is.
     :param model: of a pair, its other model, if that decodes the row.
@@ -69,6 +70,7 @@ class Job:
     parts: dict[str, float] | None = None
     closed: bool = False
     most_cached: int | None = None
+    unit: int = 1
     looked: tuple[TokenLogprob, ...] = ()
     divider: Divider | None = None
     route: Route | None = None

@@ -47,10 +47,11 @@ def job_of(
     divider = None if request.thinking is None else Divider(request.thinking)
     ends = () if row.gaps else stops
     text = AnswerText(tokenizer, ends) if divider is None else divider.text(tokenizer, ends)
-    kept = kept if sampler.keeps_prefix else None
+    unit = sampler.kept_unit(config, spec)
+    kept = kept if unit == 1 or (kept is not None and kept.blocks and unit is not None) else None
     running = RunningProgram(row, spec, program_of(request, sampler, called))
     began = time.perf_counter()
-    job = Job(row, running, text, kept, began, gaps=gaps, filled=filled, parts=parts, divider=divider)
+    job = Job(row, running, text, kept, began, gaps=gaps, filled=filled, parts=parts, divider=divider, unit=unit or 1)
     if called is not None and request.choosing is not None:
         job.most_cached = request.choosing.common(row.tokens)
     return job

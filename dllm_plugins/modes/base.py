@@ -71,6 +71,8 @@ class Sampler:
     :param shifted: those of `attention` that may be shifted, too; None for all.
     :param counts: what its option `steps` counts.
     :param keeps_prefix: any first part of its rows' prefix serves later rows.
+    :param keeps_blocks: whole blocks of its rows' prefix serve later rows, where blocks have the model's own length;
+        they count from the beginning.
     :param unheld: why its answers cannot be held to a constraint; None if they can.
     :param elastic: of one whose gaps grow and shrink while they are filled, and can be held to constraints of their own
         all the same: gives the ids that make an open position two, and that take one out; refuses, with OptionError,
@@ -97,6 +99,7 @@ class Sampler:
     shifted: frozenset[str] | None = None
     counts: Counts = Counts.ANYTHING
     keeps_prefix: bool = False
+    keeps_blocks: bool = False
     unheld: str | None = "it does not say that it can"
     elastic: Callable[[Any, ModelSpec], tuple[int, int]] | None = None
     onward: bool = False
@@ -141,6 +144,14 @@ class Sampler:
             return self.settings(**values)
         except ValidationError as error:
             raise OptionError(message("sampler {!r}: {}", self.name, explain(error, own))) from None
+
+    def kept_unit(self, config: SamplingConfig, spec: ModelSpec) -> int | None:
+        """Positions of a row's prefix serve later rows in multiples of so many; None if they do not."""
+        if self.keeps_prefix:
+            return 1
+        length = spec.sampling.get("block_length") or spec.block_length
+        own = self.keeps_blocks and spec.cache == "exact" and config.block_length in (None, length)
+        return int(length) if own else None
 
     def check(self, config: SamplingConfig, spec: ModelSpec) -> None:
         """Refuse options of a request that this mode would not honour.

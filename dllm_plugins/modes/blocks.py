@@ -50,7 +50,7 @@ class Blocks:
         self.anchor = anchor
         self.context = context
         self.shift = shift
-        self.frozen = 0
+        self.frozen = self.taken_over = canvas.row.frozen
         self._last = torch.empty(0)
 
     def number(self, position: int) -> int:
@@ -114,7 +114,7 @@ class Blocks:
             last = [block.start - 1] if self.shift else []
             context = self.canvas.part(before, last, causal=True, groups=groups)
             newest = self.canvas.part(block, wanted, behind=((0, count),))
-            kind = kind if self.frozen else "prefill"
+            kind = kind if self.frozen > self.taken_over else "prefill"
             self.frozen = block.start
             first = replace(LOGITS, positions=[block.start])
             asks = (first, replace(ask, of=1)) if self.shift else (replace(ask, of=1),)

@@ -53,6 +53,7 @@ def sampler(rules: Mapping[str, CommitRule], revocations: Mapping[str, Revocatio
         settings=RuledSettings,
         start=partial(start, known),
         unheld=None,
+        keeps_blocks=True,
         suffix=True,
         refuse=known.check,
         attention=frozenset({"block-causal"}),

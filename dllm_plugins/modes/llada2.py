@@ -130,6 +130,7 @@ SAMPLER = Sampler(
     settings=Llada2Settings,
     start=start,
     unheld=None,
+    keeps_blocks=True,
     suffix=True,
     counts=Counts.BLOCK,
     fit=fit,

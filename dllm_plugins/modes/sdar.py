@@ -99,6 +99,7 @@ SAMPLER = Sampler(
     settings=SdarSettings,
     start=start,
     unheld=None,
+    keeps_blocks=True,
     suffix=True,
     counts=Counts.BLOCK,
     same_text=same_text,

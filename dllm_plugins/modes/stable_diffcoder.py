@@ -71,6 +71,7 @@ SAMPLER = Sampler(
     settings=StableDiffCoderSettings,
     start=start,
     unheld=None,
+    keeps_blocks=True,
     suffix=True,
     counts=Counts.ANSWER_AT_MOST,
 )

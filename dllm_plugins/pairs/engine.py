@@ -30,7 +30,7 @@ class PairEngine(Engine):
 
     def join(self, other: Model, bridge: Bridge) -> None:
         """Decode the other model's modes with it; once, before anything is admitted."""
-        kept = None if self.prefixes is None else KeptPrefixes(other.denoiser.spec.context)
+        kept = None if self.prefixes is None else KeptPrefixes(other.denoiser.spec.context, blocks=True)
         self._bridge, self._spec = bridge, self.denoiser.spec
         self._other = Engine(other.denoiser, other.tokenizer, self.modes, kept, self.numbers)
         self.router = self._other.router = PairRouter(self._full, self.modes, self.tokenizer)

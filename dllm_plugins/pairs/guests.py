@@ -50,7 +50,7 @@ class Guests:
     """The stretches under way, by row of the pair."""
 
     def __init__(self, model: Model, bridge: Bridge) -> None:
-        self._engine = model.engine(KeptPrefixes(model.denoiser.spec.context))
+        self._engine = model.engine(KeptPrefixes(model.denoiser.spec.context, blocks=True))
         self._bridge = bridge
         self._one = isinstance(bridge, OneTokenizer)
         self._visits: dict[int, _Visit] = {}

@@ -54,6 +54,9 @@ class PairModel(Model):
     ) -> Request:
         """See :meth:`~dllm_plugins.speaker.Speaker.chat_request`."""
         made = Model.chat_request(self, messages, config, tools, choice, parallel, thinking)
+        if not self.diffusion.chats:
+            # It goes on from the text that this one's template makes of the chat.
+            return made
         return self._either(made, config, Chat(tuple(messages), tuple(tools), choice, parallel, thinking))
 
     def text_request(self, text: str, config: SamplingConfig | None = None, special: bool = True) -> Request:

@@ -91,6 +91,38 @@ def test_within_one_answer(pair: PairModel, target: Model) -> None:
         )
 
 
+def test_whole_blocks_are_kept(target: Model) -> None:
+    """A block-causal guest reads what is new since its last turn, behind whole blocks: fewer rows, the same tokens."""
+    pair = paired(target, random_model("blocks", seed=2, name="any order", attention="block-causal"))
+    plan = [("ar", 2), ("blocks", 5)]
+    [kept] = pair.engine().generate([asked(PROMPTS[2], plan)])
+    assert isinstance(pair.denoiser, PairDenoiser)
+    engine = pair.denoiser.guests._engine
+    assert engine.prefixes is not None
+    found = [kept.usage.rows]
+    for unit in (True, False):
+        engine.prefixes.clear()
+        engine.prefixes.blocks = unit
+        [again] = pair.engine().generate([asked(PROMPTS[2], plan)])
+        assert again.tokens == kept.tokens
+        found.append(again.usage.rows)
+    assert found[0] == found[1]
+    assert found[2] - found[1] >= 48
+
+
+def test_the_next_turn_of_a_chat(target: Model) -> None:
+    """Each model finds the prefix of its own answers, the block-causal one whole blocks of it."""
+    pair = paired(target, random_model("blocks", seed=2, name="any order", attention="block-causal"))
+    shared = SharedModel(pair)
+    for mode, least in (("ar", 25), ("blocks", 24)):
+        config = SamplingConfig(mode=mode, max_new_tokens=11)
+        [first] = shared.generate([Request(PROMPTS[2], config, stop_ids=NEVER)])
+        longer = Request([*PROMPTS[2], *first.tokens, 3], config, stop_ids=NEVER)
+        [second] = shared.generate([longer])
+        assert second.usage.cached_tokens >= least
+        assert second.tokens == pair.engine().generate([longer])[0].tokens
+
+
 def test_what_the_other_cannot_read_is_no_turn(other: Model) -> None:
     """The mask of the other model, here an ordinary token: the first one goes on, and the statistics say why."""
     target = random_model("ar", seed=1, name="left to right", mask_id=VOCABULARY, attention="causal")
