@@ -11,6 +11,7 @@ from dllm_plugins.models import Backend
 from dllm_plugins.models import Preset
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.registry import samplers
+from dllm_plugins.presets.shipped import shipped
 from dllm_plugins.processes.base import NoiseProcess
 from dllm_plugins.processes.masked import MaskedProcess
 from dllm_plugins.processes.uniform import UniformProcess
@@ -87,8 +88,8 @@ def register_denoisers() -> list[Backend]:
 
 @hookimpl
 def register_models() -> list[Preset]:
-    """The default model `dllm`."""
-    return [default_model.DEFAULT]
+    """The default model `dllm`, and the puzzle models."""
+    return [default_model.DEFAULT, *shipped()]
 
 
 @hookimpl

@@ -46,6 +46,7 @@ class Usage:
     speculative, are drafts verified and accepted by where they came from, and the open rows among `rows`.
     `route`, in mode auto, says why `mode` was chosen. `model`, of a pair, is the name of the one that answered.
     `stretches`, where modes took turns (alternating, and auto), are the parts of the answer and who wrote each.
+    `verdict`, of a puzzle's answer, is what a checker says of it: "right", or what is wrong with it.
     `reasoning_tokens`, of a model that thinks, are those of `useful_tokens` that came before what it said.
     """
 
@@ -69,6 +70,7 @@ class Usage:
     route: str | None = None
     model: str | None = None
     stretches: tuple[Stretch, ...] | None = None
+    verdict: str | None = None
 
     @property
     def total_passes(self) -> int:
@@ -94,7 +96,7 @@ class Usage:
         }
         if not self.weights:
             del found["weights"]
-        for name in ("drafts", "shared_passes", "reasoning_tokens", "route", "model", "stretches"):
+        for name in ("drafts", "shared_passes", "reasoning_tokens", "route", "model", "stretches", "verdict"):
             if found[name] is None:
                 del found[name]
         if self.parts is None:
@@ -106,10 +108,11 @@ class Usage:
     def summary(self) -> str:
         """One line for people."""
         chosen = "" if self.route is None else " (auto)"
+        verdict = "" if self.verdict is None else f" · {self.verdict}"
         return (
             f"{self.useful_tokens} tokens · {self.total_passes} passes · "
             f"{self.tokens_per_forward:.2f} tokens/pass · {self.rows_per_token:.1f} rows/token · "
-            f"{self.seconds:.2f} s · mode {self.mode}{chosen} · {self.cache} cache"
+            f"{self.seconds:.2f} s · mode {self.mode}{chosen} · {self.cache} cache{verdict}"
         )
 
 
@@ -243,6 +246,7 @@ class Finish:
             self.usage,
             useful_tokens=min(length, self.usage.useful_tokens),
             reasoning_tokens=None if thinks is None else min(length, thinks),
+            verdict=None if self.usage.verdict is None else "unfinished",
         )
         return replace(
             self,

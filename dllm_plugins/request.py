@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dllm_plugins.kept_prefixes import KeptPrefixes
     from dllm_plugins.noise import RowNoise
     from dllm_plugins.template import Gap
+    from dllm_plugins.text.puzzles import Puzzle
     from dllm_plugins.text.thinking import Thinking
     from dllm_plugins.text.tokenizer import TextTokenizer
     from dllm_plugins.tools.choosing import Choosing
@@ -61,6 +62,7 @@ class Request:
     :param part: what the answer is a part of; None for one that is whole.
     :param otherwise: of a pair: given options, the same request as its other model is asked it. None: that is asked
         with this one's tokens.
+    :param puzzle: what lays the answer out, knows where it is whole and says whether it is right; None for a text.
     """
 
     tokens: Sequence[int]
@@ -79,3 +81,4 @@ class Request:
     choosing: "Choosing | None" = None
     part: Part | None = None
     otherwise: "Callable[[SamplingConfig], Request] | None" = None
+    puzzle: "Puzzle | None" = None

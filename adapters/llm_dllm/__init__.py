@@ -13,6 +13,7 @@ import click
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import MissingExtraError
 from dllm_plugins.pairs.named import pairs
+from dllm_plugins.presets import SHIPPED
 
 try:
     import llm
@@ -27,6 +28,7 @@ from llm_dllm.model import DLLM
 from llm_dllm.model import AsyncDLLM
 from llm_dllm.named_files import named_files
 from llm_dllm.named_files import named_places
+from llm_dllm.named_files import named_presets
 from llm_dllm.registry import entries
 
 __all__ = ["DLLM", "AsyncDLLM"]
@@ -39,12 +41,14 @@ _said: set[str] = set()
 def register_models(register: Callable[..., Any]) -> None:
     """Register the default model, what `llm dllm add` registered, and GGUF files by their paths, sync and async."""
     register(DLLM(), AsyncDLLM())
-    for name, entry in _registered().items():
+    registered = _registered()
+    for name, entry in registered.items():
         choice = Choice(name, entry)
         register(DLLM(choice), AsyncDLLM(choice))
-    for name in _pairs():
-        choice = Choice(name, pair=True)
-        register(DLLM(choice), AsyncDLLM(choice))
+    for name in {**SHIPPED, **dict.fromkeys(named_presets()), **_pairs()}:
+        if name not in registered:
+            choice = Choice(name, named=True)
+            register(DLLM(choice), AsyncDLLM(choice))
     for path, names in named_files().items():
         choice = Choice(str(path), file=str(path))
         register(DLLM(choice), AsyncDLLM(choice), aliases=sorted(names - {choice.model_id}))

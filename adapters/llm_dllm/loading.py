@@ -36,20 +36,20 @@ class Choice:
     :param model_id: what llm calls it.
     :param entry: the registered checkpoint; without one and without a file, the default model.
     :param file: a GGUF file, or a checkpoint's folder, named by its path.
-    :param pair: whether it is a registered pair, which `load_model` knows by its name.
+    :param named: whether `load_model` knows it by its name: a registered pair, or a model of a plug-in's.
     """
 
     model_id: str = "dllm"
     entry: "Entry | None" = None
     file: str | None = None
-    pair: bool = False
+    named: bool = False
 
     @property
     def place(self) -> str:
         """What `load_model` is asked for: the files as they were when added, or else where they came from."""
         if self.file is not None:
             return str(Path(self.file).expanduser())
-        if self.pair:
+        if self.named:
             return self.model_id
         if self.entry is None:
             return "dllm"
@@ -60,7 +60,7 @@ class Choice:
         given: dict[str, Any] = {
             name: os.environ[variable] for name, variable in ENVIRONMENT.items() if os.environ.get(variable)
         }
-        if self.entry is None and self.file is None and not self.pair:
+        if self.entry is None and self.file is None and not self.named:
             return given
         own = {name: getattr(self.entry, name) for name in ("family", "preset", "mask_id")} if self.entry else {}
         more = OF_FILES if self.place.lower().endswith(".gguf") else {}

@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import llm
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.reading import read_json
+from dllm_plugins.presets import PREFIX
 
 SUFFIX = ".gguf"
 #: Arguments that go on with a conversation, whose model the log names.
@@ -33,6 +35,12 @@ def named_files() -> dict[Path, set[str]]:
 def named_places() -> set[str]:
     """What `-m` names by a path where there is no file: a folder, or nothing, which is then said."""
     return {name for name in _models_of_command_line() if _is_path(name) and _file(name) is None}
+
+
+def named_presets() -> set[str]:
+    """What `-m` names as plug-ins name their models; whether there is one is found when it is loaded."""
+    found = {name for name in _models_of_command_line() if name.startswith(PREFIX) and not _is_path(name)}
+    return found - _aliases().keys() if found else found
 
 
 def _is_path(name: str) -> bool:
@@ -70,13 +78,16 @@ def _of_command_line() -> Iterator[str]:
 def _of_settings() -> Iterator[str]:
     """What aliases stand for, and the default model."""
     yield llm.get_default_model()  # type: ignore[no-untyped-call]
+    yield from filter(_is_text, _aliases().values())
+
+
+def _aliases() -> dict[str, Any]:
     try:
         aliases = read_json(_user_folder() / "aliases.json")
     except CheckpointError:
         # llm itself says what is wrong with it.
-        return
-    if isinstance(aliases, dict):
-        yield from filter(_is_text, aliases.values())
+        return {}
+    return aliases if isinstance(aliases, dict) else {}
 
 
 def _of_conversations() -> Iterable[str]:

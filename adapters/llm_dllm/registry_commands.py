@@ -15,6 +15,7 @@ from dllm_plugins.default_model import base_model
 from dllm_plugins.errors import OptionError
 from dllm_plugins.pairs.named import pairs
 from dllm_plugins.pairs.named import remove as remove_pair
+from dllm_plugins.presets import SHIPPED
 from llm_dllm import registry
 from llm_dllm.entry import Facts
 from llm_dllm.loading import DEFAULT
@@ -79,7 +80,7 @@ def check_free(name: str) -> None:
 
 @click.command()
 def models() -> None:
-    """List the default model, the registered checkpoints and pairs."""
+    """List the default model, the registered checkpoints and pairs, and the puzzle models."""
     with clean_errors():
         _show(f"{DEFAULT.model_id} (default)", _default_lines())
         for name, entry in sorted(registry.entries().items()):
@@ -98,6 +99,8 @@ def models() -> None:
             )
         for name, pair in sorted(pairs().items()):
             _show(f"{name} (pair)", {"verifies": pair.ar, "drafts": pair.diffusion})
+        for name, summary in SHIPPED.items():
+            _show(f"{name} (comes with this package)", {"answers": summary})
 
 
 def _show(title: str, lines: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from dllm_plugins.modes.base import Sampler
 from dllm_plugins.routing.measured import Measured
 from dllm_plugins.routing.router import Route
 from dllm_plugins.text.answer import AnswerText
+from dllm_plugins.text.puzzles import Layout
 from dllm_plugins.text.thinking import Divider
 
 
@@ -51,6 +52,7 @@ class Job:
     :param model: of a pair, its other model, if that decodes the row.
     :param samplers: by mode, those that may take turns in it.
     :param resumed: another mode has just gone on, whose next pass has nothing to verify yet.
+    :param layout: of a puzzle's answer; None for a text that is told as it stands.
     :param looked: what the model says of the answer where all of it is known, once it was asked.
     """
 
@@ -78,6 +80,7 @@ class Job:
     model: str = ""
     samplers: Mapping[str, Sampler] = field(default_factory=dict)
     resumed: bool = False
+    layout: Layout | None = None
 
     def look(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec, denoiser: FullDenoiser) -> None:
         """Look at the final text once more, if that was asked for."""
@@ -122,6 +125,8 @@ class Job:
             thought = ""
             if self.divider is not None:
                 thought, new_text = self.divider.push(self.text.text, last=reason is not None)
+            if self.layout is not None:
+                new_text = self.layout.push(self.text.text)
             sure = answer[: self.text.tokens_within(answer)] if reason is None else answer
         new = tuple(sure[self.announced :])
         said = self._said(self.announced, new)
@@ -133,6 +138,8 @@ class Job:
     @property
     def said(self) -> str:
         """The text that was handed out, without what the model thought."""
+        if self.layout is not None:
+            return self.layout.said
         return self.text.text if self.divider is None else self.divider.said
 
     def _places(self, begin: int, end: int) -> Sequence[int]:
@@ -168,6 +175,8 @@ class Job:
             shown, thought = self.text.draft(answer, guesses), ""
             if self.divider is not None:
                 thought, shown = self.divider.draft(self.text.text, shown)
+            if self.layout is not None:
+                shown = self.layout.draft(self.text.text, shown)
         sure: tuple[float | None, ...] = ()
         if row.said is not None:
             begin = len(row.tokens) - len(held)
@@ -204,6 +213,8 @@ class Job:
             if answer[index] in row.stop_ids:
                 return answer[:index], "eos"
         self.scanned = len(answer)
+        if self.layout is not None and len(answer) == self.layout.puzzle.length:
+            return answer, "eos"
         if len(answer) == row.config.max_new_tokens:
             return answer, "context" if self.filled else "length"
         return answer, "eos" if row.done else None
@@ -223,6 +234,8 @@ class Job:
         row, filled = self.row, () if self.gaps is None else self.gaps.filled()
         if self.divider is not None:
             self.divider.push(self.text.text, last=True)
+        if self.layout is not None:
+            self.layout.push(self.text.text)
         tentative = self.running.canvas.tentative()
         # Of the canvas behind the answer; the suffix was given.
         committed = tentative[: len(tentative) - len(row.suffix)]
@@ -248,12 +261,13 @@ class Job:
             model=self.model or spec.target or None,
             stretches=None if row.stretches is None else tuple(_told(row.stretches, len(answer))),
             reasoning_tokens=None if self.divider is None else self.divider.tokens(self.text.tokenizer, answer),
+            verdict=None if self.layout is None else self.layout.puzzle.verdict(self.text.text),
         )
         if self.gaps is not None:
             stop_token = self.gaps.stop_token
         else:
-            ended = reason == "eos" and len(answer) < len(row.generated)
-            stop_token = row.generated[len(answer)] if ended else None
+            ended = reason == "eos" and row.generated[len(answer) : len(answer) + 1]
+            stop_token = ended[0] if ended and (self.layout is None or ended[0] in row.stop_ids) else None
         told = (*answer, *(() if stop_token is None else (stop_token,)))
         logits = None
         if row.logits is not None:

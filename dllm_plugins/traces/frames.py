@@ -16,7 +16,8 @@ State = Literal["open", "guess", "committed", "final", "fixed"]
 class Cell:
     """One position after a pass, or a whole fixed text.
 
-    :param text: what its token adds to the text; the name of a special token; "" while it is open.
+    :param text: what its token adds to the text; the name of a special token. While it is open, only what
+        lays the answer out behind it, such as a line break.
     :param confidence: the probability of the token when it was drawn, 0 to 1; None where nobody knows.
     :param settled: the pass that put this token there, counted from 1; 0 for what is not settled.
     :param special: it holds a special token, such as end-of-text.

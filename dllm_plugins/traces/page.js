@@ -31,7 +31,8 @@
   let now = 0, chosen = -1, timer = 0;
 
   function shown(cell) {
-    if (cell.state === 0) return "·";
+    // What lays an answer out, such as a line break behind a row, stands at open positions, too.
+    if (cell.state === 0) return "·" + cell.text;
     // A line feed must be seen as well as done; what adds no text of its own has a place all the same.
     return cell.text === "" ? "\u200b" : cell.text.replace(/\n/g, "↵\n");
   }

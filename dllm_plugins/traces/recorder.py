@@ -15,6 +15,7 @@ from dllm_plugins.template import Template
 from dllm_plugins.traces.frames import Cell
 from dllm_plugins.traces.frames import Frame
 from dllm_plugins.traces.frames import Trace
+from dllm_plugins.traces.laying import laid_out
 from dllm_plugins.traces.pieces import Pieces
 from dllm_plugins.traces.run import Run
 
@@ -76,6 +77,8 @@ class Recorder:
         :param model: its name.
         """
         frames, done = tuple(self._frames), self._finish
+        if done is not None and self._template is None:
+            frames = laid_out(frames, done.text)
         if done is None:
             return Trace(tuple(chat), model, frames)
         return Trace(tuple(chat), model, frames, done.reason, done.usage)

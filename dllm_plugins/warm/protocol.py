@@ -15,7 +15,7 @@ from typing import Any
 import dllm_plugins
 
 #: Raised with every change of what is sent.
-PROTOCOL = 1
+PROTOCOL = 2
 #: Seconds until the other end has taken a call, or sent one.
 PATIENCE = 10.0
 #: What changes answers besides options: which plug-ins and which kernels there are.

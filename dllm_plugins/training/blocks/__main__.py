@@ -7,6 +7,7 @@ import torch
 
 from dllm_plugins.errors import DllmError
 from dllm_plugins.files.whole import alone
+from dllm_plugins.training.blocks.compact import compact as compacted
 from dllm_plugins.training.blocks.evaluate import print_scores
 from dllm_plugins.training.blocks.evaluate import shipped_model
 from dllm_plugins.training.blocks.recipe import BlockRecipe
@@ -40,6 +41,17 @@ def train(folder: Path, steps: int, seed: int) -> None:
 def evaluate(model: Path | None, puzzles: int, seed: int) -> None:
     """Solve held-out puzzles, committing one to all cells of a block in a pass."""
     print_scores(model or shipped_model(), puzzles, seed)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--model", type=click.Path(path_type=Path), default=None, help="Folder; default: the shipped model.")
+@click.option(
+    "--bits", default=2, show_default=True, type=click.IntRange(1, 6), help="Of the mantissa, which are kept."
+)
+def compact(folder: Path, model: Path | None, bits: int) -> None:
+    """Write a model to FOLDER whose weights are rounded, so that a wheel packs it smaller."""
+    compacted(model or shipped_model(), folder, bits)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,10 @@
+"""Named models that answer puzzles: a text that was read by rules of its own goes in, a checked answer comes out.
+
+llm reads this on every call, so it holds names and imports nothing.
+"""
+
+SUDOKU = "dllm-sudoku"
+#: What each shipped one answers, by its name.
+SHIPPED = {SUDOKU: "4x4 Sudoku: a grid in, the solved grid out"}
+#: What the names of such models begin with, so that `llm -m` finds those of plug-ins, too.
+PREFIX = "dllm-"
