@@ -8,7 +8,6 @@ mode that fills gaps is asked to, and only our engine is held to a schema. Rows 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,11 +56,11 @@ Results = Mapping[str, Mapping[str, Result]]
 class Side:
     """One model, and who decodes it.
 
-    :param told: called whenever mode `auto` has answered.
+    :param kept: where its router keeps what it measures.
     """
 
-    def __init__(self, model: Model, modes: Sequence[str], tokens: int, kept: Book, told: Callable[[], None]) -> None:
-        self.asked, self.told = Asked(model, tokens), told
+    def __init__(self, model: Model, modes: Sequence[str], tokens: int, kept: Book) -> None:
+        self.asked = Asked(model, tokens)
         self.engines = {mode: model.engine() for mode in modes}
         self.engines["auto"].router = Router(completed(model.denoiser), plugins.modes(), model.tokenizer, kept)
         self.fills = filling(plugins.modes(), model.denoiser.spec)
@@ -86,8 +85,6 @@ class Side:
     def _ours(self, mode: str, engine: Engine, kind: str) -> Decode:
         def decode(prompt: str) -> Answer:
             [finish] = engine.generate([self.asked.request(kind, prompt, mode)])
-            if mode == "auto":
-                self.told()
             usage = finish.usage
             return Answer(finish.text, usage.useful_tokens, usage.total_passes, usage.rows)
 
@@ -104,7 +101,7 @@ class Bag:
 
     def add(self, model: Model, modes: Sequence[str], kinds: Sequence[str]) -> Side:
         """A model that is asked these kinds."""
-        side = Side(model, modes, self.tokens, self.kept, self._note)
+        side = Side(model, modes, self.tokens, self.kept)
         self.sides |= dict.fromkeys(kinds, side)
         return side
 
@@ -124,6 +121,8 @@ class Bag:
                 answer = decode(text)
                 seconds.setdefault((kind, name, text), []).append(time.perf_counter() - began)
                 answers.setdefault((kind, name, text), answer)
+                if name == "auto":
+                    self._note()
         return {
             kind: {name: _result(kind, name, texts, answers, seconds) for name in self.sides[kind].of(kind)}
             for kind, texts in bag.items()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
+from operator import index
 from typing import NamedTuple
 
 import torch
@@ -141,7 +142,11 @@ class Router:
         return replace(route, mode=mode, why=why)
 
     def _content(self, request: Request) -> Content:
-        tokens = list(request.tokens[-MOST_TOKENS:])
+        try:
+            tokens = [index(token) for token in request.tokens[-MOST_TOKENS:]]
+        except TypeError:
+            # What is no prompt is refused later, in the words of the mode that would have answered.
+            return "open"
         try:
             text = decoded(request.tokenizer or self._tokenizer, tokens)
         except PassError:
