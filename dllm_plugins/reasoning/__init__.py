@@ -7,7 +7,7 @@ from dllm_plugins.reasoning.sudoku import SudokuTask
 from dllm_plugins.reasoning.task import Task
 
 _ALL: tuple[Task, ...] = (
-    PathTask(),
+    *(PathTask(nodes) for nodes in (5, 7)),
     *(SudokuTask(side) for side in (4, 6, 9)),
     *(CountdownTask(numbers) for numbers in (3, 4)),
     *(SatTask(variables) for variables in (5, 7, 9)),

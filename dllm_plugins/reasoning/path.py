@@ -25,8 +25,12 @@ class PathTask:
     """Paths of `nodes` nodes."""
 
     nodes: int = 7
-    name: str = "path"
     scale: str = "edges from the start to the branch; as many as the path has where there is none"
+
+    @property
+    def name(self) -> str:
+        """Path as published, path5 for five nodes."""
+        return "path" if self.nodes == 7 else f"path{self.nodes}"
 
     @property
     def vocabulary(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from dllm_plugins.training.corpus import text_in
 from dllm_plugins.training.corpus import write_answers
 from dllm_plugins.training.decode import decode_table
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
+from dllm_plugins.training.reasoning import commands
 from dllm_plugins.training.train import Recipe
 from dllm_plugins.training.train import Run
 from dllm_plugins.training.workers import workers
@@ -171,6 +172,11 @@ def folder_of(folder: Path) -> Path:
 def evaluate(base: str | None, denoiser: Path | None, dtype: str, tokens: int, prompts: int) -> None:
     """Really decode the held-out prompts in every mode and print a table."""
     decode_table(denoiser, dtype, tokens, HELD_OUT[:prompts], base)
+
+
+main.add_command(commands.reasoning)
+main.add_command(commands.scores, "reasoning-scores")
+main.add_command(commands.table, "reasoning-table")
 
 
 if __name__ == "__main__":

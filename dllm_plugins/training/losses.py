@@ -13,6 +13,7 @@ block_diffusion      masks, a time per block  BD3-LM, arXiv 2503.09573
 uniform_diffusion    random tokens            UDLM, arXiv 2412.10193
 generalised_kl       either                   arXiv 2412.03487
 cross_entropy        either; not a bound      arXiv 2407.15595
+multi_granularity    masks; a mean, no bound  MGDM, arXiv 2410.14157
 ==================== ======================== ======================================
 
 What the logits should say differs. All losses but one are smallest where they are the
@@ -57,6 +58,22 @@ def cross_entropy(logits: Tensor, clean: Tensor, counted: Tensor | None = None) 
     """
     found = F.cross_entropy(logits.transpose(1, 2), clean, reduction="none")
     return (found if counted is None else found.where(counted, 0.0)).sum(-1)
+
+
+def multi_granularity(
+    logits: Tensor, clean: Tensor, open_: Tensor, level: Tensor, levels: int, focus: float, scale: float = 0.25
+) -> Tensor:
+    """Cross-entropy of the masked tokens of a batch, hard tokens and easy sequences weighing more; a scalar.
+
+    A token weighs scale * (1 - p)^focus, a sequence levels - level, and the sum is divided by how many tokens are
+    masked: `token_reweighting` and `time_reweighting="linear"` of HKUNLP/diffusion-vs-ar 6743981, `trainer.py`.
+
+    :param open_: bool [B, L], drawn with probability (level + 1) / levels.
+    :param level: int64 [B, 1], from 0.
+    """
+    entropy = F.cross_entropy(logits.transpose(1, 2), clean, reduction="none")
+    weight = scale * (1 - torch.exp(-entropy)) ** focus * (levels - level)
+    return (weight * entropy).where(open_, 0.0).sum() / open_.sum().clamp(min=1)
 
 
 def masked_diffusion(

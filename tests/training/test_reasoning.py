@@ -1,0 +1,141 @@
+"""The recipes of reasoning tasks: losses, orders, resumed runs, folders that the engine decodes, tables."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from dllm_plugins.errors import CheckpointError
+from dllm_plugins.reasoning import TASKS
+from dllm_plugins.training.__main__ import main
+from dllm_plugins.training.losses import multi_granularity
+from dllm_plugins.training.reasoning.data import in_order
+from dllm_plugins.training.reasoning.data import order_of
+from dllm_plugins.training.reasoning.evaluate import measure
+from dllm_plugins.training.reasoning.evaluate import wilson
+from dllm_plugins.training.reasoning.methods import METHODS
+from dllm_plugins.training.reasoning.recipe import CellRecipe
+from dllm_plugins.training.reasoning.table import lines_of
+from dllm_plugins.training.reasoning.table import table
+from dllm_plugins.training.reasoning.train import CellRun
+
+TINY = CellRecipe(steps=4, examples=64, batch=16, width=16, inner=16, layers=1, heads=2, look_every=2, warm_up=1)
+TASK = TASKS["path5"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every method trained for four steps, on one data set."""
+    place = tmp_path_factory.mktemp("cells")
+    for name in METHODS:
+        CellRun(place / f"path5-{name}", TASK, name, TINY).train()
+    return place
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_follows_the_gradient_of_what_is_watched(name: str, tmp_path: Path) -> None:
+    run = CellRun(tmp_path / "cell", TASK, name, replace(TINY, steps=40, learning_rate=0.01))
+    before = run.held_out_loss()
+    run.train(until=20)
+    assert run.held_out_loss() < before
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_prompts_never_count_and_future_words_are_not_seen(name: str, tmp_path: Path) -> None:
+    """A loss depends on the answer's words alone; left to right, a word's loss on none behind it."""
+    run = CellRun(tmp_path / "cell", TASK, name, TINY)
+    batch = run.batch(run.watched.rows(torch.arange(4)), 0)
+    loss = METHODS[name].loss(run.model, batch)
+    loss.backward()
+    assert loss.isfinite()
+    head: Any = run.model.lm_head.weight.grad
+    assert head is not None and head.abs().sum() > 0
+
+
+def test_multi_granularity_is_the_formula_of_its_source() -> None:
+    """Token by token, as trainer.py adds it up."""
+    generator = torch.Generator().manual_seed(0)
+    logits, clean = torch.randn(3, 4, 7, generator=generator), torch.randint(7, (3, 4), generator=generator)
+    open_, level = torch.rand(3, 4, generator=generator) < 0.6, torch.tensor([[0], [3], [9]])
+    total = 0.0
+    for row in range(3):
+        for place in range(4):
+            if open_[row, place]:
+                loss = -torch.log_softmax(logits[row, place], -1)[clean[row, place]]
+                total += float(0.25 * (1 - torch.exp(-loss)) ** 2 * loss * (10 - level[row, 0]))
+    found = multi_granularity(logits, clean, open_, level, levels=10, focus=2.0)
+    assert float(found) == pytest.approx(total / int(open_.sum()), rel=1e-5)
+
+
+def test_answers_are_written_in_an_order_and_read_back() -> None:
+    words = tuple("abcdef")
+    for name in ("ar", "ar-reversed", "ar-shuffled"):
+        order = order_of(METHODS[name], TASK)
+        assert order[-1] == 5
+        assert in_order([words[place] for place in order], order) == words
+    assert order_of(METHODS["ar-reversed"], TASK) == [4, 3, 2, 1, 0, 5]
+    assert order_of(METHODS["ar-shuffled"], TASK) not in ([*range(6)], [4, 3, 2, 1, 0, 5])
+    assert in_order("abc", [1, 0]) == ("a", "b", "c")
+
+
+def test_a_broken_off_run_goes_on_to_the_bit(folder: Path, tmp_path: Path) -> None:
+    first = CellRun(tmp_path / "path5-mgdm", TASK, "mgdm", TINY)
+    first.train(until=2)
+    again = CellRun(tmp_path / "path5-mgdm", TASK, "mgdm", TINY)
+    again.resume()
+    assert again.steps == 2
+    again.train()
+    whole = torch.load(folder / "path5-mgdm" / "run.pt", weights_only=True)["model"]
+    assert all(torch.equal(part, whole[name]) for name, part in again.model.state_dict().items())
+    with pytest.raises(CheckpointError, match="use another folder"):
+        CellRun(tmp_path / "path5-mgdm", TASK, "mgdm", replace(TINY, steps=5)).resume()
+
+
+def test_a_cell_may_begin_with_the_weights_of_another(folder: Path, tmp_path: Path) -> None:
+    run = CellRun(folder / "path5-mgdm-from-path5-ar", TASK, "mgdm", replace(TINY, begin="path5-ar"))
+    whole = torch.load(folder / "path5-ar" / "run.pt", weights_only=True)["model"]
+    assert all(torch.equal(part, whole[name]) for name, part in run.model.state_dict().items())
+    with pytest.raises(CheckpointError, match="train path5-ar first"):
+        CellRun(tmp_path / "cell", TASK, "mgdm", replace(TINY, begin="path5-ar"))
+
+
+def test_all_methods_see_the_same_examples(folder: Path) -> None:
+    runs = [CellRun(folder / f"path5-{name}", TASK, name, TINY) for name in ("ar", "uniform")]
+    first, second = (run._rows(3) for run in runs)
+    assert torch.equal(first.prompts, second.prompts)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_engine_decodes_every_cell_in_every_way(folder: Path, name: str) -> None:
+    lines = measure(folder / f"path5-{name}", 4)
+    assert all(sum(line["of"].values()) == 4 for line in lines)
+    assert lines_of(folder)
+    assert f"| path5 | {name} |" in table(lines)
+
+
+def test_commands_train_measure_and_print(tmp_path: Path) -> None:
+    where = ["--folder", str(tmp_path)]
+    sizes = ["--steps", "2", "--batch", "4", "--examples", "16", "--width", "16", "--inner", "16", "--layers", "1"]
+    for line in (
+        ["reasoning", "--task", "path5", "--method", "ar", *where, *sizes],
+        ["reasoning-scores", *where, "--questions", "2"],
+        ["reasoning-table", *where],
+    ):
+        result = CliRunner().invoke(main, line, catch_exceptions=False)
+        assert result.exit_code == 0
+    assert "| path5 | ar | left to right | 6.0 | 0.0%" in result.output
+    log = (tmp_path / "path5-ar" / "log.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["step"] == 2
+
+
+def test_intervals_are_wilsons() -> None:
+    """Against values of scipy.stats.binomtest(...).proportion_ci(method="wilson")."""
+    from scipy.stats import binomtest
+
+    for right, asked in ((0, 10), (10, 10), (37, 200)):
+        interval = binomtest(right, asked).proportion_ci(method="wilson")
+        assert wilson(right, asked) == pytest.approx((interval.low, interval.high), abs=1e-6)
