@@ -121,7 +121,7 @@ class Sampling(BaseModel):
     )
     logprobs_at: Literal["settling", "final"] | None = Field(
         default=None,
-        description="logprobs as of the pass that settled the token, or of one more pass over the final text; "
+        description="logprobs as of the pass that committed the token, or of one more pass over the final text; "
         "settling if not given",
     )
     repetition_penalty: float | None = Field(

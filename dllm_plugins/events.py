@@ -158,7 +158,7 @@ class Draft:
     `rest` is what the canvas holds behind the answer's room: the end of its last block, a suffix.
     `committed` is the text that Commits have handed out so far; `text` goes on from there.
     `confidences`, if the request asks for logprobs, are the model's probabilities of `guesses`, at temperature 1, from
-    the pass that settled or guessed each; None where nothing was said.
+    the pass that committed or guessed each; None where nothing was said.
     `gaps` are those of a template, one by one; the rest then goes on to the end of the last.
     `reasoning` is what `text` is, of an answer's thinking.
     """
@@ -180,7 +180,8 @@ class Commit:
     """Final tokens and text, in order; they never change afterwards.
 
     `text` may lag behind `tokens`: the engine holds back half a character and whatever
-    could become a stop string. `logprobs`, if the request asks for them, are those of the pass that settled each token.
+    could become a stop string. `logprobs`, if the request asks for them, are those of the pass that committed each
+    token.
     `gaps` is the new text of each gap of a template. `reasoning` is new text that the model thinks before it says
     something, if the request tells the two apart; `text` is then what it says.
     """

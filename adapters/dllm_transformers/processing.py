@@ -45,7 +45,7 @@ def steered_by(
     :param arrived: what the strategy was handed: those that transformers built, and the user's.
     :param given: the user's alone.
     :param built: whether transformers built some, which it did not if nothing called generate().
-    :raises OptionError: for what means nothing to a mode that settles tokens in any order.
+    :raises OptionError: for what means nothing to a mode that commits tokens in any order.
     """
     if sampler is None:
         # An unknown mode is refused where it is known which there are.
@@ -58,7 +58,7 @@ def steered_by(
         what = next((type(item).__name__ for item in given if not isinstance(item, _DRAWN)), None)
     if what is not None:
         raise OptionError(
-            f"{what} works on one next token at a time, and mode {sampler.name!r} settles tokens in any order; use "
+            f"{what} works on one next token at a time, and mode {sampler.name!r} commits tokens in any order; use "
             f"mode='ar' or 'speculative' of generate(), where the model has them, or leave it out"
         )
     return _options(asked), list(given) if sampler.onward else []

@@ -78,7 +78,7 @@ class Row:
     :param cache: what served the row: approximate once keys were held that a whole pass would
         have computed anew; None for the model's own kind.
     :param logits: what each generated token was drawn from, by position, if asked for.
-    :param said: what the model said of each generated token when it was settled, by position, if asked for.
+    :param said: what the model said of each generated token when it was committed, by position, if asked for.
     :param costs: tells what passes of its model cost, measured when asked for the first time; None if nobody knows.
     :param company: requests and rows of others in the last pass; together they make a further row cheaper or dearer.
     :param drafts: how many drafts were verified and accepted by where they came from, and how many open rows made
@@ -185,7 +185,7 @@ class Row:
                 self.said[position] = said_of(logits, token, self.config.logprobs or 0, self.mask)
 
     def said_at(self, position: int, token: int) -> TokenLogprob:
-        """What the model said of the token at `position` when it was settled."""
+        """What the model said of the token at `position` when it was committed."""
         found = (self.said or {}).get(position)
-        # It may have been settled, reopened, and drafted over since.
+        # It may have been committed, reopened, and drafted over since.
         return found if found is not None and found.token == token else TokenLogprob(token, None)

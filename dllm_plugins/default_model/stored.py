@@ -63,7 +63,7 @@ def read_stored(file: Path, words: bool = False) -> StoredBase:
         reader = _Reader(view, words)
         metadata, infos = reader.read()
         heads = {"attn_q": metadata["llama.attention.head_count"], "attn_k": metadata["llama.attention.head_count_kv"]}
-        found = {_renamed(info.name): _unturned(info.name, reader.tensor(info), heads) for info in infos}
+        found = {_renamed(info.name): _unrotated(info.name, reader.tensor(info), heads) for info in infos}
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, struct.error) as error:
         raise CheckpointError(f"{file} is damaged ({error}); {AGAIN}") from error
     return StoredBase(metadata, found)
@@ -97,7 +97,7 @@ def _renamed(name: str) -> str:
     return f"model.layers.{layer}.{_NAMES[part]}.{last}"
 
 
-def _unturned(name: str, weight: Weight, heads: Mapping[str, int]) -> Weight:
+def _unrotated(name: str, weight: Weight, heads: Mapping[str, int]) -> Weight:
     """llama.cpp rotates neighbours, the hub's Llama halves of a head: rows of queries and keys stand otherwise."""
     count = heads.get(name.split(".")[-2])
     if count is None or isinstance(weight, Tensor):

@@ -30,7 +30,7 @@ def check_final(config: SamplingConfig, spec: ModelSpec) -> None:
         raise OptionError(
             message(
                 "{logprobs_at}='final' does not fit {}, which says nothing of tokens that it knows; leave it out, for "
-                "those of the pass that settled each token",
+                "those of the pass that committed each token",
                 spec.name,
             )
         )

@@ -149,7 +149,7 @@ class Job:
         return [*self.gaps.positions, self.gaps.behind][begin:end]
 
     def _said(self, begin: int, tokens: Sequence[int]) -> tuple[TokenLogprob, ...]:
-        """What was said of these tokens of the answer when they were settled, if that was asked for."""
+        """What was said of these tokens of the answer when they were committed, if that was asked for."""
         row = self.row
         if row.said is None:
             return ()

@@ -100,7 +100,7 @@ def _check_canvas(
         return
     raise OptionError(
         message(
-            "{} is about one next token at a time, and mode {!r} settles tokens in any order; use {mode}='ar' or "
+            "{} is about one next token at a time, and mode {!r} commits tokens in any order; use {mode}='ar' or "
             "'speculative' where the model has them, or leave it out",
             what,
             sampler.name,

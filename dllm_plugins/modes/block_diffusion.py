@@ -76,7 +76,7 @@ class BlockDiffusion:
         """Where the text ends that is written now."""
         return self.row.end
 
-    def settle(self) -> None:
+    def release(self) -> None:
         """What has become contiguous is final."""
         self.canvas.release_committed()
 
@@ -107,7 +107,7 @@ class BlockDiffusion:
     def commit(self, position: int, token: int, logits: Tensor | None) -> None:
         """Write a token; what became contiguous is final. Logits [V]."""
         self.canvas.write(position, token, logits)
-        self.settle()
+        self.release()
         self.evidence = {position: found for position, found in self.evidence.items() if position >= self.tip}
 
     def reopen(self, position: int, token: int, left: int) -> Talk:

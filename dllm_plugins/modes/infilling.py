@@ -88,7 +88,7 @@ class Infilling(BlockDiffusion):
         """The gap's end."""
         return self.gap.stop
 
-    def settle(self) -> None:
+    def release(self) -> None:
         """Tokens of a gap that may yet end before them are not final."""
         if not (self.gap.bounded and self.follows()):
             self.canvas.release(self.tip)

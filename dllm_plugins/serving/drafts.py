@@ -30,7 +30,7 @@ class Drafts:
         if not isinstance(event, Draft):
             return None
         run = Run(self._pieces, self._before.get(place))
-        run.settle(0, event.tokens, event.confidences, event.step)
+        run.note(0, event.tokens, event.confidences, event.step)
         cells = run.cells(tuple(zip_longest(event.guesses or event.tokens, event.confidences)))
         found = {
             "index": place,

@@ -63,11 +63,11 @@ class Recorder:
                 self._fill(event)
         elif isinstance(event, Commit):
             [run] = self._runs
-            run.settle(run.final, event.tokens, _sure(event.logprobs), event.step)
+            run.note(run.final, event.tokens, _sure(event.logprobs), event.step)
             run.final += len(event.tokens)
         else:
             [run] = self._runs
-            run.settle(run.final, event.tokens, event.confidences, event.step)
+            run.note(run.final, event.tokens, event.confidences, event.step)
             self._show(event.step, [run.cells(tuple(zip_longest(event.guesses or event.tokens, event.confidences)))])
 
     def trace(self, chat: Sequence[Mapping[str, str]], model: str) -> Trace:
@@ -87,7 +87,7 @@ class Recorder:
         """What a pass left in every gap."""
         shown: list[list[Cell]] = []
         for run, gap in zip(self._runs, draft.gaps, strict=True):
-            run.settle_all(gap.tokens, gap.confidences, draft.step)
+            run.note_all(gap.tokens, gap.confidences, draft.step)
             run.final = gap.final
             behind = zip_longest(gap.guesses[gap.final :], gap.confidences[gap.final :])
             shown.append(run.cells(tuple(behind)))
@@ -97,7 +97,7 @@ class Recorder:
         """What stands in the end is final; what was said of it is known from Commits, if not from the gaps."""
         told = [(gap.tokens, _sure(gap.logprobs)) for gap in finish.gaps] or [(finish.tokens, [])]
         for run, (tokens, sure) in zip(self._runs, told, strict=True):
-            run.settle_all(tokens, sure, finish.step) if finish.gaps else run.settle(0, tokens, sure, finish.step)
+            run.note_all(tokens, sure, finish.step) if finish.gaps else run.note(0, tokens, sure, finish.step)
             run.final = len(tokens)
         self._finish = finish
         self._show(finish.step, [run.cells() for run in self._runs])

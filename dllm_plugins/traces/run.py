@@ -1,4 +1,4 @@
-"""The positions of an answer, or of one gap of a template, as they are settled pass by pass."""
+"""The positions of an answer, or of one gap of a template, as they are committed pass by pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Run:
         self._tokens: Sequence[int | None] = ()
         self.final = 0
 
-    def settle(self, begin: int, tokens: Sequence[int | None], confidences: Sequence[float | None], step: int) -> None:
+    def note(self, begin: int, tokens: Sequence[int | None], confidences: Sequence[float | None], step: int) -> None:
         """Note which tokens stand at positions from `begin` on, None where open."""
         for position, (token, sure) in enumerate(zip_longest(tokens, confidences[: len(tokens)]), begin):
             known = self._held.get(position)
@@ -45,14 +45,14 @@ class Run:
             elif known.confidence is None and sure is not None:
                 self._held[position] = _Held(token, sure, known.settled)
 
-    def settle_all(self, tokens: Sequence[int | None], confidences: Sequence[float | None], step: int) -> None:
+    def note_all(self, tokens: Sequence[int | None], confidences: Sequence[float | None], step: int) -> None:
         """The same of all positions, of which there may be more or fewer than before: tokens keep what is known."""
         if len(tokens) != len(self._tokens):
             held, self._held = self._held, {}
             for old, new, count in SequenceMatcher(None, self._tokens, tokens, autojunk=False).get_matching_blocks():
                 self._held.update((new + at, held[old + at]) for at in range(count) if old + at in held)
         self._tokens = tokens
-        self.settle(0, tokens, confidences, step)
+        self.note(0, tokens, confidences, step)
 
     def cells(self, behind: Sequence[tuple[int | None, float | None]] = ()) -> list[Cell]:
         """The final tokens, and what the canvas holds behind them: tokens and guesses, None where open."""

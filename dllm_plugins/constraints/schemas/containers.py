@@ -1,7 +1,6 @@
 """Arrays and objects, by what the facts say of them."""
 
 from collections.abc import Iterator
-from functools import reduce
 from typing import Protocol
 
 from dllm_plugins.constraints.nodes import Both
@@ -146,8 +145,3 @@ def _limited(facts: Facts, entries: list[tuple[Node, bool]], further: Node, by: 
     if least <= needed and (most is None or (end is not None and most >= end)):
         return whole
     return within(whole, [*(node for node, _ in entries), further], max(least, needed), most)
-
-
-def all_of(nodes: list[Node]) -> Node:
-    """What all of them allow."""
-    return NOTHING if NOTHING in nodes else reduce(Both, nodes)
