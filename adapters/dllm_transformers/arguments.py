@@ -31,11 +31,23 @@ PASSED_OVER = frozenset({"_commit_hash", "_from_auto", "_from_pipeline", "trust_
 #: What is so anyway; the opposite is refused.
 _USUAL = {"low_cpu_mem_usage": True, "use_safetensors": True, "weights_only": True}
 
+#: What wrappers name in every call of `forward`, and the value that is so anyway.
+_OF_FORWARD = {
+    "inputs_embeds": None,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "past_key_values": None,
+    "use_cache": False,
+}
+
 _PARTS = "a checkpoint is loaded whole or not at all; leave it out"
 _SAFE = "only safetensors files are read; convert the weights first"
 _GONE = "transformers has no such option any more; leave it out"
 _INT8 = "leave it out; for smaller weights use load_model(..., weights='int8') of dllm_plugins"
 _ONE = "one process computes a pass; leave it out, and spread a model over devices with device_map"
+_MERGED = (
+    "only adapters of diffusion checkpoints are loaded; save what PEFT's merge_and_unload() returns, and load that"
+)
 _CODE = "kernels of the hub are code, and none is run; leave it out"
 _REFUSED = {
     **dict.fromkeys(("ignore_mismatched_sizes", "output_loading_info"), _PARTS),
@@ -44,8 +56,8 @@ _REFUSED = {
     **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_config"), _INT8),
     **dict.fromkeys(("device_mesh", "distributed_config", "tp_plan", "tp_size"), _ONE),
     **dict.fromkeys(("allow_all_kernels", "kernel_config", "use_kernels"), _CODE),
-    "adapter_kwargs": "adapters are not loaded; save what PEFT's merge_and_unload() returns, and load that",
-    "adapter_name": "adapters are not loaded; save what PEFT's merge_and_unload() returns, and load that",
+    "adapter_kwargs": _MERGED,
+    "adapter_name": _MERGED,
     "device": "use device_map, or model.to(...)",
     "disable_mmap": "tensors are views of the files until they are taken; copy the files to a local disk instead",
     "experts_implementation": "the entry of config.json decides; change it there",
@@ -79,6 +91,19 @@ def checked(options: Mapping[str, Any], positional: tuple[Any, ...], honoured: f
             unknown = f"it is unknown to diffusion checkpoints; leave it out (known: {', '.join(sorted(known))})"
             raise OptionError(f"{name}={shown(value)}: {_REFUSED.get(name, unknown)}")
     return {name: value for name, value in asked.items() if name not in _OF_CODE}
+
+
+def check_forward(options: Mapping[str, Any]) -> None:
+    """Let through what PEFT's and TRL's wrappers hand to every model's `forward`, where it asks for nothing.
+
+    :raises OptionError: naming what does.
+    :raises TypeError: for a name that no `forward` has.
+    """
+    for name, value in options.items():
+        if name not in _OF_FORWARD:
+            raise TypeError(f"forward() got an unexpected keyword argument {name!r}")
+        if value is not None and value is not _OF_FORWARD[name]:
+            raise OptionError(f"{name}={shown(value)} has no effect on forward() of diffusion models; leave it out")
 
 
 def _asks_for_nothing(name: str, value: Any) -> bool:

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.base import ModelSpec
+from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.batching import wants_invariant
 from dllm_plugins.families.checkpoint import Checkpoint
@@ -31,6 +32,7 @@ from dllm_plugins.models import Model
 from dllm_plugins.processes.objectives import Objective
 from dllm_transformers import opening
 from dllm_transformers import saving
+from dllm_transformers.arguments import check_forward
 from dllm_transformers.arguments import checked
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import refuse_of_forward
@@ -86,6 +88,8 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> Self:
         """Load a checkpoint in its original format: a folder or a hub id. Nothing in it is run.
 
+        The folder of an adapter, as PEFT saves it, is loaded with the checkpoint that it names, and can be trained on.
+
         :param config: in place of the checkpoint's own: a config of this class, its entries, or where they are.
         :param options: `dtype` of the weights, the checkpoint's own if not given; `device_map` with `max_memory`,
             `offload_folder` and `offload_buffers` as in transformers, by the names of the class that computes;
@@ -95,11 +99,12 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         :raises CheckpointError: for a checkpoint that is missing, damaged, unknown or refused.
         :raises OptionError: for an option that cannot be honoured.
         """
+        name, adapter = opening.base_and_adapter(pretrained_model_name_or_path, options)
         _check(options, model_args)
         attention = options.get("attn_implementation")
         dtype = options.get("torch_dtype") if options.get("dtype") is None else options["dtype"]
         given = cls.config_class.of(config)
-        opened = opening.opened(pretrained_model_name_or_path, given, dtype, options)
+        opened = opening.opened(name, given, dtype, options)
         spread = {name: options.get(name) for name in ("device_map", "max_memory", "offload_folder")}
         buffers = bool(options.get("offload_buffers"))
         native = load_checkpoint(opened.checkpoint, opened.dtype, **spread, offload_buffers=buffers)
@@ -112,6 +117,8 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
             given.dtype = native.dtype
             made = cls(given, native, opened)
         made.train(mode=False)
+        if adapter is not None:
+            made.load_adapter(**adapter)
         return made
 
     @classmethod
@@ -147,6 +154,7 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         generator: Generator | None = None,
+        **neutral: Any,
     ) -> Any:
         """Logits of a whole sequence, as the original class returns them: never shifted.
 
@@ -164,10 +172,12 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
             prompts, which stay without noise; never shifted.
         :param num_items_in_batch: how many labels all batches of a step have together, as the Trainer counts them.
         :param generator: draws the noise; torch's own of the CPU, which seeds of the Trainer set, if not given.
+        :param neutral: what PEFT and TRL name for every model, as long as nothing is asked with it.
         :returns: `logits` float [batch, length, vocabulary], and `loss`, a scalar, where there are labels.
         :raises OptionError: for what has no effect on this family, for labels that are not the text, and where it
             is not known how the family was trained.
         """
+        check_forward(neutral)
         if labels is not None:
             if decoder_input_ids is not None or causal:
                 name = "causal" if causal else "decoder_input_ids"
@@ -208,11 +218,27 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Write the checkpoint in its original format, with the weights as they are now.
 
+        With an adapter that was added or loaded, that alone is written, as every model of transformers does.
+
         :param kwargs: `max_shard_size`.
         :raises OptionError: for anything else that is asked for.
         :raises CheckpointError: for weights that are not in memory, or cannot be written back.
         """
+        if self._hf_peft_config_loaded:
+            super().save_pretrained(save_directory, *args, **kwargs)
+            return
         saving.save(self, save_directory, self._stored, *args, **kwargs)
+
+    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """See :class:`~transformers.integrations.PeftAdapterMixin`; an adapter is loaded whole or not at all.
+
+        :raises CheckpointError: for one that lacks weights here, such as one that goes by the names of other code.
+        """
+        report = super().load_adapter(*args, **kwargs)
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            for name in sorted(getattr(report, kind)):
+                raise CheckpointError(f"{kind.replace('_', ' ')} of the adapter: {name}; {_ADAPTER}")
+        return report
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
@@ -238,6 +264,12 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         """Of the class that computes."""
         found: nn.Module = self.native.get_output_embeddings()
         return found
+
+
+#: What takes adapters that transformers would load in part.
+_ADAPTER = (
+    "one that was trained with a checkpoint's own code has its names: load_model('ADAPTER') of dllm_plugins merges it"
+)
 
 
 def _check(options: dict[str, Any], positional: tuple[Any, ...]) -> None:

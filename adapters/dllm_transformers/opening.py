@@ -8,9 +8,12 @@ import torch
 from transformers import GenerationConfig
 
 from dllm_plugins import plugins
+from dllm_plugins.errors import OptionError
 from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.checkpoint import open_checkpoint
+from dllm_plugins.families.files import base_name
 from dllm_plugins.families.files import hub_folder
+from dllm_plugins.families.files import is_adapter
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.families.spec import modes_of
 from dllm_plugins.families.spec import stop_ids
@@ -57,6 +60,31 @@ def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options
     if load.mask_id is not None:
         make_spec(str(name), checkpoint, None, load, plugins.modes())
     return OpenedCheckpoint(str(name), checkpoint, dtype_of(dtype), load)
+
+
+def base_and_adapter(name: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
+    """Which checkpoint to load, and what to hand to `load_adapter`; None without an adapter.
+
+    :param options: of `from_pretrained`; what concerns adapters is taken out.
+    :raises CheckpointError: for an adapter whose checkpoint cannot be had.
+    :raises OptionError: for a name of an adapter where there is none.
+    """
+    said = dict(options.pop("adapter_kwargs", None) or {})
+    called = options.pop("adapter_name", None)
+    place = said.pop("_adapter_model_path", None)
+    hub = {key: options[key] for key in HUB if options.get(key) is not None}
+    if place is None:
+        folder = hub_folder(name, **hub) / (options.get("subfolder") or "")
+        if not is_adapter(folder):
+            if called is not None:
+                raise OptionError(
+                    f"adapter_name={called!r}: {name} is no adapter; leave it out, and use load_adapter()"
+                )
+            return name, None
+        name, place = base_name(folder), folder
+        for key in ("revision", "subfolder"):
+            options.pop(key, None)
+    return name, {"peft_model_id": str(place), "adapter_name": called, "adapter_kwargs": said}
 
 
 def plain(generation: dict[str, Any]) -> dict[str, Any]:

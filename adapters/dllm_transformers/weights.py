@@ -1,7 +1,9 @@
 """A transformers model as the engine's denoiser, made once per model."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -40,12 +42,19 @@ class NoText:
 
 
 def fingerprint(model: nn.Module, denoiser: Path | None) -> _Print:
-    """Changes whenever a weight is replaced, moved or written to."""
+    """Changes whenever a weight is replaced, moved or written to, or an adapter turned on or off."""
     weights = (
         (weight.data_ptr(), -1 if weight.is_inference() else weight._version, weight.device, weight.dtype)
         for weight in model.parameters()
     )
-    return (denoiser, *weights)
+    # PEFT's layers: which adapters count, and how much. Turning one off changes no weight.
+    modules: Iterable[Any] = model.modules()
+    layers = (
+        (module.disable_adapters, *module.active_adapters, *module.scaling.items())
+        for module in modules
+        if hasattr(module, "disable_adapters") and hasattr(module, "scaling")
+    )
+    return (denoiser, *weights, *layers)
 
 
 def shared_model_of(model: PreTrainedModel, denoiser: str | Path | None) -> SharedModel:

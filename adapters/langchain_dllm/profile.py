@@ -7,6 +7,8 @@ from typing import Any
 from langchain_core.language_models import ModelProfile
 
 from dllm_plugins.default_model.header import base_config
+from dllm_plugins.families.files import base_name
+from dllm_plugins.families.files import is_adapter
 from dllm_plugins.files.replacing import read_config
 
 #: The registered model whose base says how much it holds.
@@ -55,7 +57,10 @@ def _config(name: str, base: str | None) -> dict[str, Any]:
     """
     if name == _DEFAULT and (base is None or Path(base).is_dir()):
         return dict(base_config(None if base is None else Path(base)))
-    return read_config(Path(name)) if Path(name).is_dir() else {}
+    folder = Path(name)
+    if is_adapter(folder):
+        folder = Path(base_name(folder))
+    return read_config(folder) if folder.is_dir() else {}
 
 
 def _context(config: dict[str, Any]) -> int | None:

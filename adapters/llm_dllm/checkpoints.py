@@ -16,8 +16,10 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.files import WANTED
 from dllm_plugins.families.files import TokenIds
+from dllm_plugins.families.files import base_of
 from dllm_plugins.families.files import has_tokenizer
 from dllm_plugins.families.files import hub_folder
+from dllm_plugins.families.files import is_adapter
 from dllm_plugins.families.hub import tokenizer_of
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.families.layouts import layout_of
@@ -42,7 +44,7 @@ _FRONT = 1 << 16
 def entry_of(source: str, options: LoadOptions) -> Entry:
     """Check a checkpoint, fetching it first if `source` is a hub id, and describe it.
 
-    :param source: a folder in the hub's format, a hub id, or a GGUF file.
+    :param source: a folder in the hub's format or of an adapter, a hub id, or a GGUF file.
     :raises CheckpointError: for anything that could not be loaded later.
     :raises OptionError: for a preset that does not fit.
     """
@@ -55,15 +57,17 @@ def entry_of(source: str, options: LoadOptions) -> Entry:
     else:
         small = hub_folder(source, SMALL)
         with reading(source):
-            config = read_config(small)
+            config = read_config(base_of(small, SMALL) if is_adapter(small) else small)
             layout_of(config, source, options.family, plugins.families())
             check_storage(storage_of(config, small))
         folder = hub_folder(source)
     checkpoint = open_checkpoint(folder, options.family, plugins.families())
-    if not has_tokenizer(folder):
-        raise CheckpointError(f"{folder} has no tokenizer.json; llm deals in text, so add the tokenizer's files")
+    if not has_tokenizer(checkpoint.folder):
+        raise CheckpointError(
+            f"{checkpoint.folder} has no tokenizer.json; llm deals in text, so add the tokenizer's files"
+        )
     spec = make_spec(source, checkpoint, tokenizer_of(checkpoint), options, plugins.modes())
-    weight, licence = weigh(checkpoint.files), licence_of(folder)
+    weight, licence = weigh(checkpoint.files), licence_of(checkpoint.folder)
     facts = facts_of(checkpoint.layout, spec, *weight, licence, preset_of(source, checkpoint, options.preset))
     return _entry(source, folder, options, facts)
 

@@ -21,6 +21,9 @@ from torch import nn
 from dllm_kernels.blocks import Weight
 from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.adapters import merged
+from dllm_plugins.families.files import base_of
+from dllm_plugins.families.files import is_adapter
 from dllm_plugins.families.implementation import SPELT
 from dllm_plugins.families.implementation import honour
 from dllm_plugins.families.implementation import implementation_of
@@ -71,6 +74,7 @@ class Checkpoint:
     :param stated: config.json word for word.
     :param storage: how its weights are stored.
     :param implementation: how its config wants attention and experts computed.
+    :param adapter: the folder of an adapter that is added to the weights while they are read.
     """
 
     folder: Path
@@ -80,6 +84,7 @@ class Checkpoint:
     stated: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     storage: Storage = field(default=PLAIN, kw_only=True)
     implementation: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    adapter: Path | None = field(default=None, kw_only=True)
 
     def with_config(self, config: Mapping[str, Any]) -> "Checkpoint":
         """The same weights under a config that somebody changed.
@@ -133,6 +138,7 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Read a folder's config and find its weight files.
 
+    :param folder: of a checkpoint, or of an adapter as PEFT saves it, which names its checkpoint.
     :param family: for checkpoints that look like ordinary models.
     :param families: all there are, by name; without it this package's own.
     :raises CheckpointError: for a folder without config or safetensors files, an index
@@ -140,6 +146,8 @@ def open_checkpoint(
         no family knows or whose config it refuses.
     """
     place = Path(folder)
+    if is_adapter(place):
+        return replace(open_checkpoint(base_of(place), family, families), adapter=place)
     config = read_config(place)
     with reading(place / "config.json"):
         layout = layout_of(config, str(place), family, families)
@@ -205,7 +213,9 @@ def native_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
         check_dtypes(tensors, str(checkpoint.folder))
         where = f"{checkpoint.folder} ({checkpoint.layout.name})"
         compare(tensors, expected_tensors(skeleton, tensors), where, "download it again")
-    return tensors
+    if checkpoint.adapter is None:
+        return tensors
+    return merged(tensors, skeleton, checkpoint.layout, checkpoint.config, checkpoint.adapter)
 
 
 def check_size(tensors: Mapping[str, Weight], config: Any, place: Path) -> None:

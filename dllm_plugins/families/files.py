@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.files.reading import is_there
 from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.reading import reading
 from dllm_plugins.files.reading import regular
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a file of a tokenizer; the largest published ones have 40 million.
 MAX_TOKENIZER = 1 << 28
+#: What a folder holds instead of config.json where it is an adapter, as PEFT saves it.
+ADAPTER = "adapter_config.json"
 #: What is fetched from a hub repository: nothing that runs.
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 
@@ -51,6 +54,43 @@ def hub_folder(name: str | Path, wanted: Sequence[str] = WANTED, **options: Any)
         raise CheckpointError(
             f"{str(name)!r} is neither a folder here nor a hub id that can be fetched ({error}); {_fetching(name)}"
         ) from error
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, and no checkpoint."""
+    return is_there(folder / ADAPTER) and not is_there(folder / "config.json")
+
+
+def base_name(folder: Path) -> str:
+    """What an adapter says it was trained on: a place or a hub id.
+
+    :raises CheckpointError: where it does not say it.
+    """
+    place = folder / ADAPTER
+    name = read_object(place).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(f"{place} has no base_model_name_or_path; write there which checkpoint it was trained on")
+    return name
+
+
+def base_of(folder: Path, wanted: Sequence[str] = WANTED) -> Path:
+    """The folder of the checkpoint that an adapter was trained on, fetched if it is a hub id.
+
+    :raises CheckpointError: where the adapter does not say it, it cannot be had, or it is an adapter itself.
+    """
+    name = base_name(folder)
+    try:
+        base = hub_folder(name, wanted)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{folder / ADAPTER} says base_model_name_or_path={name!r}, which cannot be had: {error}"
+        ) from error
+    if is_adapter(base):
+        raise CheckpointError(
+            f"{folder / ADAPTER} names {name}, an adapter itself; save what its merge_and_unload() returns, and name "
+            f"that"
+        )
+    return base
 
 
 def _fetching(name: str | Path) -> str:

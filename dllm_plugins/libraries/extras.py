@@ -14,6 +14,7 @@ EXTRAS = {
     "gguf": "gguf",
     "jsonschema": "constraints",
     "lark": "constraints",
+    "peft": "train",
     "prometheus_client": "serve",
     "pysat": "reasoning",
     "ray": "ray",

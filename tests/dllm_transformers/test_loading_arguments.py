@@ -21,8 +21,7 @@ from dllm_transformers import arguments
 #: Arguments and values that are refused everywhere, with words of the remedy.
 REFUSED: list[tuple[str, Any, str]] = [
     ("_fast_init", True, "no such option any more"),
-    ("adapter_kwargs", {"_adapter_model_path": "x"}, "merge_and_unload"),
-    ("adapter_name", "x", "merge_and_unload"),
+    ("adapter_name", "x", "use load_adapter|merge_and_unload"),
     ("allow_all_kernels", True, "none is run"),
     ("device", "cpu", "use device_map"),
     ("device_map", "sideways", "device_map='sideways'.*leave it out"),
@@ -143,7 +142,7 @@ def test_every_argument_is_known_by_name() -> None:
         *inspect.signature(PreTrainedModel.from_pretrained).parameters,
     }
     names |= set(re.findall(r'"(\w+)"', source.partition("for name in [")[2].partition("]")[0]))
-    names -= {"cls", "pretrained_model_name_or_path", "model_args", "kwargs", "config", "gguf_file"}
+    names -= {"cls", "pretrained_model_name_or_path", "model_args", "kwargs", "config", "gguf_file", "adapter_kwargs"}
     taken = arguments.SHARED | {*arguments.SPREADING} | arguments.PASSED_OVER
     assert len(names) > 40
     assert names - taken - {name for name, _, _ in REFUSED} == {"generation_config", "output_loading_info"}
