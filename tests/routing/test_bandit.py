@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 
@@ -112,3 +113,31 @@ def test_what_could_not_be_measured_is_tried_again() -> None:
     situation.tried("speculative")
     situation.untried("speculative")
     assert situation.choose(MODES)[0] == "speculative"
+
+
+def test_a_bag_of_kinds_is_answered_nearly_as_fast_as_by_the_best_mode_of_each() -> None:
+    """Twenty-four answers of each kind, of four pieces that a noisy machine measures: each kind, and all of them."""
+    rates = {
+        "chat": (31.0, 30.0),
+        "copying": (70.0, 30.0),
+        "code": (38.0, 30.0),
+        "arithmetic": (22.0, 30.0),
+        "constraint": (45.0, 28.0),
+    }
+    luck, wider = Random(4), Pool()
+    situations = {kind: Situation() for kind in rates}
+    taken = dict.fromkeys(rates, 0.0)
+    for answer in range(24 * len(rates)):
+        kind = [*rates][answer % len(rates)]
+        for _ in range(4):
+            mode, _why = situations[kind].choose(MODES, [wider])
+            seconds = 16 / rates[kind][MODES.index(mode)]
+            taken[kind] += seconds
+            for pool in (wider, situations[kind]):
+                pool.tried(mode)
+                pool.learn(mode, 16, seconds * luck.uniform(0.85, 1.25))
+    tokens = 24 * 4 * 16
+    for kind, (fast, slow) in rates.items():
+        assert tokens / max(fast, slow) >= 0.97 * taken[kind], kind
+    for place in range(len(MODES)):
+        assert sum(taken.values()) < sum(tokens / own[place] for own in rates.values())
