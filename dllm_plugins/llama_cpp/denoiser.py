@@ -24,7 +24,9 @@ from dllm_plugins.llama_cpp.sharing import fewest_of_equal_bits
 
 #: Modes whose passes llama.cpp cannot compute.
 UNABLE = {
-    "wino": "llama.cpp cannot hide single tokens from one another; take another mode, or the checkpoint itself on torch"
+    "s2d2": "llama.cpp cannot hide a draft from the open position in its place; take mode 's2d2_ar', or the checkpoint "
+    "itself",
+    "wino": "llama.cpp cannot hide single tokens from one another; take another mode, or the checkpoint on torch",
 }
 
 

@@ -28,6 +28,7 @@ from dllm_plugins.modes import open_dcoder
 from dllm_plugins.modes import pair
 from dllm_plugins.modes import remdm
 from dllm_plugins.modes import rnd1
+from dllm_plugins.modes import s2d2
 from dllm_plugins.modes import saber
 from dllm_plugins.modes import scheduled
 from dllm_plugins.modes import sdar
@@ -79,6 +80,7 @@ def samplers(
         wino.SAMPLER,
         saber.SAMPLER,
         *freedave.SAMPLERS,
+        *s2d2.SAMPLERS,
         scheduled.sampler(rules, revocations),
         flow.SAMPLER,
         flow_uniform.sampler(processes["uniform"]),
