@@ -32,6 +32,7 @@ def config_of(config: SamplingConfig, sampler: Sampler, mode: str, count: int) -
 class Writing:
     """A row's stretches, one after another.
 
+    :param begun: whether there was a stretch before; the pass that ended it is counted after the next has begun.
     :param keep: tokens of the last pass's first segment that are still to join the prefix.
     :param entropy: of the distribution that the last token was drawn from, in nats; None if nobody knows.
     """
@@ -41,23 +42,26 @@ class Writing:
         self.row = canvas.row
         self.spec = spec
         self.keep = 0
+        self.begun = False
         self.entropy: float | None = None
 
     def own(self, sampler: Sampler, config: SamplingConfig) -> Dialogue[None]:
         """A mode of the row's own model."""
         row = self.row
         part = replace(row, prompt=len(row.tokens), config=config, requested=config.max_new_tokens, drafts=None)
-        part.frozen += self.keep
+        # Noise is keyed on the passes of the stretch: how many came before may depend on what passes cost.
+        part.frozen, part.step, first = row.frozen + self.keep, 0, row.step + self.begun
+        self.begun = True
         inner = self.canvas.stretch(part, self.spec)
         program = sampler.program(inner, self.spec)
         wanted = next(program)
         assert isinstance(wanted, Pass), "a program begins with a pass"
-        kind = TURN if row.step else wanted.kind
+        kind = TURN if first else wanted.kind
         wanted, known = replace(wanted, kind=kind, keep=wanted.keep + self.keep), dict[str, int]()
         while True:
             self.canvas.follow(inner)
             answers = yield wanted
-            part.frozen, part.step, part.company, final = row.frozen, row.step, row.company, len(row.tokens)
+            part.frozen, part.step, part.company, final = row.frozen, row.step - first, row.company, len(row.tokens)
             try:
                 wanted = program.send(answers)
             except StopIteration:
@@ -84,7 +88,7 @@ class Writing:
         config = config.model_copy(update={"stop": (), "logprobs_at": None, "stats": False, "seed": row.noise.seed})
         stops = None if row.stop_ids == self.spec.stop_ids else row.stop_ids
         guest = Guest(tuple(row.tokens), row.prompt, config, row.remaining - config.max_new_tokens, stops)
-        count = 0
+        count, self.begun = 0, True
         canvas.cut(len(row.tokens))
         while guest.ended is None:
             yield Pass((Segment(row.handle, (), (), guest=guest),), GUEST, keep=self.keep, asks=())

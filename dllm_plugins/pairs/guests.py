@@ -62,7 +62,9 @@ class Guests:
                 self._begin(row, guest)
         told = {visit.number: row for row, visit in self._visits.items()}
         for event in self._engine.step():
-            self._tell(told[event.row], event)
+            # After an interrupt rows are told that have left since.
+            if event.row in told:
+                self._tell(told[event.row], event)
         for visit in self._visits.values():
             visit.guest.rows, visit.rows = visit.job.forwarded - visit.rows, visit.job.forwarded
 

@@ -39,7 +39,7 @@ def test_each_backend_is_what_was_asked_for(pair: tuple[Model, Model], tiny: Mod
         assert (type(model.denoiser.decoder) is PlainDecoder) == (plain or _best() is PlainDecoder)
 
 
-@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion", "alternating"])
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_same_tokens_in_the_same_passes(pair: tuple[Model, Model], mode: str, temperature: float) -> None:
     """In float32, alone and as a batch of unequal rows."""

@@ -131,7 +131,7 @@ def test_a_kwarg_nobody_knows_raises(model: Any, strategy: partial[Tensor]) -> N
 
 def test_max_length_and_budget_are_kept(model: Any, strategy: partial[Tensor]) -> None:
     """A canvas never overshoots: exactly as many tokens as asked for, in every mode."""
-    for mode in ("speculative", "diffusion", "ar"):
+    for mode in ("speculative", "diffusion", "ar", "alternating"):
         for limit in ({"max_new_tokens": 5}, {"max_length": 10}):
             ours = model.generate(
                 PROMPT, do_sample=False, eos_token_id=None, custom_generate=strategy, mode=mode, pad_token_id=0, **limit

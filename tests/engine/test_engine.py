@@ -78,7 +78,7 @@ def test_rows_join_and_leave_at_any_step(tiny: Model, temperature: float) -> Non
     assert all(tokens == alone[numbers[row]] for row, tokens in done.items())
 
 
-@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion", "alternating"])
 @pytest.mark.parametrize("count", [1, 2, 5, 9])
 def test_max_new_tokens_is_an_upper_bound(tiny: Model, mode: str, count: int) -> None:
     """Invariant 7: max_new_tokens=5 yields at most 5."""
@@ -87,7 +87,7 @@ def test_max_new_tokens_is_an_upper_bound(tiny: Model, mode: str, count: int) ->
     assert len(found.tokens) <= count
 
 
-@pytest.mark.parametrize("mode", ["speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["speculative", "diffusion", "alternating"])
 def test_final_text_never_changes_and_holds_no_mask(tiny: Model, mode: str) -> None:
     """Invariant 6: commits only append, and add up to the answer; no mask id leaves the engine."""
     options = {"rule": "random", "steps": 4} if mode == "diffusion" else {}
@@ -142,7 +142,7 @@ def test_drafts_begin_behind_what_was_committed(tiny: Model, mode: str) -> None:
     assert held
 
 
-@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion", "alternating"])
 def test_stop_string_cuts_the_text_exactly_there(tiny: Model, mode: str) -> None:
     """Invariant 8: the text ends right before the stop string, wherever it lies in the canvas."""
     engine = tiny.engine()
@@ -169,7 +169,7 @@ def test_stop_string_cuts_the_text_exactly_there(tiny: Model, mode: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion", "alternating"])
 def test_end_of_text_ends_the_work_in_mid_canvas(tiny: Model, mode: str) -> None:
     """EOS is not part of the answer, nothing behind it is, and no pass follows it."""
     ended = 0
@@ -200,7 +200,7 @@ class Counter:
         return self.inner.forward(segments)
 
 
-@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion", "alternating"])
 def test_usage_is_honest(tiny: Model, mode: str) -> None:
     """Invariant 9: passes and rows are those the denoiser forwarded; only the answer's tokens count."""
     assert isinstance(tiny.denoiser, TriModeDenoiser)

@@ -88,7 +88,7 @@ def test_the_least_recently_used_go_first() -> None:
 
 def test_logits_of_an_answer(tiny: Model) -> None:
     """One per token, the stop token included; greedy tokens are their argmax, in every mode."""
-    for mode in ("ar", "speculative", "diffusion"):
+    for mode in ("ar", "speculative", "diffusion", "alternating"):
         request = Request(FIRST, SamplingConfig(max_new_tokens=30, mode=mode), logits=True)
         finish = tiny.engine().generate([request])[0]
         assert finish.logits is not None

@@ -23,7 +23,7 @@ def request_of(model: Model, question: str, **options: Any) -> Request:
 
 
 @pytest.mark.parametrize("size", [1, 50, 64, 1000])
-@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion", "alternating"])
 def test_answers_are_the_same(tiny: Model, mode: str, size: int) -> None:
     """To the bit of their log-probabilities, sampled or not, whatever a slice holds."""
     for own in ({}, {"temperature": 1.0, "seed": 3}):

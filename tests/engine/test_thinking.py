@@ -50,7 +50,7 @@ def answered(model: Model, chat: Any = CHAT, thinking: bool | None = None, **opt
     return model.engine().generate([request])[0]
 
 
-@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion", "alternating"])
 @pytest.mark.parametrize("special", [(), ("<think>", "</think>")], ids=["texts", "special tokens"])
 def test_a_constraint_is_about_what_is_said(thinker: Make, mode: str, special: tuple[str, ...]) -> None:
     """Random weights think as they like, end that in time, and say what they must."""

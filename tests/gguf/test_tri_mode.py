@@ -139,7 +139,7 @@ def test_the_adapter_does_change_open_rows(denoiser: LlamaTriModeDenoiser, monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion", "alternating"])
 @pytest.mark.parametrize("sampling", tri_mode.SAMPLING, ids=["greedy", "0.9", "top_p"])
 def test_same_tokens_as_torch(pair: tuple[Model, Model], mode: str, sampling: dict[str, Any]) -> None:
     """Alone and as a batch of unequal rows."""

@@ -39,13 +39,14 @@ def by_hand(model: Model, prompt: list[int], plan: Any = PLAN, **options: Any) -
     return tuple(said)
 
 
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.9, "seed": 5}], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_as_by_hand(load_tiny: Callable[[str], Model], dtype: str) -> None:
+def test_as_by_hand(load_tiny: Callable[[str], Model], dtype: str, sampling: dict[str, Any]) -> None:
     """Rows in unlike stretches share passes; every token is forwarded once to be cached."""
     model = load_tiny(dtype)
-    found = model.engine().generate([asked(prompt) for prompt in PROMPTS])
+    found = model.engine().generate([asked(prompt, **sampling) for prompt in PROMPTS])
     for prompt, one in zip(PROMPTS, found, strict=True):
-        assert one.tokens == by_hand(model, prompt)
+        assert one.tokens == by_hand(model, prompt, **sampling)
         told = one.usage.stretches or ()
         assert [(part.mode, part.end - part.begin) for part in told] == [
             *PLAN,

@@ -64,24 +64,26 @@ def asked(prompt: list[int], plan: Any, **options: Any) -> Request:
     return Request(prompt, config, stop_ids=NEVER)
 
 
-def by_hand(pair: PairModel, target: Model, prompt: list[int], plan: Any) -> tuple[int, ...]:
+def by_hand(pair: PairModel, target: Model, prompt: list[int], plan: Any, **options: Any) -> tuple[int, ...]:
     """Each model asked by itself to go on from what stands there."""
     said: list[int] = []
     places = cycle(plan)
     while len(said) < 30:
         mode, count = next(places)
-        config = SamplingConfig(mode=mode, max_new_tokens=min(count, 30 - len(said)))
+        config = SamplingConfig(mode=mode, max_new_tokens=min(count, 30 - len(said)), **options)
         model = target if mode == "ar" else pair.diffusion
         said += model.engine().generate([Request([*prompt, *said], config, stop_ids=NEVER)])[0].tokens
     return tuple(said)
 
 
-def test_within_one_answer(pair: PairModel, target: Model) -> None:
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "seed": 3}], ids=["greedy", "sampled"])
+def test_within_one_answer(pair: PairModel, target: Model, sampling: dict[str, Any]) -> None:
     """Rows of unlike prompts and turns together; the statistics say which model wrote what."""
     plans = [turns(pair, 5, 8), turns(pair, 3, 4), turns(pair, 4, 7)[::-1]]
-    found = pair.engine().generate([asked(prompt, plan) for prompt, plan in zip(PROMPTS, plans, strict=True)])
+    requests = [asked(prompt, plan, **sampling) for prompt, plan in zip(PROMPTS, plans, strict=True)]
+    found = pair.engine().generate(requests)
     for prompt, plan, one in zip(PROMPTS, plans, found, strict=True):
-        assert one.tokens == by_hand(pair, target, prompt, plan)
+        assert one.tokens == by_hand(pair, target, prompt, plan, **sampling)
         told = one.usage.stretches or ()
         assert {part.model for part in told} == {"left to right", "any order"}
         assert (told[0].mode, told[0].end) == plan[0]

@@ -51,7 +51,7 @@ def expected(model: Model) -> list[bool]:
     return [said(model, prompt) > idle for prompt in prompts]
 
 
-@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion", "alternating"])
 def test_a_question_that_makes_a_call_likelier_is_answered_by_one(roomy: Model, mode: str) -> None:
     """Alone and in company, read at once and in slices, and behind a prefix that was kept."""
     wanted = expected(roomy)

@@ -91,7 +91,7 @@ def test_schemas_that_cannot_be_kept_to() -> None:
         constraint_of(OWN, [tool], "auto", True)
 
 
-@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion"])
+@pytest.mark.parametrize("mode", ["ar", "speculative", "diffusion", "alternating"])
 @pytest.mark.parametrize("choice", ["any", "g", "auto"])
 def test_random_weights_call_well(roomy: Model, mode: str, choice: str) -> None:
     """Whatever they would say: every answer reads as calls of the tools, with arguments of their schemas."""
