@@ -4,6 +4,7 @@ The weights live once, in the class of transformers that computes the same funct
 `forward` gives its logits under the family's attention, `generate` is the engine's.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 from typing import Self
@@ -228,6 +229,23 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
             super().save_pretrained(save_directory, *args, **kwargs)
             return
         saving.save(self, save_directory, self._stored, *args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """See :class:`torch.nn.Module`; what `save_pretrained` has written is taken as well, by its original names.
+
+        The Trainer goes on from its checkpoints by this.
+
+        :raises CheckpointError: for weights of another model, of which some would be missing or have another shape.
+        """
+        if not self._stored.keys() & state_dict.keys():
+            return super().load_state_dict(state_dict, strict, assign)
+        found = saving.take_original(self, state_dict, self._stored)
+        if strict and (found.missing_keys or found.unexpected_keys):
+            raise CheckpointError(
+                f"missing from the weights: {found.missing_keys[:3]}, none of this model's: "
+                f"{found.unexpected_keys[:3]}; load those that save_pretrained wrote"
+            )
+        return found
 
     def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
         """See :class:`~transformers.integrations.PeftAdapterMixin`; an adapter is loaded whole or not at all.

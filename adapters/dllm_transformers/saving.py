@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
+from torch.nn.modules.module import _IncompatibleKeys
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
@@ -66,6 +67,26 @@ def original_tensors(
             raise CheckpointError(f"{name} cannot be written back; save model.native instead, in transformers' format")
         piece.copy_(value)
     return found
+
+
+def take_original(model: Any, given: Mapping[str, Tensor], stored: Mapping[str, torch.Size]) -> _IncompatibleKeys:
+    """Write weights that go by their original names into a model, as a saved folder holds them.
+
+    :param given: all of them, or those of a shard.
+    :return: names that were not given, and those that are none.
+    :raises CheckpointError: for a weight of another shape.
+    """
+    known = {name: tensor for name, tensor in given.items() if name in stored}
+    state, checkpoint = model.native.state_dict(), model.checkpoint
+    with torch.no_grad():
+        for name, piece in checkpoint.layout.tensors(known, checkpoint.config).items():
+            value = weight(state, name)
+            if value is None or value.shape != piece.shape:
+                raise CheckpointError(
+                    f"{name} has the shape {tuple(piece.shape)}, which is not the model's; save it again"
+                )
+            value.copy_(piece)
+    return _IncompatibleKeys(sorted(stored.keys() - known), sorted(given.keys() - known))
 
 
 def save(

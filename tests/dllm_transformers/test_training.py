@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers import AutoTokenizer
 from transformers import Trainer
 from transformers import TrainingArguments
 
+from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_transformers import DiffusionCollator
 from dllm_transformers import DiffusionModelForCausalLM
 
+from .checkpoints import NEEDED
 from .checkpoints import copy_of
 
 CHAT = [{"role": "user", "content": "Hello there."}, {"role": "assistant", "content": "Good day."}]
@@ -70,6 +73,58 @@ def test_trainer_runs_unchanged(name: str, made: Made, tmp_path: Path) -> None:
     ids = torch.tensor([texts[0]["input_ids"]])
     with torch.no_grad():
         assert torch.equal(again(ids).logits, model.eval()(ids).logits)
+
+
+def test_training_goes_on_from_a_checkpoint(made: Made, tmp_path: Path) -> None:
+    """To the bit as if it had never been interrupted, in a family whose folders have names of their own."""
+    folder = made("llada_dense")[2]
+    texts = few(64) * 6
+
+    def train(out: Path, goes_on: Path | None) -> tuple[list[float], dict[str, torch.Tensor]]:
+        model = DiffusionModelForCausalLM.from_pretrained(folder)
+        arguments = TrainingArguments(
+            output_dir=str(out),
+            max_steps=4,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=2,
+            learning_rate=1e-3,
+            logging_steps=1,
+            save_steps=2,
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        collator = DiffusionCollator(model, AutoTokenizer.from_pretrained(folder), end_id=5)
+        trainer = Trainer(model, arguments, train_dataset=texts, data_collator=collator)
+        trainer.train(resume_from_checkpoint=None if goes_on is None else str(goes_on))
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry], model.state_dict()
+
+    losses, whole = train(tmp_path / "whole", None)
+    again, resumed = train(tmp_path / "resumed", tmp_path / "whole" / "checkpoint-2")
+    assert len(losses) == 4
+    assert again == losses
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("name", ["llada_dense", "sdar_moe", "llada2_0"])
+def test_saved_weights_go_back_into_a_model(name: str, made: Made, tmp_path: Path) -> None:
+    """By their original names, experts one by one; anything else is refused."""
+    folder = made(name)[2]
+    options = NEEDED.get(name, {})
+    model: Any = DiffusionModelForCausalLM.from_pretrained(folder, **options)
+    expected = {key: value.clone() for key, value in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "saved")
+    stored = load_file(tmp_path / "saved" / "model.safetensors")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    model.load_state_dict(stored)
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+    first = next(iter(stored))
+    with pytest.raises(CheckpointError, match="missing from the weights"):
+        model.load_state_dict({first: stored[first]})
+    with pytest.raises(CheckpointError, match="is not the model's"):
+        model.load_state_dict({**stored, first: stored[first][:1]}, strict=False)
 
 
 @pytest.mark.parametrize("name", ["llada_dense", "dream", "sdar", "fastdllm_v2"])
