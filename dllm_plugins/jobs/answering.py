@@ -140,4 +140,6 @@ def _statistics(finish: Finish) -> dict[str, Any]:
     # Which of the modes that give this text was fastest is not.
     mode = usage.mode if usage.route is None else AUTO
     same = {"mode": mode, "seed": usage.seed, "cache": usage.cache, "numerics": usage.numerics}
+    if usage.verdict is not None:
+        same["verdict"] = usage.verdict
     return {"finish_reason": finish.reason, "useful_tokens": usage.useful_tokens, **same}

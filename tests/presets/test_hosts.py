@@ -4,9 +4,13 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from typing import Any
+from typing import cast
 
 import httpx
 import llm
@@ -15,12 +19,15 @@ from click.testing import CliRunner
 from click.testing import Result
 from langchain_core.messages import AIMessage
 from llm.cli import cli
+from rich.console import Console
 
 import dllm_plugins
+from dllm_plugins import SamplingConfig
 from dllm_plugins import hookimpl
 from dllm_plugins import plugins
 from dllm_plugins import sharing
 from dllm_plugins.errors import RequestError
+from dllm_plugins.events import Event
 from dllm_plugins.models import Preset
 from dllm_plugins.presets import SUDOKU
 from dllm_plugins.presets.model import preset_of
@@ -31,12 +38,17 @@ from dllm_plugins.serving.settings import Settings
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.warm.place import VARIABLE
 from langchain_dllm import ChatDLLM
+from llm_dllm import watch_command
+from llm_dllm.loading import Choice
+from llm_dllm.model import events
 
+from ..llm_dllm.screen import Screen
 from .conftest import OPTIONS
 
 Run = Callable[..., Result]
 CLUES = "12.. .... .... ..1."
 IMPOSSIBLE = "123. ...4 .... ...."
+ONE_BY_ONE = {"remasking": "low_confidence_static"}
 
 
 @pytest.fixture
@@ -61,6 +73,11 @@ def answer(shared: SharedModel) -> str:
     """What the engine itself answers."""
     request = shared.model.chat_request([{"role": "user", "content": CLUES}])
     return shared.model.engine().generate([request])[0].text
+
+
+def body(text: str) -> dict[str, Any]:
+    """A request to a server, and for statistics."""
+    return {"model": SUDOKU, "messages": [{"role": "user", "content": text}], "dllm": {}}
 
 
 def test_llm_answers_and_logs_the_verdict(run: Run, answer: str) -> None:
@@ -144,6 +161,38 @@ def test_watch_shows_the_grid_and_replays_it(run: Run, answer: str, tmp_path: Pa
     assert '"1\\n"' in page.read_text(encoding="utf-8")
 
 
+def test_a_terminal_shows_rows_as_they_fill(run: Run, answer: str) -> None:
+    """Drafts stand in the lines of the grid while cells are open; in the end every row is there once."""
+    screen, seen = Screen(40, 12), list[str]()
+
+    def told() -> Iterator[Event]:
+        chat = [{"role": "user", "content": CLUES}]
+        for event in events(chat, SamplingConfig(steps=8, preset_options=ONE_BY_ONE), Choice(SUDOKU, named=True)):
+            seen.append("|".join(line.strip() for line in screen.lines if line.strip()))
+            yield event
+
+    console = Console(file=cast(IO[str], screen), force_terminal=True, width=40, height=12, legacy_windows=False)
+    watch_command._watch_live(cast(Generator[Event, None, None], told()), console)
+    assert [line.strip() for line in screen.lines if line.strip()] == answer.split()
+    grids = [shown for shown in seen if re.fullmatch(r"([1-4·]{4}\|){3}[1-4·]{4}", shown)]
+    assert any(re.search(r"·\|?[1-4]", shown) for shown in grids), "cells are settled out of order"
+
+
+def test_a_file_of_puzzles_is_answered_row_by_row(run: Run, answer: str, tmp_path: Path) -> None:
+    """What is no puzzle fails alone; the others have their verdicts."""
+    rows = [
+        {"custom_id": text, "method": "POST", "url": "/v1/chat/completions", "body": body(text)}
+        for text in (CLUES, IMPOSSIBLE)
+    ]
+    (tmp_path / "asked.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    told = tmp_path / "told.jsonl"
+    assert "2 rows, 1 failed" in run("dllm", "batch", str(tmp_path / "asked.jsonl"), str(told), "-m", SUDOKU).output
+    good, bad = map(json.loads, told.read_text().splitlines())
+    assert good["response"]["body"]["choices"][0]["message"]["content"] == answer
+    assert good["response"]["body"]["dllm"]["statistics"][0]["verdict"] == "right"
+    assert "has no solution" in bad["error"]["message"]
+
+
 def test_langchain_answers(shared: SharedModel, answer: str) -> None:
     """Whole, streamed, and many at once."""
     model = ChatDLLM(model=SUDOKU, **OPTIONS)
@@ -163,13 +212,11 @@ def test_a_server_answers_and_lends_it(
     place = tmp_path / "server" / "here.sock"
     settings = Settings(models={SUDOKU: Loading(SUDOKU, dict(OPTIONS))})
     with LocalSocket(place) as local, Background(settings, local=local) as server:
-        body = {"model": SUDOKU, "messages": [{"role": "user", "content": CLUES}], "dllm": {}}
-        told = httpx.post(f"{server.address}/chat/completions", json=body, timeout=60).json()
+        told = httpx.post(f"{server.address}/chat/completions", json=body(CLUES), timeout=60).json()
         assert told["choices"][0]["message"]["content"] == answer
         assert told["choices"][0]["finish_reason"] == "stop"
         assert told["dllm"]["statistics"][0]["verdict"] == "right"
-        body["messages"] = [{"role": "user", "content": IMPOSSIBLE}]
-        refused = httpx.post(f"{server.address}/chat/completions", json=body, timeout=60)
+        refused = httpx.post(f"{server.address}/chat/completions", json=body(IMPOSSIBLE), timeout=60)
         assert (refused.status_code, "has no solution" in refused.text) == (400, True)
         monkeypatch.setenv(VARIABLE, str(place))
         monkeypatch.setattr(sharing, "shared_model", _refuse)
