@@ -52,7 +52,8 @@ class Sampling(BaseModel):
     mode: str | None = Field(
         default=None,
         description="speculative (lossless: same text as ar, fewer passes), diffusion, ar, "
-        "alternating (modes in turns), or auto (chosen for each request); the model's first if not given",
+        "repair (ar, then doubtful tokens anew), alternating (modes in turns), or auto (chosen for each request); "
+        "the model's first if not given",
     )
     temperature: float = Field(
         default=0.0, ge=0.0, le=100.0, allow_inf_nan=False, description="0 is greedy; above 0 samples"

@@ -32,6 +32,33 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Repair:
+    """A token that was changed after it had been written: where, counted from the answer's beginning, and what.
+
+    `old` and `new` are ids, `before` and `after` their texts.
+    """
+
+    position: int
+    old: int
+    new: int
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Repairs:
+    """What mode repair did: rounds in which something was reopened, those of them that were taken back, how many tokens
+    were looked at and reopened in all of them, and those that are other ones in the end.
+    """
+
+    rounds: int = 0
+    undone: int = 0
+    looked: int = 0
+    reopened: int = 0
+    changed: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Honest figures of one answer.
 
@@ -48,6 +75,7 @@ class Usage:
     `stretches`, where modes took turns (alternating, and auto), are the parts of the answer and who wrote each.
     `verdict`, of a puzzle's answer, is what a checker says of it: "right", or what is wrong with it.
     `reasoning_tokens`, of a model that thinks, are those of `useful_tokens` that came before what it said.
+    `repairs`, in mode repair, are the tokens that were written and then changed.
     """
 
     prompt_tokens: int
@@ -71,6 +99,7 @@ class Usage:
     model: str | None = None
     stretches: tuple[Stretch, ...] | None = None
     verdict: str | None = None
+    repairs: Repairs | None = None
 
     @property
     def total_passes(self) -> int:
@@ -96,7 +125,16 @@ class Usage:
         }
         if not self.weights:
             del found["weights"]
-        for name in ("drafts", "shared_passes", "reasoning_tokens", "route", "model", "stretches", "verdict"):
+        for name in (
+            "drafts",
+            "shared_passes",
+            "reasoning_tokens",
+            "route",
+            "model",
+            "stretches",
+            "verdict",
+            "repairs",
+        ):
             if found[name] is None:
                 del found[name]
         if self.parts is None:
@@ -108,11 +146,12 @@ class Usage:
     def summary(self) -> str:
         """One line for people."""
         chosen = "" if self.route is None else " (auto)"
+        changed = "" if self.repairs is None else f" · {len(self.repairs.changed)} tokens changed"
         verdict = "" if self.verdict is None else f" · {self.verdict}"
         return (
             f"{self.useful_tokens} tokens · {self.total_passes} passes · "
             f"{self.tokens_per_forward:.2f} tokens/pass · {self.rows_per_token:.1f} rows/token · "
-            f"{self.seconds:.2f} s · mode {self.mode}{chosen} · {self.cache} cache{verdict}"
+            f"{self.seconds:.2f} s · mode {self.mode}{chosen}{changed} · {self.cache} cache{verdict}"
         )
 
 

@@ -185,6 +185,11 @@ class Canvas:
         """Nothing stands from `end` on, not even an open position."""
         del self.tokens[end:]
 
+    def put(self, position: int, answer: Answer) -> None:
+        """Commit the one token of an answer where a text is written from left to right; it is not final yet."""
+        raw = self._raw.pop(position, None)
+        self.write(position, answer.tokens[0], answer.source(0) if raw is None else raw)
+
     def append(self, answer: Answer, count: int) -> None:
         """The first `count` tokens of an answer stand behind the final text and are final, too."""
         begin = len(self.row.tokens)

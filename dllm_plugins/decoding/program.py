@@ -143,6 +143,7 @@ class Pass:
         those held so far; this is what makes a cache approximate.
     :param keep: how many tokens of the first segment of the pass before this one join the
         prefix first: for programs that know it only once they have its answers.
+    :param rewind: of the prefix only so many positions stay first: for programs that take back what they had cached.
     :param asks: what is wanted of it; the logits of every segment's wanted positions if None.
     """
 
@@ -152,6 +153,7 @@ class Pass:
     freeze: int = 0
     hold: Sequence[int] | None = None
     keep: int = 0
+    rewind: int | None = None
     asks: tuple[Ask, ...] | None = None
 
     @property

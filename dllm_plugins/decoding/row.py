@@ -14,6 +14,7 @@ from dllm_plugins.decoding.said import said_of
 from dllm_plugins.decoding.steering import Steering
 from dllm_plugins.denoisers.costs import Costs
 from dllm_plugins.events import FinishReason
+from dllm_plugins.events import Repairs
 from dllm_plugins.events import Stretch
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.noise import Key
@@ -74,6 +75,8 @@ class Row:
     :param gaps: of a template, as they stand on the canvas now.
     :param cut: given a gap and its first tokens, how many of them it keeps if their text ends it: at a stop string, or
         where it goes on with what follows. None if it goes on.
+    :param stopped: given the first tokens of the answer, how many of them stand before a stop string; None before none.
+    :param repairs: what was reopened of what had been written; None where nothing ever is.
     :param done: the sampler has ended the answer, whatever its length.
     :param cache: what served the row: approximate once keys were held that a whole pass would
         have computed anew; None for the model's own kind.
@@ -108,6 +111,8 @@ class Row:
     suffix: tuple[int, ...] = ()
     gaps: tuple[OpenGap, ...] = ()
     cut: Callable[[OpenGap, Sequence[int]], int | None] = lambda _gap, _tokens: None
+    stopped: Callable[[Sequence[int]], int | None] = lambda _tokens: None
+    repairs: Repairs | None = None
     done: bool = False
     cache: Literal["exact", "approximate"] | None = None
     costs: Callable[[], Costs | None] = lambda: None

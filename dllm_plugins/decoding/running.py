@@ -87,8 +87,17 @@ class RunningProgram:
         if wanted.keep:
             denoiser.freeze(self.row.handle, wanted.keep)
             self.row.frozen += wanted.keep
-        self._wanted = wanted
+        self._wanted = wanted if wanted.rewind is None else self._rewound(wanted, wanted.rewind, denoiser)
         return []
+
+    def _rewound(self, wanted: Pass, length: int, denoiser: FullDenoiser) -> Pass:
+        """The pass, over no more than so many positions of the prefix."""
+        row = self.row
+        if row.frozen > length:
+            state = denoiser.close_row(row.handle)
+            row.handle = denoiser.open_row(state, length) if length else denoiser.open_row()
+            row.frozen = length
+        return replace(wanted, segments=tuple(replace(segment, row=row.handle) for segment in wanted.segments))
 
     def _questions(self, asks: Sequence[Ask]) -> list[Question]:
         if not self.row.limited:

@@ -51,7 +51,7 @@ from dllm_plugins.models import Model
 from dllm_plugins.models import Preset
 
 NAME = "dllm"
-MODES = ("speculative", "diffusion", "ar", "alternating")
+MODES = ("speculative", "diffusion", "ar", "repair", "alternating")
 BLOCK_LENGTH = 8
 #: What passes of several rows cost depends on the processor: with AVX2 alone none pays, see docs/benchmarks.md.
 DRAFT_LENGTH = 2

@@ -23,6 +23,7 @@ from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Finish
 from dllm_plugins.events import FinishReason
+from dllm_plugins.events import Repairs
 from dllm_plugins.events import Stretch
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.events import Usage
@@ -205,6 +206,15 @@ class Job:
             drafts,
         )
 
+    def _repairs(self, length: int) -> Repairs | None:
+        """What was changed of the answer's first tokens, with their texts."""
+        found, read = self.row.repairs, self.text.tokenizer.decode
+        if found is None:
+            return None
+        kept = [one for one in found.changed if one.position < length]
+        told = tuple(replace(one, before=read([one.old]), after=read([one.new])) for one in kept)
+        return replace(found, changed=told)
+
     def _end(self) -> tuple[list[int], FinishReason | None]:
         """The answer without what lies behind its end, and why it ended, if it did."""
         row = self.row
@@ -259,6 +269,7 @@ class Job:
             shared_passes=self.shared,
             route=None if self.route is None else str(self.route),
             model=self.model or spec.target or None,
+            repairs=self._repairs(len(answer)),
             stretches=None if row.stretches is None else tuple(_told(row.stretches, len(answer))),
             reasoning_tokens=None if self.divider is None else self.divider.tokens(self.text.tokenizer, answer),
             verdict=None if self.layout is None else self.layout.puzzle.verdict(self.text.text),

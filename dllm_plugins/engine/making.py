@@ -1,6 +1,8 @@
 """The job of a request and its row: what reads its text, what decodes it, where its prefix is kept."""
 
 import time
+from collections.abc import Sequence
+from functools import partial
 
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.decoding.running import RunningProgram
@@ -18,6 +20,7 @@ from dllm_plugins.text.answer import AnswerText
 from dllm_plugins.text.answer import Tokenizer
 from dllm_plugins.text.puzzles import Layout
 from dllm_plugins.text.thinking import Divider
+from dllm_plugins.text.thinking import Thinking
 
 
 def job_of(
@@ -48,6 +51,7 @@ def job_of(
     divider = None if request.thinking is None else Divider(request.thinking)
     ends = () if row.gaps else stops
     text = AnswerText(tokenizer, ends) if divider is None else divider.text(tokenizer, ends)
+    row.stopped = partial(_before_stop, tokenizer, ends, request.thinking) if ends else row.stopped
     unit = sampler.kept_unit(config, spec)
     kept = kept if unit == 1 or (kept is not None and kept.blocks and unit is not None) else None
     running = RunningProgram(row, spec, program_of(request, sampler, called))
@@ -57,3 +61,12 @@ def job_of(
     if called is not None and request.choosing is not None:
         job.most_cached = request.choosing.common(row.tokens)
     return job
+
+
+def _before_stop(
+    tokenizer: Tokenizer, stops: tuple[str, ...], thinking: Thinking | None, tokens: Sequence[int]
+) -> int | None:
+    """See :attr:`~dllm_plugins.decoding.row.Row.stopped`."""
+    text = AnswerText(tokenizer, stops) if thinking is None else Divider(thinking).text(tokenizer, stops)
+    text.push(tokens, last=False)
+    return text.tokens_used(tokens) if text.stopped else None

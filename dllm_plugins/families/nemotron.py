@@ -56,7 +56,12 @@ LAYOUT = Layout(
         "nvidia/Nemotron-Labs-Diffusion-8B",
         "nvidia/Nemotron-Labs-Diffusion-14B",
     ),
-    modes={"diffusion": "nemotron", "speculative": "nemotron_speculative", "ar": "nemotron_ar"},
+    modes={
+        "diffusion": "nemotron",
+        "speculative": "nemotron_speculative",
+        "ar": "nemotron_ar",
+        "repair": "nemotron_repair",
+    },
     licence="NVIDIA Nemotron Open Model License",
     cases=("nemotron_labs",),
     verified="logits equal the reference's within 1e-4, both masks",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
 from hashlib import sha256
@@ -142,4 +143,5 @@ def _statistics(finish: Finish) -> dict[str, Any]:
     same = {"mode": mode, "seed": usage.seed, "cache": usage.cache, "numerics": usage.numerics}
     if usage.verdict is not None:
         same["verdict"] = usage.verdict
-    return {"finish_reason": finish.reason, "useful_tokens": usage.useful_tokens, **same}
+    changed = {} if usage.repairs is None else {"repairs": asdict(usage.repairs)}
+    return {"finish_reason": finish.reason, "useful_tokens": usage.useful_tokens, **same, **changed}

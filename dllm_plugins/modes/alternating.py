@@ -24,6 +24,7 @@ from dllm_plugins.events import Stretch
 from dllm_plugins.messages import Option
 from dllm_plugins.messages import message
 from dllm_plugins.messages import shown
+from dllm_plugins.modes import repair
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.ruled import RuledSettings
 from dllm_plugins.modes.stretches import Writing
@@ -66,7 +67,9 @@ class Voices:
     @classmethod
     def of(cls, spec: ModelSpec, known: Mapping[str, Sampler]) -> "Voices":
         """Those of a model."""
-        found = {mode: known.get(spec.samplers.get(mode, mode)) for mode in spec.modes if mode != NAME}
+        found = {
+            mode: known.get(spec.samplers.get(mode, mode)) for mode in spec.modes if mode not in (NAME, repair.NAME)
+        }
         here = {mode: one for mode, one in found.items() if one is not None}
         own = {mode: one for mode, one in here.items() if mode not in spec.others and one.keeps_prefix}
         return cls(own, {mode: one for mode, one in here.items() if mode in spec.others})

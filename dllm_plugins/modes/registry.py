@@ -27,6 +27,7 @@ from dllm_plugins.modes import nemotron_linear
 from dllm_plugins.modes import open_dcoder
 from dllm_plugins.modes import pair
 from dllm_plugins.modes import remdm
+from dllm_plugins.modes import repair
 from dllm_plugins.modes import rnd1
 from dllm_plugins.modes import s2d2
 from dllm_plugins.modes import saber
@@ -55,6 +56,7 @@ def samplers(
         pair.sampler(masked),
         diffusion.sampler(rules, masked),
         ar.SAMPLER,
+        *repair.samplers(masked),
         *llada.samplers(rules, revocations),
         cached_blocks.sampler(rules, revocations),
         sdar.SAMPLER,

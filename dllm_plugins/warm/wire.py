@@ -25,6 +25,8 @@ from dllm_plugins.events import Draft
 from dllm_plugins.events import Filled
 from dllm_plugins.events import Finish
 from dllm_plugins.events import GapDraft
+from dllm_plugins.events import Repair
+from dllm_plugins.events import Repairs
 from dllm_plugins.events import Stretch
 from dllm_plugins.events import TokenLogprob
 from dllm_plugins.events import Usage
@@ -56,7 +58,7 @@ class Spelled:
 
 
 _ASKED = (Chat, Text, Gaps, Tool, Gap, Regex, JsonSchema, Grammar)
-_TOLD = (Commit, Draft, Finish, Usage, Stretch, TokenLogprob, GapDraft, Filled, CallFormat)
+_TOLD = (Commit, Draft, Finish, Usage, Stretch, TokenLogprob, GapDraft, Filled, CallFormat, Repair, Repairs)
 _CLASSES: dict[str, type[Any]] = {kind.__name__: kind for kind in (*_ASKED, *_TOLD, Message, Given, Spelled)}
 
 

@@ -42,6 +42,7 @@ SHIFTED = {"fast_dllm_v2": True, "idlm": True} | dict.fromkeys(
         "llada2.1",
         "nemotron",
         "nemotron_ar",
+        "nemotron_repair",
         "nemotron_speculative",
         "stable_diffcoder",
         "wedlm",

@@ -48,6 +48,7 @@ MODES: list[tuple[str, str, dict[str, Any]]] = [
     ("idlm", "causal", {"shifted": True}),
     ("nemotron", "causal context, bidirectional block", {}),
     ("nemotron_ar", "causal context, bidirectional block", {}),
+    ("nemotron_repair", "causal context, bidirectional block", {}),
     ("nemotron_speculative", "causal context, bidirectional block", {}),
     ("bd3lm", "", {}),
     ("wedlm", "", {}),

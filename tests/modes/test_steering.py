@@ -138,6 +138,7 @@ def test_bans_of_texts(tiny: Model) -> None:
         ("wedlm", {}),
         ("nemotron", {}),
         ("nemotron_ar", {}),
+        ("nemotron_repair", {}),
     ],
 )
 def test_on_a_canvas(mode: str, fields: dict[str, Any]) -> None:
