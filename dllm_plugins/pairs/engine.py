@@ -17,6 +17,7 @@ from dllm_plugins.events import Finish
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.messages import message
 from dllm_plugins.models import Model
+from dllm_plugins.modes.alternating import NAME as ALTERNATING
 from dllm_plugins.pairs.bridge import Bridge
 from dllm_plugins.pairs.bridge import OneTokenizer
 from dllm_plugins.pairs.router import PairRouter
@@ -48,6 +49,10 @@ class PairEngine(Engine):
             job = self._other.prepare(self._carried(request), company)
             job.model = spec.others[mode].name
         else:
+            if mode == ALTERNATING and not isinstance(self._bridge, OneTokenizer):
+                # Log-probabilities and stop tokens are those of the row's own model wherever it writes.
+                guest = replace(request, config=request.config.model_copy(update={"logprobs": None}), stop_ids=None)
+                _check_ids(guest, next(iter(spec.others.values())).name)
             job = super().prepare(request, company)
             job.samplers = turning(self.modes, route, spec)
         job.route = route

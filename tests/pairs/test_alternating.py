@@ -303,5 +303,7 @@ def test_what_goes_by_ids_is_refused(loaded: dict[str, Model]) -> None:
     for options in ({"logprobs": 1}, {"bad_words": [[3, 4]]}):
         with pytest.raises(OptionError, match=r"go by ids, and .* has others than the model that it is paired with"):
             pair.engine().admit(pair.text_request("ab", SamplingConfig(mode=mode, **options)))
+    with pytest.raises(OptionError, match=r"bad_words of token ids go by ids"):
+        pair.engine().admit(pair.text_request("ab", SamplingConfig(mode="alternating", bad_words=[[3, 4]])))
     with pytest.raises(OptionError, match=r"unknown mode 'telepathy'; modes of .*: pair, ar, alternating, diffusion"):
         pair.engine().admit(pair.text_request("ab", SamplingConfig(mode="telepathy")))
