@@ -115,7 +115,7 @@ def test_info_names_what_would_be_loaded(run: Run, tiny_folder: Path) -> None:
     shown = run("dllm", "info").stdout
     for words in (str(tiny_folder), "float32", "torch", "DLLM_CACHE", "llm dllm rules"):
         assert words in shown
-    assert "modes     speculative, diffusion, ar, alternating\n" in shown
+    assert "modes     speculative, diffusion, ar, repair, alternating\n" in shown
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_absurd_options_are_refused(options: dict[str, Any], said: str) -> None:
     [
         (
             {"mode": "telepathy"},
-            "unknown mode 'telepathy'; modes of dllm: speculative, diffusion, ar, alternating, and auto",
+            "unknown mode 'telepathy'; modes of dllm: speculative, diffusion, ar, repair, alternating, and auto",
         ),
         ({"mode": "diffusion", "rule": "vote"}, "unknown rule 'vote'"),
         ({"mode": "speculative", "threshold": 0.5}, "threshold=0.5 has no effect in mode 'speculative'"),
