@@ -80,7 +80,7 @@ def check_free(name: str) -> None:
 
 @click.command()
 def models() -> None:
-    """List the default model, the registered checkpoints and pairs, and the puzzle models."""
+    """List the models that there are: registered ones, too."""
     with clean_errors():
         _show(f"{DEFAULT.model_id} (default)", _default_lines())
         for name, entry in sorted(registry.entries().items()):

@@ -41,6 +41,8 @@ from dllm_plugins.llama_cpp.placed import PlacedSpan
 from dllm_plugins.llama_cpp.sharing import fewest_of_equal_bits
 from dllm_plugins.messages import message
 
+#: Why a mode that looks at text with both sides in view is not served.
+BLIND = {"repair": message("open rows see no clean ones behind them there; load it with {backend}='kernels'")}
 #: Why a mode that promises another one's text is not served where rows are not invariant.
 LOSSY = {
     "speculative": message(
@@ -75,10 +77,15 @@ class LlamaTriModeDenoiser(Passes):
         self._draft_head = DraftHead(down, up, lambda weight: partial(tiles.product, weight=weight), self._embed)
         drafts = self.extras.draft_tokens
         self._shortlist_head = None if drafts is None else self._embedding[drafts].contiguous()
-        self.spec = replace(spec, mixes=False, numerics="row-invariant")
-        if fewest_of_equal_bits(self.context, self._shelf) is None:
-            kept = tuple(mode for mode in spec.modes if mode not in LOSSY)
-            self.spec = replace(self.spec, numerics="approximate", modes=kept, refused=LOSSY)
+        invariant = fewest_of_equal_bits(self.context, self._shelf) is not None
+        refused = BLIND if invariant else BLIND | LOSSY
+        self.spec = replace(
+            spec,
+            mixes=False,
+            numerics="row-invariant" if invariant else "approximate",
+            modes=tuple(mode for mode in spec.modes if mode not in refused),
+            refused=refused,
+        )
 
     def key(self, chunk: Chunk) -> Hashable:
         """Steps for which this is equal may share a call."""

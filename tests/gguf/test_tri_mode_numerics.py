@@ -70,7 +70,7 @@ def test_where_rows_are_not_invariant_no_lossless_mode_is_served(
     monkeypatch.setattr("dllm_plugins.llama_cpp.tri_mode.fewest_of_equal_bits", lambda *_: None)
     model = files.load("llama_cpp")
     assert model.denoiser.spec.numerics == "approximate"
-    assert model.denoiser.spec.modes == ("ar", "diffusion")
+    assert model.denoiser.spec.modes == ("ar", "diffusion", "alternating")
     with pytest.raises(OptionError, match=r"'speculative' is not served .* mode 'ar'"):
         model.engine().generate([Request([5], SamplingConfig(mode="speculative"))])
 

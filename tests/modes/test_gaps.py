@@ -25,7 +25,7 @@ from .tiny_models import random_model
 from .tiny_models import says
 from .tiny_models import scripted_model
 
-WHOLE = ("llada", "fast_dllm", "mdlm", "dream", "open_dcoder", "rnd1", "diffullama", "saber", "scheduled")
+WHOLE = ("llada", "fast_dllm", "mdlm", "dream", "open_dcoder", "rnd1", "diffullama", "saber", "scheduled", "mgdm")
 EITHER = ("wino", "freedave", "ssd", "flow", "remdm")
 BLOCKS = ("sdar", "blocks", "llada2.0", "stable_diffcoder", "bd3lm")
 #: Options that take tokens back, by sampler.

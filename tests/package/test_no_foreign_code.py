@@ -48,6 +48,9 @@ def _name(call: ast.Call) -> str:
 def _reads(call: ast.Call) -> bool:
     """Whether a library reads a folder there, and would act on its `auto_map`."""
     whose, _, name = ast.unparse(call.func).rpartition(".")
+    if whose == "peft.PeftConfig":
+        # It reads one JSON file into a class of its own.
+        return False
     # A pipeline of transformers is given a model by place; `pipeline` is also what others call theirs.
     given = {item.arg for item in call.keywords} if name == "pipeline" else {"model"}
     return name in READERS and whose not in OWN and "model" in given

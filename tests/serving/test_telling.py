@@ -98,7 +98,7 @@ def test_responses() -> None:
 )
 def test_json_that_fills_all_the_room(text: str, told: tuple[str, str]) -> None:
     """Nothing is missing of it where nothing could follow."""
-    work = Work([Request([1], SamplingConfig(constraint=JsonSchema({})))])
+    work = Work([Request([1], SamplingConfig(constraint=JsonSchema({})))], json=True)
     end = replace(CUT, text=text)
     [choice] = chat(work).whole([end])["choices"]
     assert (choice["finish_reason"], response(work).whole([end])["status"]) == told
