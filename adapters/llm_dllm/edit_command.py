@@ -17,11 +17,10 @@ from dllm_plugins.events import Finish
 from dllm_plugins.template import Growing
 from llm_dllm.commands import choice_of
 from llm_dllm.commands import config_of
+from llm_dllm.fill_command import asking_options
 from llm_dllm.fill_command import chat_of
 from llm_dllm.fill_command import text_of
-from llm_dllm.loading import DEFAULT
 from llm_dllm.tracing import say_the_end
-from llm_dllm.tracing import trace_option
 from llm_dllm.tracing import traced
 from llm_dllm.waiting import waiting
 
@@ -33,11 +32,7 @@ from llm_dllm.waiting import waiting
 @click.option("--find", "words", multiple=True, metavar="WORDS", help="Write every place anew where this stands.")
 @click.option("--max-tokens", type=int, help="Most tokens of a span; as many as it has characters if not given.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object: the text, and what each span held and holds.")
-@click.option("-p", "--prompt", help="A question that the text answers; it stands before it as a chat.")
-@click.option("-s", "--system", help="System prompt of that chat.")
-@click.option("-o", "--option", "options", type=(str, str), multiple=True, help="Option of the model: NAME VALUE.")
-@trace_option
-@click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
+@asking_options
 def edit(
     text: str | None,
     file: TextIO | None,

@@ -1,6 +1,7 @@
 """The command `llm dllm fill`."""
 
 import sys
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,23 @@ from llm_dllm.tracing import traced
 from llm_dllm.waiting import waiting
 
 
+def asking_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options by which a command says who is asked, and of what the text is the answer."""
+    for option in (
+        click.option(
+            "-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`."
+        ),
+        trace_option,
+        click.option(
+            "-o", "--option", "options", type=(str, str), multiple=True, help="Option of the model: NAME VALUE."
+        ),
+        click.option("-s", "--system", help="System prompt of that chat."),
+        click.option("-p", "--prompt", help="A question that the text answers; it stands before it as a chat."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("text", required=False)
 @click.option("-f", "--file", type=click.File(encoding="utf-8"), help="Read the text from a file; - is stdin.")
@@ -40,11 +58,7 @@ from llm_dllm.waiting import waiting
 @click.option("--tokens", type=int, help="Exactly so many tokens for every gap.")
 @form_options
 @click.option("--only-gaps", is_flag=True, help="Print what fills the gaps, one after another, not the whole text.")
-@click.option("-p", "--prompt", help="A question that the text answers; it stands before it as a chat.")
-@click.option("-s", "--system", help="System prompt of that chat.")
-@click.option("-o", "--option", "options", type=(str, str), multiple=True, help="Option of the model: NAME VALUE.")
-@trace_option
-@click.option("-m", "--model", default=DEFAULT.model_id, show_default=True, help="A model of `llm dllm models`.")
+@asking_options
 def fill(
     text: str | None,
     file: TextIO | None,

@@ -5,7 +5,7 @@ it was measured at a bad time, and it is forgotten; slower ones say nothing.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from statistics import median
 
 from dllm_plugins.decoding.program import Pass
@@ -34,16 +34,16 @@ class WatchedCosts:
         self._costs = costs_of(self._denoiser)
         return self._costs
 
-    def note(self, passes: Iterable[Pass], seconds: float) -> None:
+    def note(self, passes: Collection[Pass], seconds: float) -> None:
         """A pass over all these took so long, whatever is drawn from it included.
 
-        Those that draft, and those over long prompts, hold more than what was measured, and are not compared.
+        Those that draft, over long prompts, or of another model are not what was measured, and are not compared.
         """
         if self._costs is None or self._forgotten == _MOST:
             return
-        segments = [segment for made in passes for segment in made.segments]
-        rows = sum(len(segment.tokens) for segment in segments)
-        if not 0 < rows <= _ROWS or any(segment.noisy for segment in segments):
+        rows = sum(made.forwarded for made in passes)
+        segments = (segment for made in passes for segment in made.segments)
+        if not 0 < rows <= _ROWS or any(segment.noisy or segment.guest is not None for segment in segments):
             return
         self._shares.append(1000 * seconds / self._costs.pass_over(rows))
         if len(self._shares) == _SEEN and median(self._shares) < _SHARE:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from transformers import Qwen3Config
 from transformers import Qwen3ForCausalLM
 
 from dllm_plugins.training.blocks.puzzles import CELLS
 from dllm_plugins.training.blocks.puzzles import VOCABULARY
+from dllm_plugins.training.body import config_of
+from dllm_plugins.training.body import random_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +32,9 @@ class BlockRecipe:
 
 def model_config(recipe: BlockRecipe) -> dict[str, Any]:
     """The shape of the model, in Qwen3's words. A board and its solution fill the context, so an answer ends by itself."""
-    return {
-        "vocab_size": len(VOCABULARY),
-        "hidden_size": recipe.width,
-        "intermediate_size": recipe.inner,
-        "num_hidden_layers": recipe.layers,
-        "num_attention_heads": recipe.heads,
-        "num_key_value_heads": recipe.heads,
-        "head_dim": recipe.width // recipe.heads,
-        "hidden_act": "silu",
-        "max_position_embeddings": 2 * CELLS,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10_000.0,
-        "attention_bias": False,
-        "tie_word_embeddings": False,
-    }
+    return config_of(recipe, len(VOCABULARY), 2 * CELLS)
 
 
 def new_model(recipe: BlockRecipe) -> Qwen3ForCausalLM:
-    """A model with random weights; the same seed gives the same ones, and no other draw is disturbed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return Qwen3ForCausalLM(Qwen3Config(**model_config(recipe), eos_token_id=None, bos_token_id=None))
+    """A model with random weights; see :func:`random_model`."""
+    return random_model(recipe, model_config(recipe))

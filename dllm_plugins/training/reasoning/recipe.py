@@ -4,11 +4,11 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from transformers import Qwen3Config
 from transformers import Qwen3ForCausalLM
 
 from dllm_plugins.reasoning.task import Task
+from dllm_plugins.training.body import config_of
+from dllm_plugins.training.body import random_model
 
 MASK, UNKNOWN = "[MASK]", "[UNK]"
 
@@ -57,25 +57,9 @@ def words_of(task: Task) -> tuple[str, ...]:
 
 def model_config(recipe: CellRecipe, task: Task) -> dict[str, Any]:
     """The shape of the model, in Qwen3's words. A prompt and its answer fill the context, so an answer ends."""
-    return {
-        "vocab_size": len(words_of(task)),
-        "hidden_size": recipe.width,
-        "intermediate_size": recipe.inner,
-        "num_hidden_layers": recipe.layers,
-        "num_attention_heads": recipe.heads,
-        "num_key_value_heads": recipe.heads,
-        "head_dim": recipe.width // recipe.heads,
-        "hidden_act": "silu",
-        "max_position_embeddings": task.prompt + task.answer,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10_000.0,
-        "attention_bias": False,
-        "tie_word_embeddings": False,
-    }
+    return config_of(recipe, len(words_of(task)), task.prompt + task.answer)
 
 
 def new_model(recipe: CellRecipe, task: Task) -> Qwen3ForCausalLM:
-    """A model with random weights; the same seed gives the same ones, and no other draw is disturbed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return Qwen3ForCausalLM(Qwen3Config(**model_config(recipe, task), eos_token_id=None, bos_token_id=None))
+    """A model with random weights; see :func:`random_model`."""
+    return random_model(recipe, model_config(recipe, task))
