@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
+from dllm_plugins.families.templates import speaking
 from dllm_plugins.processes.objectives import IGNORED
 from dllm_plugins.text.chats import encode_chat
 from dllm_plugins.text.chats import encode_text
@@ -24,10 +26,12 @@ class DiffusionCollator:
     Dream-Coder's and LLaDA2's fine-tuning). Where blocks are denoised, the last one is filled up, too.
 
     :param model: a :class:`~dllm_transformers.DiffusionModelForCausalLM`.
-    :param tokenizer: its own, with the chat template that is to be used.
+    :param tokenizer: its own. Chats are written with its chat template, and with the family's where every host does so,
+        because there is none or LLaDA's shipped one.
     :param max_length: tokens of an example at most; the rest is cut off. The model's context if not given.
     :param learn_padding: False hides what only fills up, as for plain text that is learnt as it is.
-    :param end_id: the end of text; the tokenizer's `eos_token_id` if not given.
+    :param end_id: the end of text. If not given it is the tokenizer's `eos_token_id`, and the checkpoint's where the
+        model's answers do not end at that.
     :raises OptionError: where no token ends a text, or no token would be left.
     """
 
@@ -40,16 +44,13 @@ class DiffusionCollator:
         learn_padding: bool = True,
         end_id: int | None = None,
     ) -> None:
-        found = tokenizer.eos_token_id if end_id is None else end_id
-        if found is None:
-            raise OptionError("the tokenizer has no eos_token_id, which ends texts; say end_id=..., a token id")
-        self.end_id = int(found)
+        spec = model.spec
+        self.end_id = _end_of_text(tokenizer, spec) if end_id is None else end_id
         self.max_length = model.checkpoint.context if max_length is None else max_length
         if self.max_length < 1:
             raise OptionError(f"max_length={max_length} leaves no token; give 1 or more, or leave it out")
-        self.tokenizer = tokenizer
+        self.tokenizer = speaking(tokenizer, model.checkpoint.layout)
         self.learn_padding = learn_padding
-        spec = model.spec
         self._control = frozenset({spec.mask_id, *spec.stop_ids})
         self._name = spec.name
         self._multiple = spec.block_length if model.checkpoint.layout.attention == "block-causal" else 1
@@ -112,3 +113,15 @@ class DiffusionCollator:
                 f"cannot be told apart; give 'input_ids' and 'labels'"
             )
         return len(before), ids
+
+
+def _end_of_text(tokenizer: Any, spec: ModelSpec) -> int:
+    """What ends texts: the tokenizer's, unless the model would not stop there and has one of its own.
+
+    :raises OptionError: if there is neither.
+    """
+    own: int | None = tokenizer.eos_token_id
+    found = own if own in spec.stop_ids or spec.eos_id is None else spec.eos_id
+    if found is None:
+        raise OptionError("the tokenizer has no eos_token_id, which ends texts; say end_id=..., a token id")
+    return found

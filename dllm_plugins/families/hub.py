@@ -38,6 +38,7 @@ from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.families.spec import known_modes
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.families.templates import speaking
 from dllm_plugins.files.quietly import quiet_transformers
 from dllm_plugins.files.reading import reading
 from dllm_plugins.libraries.classes import is_a
@@ -192,13 +193,11 @@ def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase | TokenIds":
-    """The tokenizer with the chat template its family is known to need; a stand-in if there is none."""
+    """The tokenizer with the chat template that its family is spoken to with; a stand-in if there is none."""
     if not has_tokenizer(checkpoint.folder):
         return TokenIds(checkpoint.folder)
     tokenizer = load_tokenizer(checkpoint.folder, tokenizer_class(checkpoint.folder))
-    if checkpoint.layout.chat_template is not None:
-        tokenizer.chat_template = checkpoint.layout.chat_template
-    return tokenizer
+    return speaking(tokenizer, checkpoint.layout)  # type: ignore[no-any-return]
 
 
 def denoiser_of(

@@ -59,7 +59,9 @@ class Layout:
     :param mask_id: of the published checkpoints, where their config does not say it.
     :param stop_ids: of the published checkpoints, beside those their configs name.
     :param stops: strings that end an answer, where no single id does.
-    :param chat_template: replaces the checkpoints' own where that is known to be wrong.
+    :param chat_template: for tokenizers that have none, and in place of the one that its checkpoints came with where
+        that is known to be wrong.
+    :param template_mark: a text by which that one is known; without it none is replaced.
     :param sampling: generation_config.json as options of the family's sampler.
     :param noise: what open positions hold: the mask token, or any token.
     :param named_only: its checkpoints look like ordinary models; users must name the family.
@@ -87,6 +89,7 @@ class Layout:
     stop_ids: frozenset[int] = frozenset()
     stops: tuple[str, ...] = ()
     chat_template: str | None = None
+    template_mark: str = ""
     named_only: bool = False
     cases: tuple[str, ...] = ()
     noise: Literal["masked", "uniform"] = "masked"

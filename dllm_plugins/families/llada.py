@@ -109,4 +109,5 @@ LAYOUT = Layout(
     mask_id=126336,
     stop_ids=frozenset({126081, 126348}),
     chat_template=TEMPLATE,
+    template_mark="<|start_header_id|>",
 )

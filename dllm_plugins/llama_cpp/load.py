@@ -16,6 +16,7 @@ from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.presets import preset_of
 from dllm_plugins.families.spec import known_modes
 from dllm_plugins.families.spec import make_spec
+from dllm_plugins.families.templates import speaking
 from dllm_plugins.gguf.decoded import denoiser_of
 from dllm_plugins.gguf.header import Header
 from dllm_plugins.gguf.opened import GgufCheckpoint
@@ -129,11 +130,8 @@ def with_stored(checkpoint: GgufCheckpoint, options: LoadOptions) -> LoadOptions
 
 
 def text_of(checkpoint: GgufCheckpoint) -> Any:
-    """The tokenizer, with the chat template its family is known to need."""
-    tokenizer = tokenizer_of(checkpoint.header)
-    if checkpoint.layout.chat_template is not None:
-        tokenizer.chat_template = checkpoint.layout.chat_template
-    return tokenizer
+    """The tokenizer, with the chat template that its family is spoken to with."""
+    return speaking(tokenizer_of(checkpoint.header), checkpoint.layout)
 
 
 def check_options(name: str, options: LoadOptions) -> None:

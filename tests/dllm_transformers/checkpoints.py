@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..gguf.checkpoints import make
 from ..golden.cases import FOLDERS
 
 #: What users must say because the configs do not.
@@ -19,6 +20,10 @@ NEEDED = {
     "llada2_1": {"preset": "llada2.1"},
     "llada2_2_indel": {"preset": "llada2.2"},
 }
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+#: Of a checkpoint that can be spoken to: those of the tiny model's tokenizer, and some more.
+IDS = 264
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def copy_of(name: str, target: Path, tokenizer: Path) -> Path:
     shutil.copytree(FOLDERS[name] / "checkpoint", target)
     mask = Case(name, FOLDERS[name]).about.get("mask_id")
     change(target, **({} if mask is None else {"mask_token_id": mask}))
-    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for file in TOKENIZER:
         shutil.copy(tokenizer / file, target)
     return target
 
@@ -54,3 +59,15 @@ def change(folder: Path, **values: Any) -> None:
     """Set keys of a folder's config.json."""
     place = folder / "config.json"
     place.write_text(json.dumps({**json.loads(place.read_text()), **values}))
+
+
+def spoken(family: str, target: Path, tokenizer: Path, **more: Any) -> Path:
+    """A family's tiny checkpoint with random weights, in which the tiny model's tokenizer has all its ids.
+
+    :param more: what its config says otherwise.
+    """
+    size = "embedding_size" if family == "llada" else "vocab_size"
+    make(target, family, mask_token_id=IDS - 1, eos_token_id=2, **{size: IDS, **more})
+    for file in TOKENIZER:
+        shutil.copy(tokenizer / file, target)
+    return target

@@ -1,6 +1,7 @@
 """Training as users do it: the collator, the Trainer unchanged, and what a model has learnt afterwards."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer
 from transformers import Trainer
 from transformers import TrainingArguments
 
+from dllm_plugins import load_model
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
@@ -63,7 +65,9 @@ def test_trainer_runs_unchanged(name: str, made: Made, tmp_path: Path) -> None:
     )
     texts = few(model.checkpoint.vocabulary)
     collator = DiffusionCollator(model, tokenizer, end_id=5)
-    trainer = Trainer(model, arguments, train_dataset=texts, eval_dataset=texts, data_collator=collator)
+    trainer = Trainer(
+        model, arguments, train_dataset=texts, eval_dataset=texts, data_collator=collator, processing_class=tokenizer
+    )
     result = trainer.train()
     assert result.global_step == 3
     assert 0 < trainer.evaluate()["eval_loss"] < 100
@@ -73,6 +77,8 @@ def test_trainer_runs_unchanged(name: str, made: Made, tmp_path: Path) -> None:
     ids = torch.tensor([texts[0]["input_ids"]])
     with torch.no_grad():
         assert torch.equal(again(ids).logits, model.eval()(ids).logits)
+    stops = load_model(str(tmp_path / "saved"), device="cpu").denoiser.spec.stop_ids
+    assert stops == {tokenizer.eos_token_id, *model.spec.stop_ids}
 
 
 def test_training_goes_on_from_a_checkpoint(made: Made, tmp_path: Path) -> None:
@@ -172,7 +178,8 @@ def test_checkpointing_changes_no_gradient(name: str, made: Made) -> None:
 def test_chats_are_padded_by_ends_of_text(made: Made) -> None:
     """Only the last answer and the ends of text are learnt; what is learnt decodes to the answer."""
     model, tokenizer, _ = made("llada_dense")
-    batch = DiffusionCollator(model, tokenizer)([{"messages": CHAT}, {"messages": LONGER}])
+    collator = DiffusionCollator(model, tokenizer, end_id=tokenizer.eos_token_id)
+    batch = collator([{"messages": CHAT}, {"messages": LONGER}])
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
     assert batch["attention_mask"].all()
     for row, (chat, own) in enumerate(((CHAT, CHAT[-1]), (LONGER, LONGER[-1]))):
@@ -181,7 +188,7 @@ def test_chats_are_padded_by_ends_of_text(made: Made) -> None:
         assert tokenizer.decode(batch["labels"][row][learnt], skip_special_tokens=True).strip() == own["content"]
         before = tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True, return_dict=False)
         assert batch["input_ids"][row][~learnt].tolist() == before
-    assert batch["input_ids"][0, -1] == batch["labels"][0, -1] == tokenizer.eos_token_id
+    assert batch["input_ids"][0, -1] == batch["labels"][0, -1] == collator.end_id
 
 
 def test_texts_are_padded_out_of_sight(made: Made) -> None:
@@ -194,7 +201,7 @@ def test_texts_are_padded_out_of_sight(made: Made) -> None:
     assert batch["attention_mask"].sum(1).tolist()[1] == 14
     assert torch.equal(batch["labels"] != -100, batch["attention_mask"].bool())
     end = int(batch["attention_mask"][0].sum())
-    assert batch["labels"][0, end - 1] == tokenizer.eos_token_id
+    assert batch["labels"][0, end - 1] == collator.end_id
     again = collator([collator.encode({"text": "One two"}), {"input_ids": batch["input_ids"][1].tolist()}])
     assert torch.equal(again["input_ids"], batch["input_ids"])
 
@@ -212,6 +219,7 @@ def test_examples_that_teach_nothing(made: Made) -> None:
     with pytest.raises(OptionError, match="max_length=0"):
         DiffusionCollator(model, tokenizer, max_length=0)
     tokenizer.eos_token = None
+    model.spec = replace(model.spec, eos_id=None)
     with pytest.raises(OptionError, match="end_id="):
         DiffusionCollator(model, tokenizer)
 
@@ -223,3 +231,31 @@ def test_tri_mode_learns_as_its_base(checkpoint: Path) -> None:
     found = model(ids, labels=ids)
     expected = torch.nn.functional.cross_entropy(found.logits[0, :-1], ids[0, 1:])
     torch.testing.assert_close(found.loss, expected)
+
+
+def test_chats_are_learnt_as_every_host_asks(made: Made) -> None:
+    """With a template that LLaDA was shipped with, as with none, chats are the family's; another is the user's own."""
+    model, tokenizer, folder = made("llada_dense")
+    own = DiffusionCollator(model, tokenizer).encode({"messages": CHAT})["input_ids"]
+    assert tokenizer.decode(own).startswith("<s>user\nHello there.")
+    found = []
+    for template in (None, "{% for m in messages %}<|start_header_id|>{{ m.content }}{% endfor %}<|start_header_id|>"):
+        tokenizer.chat_template = template
+        found.append(DiffusionCollator(model, tokenizer).encode({"messages": CHAT})["input_ids"])
+        assert tokenizer.chat_template == template
+    assert found[0] == found[1]
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink()
+    asked = load_model(str(folder), device="cpu").encode_chat(CHAT[:1])
+    assert found[0][: len(asked)] == asked
+    assert tokenizer.decode(found[0][len(asked) :]).startswith("Good day.<|eot_id|>")
+
+
+def test_texts_end_where_the_model_stops(made: Made) -> None:
+    """At the tokenizer's end of text, unless answers of the model do not end there."""
+    model, tokenizer, _ = made("llada_dense")
+    assert model.spec.stop_ids == {231}
+    assert DiffusionCollator(model, tokenizer).end_id == 231
+    assert DiffusionCollator(model, tokenizer, end_id=7).end_id == 7
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(231)
+    assert DiffusionCollator(model, tokenizer).end_id == 231
