@@ -79,7 +79,7 @@ def output_of(
     length: int,
     done: Sequence[Finish],
     config: GenerationConfig,
-    processors: LogitsProcessorList | None,
+    processors: Sequence[LogitsProcessorList],
     cache: PrefixCache | None,
     vocabulary: int,
     inside: Sequence[int],
@@ -87,6 +87,7 @@ def output_of(
     """Everything that was asked for.
 
     :param length: of the prompts in `sequences`, padding included.
+    :param processors: what makes scores of logits, for each row; they see the whole batch, and theirs is kept.
     :param vocabulary: ids that a position's logits range over.
     :param inside: how many tokens of each answer the prompt holds itself.
     """
@@ -95,8 +96,7 @@ def output_of(
     scores = None
     if logits is not None and config.output_scores:
         scores = tuple(
-            column if processors is None else processors(cast(LongTensor, sequences[:, :place]), column)
-            for place, column in enumerate(logits, min(starts))
+            _scored(processors, sequences[:, :place], column) for place, column in enumerate(logits, min(starts))
         )
     usage = [finish.usage.as_dict() for finish in done]
     said = None
@@ -113,6 +113,13 @@ def output_of(
         logprobs=said,
         parts=[row["parts"] for row in usage] if "parts" in usage[0] else None,
     )
+
+
+def _scored(processors: Sequence[LogitsProcessorList], before: Tensor, logits: Tensor) -> Tensor:
+    """The scores of a position, float32 [batch, vocabulary]."""
+    each = {id(own): own for own in processors}
+    found = {key: own(cast(LongTensor, before), logits) for key, own in each.items()}
+    return torch.stack([found[id(own)][place] for place, own in enumerate(processors)])
 
 
 def _columns(done: Sequence[Finish], sequences: Tensor, starts: Sequence[int], vocabulary: int) -> tuple[Tensor, ...]:

@@ -1,5 +1,7 @@
 """`past_key_values` (since transformers 5.24: `cache`) across the turns of a conversation."""
 
+from collections.abc import Iterable
+
 from transformers import Cache
 
 from dllm_plugins import plugins
@@ -38,18 +40,22 @@ def sampler_of(shared: SharedModel, mode: str | None) -> Sampler | None:
     return plugins.modes().get(spec.samplers.get(name, name))
 
 
-def prefix_cache(given: PrefixCache | None, shared: SharedModel, mode: str | None, wanted: bool) -> PrefixCache | None:
+def prefix_cache(
+    given: PrefixCache | None, shared: SharedModel, modes: Iterable[str | None], wanted: bool
+) -> PrefixCache | None:
     """The cache a call fills: the one handed in, or a new one if the caller gets to see it.
 
-    :param mode: as asked for; None for the model's first.
+    :param modes: as asked for, of all rows; None for the model's first.
     :raises OptionError: for one handed in where nothing would be kept.
     """
-    sampler = sampler_of(shared, mode)
-    if sampler is None or sampler.keeps_prefix:
-        return PrefixCache() if given is None and wanted else given
-    if given is not None:
-        spec = shared.model.denoiser.spec
-        raise OptionError(
-            f"mode {mode or spec.modes[0]!r} of {spec.name} keeps no prefix between calls; leave the PrefixCache out"
-        )
-    return None
+    for mode in modes:
+        sampler = sampler_of(shared, mode)
+        if sampler is not None and not sampler.keeps_prefix:
+            if given is None:
+                return None
+            spec = shared.model.denoiser.spec
+            raise OptionError(
+                f"mode {mode or spec.modes[0]!r} of {spec.name} keeps no prefix between calls; leave the PrefixCache "
+                f"out"
+            )
+    return PrefixCache() if given is None and wanted else given

@@ -20,8 +20,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.errors import calling
 from dllm_plugins.messages import shown
-from dllm_plugins.routing.rules import Kind
-from dllm_plugins.routing.rules import standing
+from dllm_plugins.routing.router import stands
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.text.tokenizer import LightTokenizer
 from dllm_transformers.asked import option_names
@@ -34,8 +33,7 @@ from dllm_transformers.decode import decode
 from dllm_transformers.delivery import delivery
 from dllm_transformers.delivery import ending
 from dllm_transformers.drawing import drawing
-from dllm_transformers.drawing import fitting
-from dllm_transformers.drawing import warpers
+from dllm_transformers.fitted import Given
 from dllm_transformers.gaps import behind_gaps
 from dllm_transformers.gaps import filled
 from dllm_transformers.gaps import mode_of
@@ -56,9 +54,7 @@ from dllm_transformers.output import DiffusionOutput
 from dllm_transformers.output import output_of
 from dllm_transformers.output import sequences_of
 from dllm_transformers.prefix import prefix_cache
-from dllm_transformers.prefix import sampler_of
 from dllm_transformers.processing import of_row
-from dllm_transformers.processing import steered_by
 from dllm_transformers.values import TRANSFORMERS
 from dllm_transformers.values import check_helpers
 from dllm_transformers.values import check_tensors
@@ -170,26 +166,36 @@ def block_diffusion(
         prompts = _prompts(input_ids, model_kwargs.get("attention_mask"))
         options["mode"] = mode_of(mode or getattr(config, "mode", None), prompts, mask, filling(plugins.modes(), spec))
         room = room_behind(prompts, mask, given.asked, int(config.max_length) - input_ids.shape[1])
-        kind: Kind = "gaps" if any(mask in prompt for prompt in prompts) else "open"
         plain = sampling(config, room or 1, {}, **options)
-        alike = standing(plain.mode, kind, plugins.modes(), spec)
-        sampler = sampler_of(shared, alike)
-        drawn = fitting(drawing(config, asked), asked, plain.given() | {"mode": alike}, sampler, spec)
-        arrived, built = list(logits_processor or []), given.asked is not None
-        steered, processors = steered_by(
-            asked, arrived, (given.processors if built else arrived) or [], sampler, built=built
-        )
-        drawn |= steered
-        cache = prefix_cache(users_cache(model_kwargs), shared, alike, bool(config.return_dict_in_generate))
-        scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
         constraint = getattr(config, "constraint", None) if constraint is None else constraint
         held = of_rows(constraint, len(prompts), int(config.num_return_sequences or 1))
         reader = _reader(constraint, tokenizer or given.tokenizer)
+        modes = [
+            stands(
+                request_of(tokens, plain, mask, room, constrained, tokenizer=reader),
+                plugins.modes(),
+                shared.model.tokenizer,
+                spec,
+            )
+            for tokens, constrained in zip(prompts, held, strict=True)
+        ]
+        arrived, built = list(logits_processor or []), given.asked is not None
+        told = Given(
+            asked, drawing(config, asked), plain, arrived, (given.processors if built else arrived) or [], built
+        )
+        fitted = {mode: told.of(mode, shared) for mode in dict.fromkeys(modes)}
+        cache = prefix_cache(users_cache(model_kwargs), shared, fitted, bool(config.return_dict_in_generate))
+        scored = bool(config.return_dict_in_generate and (config.output_scores or config.output_logits))
         requests = [
             request_of(
                 tokens,
                 # Greedy decoding may need noise too: commit rules at random, canvases that begin with random tokens.
-                sampling(config, room or 1, {**drawn, "seed": (first + place) % (LARGEST_SEED + 1)}, **options),
+                sampling(
+                    config,
+                    room or 1,
+                    {**fitted[mode].options, "seed": (first + place) % (LARGEST_SEED + 1)},
+                    **options,
+                ),
                 mask,
                 room,
                 held[place],
@@ -197,9 +203,9 @@ def block_diffusion(
                 prefixes=None if cache is None else cache.prefixes,
                 logits=scored,
                 tokenizer=reader,
-                processors=of_row(processors, input_ids[place, : input_ids.shape[1] - len(tokens)]),
+                processors=of_row(fitted[mode].processors, input_ids[place, : input_ids.shape[1] - len(tokens)]),
             )
-            for place, tokens in enumerate(prompts)
+            for place, (tokens, mode) in enumerate(zip(prompts, modes, strict=True))
         ]
         target = delivery(streamer or given.streamer, len(requests), pad_id(config), mask)
         if streamer is not None:
@@ -216,7 +222,7 @@ def block_diffusion(
         input_ids.shape[1],
         done,
         config,
-        LogitsProcessorList([*processors, *warpers(drawn)]),
+        [fitted[mode].scoring for mode in modes],
         cache,
         vocabulary,
         inside,

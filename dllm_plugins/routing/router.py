@@ -12,11 +12,13 @@ import torch
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.denoisers.base import FullDenoiser
+from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.drafting.kept import this_machine
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PassError
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.request import Request
+from dllm_plugins.routing import AUTO
 from dllm_plugins.routing.contents import MOST_TOKENS
 from dllm_plugins.routing.contents import Content
 from dllm_plugins.routing.contents import content_of
@@ -28,6 +30,7 @@ from dllm_plugins.routing.rules import BETWEEN
 from dllm_plugins.routing.rules import Kind
 from dllm_plugins.routing.rules import kind_of
 from dllm_plugins.routing.rules import served
+from dllm_plugins.routing.rules import standing
 from dllm_plugins.routing.rules import text_mode
 from dllm_plugins.text.answer import Tokenizer
 from dllm_plugins.text.answer import decoded
@@ -132,7 +135,7 @@ class Router:
         return self._route(request, rows, counts=True)
 
     def _route(self, request: Request, rows: int, *, counts: bool) -> Route:
-        content, spec = self._content(request), self._denoiser.spec
+        content, spec = content_in(request, self._tokenizer), self._denoiser.spec
         kind = kind_of(request, content)
         text = text_mode(kind, self._modes, spec)
         modes = self._alike(request, text)
@@ -140,18 +143,6 @@ class Router:
         route = Route(kind, content, text, text, modes, "", sampled, long, rows)
         mode, why = self._asked(route, rows, counts=counts)
         return replace(route, mode=mode, why=why)
-
-    def _content(self, request: Request) -> Content:
-        try:
-            tokens = [index(token) for token in request.tokens[-MOST_TOKENS:]]
-        except TypeError:
-            # What is no prompt is refused later, in the words of the mode that would have answered.
-            return "open"
-        try:
-            text = decoded(request.tokenizer or self._tokenizer, tokens)
-        except PassError:
-            text = ""
-        return content_of(tokens, text)
 
     def _asked(self, route: Route, rows: int, *, counts: bool) -> tuple[str, str]:
         ask = self._book.choose if counts and len(route.modes) > 1 else self._book.ask
@@ -190,6 +181,34 @@ class Router:
             if same and _key(sampler, request.config, name, self._denoiser) == key:
                 found[sampler.name] = name
         return tuple(sorted(found.values(), key=lambda name: (name != text, spec.modes.index(name))))
+
+
+def content_in(request: Request, tokenizer: Tokenizer) -> Content:
+    """What a request is about.
+
+    :param tokenizer: reads it where the request has none of its own.
+    """
+    try:
+        tokens = [index(token) for token in request.tokens[-MOST_TOKENS:]]
+    except TypeError:
+        # What is no prompt is refused later, in the words of the mode that would have answered.
+        return "open"
+    try:
+        text = decoded(request.tokenizer or tokenizer, tokens)
+    except PassError:
+        text = ""
+    return content_of(tokens, text)
+
+
+def stands(request: Request, modes: Mapping[str, Sampler], tokenizer: Tokenizer, spec: ModelSpec) -> str | None:
+    """A mode that honours the same options as whatever will answer a request: with `auto` the one whose text it gets.
+
+    :param modes: all that are registered.
+    :raises OptionError: where a rule names a mode that the model has not, or the file of rules is damaged.
+    """
+    if request.config.mode != AUTO:
+        return request.config.mode
+    return standing(AUTO, kind_of(request, content_in(request, tokenizer)), modes, spec)
 
 
 def _key(sampler: Sampler, config: SamplingConfig, mode: str, denoiser: FullDenoiser) -> Hashable:

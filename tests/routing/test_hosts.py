@@ -9,11 +9,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from transformers import AutoModelForCausalLM
+from transformers import AutoTokenizer
 
 from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.__main__ import main
+from dllm_plugins.constraints.values import Regex
 from dllm_plugins.tools.tool import Tool
 from dllm_transformers import block_diffusion
 from langchain_dllm import ChatDLLM
@@ -122,3 +124,48 @@ def test_an_unknown_mode_names_auto(tiny: Model) -> None:
     """Beside those of the model."""
     with pytest.raises(ValueError, match="and auto"):
         tiny.engine().admit(Request([5], SamplingConfig(mode="luck")))
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_folder: Path) -> Any:
+    """The tiny base in transformers, with the denoiser beside it."""
+    return AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+
+
+def test_transformers_checks_the_options_of_the_mode_that_runs(loaded: Any, tiny_folder: Path, folder: Path) -> None:
+    """A rule for what a prompt is about, or what it is held to, names the mode; rows of a batch may have two."""
+    words = [5, 9, 77, 120] * 20
+    again, other = torch.tensor([words]), torch.tensor([[*range(5, 85)]])
+    common: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    common |= {"custom_generate": block_diffusion, "denoiser": tiny_folder.parent / "denoiser.safetensors"}
+
+    def said(prompt: Any, mode: str, **options: Any) -> Any:
+        return loaded.generate(prompt, mode=mode, **common, **options)
+
+    (folder / "routes.toml").write_text('copying = "diffusion"\n')
+    with pytest.raises(ValueError, match=r"suppress_tokens=\[3\] .*mode 'diffusion' commits tokens in any order"):
+        said(again, "auto", suppress_tokens=[3])
+    assert said(other, "auto", suppress_tokens=[3]).tolist() == said(other, "ar", suppress_tokens=[3]).tolist()
+    with pytest.raises(ValueError, match="option block_length=8 has no effect in mode 'speculative'"):
+        said(other, "auto", block_length=8)
+    assert said(again, "auto", block_length=8).tolist() == said(again, "diffusion", block_length=8).tolist()
+    both = torch.cat([again, other])
+    found = said(both, "auto", repetition_penalty=1.5, output_scores=True, return_dict_in_generate=True)
+    assert [row["mode"] for row in found.usage] == ["diffusion", found.usage[1]["mode"]] != ["diffusion"] * 2
+    for place, mode in enumerate(("diffusion", "ar")):
+        alone = said(both[place : place + 1], mode, repetition_penalty=1.5)
+        assert found.sequences[place].tolist() == alone[0].tolist()
+
+
+def test_transformers_knows_that_a_constraint_is_one(loaded: Any, tiny_folder: Path, folder: Path) -> None:
+    """Its rule counts, not that of free text."""
+    (folder / "routes.toml").write_text('constraint = "diffusion"\n')
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    common: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "tokenizer": tokenizer}
+    common |= {"custom_generate": block_diffusion, "denoiser": tiny_folder.parent / "denoiser.safetensors"}
+    common |= {"constraint": Regex("[a-c]{5}"), "block_length": 8}
+    prompt = torch.tensor([[5, 9, 77, 120, 33]])
+    found = loaded.generate(prompt, mode="auto", **common)
+    assert found.tolist() == loaded.generate(prompt, mode="diffusion", **common).tolist()
+    with pytest.raises(ValueError, match=r"suppress_tokens=\[3\] .*mode 'diffusion' commits tokens in any order"):
+        loaded.generate(prompt, mode="auto", suppress_tokens=[3], **common)
