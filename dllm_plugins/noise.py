@@ -65,6 +65,10 @@ class Purpose(IntEnum):
     """The noise they jump to."""
     MGDM_ORDER = 18
     """Which positions MGDM opens again."""
+    LIKELIHOOD_SIZES = 19
+    """How many tokens are masked where the likelihood of a text is bounded."""
+    LIKELIHOOD_ORDER = 20
+    """Which tokens those are."""
     PLUGIN = 1000
     """Whatever a plug-in draws; it tells its own uses apart by `extra`."""
 

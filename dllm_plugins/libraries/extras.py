@@ -14,6 +14,7 @@ EXTRAS = {
     "gguf": "gguf",
     "jsonschema": "constraints",
     "lark": "constraints",
+    "lm_eval": "lm-eval",
     "peft": "train",
     "prometheus_client": "serve",
     "pysat": "reasoning",
