@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.prediction import Draw
 from dllm_plugins.prediction import Predictions
@@ -53,6 +54,15 @@ class Ask:
 LOGITS = Ask(logits=True)
 #: The logits as the model gives them, whatever a constraint allows: the program limits what it makes of them.
 UNLIMITED = Ask(logits=True, positions=())
+
+
+def frontier(row: Row, also: int = 0, *, onward: bool = True) -> Ask:
+    """What is asked of the position right behind the final text, and of `also` more behind that.
+
+    Their noise is keyed on the position alone, so that a draft is accepted when it equals the token drawn here.
+    """
+    positions = range(len(row.tokens), len(row.tokens) + 1 + also)
+    return Ask(draws=lambda: row.draws(positions), logits=row.wants_logits, positions=positions, onward=onward)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Hashable
 
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.decoding.canvas import Canvas
-from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.program import frontier
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.modes.base import Sampler
@@ -22,20 +22,10 @@ def start(canvas: Canvas, _settings: Settings, _spec: ModelSpec) -> Program:
     while True:
         new = row.tokens[row.frozen :]
         segment = Segment(row.handle, new, range(row.frozen, len(row.tokens)), wanted=(len(new) - 1,))
-        [answer] = yield Pass((segment,), kind, freeze=len(new), asks=(frontier(canvas),))
+        [answer] = yield Pass((segment,), kind, freeze=len(new), asks=(frontier(row),))
         canvas.append(answer, 1)
         canvas.extend()
         kind = "predict"
-
-
-def frontier(canvas: Canvas, also: int = 0, *, onward: bool = True) -> Ask:
-    """What is asked of the position right behind the final text, and of `also` more behind that.
-
-    Their noise is keyed on the position alone, so that a draft is accepted when it equals the token drawn here.
-    """
-    row = canvas.row
-    positions = range(len(row.tokens), len(row.tokens) + 1 + also)
-    return Ask(draws=lambda: row.draws(positions), logits=row.wants_logits, positions=positions, onward=onward)
 
 
 def same_text(_settings: Settings, _config: SamplingConfig, spec: ModelSpec) -> Hashable:

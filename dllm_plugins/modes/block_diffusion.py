@@ -22,9 +22,9 @@ from dllm_plugins.decoding.program import Asks
 from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.program import frontier
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.modes.ar import frontier
 from dllm_plugins.modes.opened import Opened
 from dllm_plugins.prediction import predict
 from dllm_plugins.prediction import without
@@ -97,7 +97,7 @@ class BlockDiffusion:
         if committed:
             segments.append(Segment(row.handle, [tokens[position] for position in committed], committed, behind=behind))
             behind += ((1, len(committed)),)
-        asks: Asks = (frontier(self.canvas, onward=False),)
+        asks: Asks = (frontier(self.row, onward=False),)
         if opened:
             noise = self.process.noised(len(opened), self.spec)
             segments.append(self.canvas.noisy(noise, [position - 1 for position in opened], behind))

@@ -32,9 +32,9 @@ from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.program import frontier
 from dllm_plugins.decoding.row import OpenGap
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.modes.ar import frontier
 from dllm_plugins.modes.block_diffusion import BlockDiffusion
 from dllm_plugins.modes.block_diffusion import Talk
 from dllm_plugins.prediction import predict
@@ -231,7 +231,7 @@ class Infilling(BlockDiffusion):
 
 def frontier_of(this: Infilling) -> Ask:
     """What is asked of the frontier where nothing follows."""
-    return replace(frontier(this.canvas, onward=False), draws=lambda: this.row.draws([this.tip]))
+    return replace(frontier(this.row, onward=False), draws=lambda: this.row.draws([this.tip]))
 
 
 def fill(this: Infilling) -> Program:

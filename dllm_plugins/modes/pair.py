@@ -16,7 +16,6 @@ from pydantic import Field
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Dialogue
-from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
@@ -24,10 +23,10 @@ from dllm_plugins.drafting.acceptance import Draft
 from dllm_plugins.drafting.pace import Pace
 from dllm_plugins.drafting.planner import LONGEST_CHAIN
 from dllm_plugins.drafting.planner import FixedPlan
+from dllm_plugins.drafting.speculation import Speculation
 from dllm_plugins.modes.ar import same_text
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
-from dllm_plugins.modes.speculative import Speculation
 from dllm_plugins.processes.base import NoiseProcess
 
 
@@ -37,40 +36,38 @@ class PairSettings(Settings):
     draft_length: int | None = Field(None, description="a fixed layout: so many drafts in every pass")
 
 
-def _drafted(canvas: Canvas, told: int, size: int, keep: int) -> Dialogue[list[Draft]]:
+def _drafted(this: Speculation, told: int, size: int) -> Dialogue[list[Draft]]:
     """A pass of the drafter over what is final from position `told` on; what it proposes behind that."""
-    row, end = canvas.row, len(canvas.row.tokens)
+    row, end = this.row, len(this.row.tokens)
     asked = range(end, end + size)
     text = Segment(row.handle, row.tokens[told:], range(told, end), draws=row.draws(asked))
     # What a constraint allows is asked of the drafts later, and of the rows that verify them.
-    [answer] = yield Pass((text,), "draft", keep=keep, asks=(Ask(positions=()),))
+    [answer] = yield this.apart(text, Ask(positions=()))
     proposed: Sequence[tuple[float, float]] = answer.hidden.tolist()
-    canvas.sure.update(zip(asked, (probability for _, probability in proposed), strict=False))
+    this.canvas.sure.update(zip(asked, (probability for _, probability in proposed), strict=False))
     return [Draft(int(token), "denoiser", 1.0) for token, _ in proposed]
 
 
 def start(process: NoiseProcess, canvas: Canvas, settings: PairSettings, spec: ModelSpec) -> Program:
     """Verify, accept, have what follows drafted if that pays."""
-    row, keep, told, fixed = canvas.row, 0, 0, settings.draft_length
+    row, told, fixed = canvas.row, 0, settings.draft_length
     canvas.cut(row.prompt)
     canvas.extend()
     pace, plan = Pace(spec.draft_length), FixedPlan(LONGEST_CHAIN, "denoiser")
     this, kind = Speculation(process, canvas, plan, spec), "prefill"
     drawn, size, began = list[Draft](), 0, time.perf_counter()
     while True:
-        [answer] = yield this.verify(kind, keep, drawn)
-        final = len(row.tokens)
+        [answer] = yield this.verify(kind, drawn)
         count, drawn = this.accept(answer), []
         now = time.perf_counter()
         if kind == "verify":
             pace.took(size, count, now - began)
-        keep, this.frozen = final + count - this.frozen, final + count
         kind, began = "verify", now
         size = min(fixed or pace.length, this.groups.get(count, 0), row.remaining - 1)
         if size > 0:
             this.count("open_rows", size)
-            drawn = yield from _drafted(canvas, told, size, keep)
-            keep, told = 0, len(row.tokens)
+            drawn = yield from _drafted(this, told, size)
+            told = len(row.tokens)
 
 
 def sampler(process: NoiseProcess) -> Sampler:

@@ -23,9 +23,9 @@ from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.decoding.program import Program
+from dllm_plugins.decoding.program import frontier
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.modes.ar import frontier
 from dllm_plugins.modes.base import Sampler
 from dllm_plugins.modes.base import Settings
 
@@ -60,7 +60,7 @@ class _Verified:
         text, count = self._text(), end - self.frozen
         block = range(end, end + size) if size > 1 else range(0)
         segments = [text, self._open(range(end, end + 1), count), *([self._open(block, count)] if block else ())]
-        asks = [replace(frontier(self.canvas), of=1)]
+        asks = [replace(frontier(row), of=1)]
         # What a constraint allows is asked of the drafts later, and of the positions that verify them.
         asks += [Ask(of=2, draws=lambda: row.draws(block), positions=())] if block else []
         said, *drafted = yield Pass(tuple(segments), kind, keep=self.keep, freeze=count, asks=tuple(asks))
@@ -80,7 +80,7 @@ class _Verified:
         asks = tuple(Ask(of=place, positions=()) for place in opened)
         answers: list[Answer] = yield Pass(tuple(segments), "verify", keep=self.keep, asks=asks)
         hidden = torch.cat([answer.hidden for answer in answers])
-        [said] = yield (replace(frontier(canvas, len(drafts)), of=hidden),)
+        [said] = yield (replace(frontier(self.row, len(drafts)), of=hidden),)
         right = [draft == token for draft, token in zip(drafts, said.tokens, strict=False)]
         accepted = (*right, False).index(False)
         self._count(denoiser_verified=len(drafts), denoiser_accepted=accepted)

@@ -18,10 +18,10 @@ from dllm_plugins.decoding.program import Answer
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.drafting.acceptance import FORCED
 from dllm_plugins.drafting.acceptance import Source
+from dllm_plugins.drafting.speculation import Speculation
 from dllm_plugins.engine import languages
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
-from dllm_plugins.modes.speculative import Speculation
 from tests.modes.tiny_models import random_network
 from tests.modes.tiny_models import spec
 from tests.pairs.paired import paired

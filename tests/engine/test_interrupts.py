@@ -28,6 +28,7 @@ from dllm_plugins.decoding import running
 from dllm_plugins.decoding.canvas import Canvas
 from dllm_plugins.decoding.running import RunningProgram
 from dllm_plugins.denoisers import rows
+from dllm_plugins.drafting import speculation
 from dllm_plugins.engine import Engine
 from dllm_plugins.engine import job as jobs
 from dllm_plugins.errors import PassError
@@ -48,7 +49,7 @@ from .injecting import Injector
 BOOKKEEPING = (engine_module, jobs, sharing, fair, kept, rows, running, answering)
 MODES = {
     "ar": (ar,),
-    "speculative": (speculative,),
+    "speculative": (speculative, speculation),
     "diffusion": (block_diffusion, opened),
     "llada": (llada, ruled),
 }
