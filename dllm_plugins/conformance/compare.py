@@ -65,8 +65,8 @@ def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | N
 
 
 def _counted(trace: Trace) -> str:
-    """What is wrong with the usage: a call a pass, and one more at most where a pass was split to fill the cache."""
-    more = trace.kinds.get("prefill", 0) + trace.kinds.get("freeze", 0) if trace.splits else 0
+    """What is wrong with the usage: a call a pass, and one more at most where a backend splits one to fill the cache."""
+    more = trace.kinds.get("prefill", 0) + trace.kinds.get("freeze", 0)
     if trace.passes <= trace.calls <= trace.passes + more:
         return ""
     return f"the usage counts {trace.calls} calls in {trace.passes} passes"

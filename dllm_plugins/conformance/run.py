@@ -21,14 +21,12 @@ class Trace:
     :param passes: how many the row took part in.
     :param calls: of the model, of all kinds, as the usage counts them.
     :param kinds: these calls by kind.
-    :param splits: the backend cannot mix what fills the cache with what predicts: that is a call more.
     """
 
     canvases: list[list[int]]
     text: list[int] = field(default_factory=list)
     passes: int = 0
     calls: int = 0
-    splits: bool = False
     kinds: dict[str, int] = field(default_factory=dict)
 
 
@@ -68,7 +66,7 @@ def _decode(model: Model, play: Play) -> list[Trace]:
         final[number] = list(request.tokens)
         initial = [*request.tokens, *[mask] * request.config.max_new_tokens, *request.suffix]
         first = list(play.initial[row]) if play.initial else initial
-        traces[number] = Trace([first], splits=hasattr(model.denoiser, "rounds"))
+        traces[number] = Trace([first])
         if mask in request.tokens:
             del final[number][request.tokens.index(mask) :]
     while engine.active:
