@@ -65,7 +65,7 @@ def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | N
 
 
 def _counted(trace: Trace) -> str:
-    """What is wrong with the usage: a call a pass, and one more at most where a backend splits one to fill the cache."""
+    """What is wrong with the usage: a call a pass, and one more at most where one was split to fill the cache."""
     more = trace.kinds.get("prefill", 0) + trace.kinds.get("freeze", 0)
     if trace.passes <= trace.calls <= trace.passes + more:
         return ""
