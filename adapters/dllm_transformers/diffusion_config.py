@@ -112,6 +112,10 @@ class DiffusionConfig(PreTrainedConfig):
         self.dict_dtype_to_str(found)
         return found
 
+    def is_changed(self) -> bool:
+        """Whether an entry is another than in the config.json that it was read from."""
+        return self.original() != self._original
+
     def to_dict(self) -> dict[str, Any]:
         """The original format."""
         return self.original()

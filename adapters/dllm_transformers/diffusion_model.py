@@ -33,6 +33,7 @@ from dllm_plugins.models import Model
 from dllm_plugins.processes.objectives import Objective
 from dllm_transformers import opening
 from dllm_transformers import saving
+from dllm_transformers.adapting import WholeAdapters
 from dllm_transformers.arguments import check_forward
 from dllm_transformers.arguments import checked
 from dllm_transformers.diffusion_config import DiffusionConfig
@@ -45,7 +46,7 @@ from dllm_transformers.visibility import whole_sequence
 from dllm_transformers.weights import NoText
 
 
-class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
+class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin):
     """A diffusion language model of any family; made by `from_pretrained`.
 
     `objective` is how `forward` with labels computes its loss: the family's own where it is None, else an
@@ -104,7 +105,7 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         _check(options, model_args)
         attention = options.get("attn_implementation")
         dtype = options.get("torch_dtype") if options.get("dtype") is None else options["dtype"]
-        given = cls.config_class.of(config)
+        given = cls.config_class.of(opening.config_of_base(config, adapter, options))
         opened = opening.opened(name, given, dtype, options)
         spread = {name: options.get(name) for name in ("device_map", "max_memory", "offload_folder")}
         buffers = bool(options.get("offload_buffers"))
@@ -247,17 +248,6 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
             )
         return found
 
-    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
-        """See :class:`~transformers.integrations.PeftAdapterMixin`; an adapter is loaded whole or not at all.
-
-        :raises CheckpointError: for one that lacks weights here, such as one that goes by the names of other code.
-        """
-        report = super().load_adapter(*args, **kwargs)
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            for name in sorted(getattr(report, kind)):
-                raise CheckpointError(f"{kind.replace('_', ' ')} of the adapter: {name}; {_ADAPTER}")
-        return report
-
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         """The engine keeps its own."""
@@ -282,12 +272,6 @@ class DiffusionModelForCausalLM(PreTrainedModel, GenerationMixin):
         """Of the class that computes."""
         found: nn.Module = self.native.get_output_embeddings()
         return found
-
-
-#: What takes adapters that transformers would load in part.
-_ADAPTER = (
-    "one that was trained with a checkpoint's own code has its names: load_model('ADAPTER') of dllm_plugins merges it"
-)
 
 
 def _check(options: dict[str, Any], positional: tuple[Any, ...]) -> None:

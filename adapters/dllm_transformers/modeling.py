@@ -16,6 +16,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.spreading import loading_onto
 from dllm_plugins.files.replacing import replacing
+from dllm_transformers.adapting import WholeAdapters
 from dllm_transformers.arguments import DTYPE_KEYS
 from dllm_transformers.arguments import HUB
 from dllm_transformers.arguments import SPREADING
@@ -25,6 +26,7 @@ from dllm_transformers.arguments import refuse_old_config
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import check_strategy
 from dllm_transformers.hub import write_custom_generate
+from dllm_transformers.opening import base_and_adapter
 from dllm_transformers.tri_mode import MODEL_TYPE
 from dllm_transformers.tri_mode import DenoiserTensors
 from dllm_transformers.tri_mode import TriModeConfig
@@ -38,7 +40,7 @@ HONOURED = frozenset({"generation_config", "output_loading_info"})
 ENTRIES = vars(TriModeConfig()).keys() - {*DTYPE_KEYS}
 
 
-class TriModeForCausalLM(LlamaForCausalLM):
+class TriModeForCausalLM(WholeAdapters, LlamaForCausalLM):
     """Samples by block diffusion wherever transformers calls `generate`."""
 
     config_class = TriModeConfig
@@ -54,6 +56,8 @@ class TriModeForCausalLM(LlamaForCausalLM):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Like every model's, but a checkpoint whose tensors do not fit its config is not loaded in part.
 
+        The folder of an adapter is loaded with the checkpoint that it names.
+
         :raises CheckpointError: for files that are missing or damaged, and naming a tensor that is
             missing, surplus, misshapen or no weight.
         :raises OptionError: for an argument that cannot be honoured.
@@ -66,7 +70,9 @@ class TriModeForCausalLM(LlamaForCausalLM):
         config = kwargs.pop("config", None)
         made = isinstance(config, TriModeConfig)
         entries = {} if made else {name: kwargs.pop(name) for name in ENTRIES.intersection(kwargs)}
-        from_files = pretrained_model_name_or_path is not None
+        from_files, adapter = pretrained_model_name_or_path is not None, None
+        if from_files:
+            pretrained_model_name_or_path, adapter = base_and_adapter(pretrained_model_name_or_path, kwargs)
         kwargs = checked(kwargs, args, HONOURED if from_files else HONOURED | {"state_dict"})
         for name in DTYPE_KEYS:
             dtype_of(kwargs.get(name))
@@ -79,7 +85,11 @@ class TriModeForCausalLM(LlamaForCausalLM):
             check_folder(folder, config)
         asked = {name: kwargs[name] for name in ("attn_implementation", "device_map", *SPREADING) if name in kwargs}
         with loading_onto(pretrained_model_name_or_path, asked):
-            return super().from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
+            found = super().from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
+        if adapter is not None:
+            # With `output_loading_info` it comes with what is said of the base's weights.
+            (found[0] if isinstance(found, tuple) else found).load_adapter(**adapter)
+        return found
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """See :func:`dllm_transformers.generate`; `custom_generate` still is another strategy.
@@ -95,10 +105,15 @@ class TriModeForCausalLM(LlamaForCausalLM):
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Like every model's; the folder also gets `custom_generate/`, for users without our classes.
 
+        With an adapter that was added or loaded, that alone is written.
+
         :raises OptionError: for push_to_hub, which would upload the folder half made.
         """
         if kwargs.get("push_to_hub"):
             raise OptionError("push_to_hub=True uploads before the folder is complete; save it, then `hf upload` it")
+        if self._hf_peft_config_loaded:
+            super().save_pretrained(save_directory, *args, **kwargs)
+            return
         with replacing(save_directory) as place:
             super().save_pretrained(place, *args, **kwargs)
             config = json.loads((place / "config.json").read_text(encoding="utf-8"))

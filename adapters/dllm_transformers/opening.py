@@ -1,5 +1,6 @@
 """What `from_pretrained` of a diffusion model is given, sorted out before a weight is read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from dllm_plugins import plugins
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.checkpoint import Checkpoint
 from dllm_plugins.families.checkpoint import open_checkpoint
+from dllm_plugins.families.files import ADAPTER
 from dllm_plugins.families.files import base_name
+from dllm_plugins.families.files import base_revision
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import is_adapter
 from dllm_plugins.families.spec import make_spec
@@ -82,9 +85,19 @@ def base_and_adapter(name: Any, options: dict[str, Any]) -> tuple[Any, dict[str,
                 )
             return name, None
         name, place = base_name(folder), folder
-        for key in ("revision", "subfolder"):
-            options.pop(key, None)
+        options.pop("subfolder", None)
+    else:
+        # By the Auto classes, which have found the base's name and not its revision.
+        hub.pop("revision", None)
+        folder = hub_folder(place, (ADAPTER,), **hub, revision=said.get("revision")) / (said.get("subfolder") or "")
+    options["revision"] = base_revision(folder)
     return name, {"peft_model_id": str(place), "adapter_name": called, "adapter_kwargs": said}
+
+
+def config_of_base(config: Any, adapter: Any, options: Mapping[str, Any]) -> Any:
+    """The config as it was handed over; None where the Auto classes read it of another revision than the base's."""
+    read = isinstance(config, DiffusionConfig) and not config.is_changed()
+    return None if adapter is not None and options.get("revision") and read else config
 
 
 def plain(generation: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import shown
 from dllm_plugins.models import Model
 from dllm_plugins.sharing import SharedModel
+from dllm_transformers.adapting import added_up
 from dllm_transformers.tri_mode import DENOISER_PREFIX
 from dllm_transformers.tri_mode import denoiser_tensors
 from dllm_transformers.tri_mode import shape_of
@@ -112,9 +113,7 @@ def plain_model_of(model: PreTrainedModel) -> Model:
 
 def _base_of(model: PreTrainedModel) -> tuple[LlamaShape, AnyWeights]:
     shape, name = shape_of(model.config), type(model).__name__
-    tensors = {
-        key: tensor.detach() for key, tensor in model.state_dict().items() if not key.startswith(DENOISER_PREFIX)
-    }
+    tensors = {key: tensor.detach() for key, tensor in added_up(model).items() if not key.startswith(DENOISER_PREFIX)}
     for key, tensor in tensors.items():
         if tensor.is_meta or not tensor.is_floating_point():
             raise CheckpointError(

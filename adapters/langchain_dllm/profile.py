@@ -56,11 +56,14 @@ def _config(name: str, base: str | None) -> dict[str, Any]:
     :raises DllmError: for one that is not there, or damaged: loading will say so.
     """
     if name == _DEFAULT and (base is None or Path(base).is_dir()):
-        return dict(base_config(None if base is None else Path(base)))
-    folder = Path(name)
-    if is_adapter(folder):
-        folder = Path(base_name(folder))
+        return dict(base_config(None if base is None else _adapted(Path(base))))
+    folder = _adapted(Path(name))
     return read_config(folder) if folder.is_dir() else {}
+
+
+def _adapted(folder: Path) -> Path:
+    """Where the config is: of an adapter, the checkpoint that it names."""
+    return Path(base_name(folder)) if is_adapter(folder) else folder
 
 
 def _context(config: dict[str, Any]) -> int | None:

@@ -17,7 +17,6 @@ from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.families.files import WANTED
 from dllm_plugins.families.files import TokenIds
 from dllm_plugins.families.files import base_of
-from dllm_plugins.families.files import has_tokenizer
 from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import is_adapter
 from dllm_plugins.families.hub import tokenizer_of
@@ -62,11 +61,12 @@ def entry_of(source: str, options: LoadOptions) -> Entry:
             check_storage(storage_of(config, small))
         folder = hub_folder(source)
     checkpoint = open_checkpoint(folder, options.family, plugins.families())
-    if not has_tokenizer(checkpoint.folder):
+    tokenizer = tokenizer_of(checkpoint)
+    if isinstance(tokenizer, TokenIds):
         raise CheckpointError(
             f"{checkpoint.folder} has no tokenizer.json; llm deals in text, so add the tokenizer's files"
         )
-    spec = make_spec(source, checkpoint, tokenizer_of(checkpoint), options, plugins.modes())
+    spec = make_spec(source, checkpoint, tokenizer, options, plugins.modes())
     weight, licence = weigh(checkpoint.files), licence_of(checkpoint.folder)
     facts = facts_of(checkpoint.layout, spec, *weight, licence, preset_of(source, checkpoint, options.preset))
     return _entry(source, folder, options, facts)

@@ -15,8 +15,13 @@ from dllm_plugins.default_model.unpack import unpack
 from dllm_plugins.denoisers.llama_config import ids_of
 from dllm_plugins.denoisers.weights import read_tensors
 from dllm_plugins.denoisers.weights import stop_ids
+from dllm_plugins.families.files import ADAPTER
+from dllm_plugins.families.files import ADAPTER_WEIGHTS
 from dllm_plugins.families.files import WANTED
+from dllm_plugins.families.files import base_of
+from dllm_plugins.families.files import has_tokenizer
 from dllm_plugins.families.files import hub_folder
+from dllm_plugins.families.files import is_adapter
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.files.reading import reading
 from dllm_plugins.files.replacing import read_config
@@ -152,6 +157,46 @@ class FolderBase:
         return self.place
 
 
+class AdaptedBase(FolderBase):
+    """A base that an adapter was trained on, with the adapter merged in; see :class:`Base`.
+
+    :param place: of the base.
+    :param adapter: the folder of the adapter, as PEFT saves it.
+    :raises CheckpointError: for an adapter that cannot be merged, when weights are read.
+    """
+
+    def __init__(self, place: Path, adapter: Path) -> None:
+        super().__init__(place)
+        self.whose = self._adapter = adapter
+
+    def tensors(self) -> Mapping[str, Weight]:
+        """See :class:`Base`."""
+        from dllm_plugins.families.adapters import merged_plain
+
+        return merged_plain(read_tensors(self.place), self.config, self._adapter)
+
+    def tokenizer(self) -> Any:
+        """See :class:`Base`; the adapter's own comes before that of its base."""
+        return load_tokenizer(self._adapter if has_tokenizer(self._adapter) else self.place)
+
+    def files(self) -> list[Path]:
+        """See :class:`Base`."""
+        own = (self._adapter / name for name in (ADAPTER, ADAPTER_WEIGHTS))
+        return [*super().files(), *own]
+
+    def as_folder(self, spare: Path) -> Path:
+        """See :class:`Base`."""
+        return self._adapter
+
+
+def folder_base(place: Path, wanted: Sequence[str] = WANTED) -> FolderBase:
+    """A base in a folder, or the one that an adapter in it was trained on.
+
+    :raises CheckpointError: for an adapter whose base cannot be had.
+    """
+    return AdaptedBase(base_of(place, wanted), place) if is_adapter(place) else FolderBase(place)
+
+
 def open_base(base: str | Path | None, wanted: Sequence[str] = WANTED) -> Base:
     """The base that is asked for: a folder, a hub id, or None for the default one.
 
@@ -160,7 +205,7 @@ def open_base(base: str | Path | None, wanted: Sequence[str] = WANTED) -> Base:
     :raises CheckpointError: if a hub id cannot be resolved, or the default base's file is damaged.
     """
     if base is not None:
-        return FolderBase(hub_folder(base, wanted))
+        return folder_base(hub_folder(base, (*wanted, ADAPTER)), wanted)
     place = base_model.require_place()
     return FolderBase(place) if place.is_dir() else FileBase(place)
 

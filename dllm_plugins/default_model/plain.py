@@ -1,8 +1,6 @@
 """An ordinary Llama, Qwen2 or Qwen3 as it is, one token a pass: what verifies the drafts of a pair."""
 
-from pathlib import Path
-
-from dllm_plugins.default_model.base import FolderBase
+from dllm_plugins.default_model.base import folder_base
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.kernel import DecoderDenoiser
 from dllm_plugins.denoisers.kernel import best_decoder
@@ -42,7 +40,7 @@ def load_plain(name: str, options: LoadOptions) -> Model:
         raise OptionError(
             message("{backend}={!r} cannot run {}; use 'auto', 'kernels' or 'torch'", options.backend, name)
         )
-    source = FolderBase(Path(hub_folder(name)))
+    source = folder_base(hub_folder(name))
     device = best_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     int8 = wants_int8(options, device)

@@ -17,15 +17,17 @@ from torch import nn
 
 from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.families.diffullama import LAYOUT as LLAMA
 from dllm_plugins.families.files import ADAPTER
+from dllm_plugins.families.files import ADAPTER_WEIGHTS
 from dllm_plugins.families.layout import Config
 from dllm_plugins.families.layout import Layout
 from dllm_plugins.files.reading import reading
 from dllm_plugins.files.reading import regular
+from dllm_plugins.libraries.classes import transformers_class
 from dllm_plugins.libraries.extras import need
 from dllm_plugins.storage.lazy import LazyWeight
 
-WEIGHTS = "adapter_model.safetensors"
 #: Where PEFT's names begin.
 _ROOT = "base_model.model."
 #: Where those of :class:`~dllm_transformers.DiffusionModelForCausalLM` go on.
@@ -53,7 +55,7 @@ def merged(
     """
     peft = need("peft", f"the adapter in {folder}")
     regular(folder / ADAPTER)
-    stored = read_file(folder / WEIGHTS, "save the adapter again with save_pretrained; pickles are never read")
+    stored = read_file(folder / ADAPTER_WEIGHTS, "save the adapter again with save_pretrained; pickles are never read")
     with reading(folder, "save the adapter again"), warnings.catch_warnings():
         # What has to be said is said here, as an error.
         warnings.simplefilter("ignore")
@@ -75,6 +77,25 @@ def merged(
     found = {name: skeleton.get_parameter(name).detach() for name in changed}
     _check_ties(skeleton, found, tensors, folder)
     return {**tensors, **found}
+
+
+def merged_plain(tensors: Mapping[str, Tensor], config: Config, folder: Path) -> dict[str, Tensor]:
+    """The same for an ordinary Llama, Qwen2 or Qwen3, whose weights have transformers' names.
+
+    :param config: its config.json.
+    :raises CheckpointError: also for a model of another kind.
+    """
+    kinds = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+    kind = kinds.get(str(config.get("model_type")))
+    if kind is None:
+        raise CheckpointError(
+            f"{folder} was trained on a model of type {config.get('model_type')!r}, and adapters of "
+            f"{', '.join(kinds)} are merged here; {_SAVE}"
+        )
+    native: Any = transformers_class(kind)
+    with torch.device("meta"):
+        skeleton = native(native.config_class(**{key: item for key, item in config.items() if key != "model_type"}))
+    return merged(tensors, skeleton, LLAMA, config, folder)
 
 
 def _module_of(name: str, modules: Container[str]) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAX_TOKENIZER = 1 << 28
 #: What a folder holds instead of config.json where it is an adapter, as PEFT saves it.
 ADAPTER = "adapter_config.json"
+#: Where its weights are then.
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 #: What is fetched from a hub repository: nothing that runs.
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 
@@ -73,14 +75,27 @@ def base_name(folder: Path) -> str:
     return name
 
 
+def base_revision(folder: Path) -> str | None:
+    """Of which revision of a hub repository that is, if an adapter says so.
+
+    :raises CheckpointError: where it says what names none.
+    """
+    place = folder / ADAPTER
+    found = read_object(place).get("revision")
+    if found is not None and not isinstance(found, str):
+        raise CheckpointError(f"{place} says revision={found!r}; write a branch, a tag or a commit there, or null")
+    return found or None
+
+
 def base_of(folder: Path, wanted: Sequence[str] = WANTED) -> Path:
-    """The folder of the checkpoint that an adapter was trained on, fetched if it is a hub id.
+    """The folder of the checkpoint that an adapter was trained on, fetched if it is a hub id, in its revision.
 
     :raises CheckpointError: where the adapter does not say it, it cannot be had, or it is an adapter itself.
     """
     name = base_name(folder)
+    revision = base_revision(folder)
     try:
-        base = hub_folder(name, wanted)
+        base = hub_folder(name, wanted, revision=revision)
     except CheckpointError as error:
         raise CheckpointError(
             f"{folder / ADAPTER} says base_model_name_or_path={name!r}, which cannot be had: {error}"

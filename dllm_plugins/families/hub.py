@@ -193,10 +193,16 @@ def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase | TokenIds":
-    """The tokenizer with the chat template that its family is spoken to with; a stand-in if there is none."""
-    if not has_tokenizer(checkpoint.folder):
+    """The tokenizer with the chat template that its family is spoken to with; a stand-in if there is none.
+
+    An adapter's own comes before that of its base.
+
+    :raises CheckpointError: if it is damaged.
+    """
+    folder = next((place for place in (checkpoint.adapter, checkpoint.folder) if place and has_tokenizer(place)), None)
+    if folder is None:
         return TokenIds(checkpoint.folder)
-    tokenizer = load_tokenizer(checkpoint.folder, tokenizer_class(checkpoint.folder))
+    tokenizer = load_tokenizer(folder, tokenizer_class(folder))
     return speaking(tokenizer, checkpoint.layout)  # type: ignore[no-any-return]
 
 

@@ -8,7 +8,10 @@ from typing import Any
 from dllm_plugins.default_model.plain import ARCHITECTURES
 from dllm_plugins.default_model.plain import load_plain
 from dllm_plugins.errors import OptionError
+from dllm_plugins.families.files import ADAPTER
+from dllm_plugins.families.files import base_of
 from dllm_plugins.families.files import hub_folder
+from dllm_plugins.families.files import is_adapter
 from dllm_plugins.files.replacing import read_config
 from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import message
@@ -109,7 +112,9 @@ def _is_plain(name: str, options: Mapping[str, Any]) -> bool:
         return False
     if is_gguf(name):
         return is_plain_file(Path(name))
-    found = read_config(Path(hub_folder(name, ("config.json",)))).get("architectures") or []
+    folder = hub_folder(name, ("config.json", ADAPTER))
+    folder = base_of(folder, ("config.json",)) if is_adapter(folder) else folder
+    found = read_config(folder).get("architectures") or []
     return bool(ARCHITECTURES.intersection(found))
 
 

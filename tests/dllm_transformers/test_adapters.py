@@ -11,17 +11,21 @@ from gguf import GGUFReader
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import AutoConfig
 from transformers import AutoModelForCausalLM
+from transformers import AutoTokenizer
 
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from dllm_plugins import plugins
+from dllm_plugins.default_model.plain import load_plain
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.checkpoint import load_checkpoint
 from dllm_plugins.families.checkpoint import open_checkpoint
 from dllm_plugins.llama_cpp.convert import convert
+from dllm_plugins.llama_cpp.convert import convert_base
 from dllm_plugins.load_options import LoadOptions
 from dllm_transformers import DiffusionModelForCausalLM
 from langchain_dllm.profile import profile_of
@@ -39,6 +43,8 @@ pytestmark = [
 ]
 IDS = torch.randint(6, 30, (2, 8), generator=torch.Generator().manual_seed(1))
 Folder = Callable[[str], Path]
+#: An adapter's folder, and that of the merged model.
+WAYS = ("adapter", "whole")
 
 
 @pytest.fixture(scope="module")
@@ -169,14 +175,18 @@ def test_hosts_take_adapters(folder: Folder, tmp_path: Path) -> None:
     assert profile_of(adapter, None)["max_input_tokens"] == profile_of(base, None)["max_input_tokens"]
 
 
+def tensors(file: Path) -> dict[str, bytes]:
+    """What a GGUF file holds."""
+    return {item.name: item.data.tobytes() for item in GGUFReader(file).tensors}
+
+
 def test_gguf_files_of_adapters(tmp_path: Path) -> None:
     """One holds the weights of the merged folder, byte for byte."""
     model = wrapped(make(tmp_path / "base", "dream"), "dream")
     model.save_pretrained(tmp_path / "first" / "tuned")
     model.merge_and_unload().save_pretrained(tmp_path / "second" / "tuned")
     files = [convert(tmp_path / place / "tuned", tmp_path / f"{place}.gguf", "F32") for place in ("first", "second")]
-    first, second = ({item.name: item.data.tobytes() for item in GGUFReader(file).tensors} for file in files)
-    assert first == second
+    assert tensors(files[0]) == tensors(files[1])
 
 
 def test_adapters_of_original_code(folder: Folder, tmp_path: Path) -> None:
@@ -234,3 +244,100 @@ def test_adapters_that_cannot_be_merged(folder: Folder, tmp_path: Path) -> None:
         load_model(str(adapter))
     with pytest.raises(OptionError, match=r"adapter_name='mine'.*is no adapter"):
         DiffusionModelForCausalLM.from_pretrained(folder("dream"), adapter_name="mine")
+
+
+def tuned(base: Path, target: Path, **more: Any) -> Any:
+    """A model whose rows see what is left of them, in PEFT's wrapper, with an adapter that is saved."""
+    torch.manual_seed(2)
+    config = peft.LoraConfig(**{"r": 2, "target_modules": "all-linear", "init_lora_weights": False, **more})
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+    model.save_pretrained(target)
+    return model
+
+
+def test_a_base_of_the_default_model_with_an_adapter(tiny_folder: Path, tmp_path: Path) -> None:
+    """It is merged by whoever reads the base, and decoded speculatively as its own text; llama.cpp's too."""
+    model = tuned(tiny_folder, tmp_path / "adapter")
+    said: dict[str, Any] = {"base": tmp_path / "adapter", "denoiser": tiny_folder.parent / "denoiser.safetensors"}
+    loaded = load_model("dllm", **said, dtype="float32", device="cpu")
+    prompt = IDS[0].tolist()
+    # The wrapped class is transformers' own.
+    whole = model.merge_and_unload()
+    expected = whole.generate(IDS[:1], max_new_tokens=12, do_sample=False, eos_token_id=None)
+    wanted = tuple(expected[0, len(prompt) :].tolist())
+    requests = [Request(prompt, SamplingConfig(max_new_tokens=12, mode=mode)) for mode in ("ar", "speculative")]
+    for finish in loaded.engine().generate(requests):
+        assert finish.tokens == wanted[: len(finish.tokens)]
+        assert finish.tokens
+    whole.save_pretrained(tmp_path / "whole")
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path / "whole")
+    first, second = (tensors(convert_base(tmp_path / name, tmp_path / name / "f32", "F32")) for name in WAYS)
+    assert first == second
+    assert first != tensors(convert_base(tiny_folder, tmp_path / "f32", "F32"))
+    assert profile_of("dllm", str(tmp_path / "adapter")) == profile_of("dllm", str(tiny_folder))
+    target = load_plain(str(tmp_path / "adapter"), LoadOptions(dtype="float32", device="cpu"))
+    (finish,) = target.engine().generate(requests[:1])
+    assert finish.tokens == wanted[: len(finish.tokens)]
+
+
+def test_adapters_of_tri_mode_checkpoints(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Auto class adds them, and generate() decodes with those that are on, as after merging."""
+    monkeypatch.setattr("transformers.integrations.peft.MIN_PEFT_VERSION", "0.21.0")
+    model = tuned(checkpoint, tmp_path / "adapter")
+    said: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False}
+    plain = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).generate(IDS[:1], **said)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch.float32)
+    answer = loaded.generate(IDS[:1], **said)
+    assert not torch.equal(answer, plain)
+    assert torch.equal(model.generate(input_ids=IDS[:1], **said), answer)
+    loaded.disable_adapters()
+    assert torch.equal(loaded.generate(IDS[:1], **said), plain)
+    loaded.enable_adapters()
+    loaded.save_pretrained(tmp_path / "again")
+    assert equal(*(load_file(tmp_path / place / "adapter_model.safetensors") for place in ("adapter", "again")))
+    model.merge_and_unload().save_pretrained(tmp_path / "whole")
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    assert torch.equal(whole.generate(IDS[:1], **said), answer)
+    tuned(checkpoint, tmp_path / "normed", modules_to_save=["model.norm"])
+    normed = AutoModelForCausalLM.from_pretrained(tmp_path / "normed", dtype=torch.float32)
+    with pytest.raises(CheckpointError, match="merge_and_unload"):
+        normed.generate(IDS[:1], **said)
+
+
+def test_an_adapter_s_own_tokenizer(folder: Folder, tmp_path: Path) -> None:
+    """It comes before that of the base."""
+    wrapped(folder("dream"), "dream").save_pretrained(tmp_path / "adapter")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder("dream"))
+    assert load_model(str(tmp_path / "adapter"), device="cpu").tokenizer.chat_template == tokenizer.chat_template
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    found = load_model(str(tmp_path / "adapter"), device="cpu")
+    assert found.tokenizer.decode(found.encode_chat([{"role": "user", "content": "hi"}])) == "hi"
+
+
+def test_the_revision_of_the_base(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every host fetches the one that the adapter names, whatever the adapter's own is."""
+    asked: list[tuple[str, str | None]] = []
+
+    def fetch(name: str, revision: str | None = None, **_options: Any) -> str:
+        asked.append((name, revision))
+        return str(tmp_path / "adapter" if name == "mine/adapter" else folder("dream"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    wrapped(folder("dream"), "dream").save_pretrained(tmp_path / "adapter")
+    change(tmp_path / "adapter", base_model_name_or_path="some/dream", revision="v2")
+    load_model(str(tmp_path / "adapter"), device="cpu")
+    assert asked == [("some/dream", "v2")]
+    asked.clear()
+    monkeypatch.setattr(DiffusionModelForCausalLM, "load_adapter", lambda *_, **__: None)
+    DiffusionModelForCausalLM.from_pretrained("mine/adapter", revision="tuned")
+    assert asked == [("mine/adapter", "tuned"), ("some/dream", "v2")]
+    asked.clear()
+    # As the Auto classes call it.
+    given = {"adapter_kwargs": {"_adapter_model_path": "mine/adapter", "revision": "tuned"}, "revision": "main"}
+    config = AutoConfig.from_pretrained(folder("dream"))
+    DiffusionModelForCausalLM.from_pretrained("some/dream", config=config, **given)
+    assert asked == [("mine/adapter", "tuned"), ("some/dream", "v2")]
+    change(tmp_path / "adapter", revision=2)
+    with pytest.raises(CheckpointError, match="revision=2"):
+        load_model(str(tmp_path / "adapter"))
