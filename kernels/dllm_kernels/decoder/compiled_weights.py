@@ -98,10 +98,9 @@ class Packed:
 
 
 def _turned(up: Tensor) -> Tensor:
-    """A matrix [out, r] in panels, float32 [out / PANEL, r, PANEL] with zeros behind the last output."""
-    outs, rank = up.shape
-    whole = F.pad(up.float(), (0, 0, 0, -outs % PANEL))
-    return whole.view(-1, PANEL, rank).transpose(1, 2).contiguous()
+    """A matrix [out, r] in panels, units of 32 bits [out / PANEL, r / numbers of a unit, PANEL], zeros at its end."""
+    units = F.pad(up.contiguous().view(torch.int32), (0, 0, 0, -len(up) % PANEL))
+    return units.view(-1, PANEL, units.shape[1]).transpose(1, 2).contiguous()
 
 
 def _quantised(weight: Tensor, rotate: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

@@ -109,16 +109,6 @@ inline void gather_block(const Unit* weights, const Unit* values, int units, int
     for (; at < size; at += LANES) gather<T, MR, 1>(weights, values + at, units, size, sums + at);
 }
 
-#define DLLM_BY_ROWS(ROWS, CALL) \
-    switch (ROWS) {              \
-        case 1: { constexpr int MR = 1; CALL; break; } \
-        case 2: { constexpr int MR = 2; CALL; break; } \
-        case 3: { constexpr int MR = 3; CALL; break; } \
-        case 4: { constexpr int MR = 4; CALL; break; } \
-        case 5: { constexpr int MR = 5; CALL; break; } \
-        default: { constexpr int MR = 6; CALL; break; } \
-    }
-
 // The softmax of one block: scores become weights, sums so far are rescaled.
 template <class T>
 inline void soften(float* scores, Unit* weights, int keys, float& largest, float& total, float* sums, int size) {

@@ -89,35 +89,54 @@ inline void panel_sums(int32_t kind, const Coded& x, int first, int rows, const 
     }
 }
 
-// Outputs that lie side by side in a turned matrix, [outputs / WIDE][rank][WIDE]: a panel of any machine.
+// Outputs that lie side by side in a turned matrix, [outputs / WIDE][units of a row][WIDE]: a panel of any machine.
 constexpr int WIDE = 16;
+typedef Unit PanelUnits __attribute__((vector_size(PANEL * 4)));
+
+// The number at `index` of each unit.
+template <class T>
+inline PanelFloats numbers_of(PanelUnits units, int index) {
+    if constexpr (T::PER_UNIT == 1) return (PanelFloats)units;
+    return (PanelFloats)(index == 0 ? units << 16 : units & 0xffff0000u);
+}
+
+// Adds so many rows of t [rank] times a panel of a turned matrix to their sums.
+template <class T, int ROWS>
+inline void add_low_rows(const Rows& t, const int* own, const Unit* panel, PanelFloats* const* sums) {
+    constexpr int STEP = 64, PER = T::PER_UNIT;
+    PanelFloats found[ROWS];
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; i++) found[i] = *sums[i];
+    for (int begin = 0; begin < t.units; begin += STEP / PER) {
+        int some = std::min(STEP / PER, t.units - begin);
+        float factors[ROWS][STEP];
+        for (int i = 0; i < ROWS; i++) get_row<T>(factors[i], t.row(own[i]) + begin, some * PER);
+        for (int unit = 0; unit < some; unit++) {
+            PanelUnits both = load<PanelUnits>(panel + (size_t)(begin + unit) * WIDE);
+#pragma GCC unroll 2
+            for (int index = 0; index < PER; index++) {
+                PanelFloats u = numbers_of<T>(both, index);
+#pragma GCC unroll 8
+                for (int i = 0; i < ROWS; i++) found[i] += u * factors[i][unit * PER + index];
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; i++) *sums[i] = found[i];
+}
 
 // Adds t [rows][rank] times a turned matrix to a panel's sums, where rows are noisy.
 template <class T>
-inline void add_low(const Rows& t, const float* turned, const uint8_t* noisy, int row, int rows, int out,
+inline void add_low(const Rows& t, const Unit* turned, const uint8_t* noisy, int row, int rows, int out,
                     PanelFloats* sums) {
-    constexpr int MOST = 4, STEP = 64;
-    const int rank = t.units * T::PER_UNIT;
-    const float* own_panel = turned + (size_t)(out / WIDE) * rank * WIDE + out % WIDE;
+    constexpr int MOST = 6;
+    const Unit* panel = turned + (size_t)(out / WIDE) * t.units * WIDE + out % WIDE;
     for (int r = 0; r < rows;) {
         int own[MOST], count = 0;
+        PanelFloats* to[MOST];
         for (; r < rows && count < MOST; r++)
-            if (noisy[row + r]) own[count++] = r;
-        for (int i = count; i < MOST; i++) own[i] = own[0];
-        if (!count) return;
-        PanelFloats found[MOST];
-        for (int i = 0; i < MOST; i++) found[i] = sums[own[i]];
-        for (int begin = 0; begin < rank; begin += STEP) {
-            int some = std::min(STEP, rank - begin);
-            float factors[MOST][STEP];
-            for (int i = 0; i < MOST; i++) get_row<T>(factors[i], t.row(row + own[i]) + begin / T::PER_UNIT, some);
-            for (int k = 0; k < some; k++) {
-                PanelFloats u = load<PanelFloats>(own_panel + (size_t)(begin + k) * WIDE);
-#pragma GCC unroll 4
-                for (int i = 0; i < MOST; i++) found[i] += u * factors[i][k];
-            }
-        }
-        for (int i = 0; i < count; i++) sums[own[i]] = found[i];
+            if (noisy[row + r]) own[count] = row + r, to[count++] = sums + r;
+        if (count) DLLM_BY_ROWS(count, (add_low_rows<T, MR>(t, own, panel, to)))
     }
 }
 

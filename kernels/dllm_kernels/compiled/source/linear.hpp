@@ -19,7 +19,7 @@ struct Linear {
     const float* scale;
     const int32_t* offset;
     const uint8_t* blocks;
-    const float* turned;
+    const Unit* turned;
     int32_t kind, coded, outputs, inputs;
 };
 

@@ -285,3 +285,14 @@ inline void sums(const Floats* v, float* to) {
     for (int i = 0; i < COUNT; i++) to[i] = sum_of(v[i]);
 #endif
 }
+
+// Calls with a number of rows, at most 6, that the compiler knows: MR.
+#define DLLM_BY_ROWS(ROWS, CALL) \
+    switch (ROWS) {              \
+        case 1: { constexpr int MR = 1; CALL; break; } \
+        case 2: { constexpr int MR = 2; CALL; break; } \
+        case 3: { constexpr int MR = 3; CALL; break; } \
+        case 4: { constexpr int MR = 4; CALL; break; } \
+        case 5: { constexpr int MR = 5; CALL; break; } \
+        default: { constexpr int MR = 6; CALL; break; } \
+    }
