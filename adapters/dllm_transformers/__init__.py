@@ -24,6 +24,7 @@ from dllm_transformers.registering import register
 from dllm_transformers.strategy import block_diffusion
 from dllm_transformers.streamers import BatchStreamer
 from dllm_transformers.tri_mode import TriModeConfig
+from dllm_transformers.vocabulary import add_mask_token
 
 __all__ = [
     "BatchStreamer",
@@ -37,6 +38,7 @@ __all__ = [
     "Regex",
     "TriModeConfig",
     "TriModeForCausalLM",
+    "add_mask_token",
     "block_diffusion",
     "custom_generate_folder",
     "edit_inputs",

@@ -13,6 +13,10 @@ from dllm_plugins.errors import CheckpointError
 _ORIGINAL = (
     "one that was trained with a checkpoint's own code has its names: load_model('ADAPTER') of dllm_plugins merges it"
 )
+_RESIZED = (
+    "one that was trained after resize_token_embeddings goes with a base that was saved after it: save that, and name "
+    "it in adapter_config.json"
+)
 
 
 class WholeAdapters(PeftAdapterMixin):
@@ -21,9 +25,14 @@ class WholeAdapters(PeftAdapterMixin):
     def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
         """See :class:`~transformers.integrations.PeftAdapterMixin`.
 
-        :raises CheckpointError: for one that lacks weights here, such as one that goes by the names of other code.
+        :raises CheckpointError: for one that lacks weights here, such as one that goes by the names of other code, and
+            for one of other sizes.
         """
-        report = super().load_adapter(*args, **kwargs)
+        try:
+            report = super().load_adapter(*args, **kwargs)
+        # What transformers and PEFT raise where sizes differ.
+        except (RuntimeError, IndexError) as error:
+            raise CheckpointError(f"the adapter does not fit this model ({error}); {_RESIZED}") from error
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             for name in sorted(getattr(report, kind)):
                 raise CheckpointError(f"{kind.replace('_', ' ')} of the adapter: {name}; {_ORIGINAL}")

@@ -112,6 +112,12 @@ class DiffusionConfig(PreTrainedConfig):
         self.dict_dtype_to_str(found)
         return found
 
+    def state(self, name: str, value: Any) -> None:
+        """Set an entry of config.json, also one that is not there yet."""
+        self._original[name] = copy.deepcopy(value)
+        self._first[name] = copy.deepcopy(value)
+        setattr(self, name, value)
+
     def is_changed(self) -> bool:
         """Whether an entry is another than in the config.json that it was read from."""
         return self.original() != self._original

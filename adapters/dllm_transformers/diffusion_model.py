@@ -43,6 +43,7 @@ from dllm_transformers.hub import check_strategy
 from dllm_transformers.training_loss import batch_of
 from dllm_transformers.training_loss import training_loss
 from dllm_transformers.visibility import whole_sequence
+from dllm_transformers.vocabulary import resize
 from dllm_transformers.weights import NoText
 
 
@@ -71,7 +72,7 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
         self.loss_type = "ForCausalLM" if self.checkpoint.layout.shifted else "ForMaskedLM"
         self.generation_config = opening.generation_config(self.checkpoint)
         self.shipped_generation_config = opening.generation_config(self.checkpoint)
-        self._stored = saving.shapes(self.checkpoint)
+        self.stored_shapes = saving.shapes(self.checkpoint)
         if hasattr(native, "hf_device_map"):
             self.hf_device_map = native.hf_device_map
 
@@ -229,7 +230,7 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
         if self._hf_peft_config_loaded:
             super().save_pretrained(save_directory, *args, **kwargs)
             return
-        saving.save(self, save_directory, self._stored, *args, **kwargs)
+        saving.save(self, save_directory, self.stored_shapes, *args, **kwargs)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """See :class:`torch.nn.Module`; what `save_pretrained` has written is taken as well, by its original names.
@@ -238,9 +239,9 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
 
         :raises CheckpointError: for weights of another model, of which some would be missing or have another shape.
         """
-        if not self._stored.keys() & state_dict.keys():
+        if not self.stored_shapes.keys() & state_dict.keys():
             return super().load_state_dict(state_dict, strict, assign)
-        found = saving.take_original(self, state_dict, self._stored)
+        found = saving.take_original(self, state_dict, self.stored_shapes)
         if strict and (found.missing_keys or found.unexpected_keys):
             raise CheckpointError(
                 f"missing from the weights: {found.missing_keys[:3]}, none of this model's: "
@@ -253,15 +254,17 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
         """The engine keeps its own."""
         return False
 
-    def resize_token_embeddings(self, *_args: Any, **_kwargs: Any) -> nn.Embedding:
-        """The original format has as many ids as its checkpoint.
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """See :class:`~transformers.PreTrainedModel`; config.json and the original format follow.
 
-        :raises OptionError: always.
+        :param new_num_tokens: token ids there are to be, such as `len(tokenizer)`.
+        :raises OptionError: for a family whose rows or number of ids stand in no place of their own, weights that are
+            not in memory, and where an adapter is there already.
+        :raises CheckpointError: where the mask would be cut off.
         """
-        raise OptionError(
-            f"resize_token_embeddings: {self.checkpoint.layout.name} is saved in its original format, with its "
-            f"{self.checkpoint.vocabulary} ids; let new special tokens be ids below it that no text uses"
-        )
+        return resize(self, new_num_tokens, pad_to_multiple_of, mean=mean_resizing)
 
     def get_input_embeddings(self) -> nn.Module:
         """Of the class that computes."""

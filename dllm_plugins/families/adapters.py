@@ -70,6 +70,7 @@ def merged(
         native = any(name.startswith(_ROOT + _NATIVE) for name in stored)
         if not native:
             stored = _renamed(stored, said, skeleton, layout, config, folder)
+        _check_rows(skeleton, stored, native, folder)
         changed = _assign(skeleton, stored, tensors, native)
         model = peft.PeftModel(_Holder(skeleton) if native else skeleton, said)
         _fill(model, stored, folder)
@@ -103,6 +104,24 @@ def _module_of(name: str, modules: Container[str]) -> str:
     while name and name not in modules:
         name = name.rpartition(".")[0]
     return name
+
+
+def _check_rows(skeleton: nn.Module, stored: Mapping[str, Tensor], native: bool, folder: Path) -> None:
+    """Refuse an adapter that brings an embedding or a head of another size than its base has.
+
+    :raises CheckpointError: with the two sizes.
+    """
+    modules = dict(skeleton.named_modules())
+    for name, tensor in stored.items():
+        place = _module_of(name.removeprefix(_ROOT).removeprefix(_NATIVE if native else ""), modules)
+        own = getattr(modules.get(place), "weight", None)
+        if own is None or "lora_" in name or not name.endswith("weight") or not own.ndim == tensor.ndim == 2:
+            continue
+        if tensor.shape[1:] == own.shape[1:] and len(tensor) != len(own):
+            raise CheckpointError(
+                f"{folder} was trained with {len(tensor)} token ids, and its base has {len(own)}: save the base after "
+                f"resize_token_embeddings and name that in {ADAPTER}, or save what merge_and_unload() returns"
+            )
 
 
 def _assign(skeleton: nn.Module, stored: Mapping[str, Tensor], tensors: Mapping[str, Tensor], native: bool) -> set[str]:
