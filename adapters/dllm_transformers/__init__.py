@@ -19,6 +19,9 @@ from dllm_transformers.hub import custom_generate_folder
 from dllm_transformers.hub import write_custom_generate
 from dllm_transformers.modeling import TriModeForCausalLM
 from dllm_transformers.output import DiffusionOutput
+from dllm_transformers.pair_model import PairConfig
+from dllm_transformers.pair_model import PairForCausalLM
+from dllm_transformers.pair_model import export_pair
 from dllm_transformers.prefix import PrefixCache
 from dllm_transformers.registering import register
 from dllm_transformers.strategy import block_diffusion
@@ -34,6 +37,8 @@ __all__ = [
     "DiffusionOutput",
     "Grammar",
     "JsonSchema",
+    "PairConfig",
+    "PairForCausalLM",
     "PrefixCache",
     "Regex",
     "TriModeConfig",
@@ -43,6 +48,7 @@ __all__ = [
     "custom_generate_folder",
     "edit_inputs",
     "export",
+    "export_pair",
     "generate",
     "write_custom_generate",
 ]

@@ -9,6 +9,8 @@ from typing import Any
 from transformers import LogitsProcessorList
 
 from dllm_plugins.config import SamplingConfig
+from dllm_plugins.errors import OptionError
+from dllm_plugins.pairs.model import PairModel
 from dllm_plugins.sharing import SharedModel
 from dllm_transformers.drawing import fitting
 from dllm_transformers.drawing import warpers
@@ -56,8 +58,23 @@ class Given:
 
         :raises OptionError: for what the user set and the mode has no use for.
         """
+        _check_ids(mode, shared)
         sampler, asked = sampler_of(shared, mode), dict(self.asked)
         options = self.plain.given() | {"mode": mode}
         drawn = fitting(dict(self.drawn), asked, options, sampler, shared.model.denoiser.spec)
         steered, processors = steered_by(asked, self.arrived, self.own, sampler, built=self.built)
         return Fitted(drawn | steered, processors)
+
+
+def _check_ids(mode: str | None, shared: SharedModel) -> None:
+    """Refuse answers in the ids of a pair's other model, where they are not those of the prompt.
+
+    :raises OptionError: saying what answers in text.
+    """
+    model = shared.model
+    if isinstance(model, PairModel) and mode in model.denoiser.spec.others and not model.one_tokenizer:
+        raise OptionError(
+            f"mode={mode!r} answers in ids of {model.denoiser.spec.others[str(mode)].name}, and generate() deals in "
+            f"those of the model that verifies; use mode 'pair', 'ar' or 'alternating', or load_model(pair=...) of "
+            f"dllm_plugins, whose answers are texts"
+        )

@@ -21,8 +21,10 @@ from dllm_plugins.text import chats
 from dllm_transformers.diffusion_model import DiffusionModelForCausalLM
 from dllm_transformers.fill_mask import DiffusionFillMask
 from dllm_transformers.modeling import TriModeForCausalLM
+from dllm_transformers.pair_model import PairForCausalLM
 from dllm_transformers.strategy import block_diffusion
 
+_OURS = DiffusionModelForCausalLM | TriModeForCausalLM | PairForCausalLM
 _TASK = "text-generation"
 #: Whoever says one of these to the tokenizer has decided what control tokens in a text are.
 _DECIDED = ("split_special_tokens", "sanitize_control_tokens")
@@ -72,7 +74,7 @@ class DiffusionTextGeneration(TextGenerationPipeline):
 
     def _is_ours(self, strategy: Any) -> bool:
         strategy = strategy.func if isinstance(strategy, partial) else strategy
-        return strategy is block_diffusion or isinstance(self.model, DiffusionModelForCausalLM | TriModeForCausalLM)
+        return strategy is block_diffusion or isinstance(self.model, _OURS)
 
     @staticmethod
     def _is_plain(chat: Any, options: dict[str, Any]) -> bool:
@@ -83,7 +85,7 @@ class DiffusionTextGeneration(TextGenerationPipeline):
 
     def _control(self) -> frozenset[int]:
         """The model's own control tokens, whether or not its tokenizer marks them as special."""
-        if isinstance(self.model, DiffusionModelForCausalLM):
+        if isinstance(self.model, DiffusionModelForCausalLM | PairForCausalLM):
             return self.model.spec.stop_ids | {self.model.spec.mask_id}
         ends = self.model.generation_config.eos_token_id
         return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])

@@ -21,6 +21,7 @@ from transformers.models.auto import modeling_auto
 from dllm_plugins import plugins
 from dllm_plugins.errors import OptionError
 from dllm_transformers import modeling
+from dllm_transformers import pair_model
 from dllm_transformers import pipelines
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import config_class
@@ -80,10 +81,12 @@ def own_model_types() -> list[str]:
 def register() -> None:
     """Done when `dllm_transformers` is imported."""
     modeling.register()
+    pair_model.register()
     others = [getattr(modeling_auto, name) for name in _OTHER if hasattr(modeling_auto, name)]
     for auto in _AUTO:
         auto.register(TriModeConfig, modeling.TriModeForCausalLM, exist_ok=True)
     _refuse(TriModeConfig, others)
+    _refuse(pair_model.PairConfig, [AutoModel, AutoModelForMaskedLM, *others])
     pipelines.register()
     AutoModelForCausalLM.register(DiffusionConfig, DiffusionModelForCausalLM, exist_ok=True)
     for model_type in own_model_types():

@@ -76,6 +76,8 @@ class PairEngine(Engine):
         else:
             told = request.otherwise(request.config)
             made = replace(told, stop_ids=request.stop_ids, logits=request.logits, processors=request.processors)
+        # Its own tokenizer has a text for each of its ids, and for no other.
+        made = replace(made, tokenizer=None) if hasattr(self._other.tokenizer, "get_vocab") else made
         return replace(made, prefixes=None, slice=request.slice, noise=request.noise, otherwise=None)
 
     def _over(self, tokens: Sequence[int]) -> list[int]:

@@ -47,7 +47,7 @@ def load(name: str, pair: Pair, options: LoadOptions) -> Model:
     :raises CheckpointError: if one of them is missing or damaged.
     """
     both = _for_both(options)
-    target, drafter = _target(pair, both), load_model(pair.diffusion, **{**both, **pair.diffusion_options})
+    target, drafter = target_of(pair, **both), load_model(pair.diffusion, **{**both, **pair.diffusion_options})
     return joined(target, drafter, pair, name)
 
 
@@ -124,7 +124,13 @@ def _auto_plain(name: str, options: LoadOptions) -> Chosen:
     return Chosen("kernels", "an ordinary model, on the block decoder")
 
 
-def _target(pair: Pair, both: Mapping[str, Any]) -> Model:
+def target_of(pair: Pair, **both: Any) -> Model:
+    """Load the model of a pair that verifies.
+
+    :param both: options of `load_model` for both models.
+    :raises OptionError: for options that it does not take.
+    :raises CheckpointError: if it is missing or damaged.
+    """
     options = {**both, **pair.ar_options}
     if _is_plain(pair.ar, pair.ar_options):
         return (load_plain_file if is_gguf(pair.ar) else load_plain)(pair.ar, load_options(options))

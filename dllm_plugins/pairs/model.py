@@ -18,6 +18,7 @@ from dllm_plugins.engine import Engine
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.models import Model
 from dllm_plugins.pairs.bridge import Bridge
+from dllm_plugins.pairs.bridge import OneTokenizer
 from dllm_plugins.pairs.engine import PairEngine
 from dllm_plugins.request import Request
 from dllm_plugins.template import Template
@@ -36,6 +37,11 @@ class PairModel(Model):
 
     diffusion: Model
     bridge: Bridge
+
+    @property
+    def one_tokenizer(self) -> bool:
+        """Whether both read the same ids."""
+        return isinstance(self.bridge, OneTokenizer)
 
     def engine(self, prefixes: KeptPrefixes | None = None) -> Engine:
         """See :meth:`Model.engine`; the other model keeps prefixes of its own."""
