@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AnswerPart:
     """Where an answer is a part of a longer one: constraints and penalties are about all of that.
 
     :param begun: so many tokens at the end of the prompt belong to it.
@@ -79,6 +79,6 @@ class Request:
     thinking: "Thinking | None" = None
     asked: "Asked | None" = None
     choosing: "Choosing | None" = None
-    part: Part | None = None
+    part: AnswerPart | None = None
     otherwise: "Callable[[SamplingConfig], Request] | None" = None
     puzzle: "Puzzle | None" = None

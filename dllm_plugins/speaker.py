@@ -13,9 +13,9 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.request import Request
 
 if TYPE_CHECKING:
-    from dllm_plugins.text.marks import Habit as Mind
+    from dllm_plugins.text.marks import ThinkingHabit
     from dllm_plugins.tools.format import CallFormat
-    from dllm_plugins.tools.templates import Habit
+    from dllm_plugins.tools.templates import ToolHabit
     from dllm_plugins.tools.tool import Tool
 
 
@@ -175,7 +175,7 @@ class Speaker:
         """
         return self.tool_habit().form
 
-    def tool_habit(self) -> "Habit":
+    def tool_habit(self) -> "ToolHabit":
         """How its chats tell of tools, and how it writes calls.
 
         :raises RequestError: if it has no chat template.
@@ -185,7 +185,7 @@ class Speaker:
 
         return habit_of(chats.template_of(self.tokenizer), self.tokenizer.special_tokens_map, self.name)
 
-    def thinking_habit(self) -> "Mind":
+    def thinking_habit(self) -> "ThinkingHabit":
         """How its chats tell of thinking.
 
         :raises RequestError: if it has no chat template.

@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("llm_dllm needs llm; install it with `pip install 'dllm-plugins[llm]'`") from error
 
 from llm_dllm.group import dllm
-from llm_dllm.loading import Choice
+from llm_dllm.loading import LoadChoice
 from llm_dllm.model import DLLM
 from llm_dllm.model import AsyncDLLM
 from llm_dllm.named_files import named_files
@@ -43,17 +43,17 @@ def register_models(register: Callable[..., Any]) -> None:
     register(DLLM(), AsyncDLLM())
     registered = _registered()
     for name, entry in registered.items():
-        choice = Choice(name, entry)
+        choice = LoadChoice(name, entry)
         register(DLLM(choice), AsyncDLLM(choice))
     for name in {**SHIPPED, **dict.fromkeys(named_presets()), **_pairs()}:
         if name not in registered:
-            choice = Choice(name, named=True)
+            choice = LoadChoice(name, named=True)
             register(DLLM(choice), AsyncDLLM(choice))
     for path, names in named_files().items():
-        choice = Choice(str(path), file=str(path))
+        choice = LoadChoice(str(path), file=str(path))
         register(DLLM(choice), AsyncDLLM(choice), aliases=sorted(names - {choice.model_id}))
     for name in named_places():
-        choice = Choice(name, file=name)
+        choice = LoadChoice(name, file=name)
         register(DLLM(choice), AsyncDLLM(choice))
 
 

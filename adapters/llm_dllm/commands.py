@@ -8,7 +8,7 @@ import llm
 from dllm_plugins.config import SamplingConfig
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import PluginError
-from llm_dllm.loading import Choice
+from llm_dllm.loading import LoadChoice
 from llm_dllm.model import DLLM
 from llm_dllm.model import Extras
 from llm_dllm.options import Options
@@ -45,7 +45,7 @@ def wanted_in(
     return to_config(found, schema), Extras(thinking=found.thinking)
 
 
-def choice_of(name: str) -> Choice:
+def choice_of(name: str) -> LoadChoice:
     """What a model loads, by its name in llm or an alias.
 
     :raises PluginError: if it is not one of ours.

@@ -30,7 +30,7 @@ OF_FILES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LoadChoice:
     """What a model of llm loads.
 
     :param model_id: what llm calls it.
@@ -68,13 +68,13 @@ class Choice:
         return kept | own
 
 
-DEFAULT = Choice()
+DEFAULT = LoadChoice()
 _held: "dict[str, SharedModel]" = {}
 #: What answers in place of these, by the names of models, each with what it was asked for.
 _answering: "dict[str, tuple[Any, Answering]]" = {}
 
 
-def answering(choice: Choice = DEFAULT) -> "Answering":
+def answering(choice: LoadChoice = DEFAULT) -> "Answering":
     """What answers: a running server's model where `DLLM_SERVER` says so and it fits, else that of this process.
 
     :raises ServerError: if the server of a path does not answer, or does not fit.
@@ -96,7 +96,7 @@ def answering(choice: Choice = DEFAULT) -> "Answering":
     return held[1]
 
 
-def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
+def loaded_model(choice: LoadChoice = DEFAULT) -> "SharedModel":
     """The model, kept until the process ends or the environment asks for another one in its place.
 
     :raises CheckpointError: for a path that leads nowhere, and whatever is damaged or unclear.
@@ -114,7 +114,7 @@ def loaded_model(choice: Choice = DEFAULT) -> "SharedModel":
     return found
 
 
-def _check_there(choice: Choice) -> None:
+def _check_there(choice: LoadChoice) -> None:
     if choice.file is not None and not Path(choice.file).expanduser().exists():
         raise CheckpointError(
             f"there is no {choice.file!r} in {Path.cwd()}; check the path. `llm dllm models` lists what has a name, "
@@ -122,7 +122,7 @@ def _check_there(choice: Choice) -> None:
         )
 
 
-def _loaded(choice: Choice) -> "SharedModel":
+def _loaded(choice: LoadChoice) -> "SharedModel":
     # Whoever runs a command has nothing else in the process.
     if click.get_current_context(silent=True) is not None:
         leave_at_once()

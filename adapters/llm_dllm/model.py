@@ -21,7 +21,7 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.errors import calling
 from llm_dllm.dialect import LLM
 from llm_dllm.loading import DEFAULT
-from llm_dllm.loading import Choice
+from llm_dllm.loading import LoadChoice
 from llm_dllm.loading import answering
 from llm_dllm.tools import Calls
 from llm_dllm.tools import messages_of
@@ -123,7 +123,7 @@ def request_of(
 
 
 def events(
-    chat: list[dict[str, Any]], config: "SamplingConfig", choice: Choice = DEFAULT, extras: Extras = NOTHING
+    chat: list[dict[str, Any]], config: "SamplingConfig", choice: LoadChoice = DEFAULT, extras: Extras = NOTHING
 ) -> "Generator[Event, None, None]":
     """Events of one answer; closing the generator frees its row at once."""
     shared = answering(choice)
@@ -131,7 +131,7 @@ def events(
 
 
 async def _aevents(
-    chat: list[dict[str, Any]], config: "SamplingConfig", choice: Choice, extras: Extras
+    chat: list[dict[str, Any]], config: "SamplingConfig", choice: LoadChoice, extras: Extras
 ) -> "AsyncGenerator[Event, None]":
     """Like :func:`events`, with loading, tokenising and passes in threads."""
     shared = await asyncio.to_thread(answering, choice)
@@ -141,7 +141,7 @@ async def _aevents(
             yield event
 
 
-def _report(response: Any, finish: "Finish", choice: Choice) -> None:
+def _report(response: Any, finish: "Finish", choice: LoadChoice) -> None:
     """Usage and the engine's statistics, for llm's log; whoever runs a command is told of an answer that was cut."""
     usage = finish.usage
     if click.get_current_context(silent=True) is not None:
@@ -196,7 +196,7 @@ class _Telling:
     """
 
     def __init__(
-        self, response: Any, stream: bool, choice: Choice, tools: "Sequence[Tool]", arrived: Callable[[], None]
+        self, response: Any, stream: bool, choice: LoadChoice, tools: "Sequence[Tool]", arrived: Callable[[], None]
     ) -> None:
         self._response = response
         self._stream = stream
@@ -231,7 +231,7 @@ class _Chosen:
     supports_schema = True
     supports_tools = True
 
-    def __init__(self, choice: Choice = DEFAULT) -> None:
+    def __init__(self, choice: LoadChoice = DEFAULT) -> None:
         self.choice = choice
         self.model_id = choice.model_id
 

@@ -8,14 +8,19 @@ from dllm_plugins.template import ROOM
 from dllm_plugins.template import Gap
 from dllm_plugins.template import Template
 from llm_dllm.commands import wanted_in
-from llm_dllm.loading import Choice
+from llm_dllm.loading import LoadChoice
 from llm_dllm.loading import loaded_model
 from llm_dllm.model import request_of
 from llm_dllm.schemas import schema_of
 
 
 def route_told(
-    prompt: str, options: Iterable[tuple[str, str]], schema: str | None, suffix: str | None, rows: int, choice: Choice
+    prompt: str,
+    options: Iterable[tuple[str, str]],
+    schema: str | None,
+    suffix: str | None,
+    rows: int,
+    choice: LoadChoice,
 ) -> str:
     """One line; the model is loaded, and nothing is decoded.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dllm_plugins.tools.calls import Malformed
     from dllm_plugins.tools.calls import Piece
     from dllm_plugins.tools.tool import Tool
-    from llm_dllm.loading import Choice
+    from llm_dllm.loading import LoadChoice
 
 
 def tools_of(prompt: llm.Prompt) -> "tuple[Tool, ...]":
@@ -69,7 +69,7 @@ class Calls:
     :param tools: without any, text is text.
     """
 
-    def __init__(self, response: Any, tools: "Sequence[Tool]", choice: "Choice") -> None:
+    def __init__(self, response: Any, tools: "Sequence[Tool]", choice: "LoadChoice") -> None:
         self._response = response
         self._tools = tools
         self._choice = choice

@@ -15,7 +15,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Event
 from dllm_plugins.events import Finish
 from dllm_plugins.template import Template
-from llm_dllm.loading import Choice
+from llm_dllm.loading import LoadChoice
 from llm_dllm.loading import answering
 from llm_dllm.model import NOTHING
 from llm_dllm.model import Extras
@@ -32,7 +32,7 @@ def trace_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def traced(
-    asked: Asked, options: Mapping[str, Any], choice: Choice, trace: Path | None, extras: Extras = NOTHING
+    asked: Asked, options: Mapping[str, Any], choice: LoadChoice, trace: Path | None, extras: Extras = NOTHING
 ) -> Generator[Event, None, None]:
     """The events of an answer to a chat, or of a template that is filled, with these options of decoding.
 
@@ -61,7 +61,9 @@ def traced(
             trace.write_text(page(made), encoding="utf-8")
 
 
-def _events(asked: Asked, options: Mapping[str, Any], choice: Choice, extras: Extras) -> Generator[Event, None, None]:
+def _events(
+    asked: Asked, options: Mapping[str, Any], choice: LoadChoice, extras: Extras
+) -> Generator[Event, None, None]:
     if not isinstance(asked, Template):
         yield from events(list(asked), SamplingConfig(**options), choice, extras)
         return

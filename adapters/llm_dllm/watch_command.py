@@ -28,7 +28,7 @@ from llm_dllm.commands import wanted_in
 from llm_dllm.growing_text import THOUGHT
 from llm_dllm.growing_text import GrowingText
 from llm_dllm.loading import DEFAULT
-from llm_dllm.loading import Choice
+from llm_dllm.loading import LoadChoice
 from llm_dllm.schemas import schema_of
 from llm_dllm.tracing import Asked
 from llm_dllm.tracing import say_the_end
@@ -126,7 +126,9 @@ def _new_text(event: Event, growing: Growing | None) -> str:
     return event.text if isinstance(event, Commit) else ""
 
 
-def _watch_plain(source: Generator[Event, None, None], _console: Console, choice: Choice, asked: Asked = ()) -> Finish:
+def _watch_plain(
+    source: Generator[Event, None, None], _console: Console, choice: LoadChoice, asked: Asked = ()
+) -> Finish:
     """A plain stream of final text."""
     growing = Growing(asked) if isinstance(asked, Template) else None
     with waiting(choice.model_id) as arrived:
@@ -141,7 +143,7 @@ def _watch_plain(source: Generator[Event, None, None], _console: Console, choice
 
 
 def _watch_live(
-    source: Generator[Event, None, None], console: Console, choice: Choice = DEFAULT, asked: Asked = ()
+    source: Generator[Event, None, None], console: Console, choice: LoadChoice = DEFAULT, asked: Asked = ()
 ) -> Finish:
     """The canvas in place: final text, drafts in colour, open positions as dots, what is fixed between as it is."""
     growing = Growing(asked) if isinstance(asked, Template) else None

@@ -105,9 +105,9 @@ def run(given: Mapping[str, Any], loading: "Callable[[str], Loading]") -> None:
     need("prometheus_client", "`serve`")
     from dllm_plugins.serving.guard import with_keys
     from dllm_plugins.serving.run import run_server
-    from dllm_plugins.serving.settings import Settings
+    from dllm_plugins.serving.settings import ServerSettings
 
-    settings = Settings(
+    settings = ServerSettings(
         models={name: loading(name) for name in given["models"]},
         host=given["host"],
         rows=given["rows"],

@@ -27,7 +27,7 @@ from dllm_plugins.models import load_model
 NAMED = {"Open-dLLM": "open_dcoder", "Open-dCoder": "open_dcoder"}
 
 
-class Models:
+class CaseModels:
     """The models of one case, one per set of load options; `backend` runs them all."""
 
     def __init__(self, case: Case, backend: str = "torch") -> None:
@@ -79,7 +79,7 @@ def first_load(case: Case) -> dict[str, Any]:
     return next((translate(case, setting).load for setting in known), {})
 
 
-def check_setting(case: Case, setting: Setting, models: Models) -> Result:
+def check_setting(case: Case, setting: Setting, models: CaseModels) -> Result:
     """Run one setting and judge it; settings that record a defect may be refused or corrected."""
     try:
         play = translate(case, setting)
@@ -100,7 +100,7 @@ def check_setting(case: Case, setting: Setting, models: Models) -> Result:
     return Result(case.name, setting.name, "MISSED", wrong)
 
 
-def check_logits(case: Case, models: Models, load: dict[str, Any]) -> Iterator[Result]:
+def check_logits(case: Case, models: CaseModels, load: dict[str, Any]) -> Iterator[Result]:
     """Every recorded sequence."""
     for key in recorded(case):
         difference = worst(case, models.get(**load), key)
@@ -114,7 +114,7 @@ def check(case: Case, backend: str = "torch") -> Iterator[Result]:
     :param backend: as in :class:`~dllm_plugins.load_options.LoadOptions`.
     :raises CheckpointError: if the case cannot be read.
     """
-    models = Models(case, backend)
+    models = CaseModels(case, backend)
     try:
         yield from check_logits(case, models, first_load(case))
     except DllmError as error:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from dllm_plugins.conformance.case import Setting
 from dllm_plugins.conformance.play import Play
-from dllm_plugins.conformance.run import Trace
+from dllm_plugins.conformance.run import RowTrace
 from dllm_plugins.kept_prefixes import common
 
 Verdict = Literal["REPRODUCED", "CORRECTED", "REFUSED", "MISSED"]
@@ -38,7 +38,7 @@ def distinct(canvases: Sequence[Sequence[int]], mask: int | None) -> list[tuple[
     return [canvas for canvas, _ in groupby(strip(canvas, mask) for canvas in canvases)]
 
 
-def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | None) -> str:
+def compare(setting: Setting, play: Play, traces: Sequence[RowTrace], mask: int | None) -> str:
     """What is wrong, in words; empty if everything reproduces."""
     for row, trace in enumerate(traces):
         expected = list(setting.raw["output"][row])
@@ -64,7 +64,7 @@ def compare(setting: Setting, play: Play, traces: Sequence[Trace], mask: int | N
     return _passes(setting, max(trace.passes for trace in traces), len(distinct_steps(setting, play, mask)) - 1, saved)
 
 
-def _counted(trace: Trace) -> str:
+def _counted(trace: RowTrace) -> str:
     """What is wrong with the usage: a call a pass, and one more at most where one was split to fill the cache."""
     more = trace.kinds.get("prefill", 0) + trace.kinds.get("freeze", 0)
     if trace.passes <= trace.calls <= trace.passes + more:
@@ -88,7 +88,7 @@ def distinct_steps(setting: Setting, play: Play, mask: int | None) -> list[list[
     return [step for step, _ in groupby(steps)]
 
 
-def _passes_of_rows(setting: Setting, play: Play, traces: Sequence[Trace]) -> str:
+def _passes_of_rows(setting: Setting, play: Play, traces: Sequence[RowTrace]) -> str:
     """Each row's own passes, where the reference counts them: as new tokens, padding left out, per pass."""
     prompt = len(setting.inputs["input_ids"][0])
     for row, (trace, rate) in enumerate(zip(traces, setting.raw["tokens_per_forward"], strict=True)):
@@ -98,7 +98,7 @@ def _passes_of_rows(setting: Setting, play: Play, traces: Sequence[Trace]) -> st
     return ""
 
 
-def _passes_per_change(play: Play, traces: Sequence[Trace], mask: int | None) -> str:
+def _passes_per_change(play: Play, traces: Sequence[RowTrace], mask: int | None) -> str:
     """At most one pass per change of a row's own canvas, beside those of the kind that is stored."""
     for row, trace in enumerate(traces):
         changes, stored = len(distinct(trace.canvases, mask)) - 1, trace.kinds.get(play.stored or "", 0)

@@ -13,7 +13,7 @@ from dllm_plugins.conformance.case import Setting
 from dllm_plugins.request import Request
 
 if TYPE_CHECKING:
-    from dllm_plugins.conformance.run import Trace
+    from dllm_plugins.conformance.run import RowTrace
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Play:
     stored: str | None = None
     together: bool = False
     initial: Sequence[Sequence[int]] = ()
-    arrange: "Callable[[Sequence[Trace]], list[Trace]] | None" = None
+    arrange: "Callable[[Sequence[RowTrace]], list[RowTrace]] | None" = None
     rows_go_on: bool = False
     per_change: bool = False
     cuts: bool = False

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.case import Setting
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.conformance.check import translate
 from dllm_plugins.conformance.logits import produce
@@ -30,7 +30,7 @@ def write(case: Case, out: Path, backend: str = "torch") -> Path:
     """
     position = out / case.name
     position.mkdir(parents=True, exist_ok=True)
-    models = Models(case, backend)
+    models = CaseModels(case, backend)
     model = models.get(**first_load(case))
     found: dict[str, Tensor] = {}
     for key in recorded(case):
@@ -42,7 +42,7 @@ def write(case: Case, out: Path, backend: str = "torch") -> Path:
     return position
 
 
-def _setting(case: Case, setting: Setting, models: Models) -> dict[str, Any]:
+def _setting(case: Case, setting: Setting, models: CaseModels) -> dict[str, Any]:
     about: dict[str, Any] = {"name": setting.name, "sampler": setting.sampler, "params": setting.params}
     try:
         play = translate(case, setting)

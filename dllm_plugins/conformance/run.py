@@ -14,7 +14,7 @@ from dllm_plugins.models import Model
 
 
 @dataclass
-class Trace:
+class RowTrace:
     """One row: its canvas before the first pass and after every pass, and how it ended.
 
     :param text: prompt and answer, the end-of-text token included.
@@ -30,7 +30,7 @@ class Trace:
     kinds: dict[str, int] = field(default_factory=dict)
 
 
-def run(model: Model, play: Play) -> list[Trace]:
+def run(model: Model, play: Play) -> list[RowTrace]:
     """Decode all rows together, twice if the length of one depends on the others.
 
     :raises DllmError: if a request is refused.
@@ -57,16 +57,16 @@ def _of_length(config: SamplingConfig, new: int) -> SamplingConfig:
     return config.with_options(max_new_tokens=new, steps=whole_steps(each, new, length))
 
 
-def _decode(model: Model, play: Play) -> list[Trace]:
+def _decode(model: Model, play: Play) -> list[RowTrace]:
     engine, mask = model.engine(), model.denoiser.spec.mask_id
-    traces: dict[int, Trace] = {}
+    traces: dict[int, RowTrace] = {}
     final: dict[int, list[int]] = {}
     for row, request in enumerate(play.requests):
         number = engine.admit(request)
         final[number] = list(request.tokens)
         initial = [*request.tokens, *[mask] * request.config.max_new_tokens, *request.suffix]
         first = list(play.initial[row]) if play.initial else initial
-        traces[number] = Trace([first])
+        traces[number] = RowTrace([first])
         if mask in request.tokens:
             del final[number][request.tokens.index(mask) :]
     while engine.active:
@@ -84,7 +84,7 @@ def _decode(model: Model, play: Play) -> list[Trace]:
     return [traces[number] for number in sorted(traces)]
 
 
-def _finish(trace: Trace, known: list[int], event: Finish, untrimmed: bool, mask: int) -> None:
+def _finish(trace: RowTrace, known: list[int], event: Finish, untrimmed: bool, mask: int) -> None:
     canvas = [*known, *(mask if token is None else token for token in event.rest)]
     trace.canvases.append(canvas)
     trace.text = canvas if untrimmed else canvas[: len(known) + (event.stop_token is not None)]

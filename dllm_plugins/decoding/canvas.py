@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterable
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from dllm_plugins.decoding.program import Answer
+from dllm_plugins.decoding.restraints import Restraints
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.prediction import predict
 from dllm_plugins.prediction import without
 
 
@@ -24,6 +23,7 @@ class Canvas:
     :param given: positions behind the prompt that hold fixed tokens, which stay.
     :param shown: where drafts end; None for all of it.
     :param guesses: what the last pass said at positions that it left open, where a program tells.
+    :param restraints: what may stand on it.
     :param sure: the probabilities of guesses and of drafts, where a program tells and logprobs are asked for.
     """
 
@@ -39,26 +39,7 @@ class Canvas:
         self.shown: int | None = None
         self.guesses: dict[int, int] = {}
         self.sure: dict[int, float] = {}
-        self._said: dict[int, Tensor] = {}
-        # What the model said before penalties, of positions that are written from left to right.
-        self._raw: dict[int, Tensor] = {}
-
-    def stretch(self, row: Row, spec: ModelSpec) -> "Canvas":
-        """The canvas of the next stretch of the answer, for a row whose prompt is all that is final."""
-        made = Canvas(row, spec)
-        made._said, made._raw = self._said, self._raw
-        return made
-
-    def follow(self, inner: "Canvas") -> None:
-        """Hold what the canvas of a stretch holds."""
-        self.tokens, self.guesses, self.sure, self.shown = inner.tokens, inner.guesses, inner.sure, inner.shown
-
-    def show(self, drafted: Sequence[int | None]) -> None:
-        """Show guesses behind the final text, None where open, on positions that stay open."""
-        end = len(self.row.tokens)
-        self.tokens[end:] = [self.mask] * len(drafted)
-        self.guesses = {position: token for position, token in enumerate(drafted, end) if token is not None}
-        self.shown = None
+        self.restraints = Restraints(row, spec.mask_id)
 
     def open(self, positions: Iterable[int]) -> list[int]:
         """Those of `positions` that are open."""
@@ -71,14 +52,6 @@ class Canvas:
     def free(self, positions: Iterable[int]) -> list[int]:
         """Those of `positions` whose token was not given."""
         return [position for position in positions if position not in self.given]
-
-    def movable(self, positions: Sequence[int]) -> list[int]:
-        """Those of `positions` where something may stand now; a constraint may want others to come first."""
-        limits = self.row.limits
-        if limits is None:
-            return list(positions)
-        some = limits.masks(self.tokens, positions).any(-1).tolist()
-        return [position for position, may in zip(positions, some, strict=True) if may]
 
     def wanting(self, block: range) -> bool:
         """Whether the answer still has open positions in this block."""
@@ -94,78 +67,19 @@ class Canvas:
         :param logits: what the token was drawn from, [V]; None for one that was put there.
         """
         assert position >= self.prompt, "the prompt never changes"
-        if token != self.mask and not self.allows(position, token):
-            token, logits = self._drawn_again(position)
+        if token != self.mask and not self.restraints.allows(self.tokens, position, token):
+            token, logits = self.restraints.drawn_again(self.tokens, position)
         self.tokens[position] = token
         self.row.note(position, token, logits)
         self.fill()
 
-    def allows(self, position: int, token: int) -> bool:
-        """Whether a token may stand there, so that what is open can still be completed."""
-        limits = self.row.limits
-        return limits is None or limits.allows(self.tokens, position, token)
-
     def held(self, positions: Sequence[int], logits: Tensor) -> Tensor:
         """Logits [N, V] that a program has made of others, with constraint, penalties and bans."""
-        return self.limited(positions, False, logits, None)
-
-    def limited(self, positions: Sequence[int], onward: bool, logits: Tensor, ids: Tensor | None) -> Tensor:
-        """Logits [N, V] of positions after penalties, without the tokens that may not stand there.
-
-        :param onward: whether what stands behind a position does not count there.
-        :param ids: int64 [V], what the logits are of; None for the whole vocabulary.
-        """
-        if not len(positions):
-            return logits
-        kept, raw = self._steered(positions, onward, logits, ids), logits
-        if self.row.limits is None:
-            found = kept
-        else:
-            mask = self._allowed(positions, onward, logits, ids)
-            found, raw = kept.masked_fill(~mask, -torch.inf), logits.masked_fill(~mask, -torch.inf)
-            if kept is not logits:
-                # A constraint comes first: what penalties and bans leave nothing of, it decides alone.
-                dead = (found == -torch.inf).all(-1, keepdim=True)
-                kept = torch.where(dead, logits.to(kept.dtype), kept)
-                found = kept.masked_fill(~mask, -torch.inf)
-            if not onward:
-                self._said.update(zip(positions, kept, strict=True))
-        if onward and self.row.steering is not None and self.row.wants_logits:
-            self._raw.update(zip(positions, raw, strict=True))
-        return found
-
-    def _steered(self, positions: Sequence[int], onward: bool, logits: Tensor, ids: Tensor | None) -> Tensor:
-        """Logits [N, V] after penalties and bans; a part of the vocabulary is for drafts only, and left alone."""
-        steering = self.row.steering
-        if steering is None or ids is not None:
-            return logits
-        if onward:
-            return steering.onward(self.tokens, positions, logits)
-        return steering.on_canvas(self.tokens, positions, self.mask, logits)
-
-    def _allowed(self, positions: Sequence[int], onward: bool, logits: Tensor, ids: Tensor | None) -> Tensor:
-        """What a constraint allows, bool [N, V]."""
-        limits = self.row.limits
-        assert limits is not None, "nothing is limited"
-        masks = (limits.next_masks if onward else limits.masks)(self.tokens, positions).to(logits.device)
-        masks = masks if ids is None else masks[:, ids]
-        # Of drafts from a part of the vocabulary none may be possible; they are refused later.
-        return masks | ~masks.any(-1, keepdim=True)
-
-    def _drawn_again(self, position: int) -> tuple[int, Tensor | None]:
-        """The token of a position that another of this pass has made impossible, from what the model said of it."""
-        limits, said = self.row.limits, self._said.get(position)
-        assert limits is not None, "nothing is limited"
-        [mask] = limits.masks(self.tokens, [position])
-        logits = None if said is None else said.masked_fill(~mask.to(said.device), -torch.inf)
-        if logits is None or bool((logits == -torch.inf).all()):
-            return int(mask.int().argmax()), None
-        drawn = predict(logits[None], [self.row.canvas_draw(position)], never=self.mask)
-        return int(drawn.token[0]), logits
+        return self.restraints.limited(self.tokens, positions, logits)
 
     def fill(self) -> None:
         """Write what a constraint leaves no choice about."""
-        for position, token in () if self.row.limits is None else self.row.limits.forced(self.tokens):
+        for position, token in self.restraints.forced(self.tokens):
             if position < len(self.tokens):
                 self.tokens[position] = token
                 self.row.note(position, token, None)
@@ -187,17 +101,16 @@ class Canvas:
 
     def put(self, position: int, answer: Answer) -> None:
         """Commit the one token of an answer where a text is written from left to right; it is not final yet."""
-        raw = self._raw.pop(position, None)
-        self.write(position, answer.tokens[0], answer.source(0) if raw is None else raw)
+        self.write(position, answer.tokens[0], self.restraints.before_penalties(position, answer.source(0)))
 
     def append(self, answer: Answer, count: int) -> None:
         """The first `count` tokens of an answer stand behind the final text and are final, too."""
         begin = len(self.row.tokens)
         self.tokens[begin:] = answer.tokens[:count]
         if self.row.wants_logits:
-            for index in range(count):
-                raw = self._raw.pop(begin + index, None)
-                self.row.note(begin + index, answer.tokens[index], answer.logits[index] if raw is None else raw)
+            for index, position in enumerate(range(begin, begin + count)):
+                said = self.restraints.before_penalties(position, answer.logits[index])
+                self.row.note(position, answer.tokens[index], said)
         self.release(begin + count)
 
     def extend(self) -> int:

@@ -102,9 +102,8 @@ class RunningProgram:
     def _questions(self, asks: Sequence[Ask]) -> list[Question]:
         if not self.row.limited:
             return [question(ask, self._parts) for ask in asks]
-        return [
-            question(ask, self._parts, partial(self.canvas.limited, self._positions(ask), ask.onward)) for ask in asks
-        ]
+        limited = partial(self.canvas.restraints.limited, self.canvas.tokens)
+        return [question(ask, self._parts, partial(limited, self._positions(ask), onward=ask.onward)) for ask in asks]
 
     def _positions(self, ask: Ask) -> Sequence[int]:
         """The canvas positions that are asked about: a shifted model's rows speak of the next one."""

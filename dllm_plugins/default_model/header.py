@@ -19,7 +19,7 @@ _LENGTH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
-class TensorInfo:
+class StoredTensor:
     """A tensor, its type by ggml's number, and its place behind the header."""
 
     name: str
@@ -28,7 +28,7 @@ class TensorInfo:
     place: int
 
 
-class Header:
+class HeaderReader:
     """A place in the file.
 
     :param words: whether to read lists of strings, too.
@@ -39,7 +39,7 @@ class Header:
         #: Where the next thing is that is read.
         self.end = 4
 
-    def read(self) -> tuple[dict[str, Any], list[TensorInfo]]:
+    def read(self) -> tuple[dict[str, Any], list[StoredTensor]]:
         """What is said of the model, and of each tensor."""
         _version, tensors, pairs = self._number("I"), self._number("q"), self._number("q")
         metadata = {self._text(): self._value(self._number("I")) for _ in range(pairs)}
@@ -47,7 +47,7 @@ class Header:
         for _ in range(tensors):
             name = self._text()
             shape = tuple(self._number("Q") for _ in range(self._number("I")))[::-1]
-            infos.append(TensorInfo(name, shape, self._number("I"), self._number("Q")))
+            infos.append(StoredTensor(name, shape, self._number("I"), self._number("Q")))
         return metadata, infos
 
     def _number(self, code: str) -> Any:
@@ -124,5 +124,5 @@ def base_config(base: Path | None) -> Mapping[str, Any]:
     if place.is_dir():
         return read_config(place)
     with reading(place, AGAIN), place.open("rb") as opened:
-        metadata, _ = Header(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)).read()
+        metadata, _ = HeaderReader(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)).read()
         return config_of(metadata)

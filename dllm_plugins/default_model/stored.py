@@ -22,8 +22,8 @@ from dllm_kernels.blocks import Blocks
 from dllm_kernels.blocks import Kind
 from dllm_kernels.blocks import Weight
 from dllm_plugins.default_model.header import AGAIN
-from dllm_plugins.default_model.header import Header
-from dllm_plugins.default_model.header import TensorInfo
+from dllm_plugins.default_model.header import HeaderReader
+from dllm_plugins.default_model.header import StoredTensor
 from dllm_plugins.errors import CheckpointError
 
 _F32 = 0
@@ -69,14 +69,14 @@ def read_stored(file: Path, words: bool = False) -> StoredBase:
     return StoredBase(metadata, found)
 
 
-class _Reader(Header):
+class _Reader(HeaderReader):
     """The same with the tensors behind it."""
 
     def __init__(self, view: mmap.mmap, words: bool) -> None:
         super().__init__(view, words)
         self._bytes = torch.frombuffer(view, dtype=torch.uint8)
 
-    def tensor(self, info: TensorInfo) -> Weight:
+    def tensor(self, info: StoredTensor) -> Weight:
         begin = -(-self.end // _ALIGNMENT) * _ALIGNMENT + info.place
         if info.kind == _F32:
             return self._part(begin, 4 * prod(info.shape)).view(torch.float32).view(info.shape).to(torch.bfloat16)

@@ -28,7 +28,7 @@ from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.denoisers.native_cache import as_cache
 from dllm_plugins.denoisers.packed import Look
 from dllm_plugins.denoisers.packed import PackedPass
-from dllm_plugins.denoisers.packed import Part
+from dllm_plugins.denoisers.packed import RowSpan
 from dllm_plugins.denoisers.packed import through
 from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
@@ -98,7 +98,7 @@ class GemmaDenoiser(NativeDenoiser):
             attention_mask={FULL: None, SLIDING: None},
             position_ids=self._ids([segment.positions]),
         )
-        return self._through(Part(store, slice(0, len(seen)), store.length, looks), forward)
+        return self._through(RowSpan(store, slice(0, len(seen)), store.length, looks), forward)
 
     def _decode(self, call: Call, segment: Segment) -> Tensor:
         """Hidden states of a canvas, which sees all of itself and of what stands before it."""
@@ -120,9 +120,9 @@ class GemmaDenoiser(NativeDenoiser):
             # It wants one, though there is nothing in it: what is seen is in the pass.
             **{self._cache_name: as_cache(store.layers(0))},
         )
-        return self._through(Part(store, slice(0, count), own, looks), forward)
+        return self._through(RowSpan(store, slice(0, count), own, looks), forward)
 
-    def _through(self, part: Part, forward: Callable[..., Any]) -> Tensor:
+    def _through(self, part: RowSpan, forward: Callable[..., Any]) -> Tensor:
         hidden = through(self.model, PackedPass((part,), self._kinds), self._layers, forward)
         assert hidden is not None, "this class hands a pass on to all of its layers"
         return hidden

@@ -51,7 +51,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RowSpan:
     """Consecutive positions of a pass that belong to one row.
 
     :param rows: which of the pass's positions they are.
@@ -74,7 +74,7 @@ class PackedPass:
     :ivar layers: how many layers have asked.
     """
 
-    parts: Sequence[Part]
+    parts: Sequence[RowSpan]
     kinds: Sequence[int] = ()
     layers: int = 0
     _masks: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)

@@ -29,7 +29,7 @@ _MOST = 0.985
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class Proposal:
     """A proposed token.
 
     :param chance: of being accepted once all drafts before it are, as other texts say.
@@ -51,29 +51,29 @@ class Acceptance:
         self._hits = dict.fromkeys(SOURCES, _BEFORE / 2)
         self._expected = dict.fromkeys(SOURCES, _BEFORE / 2)
 
-    def denoised(self, token: int, probability: float, before: int) -> Draft:
+    def denoised(self, token: int, probability: float, before: int) -> Proposal:
         """A denoiser's draft.
 
         :param before: drafts between the final text and this one.
         """
         shares = self._shares[min(before, len(self._shares) - 1)]
-        return Draft(token, "denoiser", shares[bisect_right(EDGES, probability)])
+        return Proposal(token, "denoiser", shares[bisect_right(EDGES, probability)])
 
-    def copied(self, token: int, alike: int) -> Draft:
+    def copied(self, token: int, alike: int) -> Proposal:
         """A token that followed `alike` tokens like the ones before it."""
-        return Draft(token, "prompt_lookup", LOOKUP[alike])
+        return Proposal(token, "prompt_lookup", LOOKUP[alike])
 
     def factor(self, source: Source) -> float:
         """How much likelier this text's drafts are accepted than other texts'."""
         return self._hits[source] / self._expected[source]
 
-    def chance(self, draft: Draft) -> float:
+    def chance(self, draft: Proposal) -> float:
         """Of one draft; what has to come is certain once all before it is there."""
         if draft.source == FORCED:
             return 1.0
         return min(_MOST, draft.chance * self.factor(draft.source))
 
-    def learn(self, drafts: Sequence[Draft], accepted: int) -> None:
+    def learn(self, drafts: Sequence[Proposal], accepted: int) -> None:
         """Of these drafts, which were verified, the first `accepted` were right; behind the next nothing is known."""
         for index, draft in enumerate(drafts[: accepted + 1]):
             source = draft.source

@@ -17,7 +17,7 @@ _SPREAD = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class PassLayout:
     """What one pass forwards.
 
     :param verified: how many of the drafts.
@@ -70,7 +70,7 @@ def worth(market: Market, chains: Sequence[Sequence[float]]) -> list[float]:
     return [_SPREAD * saved / max(1, len(chains)) for saved in total]
 
 
-def choose(market: Market, chances: Sequence[float], groups: Sequence[float], room: int) -> Layout:
+def choose(market: Market, chances: Sequence[float], groups: Sequence[float], room: int) -> PassLayout:
     """The layout that saves most milliseconds: tokens at their worth, less the price of the rows.
 
     All of at most :data:`MOST_GROUPS` groups are of one length, behind the likeliest candidates.
@@ -79,7 +79,7 @@ def choose(market: Market, chances: Sequence[float], groups: Sequence[float], ro
     :param groups: milliseconds that a group of 0, 1, ... drafts saves if its candidate comes true.
     :param room: how many tokens may still be generated.
     """
-    best, layout = 0.0, Layout()
+    best, layout = 0.0, PassLayout()
     reached, yields = 1.0, 0.0
     # Candidates, by the chance that so many drafts are accepted and the next one is not.
     ends: list[tuple[float, int]] = []
@@ -91,11 +91,11 @@ def choose(market: Market, chances: Sequence[float], groups: Sequence[float], ro
             break
         found = market.token * yields - market.price(verified)
         if found > best:
-            best, layout = found, Layout(verified)
+            best, layout = found, PassLayout(verified)
         likeliest = sorted([*ends, (reached, verified)], reverse=True)[:MOST_GROUPS]
         saved, sizes = _grouped(market, verified, likeliest, groups, room)
         if sizes and market.token * yields + saved > best:
-            best, layout = market.token * yields + saved, Layout(verified, sizes)
+            best, layout = market.token * yields + saved, PassLayout(verified, sizes)
         if verified < len(chances):
             ends.append((reached * (1 - chances[verified]), verified))
     return layout

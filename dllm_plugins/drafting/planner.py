@@ -7,11 +7,11 @@ from typing import Protocol
 from dllm_plugins.denoisers.costs import Costs
 from dllm_plugins.drafting.acceptance import FORCED
 from dllm_plugins.drafting.acceptance import Acceptance
-from dllm_plugins.drafting.acceptance import Draft
+from dllm_plugins.drafting.acceptance import Proposal
 from dllm_plugins.drafting.acceptance import Source
 from dllm_plugins.drafting.chains import CHAINS
-from dllm_plugins.drafting.layout import Layout
 from dllm_plugins.drafting.layout import Market
+from dllm_plugins.drafting.layout import PassLayout
 from dllm_plugins.drafting.layout import choose
 from dllm_plugins.drafting.layout import worth
 from dllm_plugins.drafting.lookup import Lookup
@@ -30,16 +30,16 @@ class Plan(Protocol):
 
     weighs: bool
 
-    def drafts(self, text: Sequence[int], denoised: Sequence[Draft]) -> list[Draft]:
+    def drafts(self, text: Sequence[int], denoised: Sequence[Proposal]) -> list[Proposal]:
         """What may be verified behind a text, in order.
 
         :param denoised: the denoiser's drafts behind it.
         """
 
-    def denoised(self, token: int, probability: float, before: int) -> Draft:
+    def denoised(self, token: int, probability: float, before: int) -> Proposal:
         """A denoiser's draft, by its own probability and the number of drafts before it."""
 
-    def layout(self, drafts: Sequence[Draft], clean: int, room: int, company: tuple[int, int]) -> Layout:
+    def layout(self, drafts: Sequence[Proposal], clean: int, room: int, company: tuple[int, int]) -> PassLayout:
         """The next pass.
 
         :param clean: rows of the text that are forwarded anyway.
@@ -47,10 +47,10 @@ class Plan(Protocol):
         :param company: how many requests share the passes, and their rows in the last one.
         """
 
-    def go_on(self, drawn: Sequence[Draft]) -> bool:
+    def go_on(self, drawn: Sequence[Proposal]) -> bool:
         """Whether to draw one more draft behind these."""
 
-    def learn(self, verified: Sequence[Draft], accepted: int) -> None:
+    def learn(self, verified: Sequence[Proposal], accepted: int) -> None:
         """Of these drafts the first `accepted` were right."""
 
 
@@ -63,31 +63,31 @@ class FixedPlan:
         self._length, self._source = length, source
         self._lookup = Lookup()
 
-    def drafts(self, text: Sequence[int], denoised: Sequence[Draft]) -> list[Draft]:
+    def drafts(self, text: Sequence[int], denoised: Sequence[Proposal]) -> list[Proposal]:
         """See :class:`Plan`."""
         if self._source == "denoiser":
             return list(denoised)
         return copied(self._lookup, text, self._length, Acceptance())
 
-    def denoised(self, token: int, probability: float, before: int) -> Draft:
+    def denoised(self, token: int, probability: float, before: int) -> Proposal:
         """See :class:`Plan`."""
-        return Draft(token, "denoiser", 1.0)
+        return Proposal(token, "denoiser", 1.0)
 
-    def layout(self, drafts: Sequence[Draft], clean: int, room: int, company: tuple[int, int]) -> Layout:
+    def layout(self, drafts: Sequence[Proposal], clean: int, room: int, company: tuple[int, int]) -> PassLayout:
         """See :class:`Plan`."""
         verified = min(len(drafts), max(0, room - 1))
         if self._source != "denoiser":
-            return Layout(verified)
+            return PassLayout(verified)
         # Where a forced draft follows, no text ends.
         ends = [end for end in range(verified + 1) if end == verified or drafts[end].source != FORCED]
         sizes = {accepted: min(self._length, room - accepted - 2) for accepted in ends}
-        return Layout(verified, {accepted: size for accepted, size in sizes.items() if size > 0})
+        return PassLayout(verified, {accepted: size for accepted, size in sizes.items() if size > 0})
 
-    def go_on(self, drawn: Sequence[Draft]) -> bool:
+    def go_on(self, drawn: Sequence[Proposal]) -> bool:
         """See :class:`Plan`."""
         return True
 
-    def learn(self, verified: Sequence[Draft], accepted: int) -> None:
+    def learn(self, verified: Sequence[Proposal], accepted: int) -> None:
         """See :class:`Plan`."""
 
 
@@ -106,12 +106,12 @@ class ChosenPlan:
         self._taken, self._made = 0.0, 0.0
         self._market = Market(costs, 1, costs.pass_over(1))
 
-    def drafts(self, text: Sequence[int], denoised: Sequence[Draft]) -> list[Draft]:
+    def drafts(self, text: Sequence[int], denoised: Sequence[Proposal]) -> list[Proposal]:
         """See :class:`Plan`; at each place that of the likelier source, given the drafts before it."""
         if "prompt_lookup" not in self._sources:
             return list(denoised)
         self._lookup.read(text)
-        found: list[Draft] = []
+        found: list[Proposal] = []
         tokens, follows = list(text), len(denoised) > 0
         looked_up = self._lookup.follow(tokens)
         for place in range(LONGEST_CHAIN):
@@ -125,18 +125,18 @@ class ChosenPlan:
             tokens.append(best.token)
         return found
 
-    def _better(self, own: Draft | None, copy: Draft | None) -> Draft | None:
+    def _better(self, own: Proposal | None, copy: Proposal | None) -> Proposal | None:
         if own is None or copy is None:
             return own or copy
         if own.token == copy.token:
-            return Draft(own.token, copy.source, 1 - (1 - own.chance) * (1 - copy.chance))
+            return Proposal(own.token, copy.source, 1 - (1 - own.chance) * (1 - copy.chance))
         return max(own, copy, key=self._acceptance.chance)
 
-    def denoised(self, token: int, probability: float, before: int) -> Draft:
+    def denoised(self, token: int, probability: float, before: int) -> Proposal:
         """See :class:`Plan`."""
         return self._acceptance.denoised(token, probability, before)
 
-    def layout(self, drafts: Sequence[Draft], clean: int, room: int, company: tuple[int, int]) -> Layout:
+    def layout(self, drafts: Sequence[Proposal], clean: int, room: int, company: tuple[int, int]) -> PassLayout:
         """See :class:`Plan`."""
         requests, rows = company
         # Without drafts a token takes so much. Where drafts have made it dearer, that is no reason to draft more.
@@ -154,7 +154,7 @@ class ChosenPlan:
         factor = self._acceptance.factor("denoiser")
         return worth(market, [[min(0.985, chance * factor) for chance in chain] for chain in CHAINS])
 
-    def go_on(self, drawn: Sequence[Draft]) -> bool:
+    def go_on(self, drawn: Sequence[Proposal]) -> bool:
         """See :class:`Plan`: as long as the next one may be expected to pay."""
         reached = 1.0
         for draft in drawn:
@@ -163,13 +163,13 @@ class ChosenPlan:
         price = market.price(count + 1) - market.price(count) + market.costs.draft
         return reached * market.token > price
 
-    def learn(self, verified: Sequence[Draft], accepted: int) -> None:
+    def learn(self, verified: Sequence[Proposal], accepted: int) -> None:
         """See :class:`Plan`."""
         self._made += accepted + 1
         self._acceptance.learn(verified, accepted)
 
 
-def copied(lookup: Lookup, text: Sequence[int], most: int, acceptance: Acceptance) -> list[Draft]:
+def copied(lookup: Lookup, text: Sequence[int], most: int, acceptance: Acceptance) -> list[Proposal]:
     """What followed the same tokens before in this text, at most so many tokens."""
     lookup.read(text)
     tokens, found = list(text), []

@@ -16,7 +16,7 @@ from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.drafting.acceptance import FORCED
 from dllm_plugins.drafting.acceptance import SOURCES
-from dllm_plugins.drafting.acceptance import Draft
+from dllm_plugins.drafting.acceptance import Proposal
 from dllm_plugins.drafting.planner import LONGEST_CHAIN
 from dllm_plugins.drafting.planner import Plan
 from dllm_plugins.processes.base import NoiseProcess
@@ -38,7 +38,7 @@ class Speculation:
         self.plan = plan
         self.spec = spec
         self.frozen = canvas.row.frozen
-        self.verified: list[Draft] = []
+        self.verified: list[Proposal] = []
         self.groups: Mapping[int, int] = {}
         self.forced = 0
         self._keep = 0
@@ -47,7 +47,7 @@ class Speculation:
         # Modes that take turns in an answer count on.
         canvas.row.drafts = dict.fromkeys([*names, "open_rows"], 0) | (canvas.row.drafts or {})
 
-    def verify(self, kind: str, denoised: Sequence[Draft]) -> Pass:
+    def verify(self, kind: str, denoised: Sequence[Proposal]) -> Pass:
         """Clean rows (what is not cached, then drafts) and a group behind each candidate the plan says.
 
         :param denoised: the drafts that the denoiser has for what follows the final text.
@@ -95,7 +95,7 @@ class Speculation:
         assert self.row.drafts is not None, "set at the beginning"
         self.row.drafts[what] += number
 
-    def _possible(self, drafts: list[Draft]) -> list[Draft]:
+    def _possible(self, drafts: list[Proposal]) -> list[Proposal]:
         """Drafts up to the first that a constraint refuses, and what has to follow them."""
         limits, tokens = self.row.limits, list(self.row.tokens)
         if limits is None:
@@ -106,5 +106,5 @@ class Speculation:
         count = next((place for place, mask in enumerate(allowed) if not mask[drafts[place].token]), len(drafts))
         found, kept = dict(limits.forced(tokens[: begin + count])), drafts[:count]
         while len(kept) < LONGEST_CHAIN and begin + len(kept) in found:
-            kept.append(Draft(found[begin + len(kept)], FORCED, 1.0))
+            kept.append(Proposal(found[begin + len(kept)], FORCED, 1.0))
         return kept

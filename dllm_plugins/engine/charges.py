@@ -20,7 +20,7 @@ _KEPT = 0.98
 
 
 @dataclass(slots=True)
-class Line:
+class CostLine:
     """Seconds of passes by their positions, straight, by least squares; older passes fade."""
 
     count: float = 0.0
@@ -51,7 +51,7 @@ class Charges:
     """Shares the seconds of passes out among their rows."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[int, CostLine] = {}
 
     def note(self, jobs: "Sequence[Job]", passes: Mapping[int, Pass], lengths: Sequence[int], seconds: float) -> None:
         """Note what a pass gave its rows and took; not where a prompt took part, which would drown the rest.
@@ -73,7 +73,7 @@ class Charges:
 
         :param positions: that each of them forwarded.
         """
-        line, whole = self._lines.setdefault(len(positions), Line()), sum(positions)
+        line, whole = self._lines.setdefault(len(positions), CostLine()), sum(positions)
         line.add(whole, seconds)
         slope = min(line.slope, seconds / whole) if whole else 0.0
         alike = (seconds - slope * whole) / len(positions)

@@ -18,7 +18,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import message
 from dllm_plugins.modes.base import Sampler
-from dllm_plugins.request import Part
+from dllm_plugins.request import AnswerPart
 from dllm_plugins.text.thinking import Thinking
 from dllm_plugins.text.thoughts import behind_thinking
 
@@ -31,7 +31,7 @@ def limits_of(
     spec: ModelSpec,
     thinking: Thinking | None = None,
     constraint: Constraint | None = None,
-    part: Part | None = None,
+    part: AnswerPart | None = None,
 ) -> Limits | None:
     """What the answer of a row, or its gaps, are held to.
 
@@ -65,11 +65,11 @@ def limits_of(
     whole = constraint
     if thinking is not None:
         whole = Tree(behind_thinking(language_of(constraint), thinking), option_of(constraint))
-    return _limits_of_an_answer(row, whole, languages, never, spec, part or Part(0, 0))
+    return _limits_of_an_answer(row, whole, languages, never, spec, part or AnswerPart(0, 0))
 
 
 def _limits_of_an_answer(
-    row: Row, constraint: Constraint, languages: Languages, never: frozenset[int], spec: ModelSpec, part: Part
+    row: Row, constraint: Constraint, languages: Languages, never: frozenset[int], spec: ModelSpec, part: AnswerPart
 ) -> Limits:
     if not row.stop_ids:
         raise OptionError(

@@ -32,7 +32,7 @@ from dllm_plugins.modes.base import Sampler
 from dllm_plugins.routing.measured import Measured
 from dllm_plugins.routing.router import Route
 from dllm_plugins.text.answer import AnswerText
-from dllm_plugins.text.puzzles import Layout
+from dllm_plugins.text.puzzles import GridLayout
 from dllm_plugins.text.thinking import Divider
 
 
@@ -81,7 +81,7 @@ class Job:
     model: str = ""
     samplers: Mapping[str, Sampler] = field(default_factory=dict)
     resumed: bool = False
-    layout: Layout | None = None
+    layout: GridLayout | None = None
 
     def look(self, answer: Sequence[int], reason: FinishReason, spec: ModelSpec, denoiser: FullDenoiser) -> None:
         """Look at the final text once more, if that was asked for."""

@@ -18,7 +18,7 @@ from dllm_plugins.modes.base import Sampler
 from dllm_plugins.request import Request
 from dllm_plugins.text.answer import AnswerText
 from dllm_plugins.text.answer import Tokenizer
-from dllm_plugins.text.puzzles import Layout
+from dllm_plugins.text.puzzles import GridLayout
 from dllm_plugins.text.thinking import Divider
 from dllm_plugins.text.thinking import Thinking
 
@@ -57,7 +57,7 @@ def job_of(
     running = RunningProgram(row, spec, program_of(request, sampler, called))
     began = time.perf_counter()
     job = Job(row, running, text, kept, began, gaps=gaps, filled=filled, parts=parts, divider=divider, unit=unit or 1)
-    job.layout = None if request.puzzle is None else Layout(request.puzzle)
+    job.layout = None if request.puzzle is None else GridLayout(request.puzzle)
     if called is not None and request.choosing is not None:
         job.most_cached = request.choosing.common(row.tokens)
     return job

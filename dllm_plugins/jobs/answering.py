@@ -40,7 +40,7 @@ _BESIDE = ("seed", "stop")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RowRequest:
     """What a row asks of the engine."""
 
     requests: list[Request]
@@ -64,7 +64,7 @@ class Answering:
         self._key = key
         self._plain = plain
 
-    def prepare(self, line: Line) -> Row | Record:
+    def prepare(self, line: Line) -> RowRequest | Record:
         """What a row asks of the engine; the row of the output if it cannot be asked.
 
         :raises DllmError: for a body that cannot be used.
@@ -76,7 +76,9 @@ class Answering:
         wanted = read_body(url, {**body, "model": self._name(body)}, self._options.config)
         work = wanted.work(self._model)
         requests = [self._own(request, line.place, choice) for choice, request in enumerate(work.requests)]
-        return Row(requests, lambda finishes: self._answered(line, found.custom_id, (url, wanted, work), finishes))
+        return RowRequest(
+            requests, lambda finishes: self._answered(line, found.custom_id, (url, wanted, work), finishes)
+        )
 
     def failed(self, line: Line, error: Exception) -> Record:
         """The row of the output where the engine refused it, or failed."""

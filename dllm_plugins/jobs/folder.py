@@ -43,7 +43,7 @@ def id_of(key: str, place: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobFolder:
     """A job on the disk.
 
     :param target: the output.
@@ -159,7 +159,7 @@ def state_of(folder: Path) -> Path:
 
 
 def firsts_of(folder: Path) -> Path:
-    """See :attr:`Job.firsts`."""
+    """See :attr:`JobFolder.firsts`."""
     return folder / "firsts.npy"
 
 

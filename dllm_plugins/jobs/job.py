@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dllm_plugins.errors import OptionError
-from dllm_plugins.jobs.folder import Job
+from dllm_plugins.jobs.folder import JobFolder
 from dllm_plugins.jobs.folder import remove
 from dllm_plugins.jobs.journal import Record
 from dllm_plugins.jobs.lines import Line
@@ -94,7 +94,9 @@ def run_job(
     return Report(job.target, *counts)
 
 
-def _workers(job: Job, options: JobOptions, together: int | None, ray: str | None, workers: int | None) -> Workers:
+def _workers(
+    job: JobFolder, options: JobOptions, together: int | None, ray: str | None, workers: int | None
+) -> Workers:
     if ray is None:
         return Local(job, options, together)
     from dllm_plugins.jobs.ray_pool import RayPool
@@ -102,7 +104,7 @@ def _workers(job: Job, options: JobOptions, together: int | None, ray: str | Non
     return RayPool(job, options, together, ray, workers)
 
 
-def _work(job: Job, workers: Workers, progress: Progress) -> None:
+def _work(job: JobFolder, workers: Workers, progress: Progress) -> None:
     shards, told = Shards(job), float("-inf")
     with closing(shards), progress(job.source.rows, shards.counted()) as report:
         while not (workers.idle and shards.all_done):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from dllm_plugins.jobs.answering import Answering
-from dllm_plugins.jobs.folder import Job
+from dllm_plugins.jobs.folder import JobFolder
 from dllm_plugins.jobs.journal import Record
 from dllm_plugins.jobs.lines import Line
 from dllm_plugins.jobs.options import JobOptions
@@ -42,7 +42,7 @@ class Local:
     :raises JobError: if the job was begun with another one.
     """
 
-    def __init__(self, job: Job, options: JobOptions, together: int | None) -> None:
+    def __init__(self, job: JobFolder, options: JobOptions, together: int | None) -> None:
         self._model = load_model(options.model, **{**options.load, **own_device(options.load)})
         try:
             job.agree(facts_of(self._model))

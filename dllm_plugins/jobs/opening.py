@@ -12,7 +12,7 @@ import numpy as np
 from dllm_plugins.errors import JobError
 from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
-from dllm_plugins.jobs.folder import Job
+from dllm_plugins.jobs.folder import JobFolder
 from dllm_plugins.jobs.folder import check_folder
 from dllm_plugins.jobs.folder import firsts_of
 from dllm_plugins.jobs.folder import folder_of
@@ -32,7 +32,7 @@ from dllm_plugins.jobs.stated import read
 from dllm_plugins.jobs.stated import write
 
 
-def open_job(source: Path, target: Path, options: JobOptions) -> Job:
+def open_job(source: Path, target: Path, options: JobOptions) -> JobFolder:
     """The job of these files and options; its output is there already if it is `finished`.
 
     Any number of processes may do so at once.
@@ -53,7 +53,7 @@ def open_job(source: Path, target: Path, options: JobOptions) -> Job:
                 shards = _resumed(source, folder, told)
     except OSError as error:
         raise full(folder, error) from error
-    return Job(Source(source, told["input"], shards), target, key)
+    return JobFolder(Source(source, told["input"], shards), target, key)
 
 
 def _check(source: Path, target: Path) -> None:

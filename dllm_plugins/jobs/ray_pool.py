@@ -12,7 +12,7 @@ from typing import Any
 
 from dllm_plugins.errors import DllmError
 from dllm_plugins.errors import JobError
-from dllm_plugins.jobs.folder import Job
+from dllm_plugins.jobs.folder import JobFolder
 from dllm_plugins.jobs.journal import Record
 from dllm_plugins.jobs.lines import Line
 from dllm_plugins.jobs.local import TOGETHER
@@ -50,7 +50,9 @@ class RayPool:
     :raises JobError: if there is no cluster.
     """
 
-    def __init__(self, job: Job, options: JobOptions, together: int | None, address: str, workers: int | None) -> None:
+    def __init__(
+        self, job: JobFolder, options: JobOptions, together: int | None, address: str, workers: int | None
+    ) -> None:
         self._ray = need("ray", "a job on Ray")
         self._job = job
         self._arguments = options, job.key, job.source.plain, together

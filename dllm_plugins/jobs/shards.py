@@ -10,7 +10,7 @@ import numpy as np
 from filelock import FileLock
 from filelock import Timeout
 
-from dllm_plugins.jobs.folder import Job
+from dllm_plugins.jobs.folder import JobFolder
 from dllm_plugins.jobs.journal import Journal
 from dllm_plugins.jobs.journal import Record
 from dllm_plugins.jobs.journal import full
@@ -40,7 +40,7 @@ class Lease:
 class Shards:
     """The shards of a job as one worker sees them."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: JobFolder) -> None:
         self.job = job
         # Eight bytes a row, of which those are read that are asked for.
         self._firsts = np.load(job.firsts, mmap_mode="r") if job.firsts.exists() else None

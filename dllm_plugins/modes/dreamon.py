@@ -108,7 +108,7 @@ def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program
     end_of_text = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     assert end_of_text is not None
     while (opened := canvas.open(holes.positions)) and left != 0:
-        positions = canvas.movable(opened)
+        positions = canvas.restraints.movable(canvas.tokens, opened)
         block = range(canvas.prompt, canvas.end)
         logits = (yield from view.forward(positions, block)).logits
         logits = allowed(holes, positions, logits, settings.expand_token_id, end_of_text)
@@ -141,12 +141,12 @@ def allowed(holes: Holes, positions: list[int], logits: Tensor, expand: int, end
 
 def _pad(holes: Holes, positions: list[int], end_of_text: int, logits: Tensor) -> None:
     """The first end of text of a gap, or without a template of the whole canvas, closes what was open behind it."""
-    tokens = holes.canvas.tokens
+    tokens, allows = holes.canvas.tokens, holes.canvas.restraints.allows
     for gap in holes.gaps:
         inside = gap.positions if holes.templated else range(len(tokens))
         first = next((position for position in inside if tokens[position] == end_of_text), len(tokens))
         for position, source in zip(positions, logits, strict=True):
-            if position in gap.positions and position >= first and holes.canvas.allows(position, end_of_text):
+            if position in gap.positions and position >= first and allows(tokens, position, end_of_text):
                 holes.put(position, end_of_text, source)
 
 

@@ -19,7 +19,7 @@ from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import Segment
-from dllm_plugins.drafting.acceptance import Draft
+from dllm_plugins.drafting.acceptance import Proposal
 from dllm_plugins.drafting.pace import Pace
 from dllm_plugins.drafting.planner import LONGEST_CHAIN
 from dllm_plugins.drafting.planner import FixedPlan
@@ -36,7 +36,7 @@ class PairSettings(Settings):
     draft_length: int | None = Field(None, description="a fixed layout: so many drafts in every pass")
 
 
-def _drafted(this: Speculation, told: int, size: int) -> Dialogue[list[Draft]]:
+def _drafted(this: Speculation, told: int, size: int) -> Dialogue[list[Proposal]]:
     """A pass of the drafter over what is final from position `told` on; what it proposes behind that."""
     row, end = this.row, len(this.row.tokens)
     asked = range(end, end + size)
@@ -45,7 +45,7 @@ def _drafted(this: Speculation, told: int, size: int) -> Dialogue[list[Draft]]:
     [answer] = yield this.apart(text, Ask(positions=()))
     proposed: Sequence[tuple[float, float]] = answer.hidden.tolist()
     this.canvas.sure.update(zip(asked, (probability for _, probability in proposed), strict=False))
-    return [Draft(int(token), "denoiser", 1.0) for token, _ in proposed]
+    return [Proposal(int(token), "denoiser", 1.0) for token, _ in proposed]
 
 
 def start(process: NoiseProcess, canvas: Canvas, settings: PairSettings, spec: ModelSpec) -> Program:
@@ -55,7 +55,7 @@ def start(process: NoiseProcess, canvas: Canvas, settings: PairSettings, spec: M
     canvas.extend()
     pace, plan = Pace(spec.draft_length), FixedPlan(LONGEST_CHAIN, "denoiser")
     this, kind = Speculation(process, canvas, plan, spec), "prefill"
-    drawn, size, began = list[Draft](), 0, time.perf_counter()
+    drawn, size, began = list[Proposal](), 0, time.perf_counter()
     while True:
         [answer] = yield this.verify(kind, drawn)
         count, drawn = this.accept(answer), []

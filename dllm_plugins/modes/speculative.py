@@ -18,7 +18,7 @@ from dllm_plugins.decoding.program import Ask
 from dllm_plugins.decoding.program import Dialogue
 from dllm_plugins.decoding.program import Program
 from dllm_plugins.denoisers.base import ModelSpec
-from dllm_plugins.drafting.acceptance import Draft
+from dllm_plugins.drafting.acceptance import Proposal
 from dllm_plugins.drafting.speculation import Speculation
 from dllm_plugins.modes.ar import same_text
 from dllm_plugins.modes.base import Sampler
@@ -30,7 +30,7 @@ from dllm_plugins.processes.base import NoiseProcess
 
 def start(process: NoiseProcess, canvas: Canvas, settings: SpeculativeSettings, spec: ModelSpec) -> Program:
     """Verify, accept, draft again behind the last accepted token."""
-    row, drawn = canvas.row, list[Draft]()
+    row, drawn = canvas.row, list[Proposal]()
     kind = "prefill" if len(row.tokens) == row.prompt else "verify"
     canvas.cut(len(row.tokens))
     canvas.extend()
@@ -49,13 +49,13 @@ def start(process: NoiseProcess, canvas: Canvas, settings: SpeculativeSettings, 
         drawn = yield from draft(this, group.hidden, known)
 
 
-def draft(this: Speculation, hidden: Tensor, known: int) -> Dialogue[list[Draft]]:
+def draft(this: Speculation, hidden: Tensor, known: int) -> Dialogue[list[Proposal]]:
     """Draw drafts left to right, each knowing the two tokens before it; hidden [n, width] of a group.
 
     :param known: how many of these positions a constraint has filled since.
     """
     plan, canvas, row = this.plan, this.canvas, this.row
-    tokens, drawn = canvas.tokens, list[Draft]()
+    tokens, drawn = canvas.tokens, list[Proposal]()
     for index in range(known, len(hidden)):
         if drawn and not plan.go_on(drawn):
             break

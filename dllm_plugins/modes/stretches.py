@@ -52,14 +52,15 @@ class Writing:
         # Noise is keyed on the passes of the stretch: how many came before may depend on what passes cost.
         part.frozen, part.step, first = row.frozen + self.keep, 0, row.step + self.begun
         self.begun = True
-        inner = self.canvas.stretch(part, self.spec)
+        inner = Canvas(part, self.spec)
+        inner.restraints = self.canvas.restraints.of(part)
         program = sampler.program(inner, self.spec)
         wanted = next(program)
         assert isinstance(wanted, Pass), "a program begins with a pass"
         kind = TURN if first else wanted.kind
         wanted, known = replace(wanted, kind=kind, keep=wanted.keep + self.keep), dict[str, int]()
         while True:
-            self.canvas.follow(inner)
+            _follow(self.canvas, inner)
             answers = yield wanted
             part.frozen, part.step, part.company, final = row.frozen, row.step - first, row.company, len(row.tokens)
             try:
@@ -115,7 +116,7 @@ class Writing:
                 row.said[position] = guest.logprobs[place]
             canvas.release(position + 1)
             count += 1
-        canvas.show(guest.drafted[: row.remaining])
+        _show(canvas, guest.drafted[: row.remaining])
         return count
 
     def _may_stand(self, position: int, token: int) -> bool:
@@ -133,3 +134,16 @@ def _counted(row: Row, part: Row, known: dict[str, int]) -> dict[str, int]:
         for name, count in found.items():
             row.drafts[name] = row.drafts.get(name, 0) + count - known.get(name, 0)
     return found
+
+
+def _follow(canvas: Canvas, inner: Canvas) -> None:
+    """The row's canvas holds what that of a stretch holds."""
+    canvas.tokens, canvas.guesses, canvas.sure, canvas.shown = inner.tokens, inner.guesses, inner.sure, inner.shown
+
+
+def _show(canvas: Canvas, drafted: Sequence[int | None]) -> None:
+    """Show guesses behind the final text, None where open, on positions that stay open."""
+    end = len(canvas.row.tokens)
+    canvas.tokens[end:] = [canvas.mask] * len(drafted)
+    canvas.guesses = {position: token for position, token in enumerate(drafted, end) if token is not None}
+    canvas.shown = None

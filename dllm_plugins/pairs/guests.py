@@ -23,7 +23,7 @@ from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.models import Model
 from dllm_plugins.pairs.bridge import Bridge
 from dllm_plugins.pairs.bridge import OneTokenizer
-from dllm_plugins.request import Part
+from dllm_plugins.request import AnswerPart
 from dllm_plugins.request import Request
 
 #: What the end of an answer to a stretch means for the stretch.
@@ -84,7 +84,7 @@ class Guests:
         if text is None or begins is None or text[: len(begins)] != begins:
             guest.ended = "the text ends inside a character or a word of it"
             return
-        part, config = Part(len(text) - len(begins), guest.behind), guest.config
+        part, config = AnswerPart(len(text) - len(begins), guest.behind), guest.config
         if not self._one:
             # Numbers of the same seed are those of other positions there.
             seed = None if config.seed is None else (config.seed + 1) % (LARGEST_SEED + 1)

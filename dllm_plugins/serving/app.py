@@ -30,7 +30,7 @@ from dllm_plugins.serving.response_answers import ResponseAnswers
 from dllm_plugins.serving.responses import ResponseRequest
 from dllm_plugins.serving.sending import Json
 from dllm_plugins.serving.service import Service
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.serving.warm import Desk
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/responses": "responses"}
 
 
-def create_app(settings: Settings, local: LocalSocket | None = None, guarded: bool = True) -> FastAPI:
+def create_app(settings: ServerSettings, local: LocalSocket | None = None, guarded: bool = True) -> FastAPI:
     """A server for these models. Its `state.service` can be stopped.
 
     :param local: where hosts of this user find it, besides.

@@ -11,7 +11,7 @@ from dllm_plugins.serving.app import create_app
 from dllm_plugins.serving.local_socket import LocalSocket
 from dllm_plugins.serving.run import listening_at
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 
 
 class Background:
@@ -22,7 +22,7 @@ class Background:
     :raises OptionError: if it cannot listen there.
     """
 
-    def __init__(self, settings: Settings, port: int = 0, local: LocalSocket | None = None) -> None:
+    def __init__(self, settings: ServerSettings, port: int = 0, local: LocalSocket | None = None) -> None:
         self._socket = listening_at(settings.host, port)
         self.app = create_app(settings, local)
         self._server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", access_log=False))
@@ -53,7 +53,7 @@ class Background:
 def start(*models: str, port: int = 0, **settings: Any) -> Background:
     """Serve these models, by the names that `load_model` takes.
 
-    :param settings: see :class:`~dllm_plugins.serving.settings.Settings`.
+    :param settings: see :class:`~dllm_plugins.serving.settings.ServerSettings`.
     :raises OptionError: for a setting out of range, and where it cannot listen.
     """
-    return Background(Settings(models={name: Loading(name) for name in models or ("dllm",)}, **settings), port)
+    return Background(ServerSettings(models={name: Loading(name) for name in models or ("dllm",)}, **settings), port)

@@ -67,7 +67,7 @@ class Strict(BaseModel):
         }
 
 
-class Asked(Strict):
+class RequestFields(Strict):
     """What every request may say.
 
     :cvar field: where its prompt stands.
@@ -167,7 +167,7 @@ class StreamOptions(Strict):
     include_obfuscation: Literal[False] | None = None
 
 
-class Sampled(Asked):
+class Sampled(RequestFields):
     """What requests of the two older interfaces share."""
 
     n: int | None = Field(default=None, ge=1, le=128)

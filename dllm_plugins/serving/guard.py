@@ -21,7 +21,7 @@ from dllm_plugins.errors import OptionError
 from dllm_plugins.messages import message
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.sending import Json
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.serving.settings import is_loopback
 
 #: Where a key may stand in the environment.
@@ -39,7 +39,7 @@ class Guard:
     So a server without keys answers only where the request names this machine, or the host it was told to be.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app
         self._settings = settings
         self._keys = [_digest(key.encode()) for key in settings.keys]
@@ -129,7 +129,7 @@ def _digest(key: bytes) -> bytes:
     return sha256(key).digest()
 
 
-def with_keys(settings: Settings, file: Path | None, without_key: bool) -> Settings:
+def with_keys(settings: ServerSettings, file: Path | None, without_key: bool) -> ServerSettings:
     """The settings with the keys of a file, or of :data:`KEY` in the environment.
 
     :param without_key: whether others are answered although there is no key.

@@ -16,7 +16,7 @@ from dllm_plugins.serving.kv_budget import in_mebibytes
 from dllm_plugins.serving.metrics import Metrics
 from dllm_plugins.serving.scheduling import Scheduler
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.serving.weight import weight_of
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
@@ -55,7 +55,7 @@ class _Hosted:
 class Models:
     """All models of a server; of one event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
         self._hosted = {name: _Hosted(name, loading) for name, loading in settings.models.items()}
@@ -85,7 +85,7 @@ class Models:
         hosted = self._hosted[name]
         return hosted.there is not None and hosted.stamp != stamp_of(hosted.loading)
 
-    def bound(self, settings: Settings) -> None:
+    def bound(self, settings: ServerSettings) -> None:
         """Go by other bounds; the models stay."""
         self._settings = settings
         for found in self._there():

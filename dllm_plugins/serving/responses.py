@@ -16,7 +16,7 @@ from dllm_plugins.serving.chat import text_of
 from dllm_plugins.serving.chat import toolkit_of
 from dllm_plugins.serving.errors import ApiError
 from dllm_plugins.serving.errors import dialect
-from dllm_plugins.serving.fields import Asked
+from dllm_plugins.serving.fields import RequestFields
 from dllm_plugins.serving.fields import StreamOptions
 from dllm_plugins.serving.fields import Strict
 from dllm_plugins.serving.work import Work
@@ -116,7 +116,7 @@ class TextOptions(Strict):
     format: dict[str, Any] | None = None
 
 
-class ResponseRequest(Asked):
+class ResponseRequest(RequestFields):
     """A request to /v1/responses."""
 
     field: ClassVar[str] = "input"

@@ -16,7 +16,7 @@ from dllm_plugins.errors import ServerError
 from dllm_plugins.serving.app import create_app
 from dllm_plugins.serving.local_socket import LocalSocket
 from dllm_plugins.serving.service import Service
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.warm.place import own_socket
 
 #: Seconds after those of grace in which connections close.
@@ -53,7 +53,7 @@ class Stopping(uvicorn.Server):
         self._task = asyncio.ensure_future(self._service.stop())
 
 
-def run_server(settings: Settings, port: int, say: Callable[[str], None]) -> None:
+def run_server(settings: ServerSettings, port: int, say: Callable[[str], None]) -> None:
     """Serve until a signal ends the process.
 
     :param port: 0 for any that is free.
@@ -74,7 +74,7 @@ def run_server(settings: Settings, port: int, say: Callable[[str], None]) -> Non
         _run(create_app(settings, local), settings, listening, say)
 
 
-def _run(app: FastAPI, settings: Settings, listening: socket.socket, say: Callable[[str], None]) -> None:
+def _run(app: FastAPI, settings: ServerSettings, listening: socket.socket, say: Callable[[str], None]) -> None:
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=int(settings.grace) + _MORE
     )

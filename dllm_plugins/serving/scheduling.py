@@ -28,7 +28,7 @@ from dllm_plugins.serving.mailbox import Letters
 from dllm_plugins.serving.mailbox import Mailbox
 from dllm_plugins.serving.mailbox import Queue
 from dllm_plugins.serving.metrics import Metrics
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.sharing import SharedModel
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Scheduler:
     :param name: of the model, for metrics.
     """
 
-    def __init__(self, name: str, shared: SharedModel, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, shared: SharedModel, settings: ServerSettings, metrics: Metrics) -> None:
         self.shared = shared
         self._name = name
         self._settings = settings
@@ -111,7 +111,7 @@ class Scheduler:
         """Answers that wait or are being written."""
         return len(self._waiting) + len(self._joining) + len(self._working)
 
-    def bound(self, settings: Settings) -> None:
+    def bound(self, settings: ServerSettings) -> None:
         """Go by other bounds from the next pass on; what waits and never finds room then is refused."""
         if settings.kv_memory != self._settings.kv_memory:
             self._budget.bound(settings.kv_memory)

@@ -30,7 +30,7 @@ from dllm_plugins.serving.sending import ClientLeftError
 from dllm_plugins.serving.sending import EventStream
 from dllm_plugins.serving.sending import Json
 from dllm_plugins.serving.sending import unless_left
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.serving.work import Work
 from dllm_plugins.serving.work import check_length
 
@@ -110,7 +110,7 @@ class _Begun:
 class Service:
     """What all endpoints of a server share."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.models = Models(settings, self.metrics)
@@ -151,7 +151,7 @@ class Service:
             self.metrics.answered(endpoint, wanted.model, 200)
             return Json(begun.teller.whole(begun.ends))
 
-    def bound(self, settings: Settings) -> None:
+    def bound(self, settings: ServerSettings) -> None:
         """Go by other bounds from the next pass on; what runs goes on."""
         self.settings = settings
         self.models.bound(settings)

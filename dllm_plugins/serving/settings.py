@@ -21,7 +21,7 @@ class Loading:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServerSettings:
     """What a server serves, and its bounds.
 
     :param models: by the names that clients call them.

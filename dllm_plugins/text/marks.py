@@ -38,7 +38,7 @@ _REFUSAL = "{thinking}={}: {} {}, as its chat template has no switch for that; l
 
 
 @dataclass(frozen=True, slots=True)
-class Habit:
+class ThinkingHabit:
     """How a model's chats tell of thinking.
 
     :param thinking: how an answer marks it; None for a model that does not think.
@@ -86,7 +86,7 @@ class Habit:
         return replace(self.thinking, begun=end.endswith(self.thinking.start))
 
 
-def habit_of(tokenizer: Any, name: str) -> Habit:
+def habit_of(tokenizer: Any, name: str) -> ThinkingHabit:
     """What a tokenizer and its chat template say.
 
     :param name: of the model, for messages.
@@ -105,7 +105,7 @@ def habit_of(tokenizer: Any, name: str) -> Habit:
 
 
 @lru_cache(maxsize=64)
-def _habit(source: str, variables: tuple[tuple[str, str], ...], name: str, added: tuple[str, ...]) -> Habit:
+def _habit(source: str, variables: tuple[tuple[str, str], ...], name: str, added: tuple[str, ...]) -> ThinkingHabit:
     def shown(*turns: Mapping[str, Any], **more: Any) -> str:
         try:
             return render(source, turns, dict(variables) | more, name)
@@ -114,7 +114,7 @@ def _habit(source: str, variables: tuple[tuple[str, str], ...], name: str, added
 
     thinking = _around(shown) or _ended(source) or _in_vocabulary(added)
     field = next((field for field in _FIELDS if _THOUGHT in _in_a_round(shown, field)), None)
-    return Habit(thinking, _switch(source, shown), field)
+    return ThinkingHabit(thinking, _switch(source, shown), field)
 
 
 def _around(shown: Callable[..., str]) -> Thinking | None:

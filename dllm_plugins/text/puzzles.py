@@ -30,7 +30,7 @@ class Puzzle(Protocol):
         """
 
 
-class Layout:
+class GridLayout:
     """A growing answer as its puzzle lays it out.
 
     :param said: what was handed out.

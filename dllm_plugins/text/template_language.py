@@ -34,7 +34,7 @@ class Generation(Extension):
         return str(caller())
 
 
-class Names(Namespace):
+class SafeNamespace(Namespace):
     """`namespace(...)`, in which no name begins with an underscore: such names lead out of the sandbox."""
 
     def __init__(self, /, *pairs: Any, **named: Any) -> None:
@@ -91,5 +91,5 @@ GLOBALS = {
     "raise_exception": raise_exception,
     "strftime_now": strftime_now,
     "dict": Mappings(),
-    "namespace": Names,
+    "namespace": SafeNamespace,
 }

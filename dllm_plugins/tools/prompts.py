@@ -10,14 +10,14 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import shown
 from dllm_plugins.tools.calls import Call
 from dllm_plugins.tools.format import CallFormat
-from dllm_plugins.tools.templates import Habit
+from dllm_plugins.tools.templates import ToolHabit
 from dllm_plugins.tools.tool import Tool
 
 #: Around each result, where the template has nothing for it.
 RESULT, RESULT_END = "<tool_response>", "</tool_response>"
 
 
-def prompt_of(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool], habit: Habit) -> list[dict[str, Any]]:
+def prompt_of(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool], habit: ToolHabit) -> list[dict[str, Any]]:
     """Messages for the template, which is given the tools besides if it is native.
 
     :param messages: also assistants' with `tool_calls`, and `{"role": "tool", "content": result}`.

@@ -24,7 +24,7 @@ _BEFORE, _BEHIND = {"role": "user", "content": "a"}, {"role": "user", "content":
 
 
 @dataclass(frozen=True, slots=True)
-class Habit:
+class ToolHabit:
     """How a model's chats tell of tools.
 
     :param form: how calls are written.
@@ -37,7 +37,7 @@ class Habit:
     system: bool = True
 
 
-def habit_of(source: str, variables: Mapping[str, Any], name: str) -> Habit:
+def habit_of(source: str, variables: Mapping[str, Any], name: str) -> ToolHabit:
     """What a template does.
 
     :param source: the template.
@@ -48,7 +48,7 @@ def habit_of(source: str, variables: Mapping[str, Any], name: str) -> Habit:
 
 
 @lru_cache(maxsize=64)
-def _habit(source: str, variables: tuple[tuple[str, str], ...], name: str) -> Habit:
+def _habit(source: str, variables: tuple[tuple[str, str], ...], name: str) -> ToolHabit:
     def shown(*messages: Mapping[str, Any]) -> str:
         return render(source, messages, dict(variables), name, [_TOOL.as_function()])
 
@@ -58,12 +58,12 @@ def _habit(source: str, variables: tuple[tuple[str, str], ...], name: str) -> Ha
         # It does not take tools, or calls, or results.
         form = None
     if form is not None:
-        return Habit(form, native=True)
+        return ToolHabit(form, native=True)
     try:
         system = _SAID in shown({"role": "system", "content": _SAID}, _BEFORE)
     except RequestError:
         system = False
-    return Habit(OWN, native=False, system=system)
+    return ToolHabit(OWN, native=False, system=system)
 
 
 def calling(calls: Sequence[Call], content: str = "", ids: Sequence[str] = ()) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 
 from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.case import Setting
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import check_logits
 from dllm_plugins.conformance.check import check_setting
 from dllm_plugins.conformance.check import first_load
@@ -29,20 +29,20 @@ QUIRKS = {
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[str, Models]:
+def models() -> dict[str, CaseModels]:
     """Loaded once per case."""
-    return {name: Models(case) for name, case in CASES.items()}
+    return {name: CaseModels(case) for name, case in CASES.items()}
 
 
 @pytest.mark.parametrize(("case", "setting"), SETTINGS)
-def test_every_setting(models: dict[str, Models], case: Case, setting: Setting) -> None:
+def test_every_setting(models: dict[str, CaseModels], case: Case, setting: Setting) -> None:
     """Tokens, canvases and passes; settings that record a defect come out as documented."""
     result = check_setting(case, setting, models[case.name])
     assert result.verdict == QUIRKS.get(setting.quirk or "", "REPRODUCED"), result.detail
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_logits(models: dict[str, Models], case: Case) -> None:
+def test_logits(models: dict[str, CaseModels], case: Case) -> None:
     """Through the engine's own denoiser, within 1e-4."""
     results = list(check_logits(case, models[case.name], first_load(case)))
     assert len(results) >= 3
@@ -60,6 +60,6 @@ def test_a_checkpoint_is_part_of_a_case(tmp_path: Path) -> None:
     for name in ("case.json", "logits.safetensors"):
         (tmp_path / name).write_bytes((source / name).read_bytes())
     case = Case(tmp_path)
-    result = check_setting(case, case.settings[0], Models(case))
+    result = check_setting(case, case.settings[0], CaseModels(case))
     assert result.verdict == "MISSED"
     assert "neither a folder here" in result.detail

@@ -9,7 +9,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins.conformance.case import Setting
 from dllm_plugins.conformance.compare import compare
 from dllm_plugins.conformance.play import Play
-from dllm_plugins.conformance.run import Trace
+from dllm_plugins.conformance.run import RowTrace
 
 MASK = 99
 SHORT, LONG = [1, 2, 3], [10, 11, 12, 13, 14]
@@ -26,7 +26,7 @@ CANVASES = [
 def judged(recorded: list[list[list[int]]], *, cuts: bool = True, long: Any = None) -> str:
     """What is wrong with two rows that went as recorded above, beside another record."""
     ours = ([canvas[0] for canvas in CANVASES], long or [canvas[1] for canvas in CANVASES[2:]])
-    traces = [Trace(list(own), own[-1], passes, passes) for own, passes in zip(ours, (3, 2), strict=True)]
+    traces = [RowTrace(list(own), own[-1], passes, passes) for own, passes in zip(ours, (3, 2), strict=True)]
     config = SamplingConfig(mode="fast_dllm_v2", max_new_tokens=5)
     play = Play([Request(SHORT, config), Request(LONG, config)], per_change=True, rows_go_on=True, cuts=cuts)
     output = [canvas[-1] for canvas in ours]

@@ -7,9 +7,9 @@ import pytest
 
 from dllm_plugins.denoisers.costs import Costs
 from dllm_plugins.drafting.acceptance import Acceptance
-from dllm_plugins.drafting.acceptance import Draft
-from dllm_plugins.drafting.layout import Layout
+from dllm_plugins.drafting.acceptance import Proposal
 from dllm_plugins.drafting.layout import Market
+from dllm_plugins.drafting.layout import PassLayout
 from dllm_plugins.drafting.layout import choose
 from dllm_plugins.drafting.layout import worth
 from dllm_plugins.drafting.lookup import Lookup
@@ -26,7 +26,7 @@ CURVES = [
 CHANCES = [(), (0.9,), (0.3, 0.9), (0.95, 0.9, 0.2), (0.6, 0.6, 0.6, 0.6)]
 
 
-def saved(layout: Layout, market: Market, chances: Sequence[float], groups: Sequence[float], room: int) -> float:
+def saved(layout: PassLayout, market: Market, chances: Sequence[float], groups: Sequence[float], room: int) -> float:
     """Milliseconds that a layout saves, from its definition: the mean over how many drafts come true."""
     total = -market.price(layout.verified, sum(layout.groups.values()))
     for accepted in range(layout.verified + 1):
@@ -40,13 +40,13 @@ def saved(layout: Layout, market: Market, chances: Sequence[float], groups: Sequ
     return total
 
 
-def every_layout(count: int, largest: int) -> list[Layout]:
+def every_layout(count: int, largest: int) -> list[PassLayout]:
     """Any number of drafts, with groups of one size behind any of the candidates."""
     found = []
     for verified in range(count + 1):
         for behind in product((False, True), repeat=verified + 1):
             for size in range(1, largest + 1) if any(behind) else (1,):
-                found.append(Layout(verified, {place: size for place, there in enumerate(behind) if there}))
+                found.append(PassLayout(verified, {place: size for place, there in enumerate(behind) if there}))
     return found
 
 
@@ -71,10 +71,10 @@ def test_no_other_layout_saves_more(costs: Costs, chances: tuple[float, ...]) ->
 def test_nothing_is_chosen_where_nothing_pays() -> None:
     """Neither dear rows, nor drafts without a chance, nor the last token."""
     dear = Market(Costs.of_clean({1: 1.0, 2: 3.0}), 1, 1.0)
-    assert choose(dear, [0.9, 0.9], [0.0, 0.5], 50) == Layout()
+    assert choose(dear, [0.9, 0.9], [0.0, 0.5], 50) == PassLayout()
     free = Market(Costs.of_clean({1: 1.0, 2: 1.1}), 1, 1.0)
-    assert choose(free, [0.0], [0.0, 0.0], 50) == Layout()
-    assert choose(free, [0.9], [0.0, 0.5], 1) == Layout()
+    assert choose(free, [0.0], [0.0, 0.0], 50) == PassLayout()
+    assert choose(free, [0.9], [0.0, 0.5], 1) == PassLayout()
 
 
 def test_a_group_is_worth_what_its_drafts_save() -> None:
@@ -154,12 +154,12 @@ def test_sources_go_on_from_one_another() -> None:
     """At each place the likelier one, behind the drafts that were taken before."""
     plan = ChosenPlan(CURVES[0], ("denoiser", "prompt_lookup"))
     text = [1, 2, 3, 4, 5, 6, 7, 8, 30, 1, 2, 3]
-    likely, agreeing = Draft(44, "denoiser", 0.99), Draft(4, "denoiser", 0.5)
+    likely, agreeing = Proposal(44, "denoiser", 0.99), Proposal(4, "denoiser", 0.5)
     copies = plan.drafts(text, [])
     assert [draft.token for draft in copies[:5]] == [4, 5, 6, 7, 8]
     assert {draft.source for draft in copies} == {"prompt_lookup"}
     assert [draft.token for draft in plan.drafts(text, [likely])] == [44]
-    both = plan.drafts(text, [agreeing, Draft(77, "denoiser", 0.1)])
+    both = plan.drafts(text, [agreeing, Proposal(77, "denoiser", 0.1)])
     assert [draft.token for draft in both[:3]] == [4, 5, 6]
     assert both[0].chance > max(copies[0].chance, agreeing.chance)
     alone = ChosenPlan(CURVES[0], ("denoiser",))
@@ -169,7 +169,7 @@ def test_sources_go_on_from_one_another() -> None:
 def test_company_makes_rows_cheap_or_dear() -> None:
     """Beside seven others a row costs a share; a curve that is steep there forbids what it allows alone."""
     plan = ChosenPlan(Costs.of_clean({1: 10.0, 8: 10.0, 9: 18.0, 10: 26.0}), ("denoiser",))
-    drafts = [Draft(3, "denoiser", 0.9)]
+    drafts = [Proposal(3, "denoiser", 0.9)]
     assert plan.layout(drafts, 1, 50, (0, 0)).verified == 1
     crowded = ChosenPlan(Costs.of_clean({1: 10.0, 8: 10.0, 9: 18.0, 10: 26.0}), ("denoiser",))
     assert crowded.layout(drafts, 1, 50, (7, 7)).verified == 0
@@ -180,7 +180,7 @@ def test_what_drafts_have_made_dear_is_no_reason_to_draft_more() -> None:
     each = Costs.of_clean({1: 10.0, 2: 20.0, 32: 320.0})
     plan = ChosenPlan(each, ("denoiser",))
     for _ in range(5):
-        found = plan.layout([Draft(3, "denoiser", 0.9)], 1, 50, (7, 100))
+        found = plan.layout([Proposal(3, "denoiser", 0.9)], 1, 50, (7, 100))
         assert (found.verified, found.open) == (0, 0)
         plan.learn([], 0)
 
@@ -188,11 +188,11 @@ def test_what_drafts_have_made_dear_is_no_reason_to_draft_more() -> None:
 def test_a_fixed_plan_verifies_all_and_drafts_everywhere() -> None:
     """But for what the answer has no room for."""
     plan = FixedPlan(2, "denoiser")
-    drafts = [Draft(3, "denoiser", 1.0), Draft(4, "denoiser", 1.0)]
-    assert plan.layout(drafts, 1, 50, (0, 0)) == Layout(2, {0: 2, 1: 2, 2: 2})
-    assert plan.layout(drafts, 1, 4, (0, 0)) == Layout(2, {0: 2, 1: 1})
-    assert plan.layout(drafts, 1, 1, (0, 0)) == Layout(0, {})
+    drafts = [Proposal(3, "denoiser", 1.0), Proposal(4, "denoiser", 1.0)]
+    assert plan.layout(drafts, 1, 50, (0, 0)) == PassLayout(2, {0: 2, 1: 2, 2: 2})
+    assert plan.layout(drafts, 1, 4, (0, 0)) == PassLayout(2, {0: 2, 1: 1})
+    assert plan.layout(drafts, 1, 1, (0, 0)) == PassLayout(0, {})
     copying = FixedPlan(3, "prompt_lookup")
     copies = copying.drafts([1, 2, 3, 4, 1, 2], [])
     assert [draft.token for draft in copies] == [3, 4, 1]
-    assert copying.layout(copies, 1, 50, (0, 0)) == Layout(3, {})
+    assert copying.layout(copies, 1, 50, (0, 0)) == PassLayout(3, {})

@@ -12,7 +12,7 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.conformance.case import Case
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.decoding.program import Pass
 from dllm_plugins.denoisers.base import Segment
@@ -38,7 +38,7 @@ ROOM = 8
 
 def model_of(case: Case) -> Model:
     """In float32, where what is computed in another order is the same token."""
-    return Models(case).get(**{**first_load(case), "dtype": "float32"})
+    return CaseModels(case).get(**{**first_load(case), "dtype": "float32"})
 
 
 def prompt_of(model: Model, length: int = LENGTH) -> list[int]:
@@ -69,7 +69,7 @@ def test_answers_are_the_same(name: str) -> None:
 
 def test_to_the_bit_where_that_is_promised() -> None:
     """On the row-invariant decoder, with log-probabilities."""
-    model = Models(Case(FOLDERS["sdar"]), backend="kernels").get()
+    model = CaseModels(Case(FOLDERS["sdar"]), backend="kernels").get()
     assert model.denoiser.spec.numerics == "row-invariant"
     request = Request(prompt_of(model), SamplingConfig(max_new_tokens=ROOM, logprobs=2))
     [whole], [found] = (model.engine().generate([replace(request, slice=size)]) for size in (None, SLICE))

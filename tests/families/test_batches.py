@@ -10,7 +10,7 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.conformance.case import Case
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import first_load
 
 from ..golden.cases import case_folders
@@ -62,7 +62,7 @@ def requests_of(model: Model, mode: dict[str, Any], kind: str | None, first: int
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_equals_its_rows_alone(name: str) -> None:
     """Tokens, passes and statistics; the budget is kept and no open position leaks."""
-    model = Models(CASES[name]).get(**first_load(CASES[name]))
+    model = CaseModels(CASES[name]).get(**first_load(CASES[name]))
     for turn, (mode, kind) in enumerate(ways(CASES[name], model), list(CASES).index(name)):
         requests = requests_of(model, mode, kind, turn)
         together = model.engine().generate(requests)

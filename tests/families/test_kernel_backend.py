@@ -23,7 +23,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from dllm_plugins.conformance.__main__ import main
 from dllm_plugins.conformance.case import Case
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import check
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.denoisers import kernel as kernel_module
@@ -62,7 +62,7 @@ SPEC = spec("diffusion", vocabulary=40, mask_id=39, context=512, stop_ids=frozen
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_golden_data(case: Case) -> None:
     """Logits and settings as recorded, on the block decoder."""
-    models = Models(case, backend="kernels")
+    models = CaseModels(case, backend="kernels")
     assert isinstance(models.get(**first_load(case)).denoiser, KernelDenoiser)
     results = list(check(case, backend="kernels"))
     quirks = {setting.name for setting in case.settings if setting.quirk}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dllm_plugins.conformance.case import Case
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.denoisers.base import Segment
 from dllm_plugins.denoisers.native import NativeDenoiser
@@ -24,7 +24,7 @@ CASES = [pytest.param(Case(folder), id=folder.name) for folder in case_folders()
 
 def denoiser_of(case: Case) -> NativeDenoiser:
     """A case's denoiser."""
-    found = Models(case).get(**first_load(case)).denoiser
+    found = CaseModels(case).get(**first_load(case)).denoiser
     assert isinstance(found, NativeDenoiser)
     return found
 

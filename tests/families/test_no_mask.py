@@ -10,7 +10,7 @@ from dllm_plugins import Finish
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.conformance.case import Case
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import first_load
 
 from ..golden.cases import case_folders
@@ -24,7 +24,7 @@ CASES = [pytest.param(Case(folder), id=folder.name) for folder in case_folders()
 @pytest.mark.parametrize("case", CASES)
 def test_the_mask_is_never_drawn(case: Case, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Greedy and sampled, in every mode of every family."""
-    model = Models(case).get(**first_load(case))
+    model = CaseModels(case).get(**first_load(case))
     denoiser: Any = model.denoiser
     mask, head = denoiser.spec.mask_id, denoiser.logits
 

@@ -13,7 +13,7 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from dllm_plugins.conformance.case import Case
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.denoisers import kernel as kernel_module
 from dllm_plugins.denoisers.base import Segment
@@ -36,7 +36,7 @@ LENGTHS = (3, 16, 11)
 
 
 def loaded(case: Case, **options: Any) -> Model:
-    return Models(case).get(**first_load(case), **options)
+    return CaseModels(case).get(**first_load(case), **options)
 
 
 def requests_of(model: Model, **options: Any) -> list[Request]:

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dllm_kernels.attention import KERNEL
-from dllm_kernels.attention import Blocks
 from dllm_kernels.attention import Prefix
+from dllm_kernels.attention import RowBlocks
 from dllm_kernels.attention import block_attention
 from dllm_kernels.attention import static_prefix
 from dllm_kernels.attention.launch import TILE
@@ -28,7 +28,7 @@ from dllm_kernels.dispatch import explain
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHAPES = {"heads": 6, "kv_heads": 2, "head_dim": 16, "page": 64}
-Case = tuple[Tensor, Tensor, Tensor, Prefix, Blocks]
+Case = tuple[Tensor, Tensor, Tensor, Prefix, RowBlocks]
 
 
 def paged(
@@ -57,7 +57,7 @@ def paged(
     for row, begin in enumerate(starts[:-1].tolist()):
         # Everybody sees himself, and nobody what is behind his block.
         own[begin : begin + counts[row]] |= torch.eye(max(counts), dtype=torch.bool)[: counts[row]]
-    return q, k, v, Prefix(pool[0], pool[1], table, torch.tensor(lengths).int()), Blocks(starts, own)
+    return q, k, v, Prefix(pool[0], pool[1], table, torch.tensor(lengths).int()), RowBlocks(starts, own)
 
 
 def cut(case: Case, row: int, first: int, last: int) -> Case:
@@ -72,7 +72,7 @@ def cut(case: Case, row: int, first: int, last: int) -> Case:
     lengths = torch.tensor([length + first]).int()
     behind = Prefix(pool[0], pool[1], prefix.table[row : row + 1], lengths)
     own = blocks.own[alone, first:last]
-    return q[alone], k[alone], v[alone], behind, Blocks(torch.tensor([0, last - first]).int(), own)
+    return q[alone], k[alone], v[alone], behind, RowBlocks(torch.tensor([0, last - first]).int(), own)
 
 
 def causal(case: Case) -> Case:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dllm_kernels.attention import Blocks
 from dllm_kernels.attention import Prefix
+from dllm_kernels.attention import RowBlocks
 from dllm_kernels.attention.pages import PAGE
 from dllm_kernels.attention.pages import PagedRow
 from dllm_kernels.decoder import KERNEL
@@ -38,7 +38,7 @@ from .recordings import Recorder
 Row = tuple[Tensor, Tensor, Tensor]
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, parts: Blocks) -> Tensor:
+def dense(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, parts: RowBlocks) -> Tensor:
     """Block attention without a look at any number, as on a GPU: all keys there could be, most of them hidden."""
     count, heads, size = q.shape
     room, widest = prefix.table.shape[1] * prefix.page, parts.own.shape[1]

@@ -12,7 +12,7 @@ import pytest
 
 from llm_dllm.entry import Entry
 from llm_dllm.entry import Facts
-from llm_dllm.loading import Choice
+from llm_dllm.loading import LoadChoice
 from llm_dllm.loading import loaded_model
 from llm_dllm.model import DLLM
 from llm_dllm.model import AsyncDLLM
@@ -28,19 +28,19 @@ ASKED: dict[str, Any] = {"max_tokens": 4, "temperature": 0.5, "seed": 3}
 
 
 @pytest.fixture(params=["default", "file", "registered"])
-def choice(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> Choice:
+def choice(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> LoadChoice:
     """What a model of llm may stand for."""
     if request.param == "default":
-        return Choice()
+        return LoadChoice()
     folder = str(checkpoint("llada_dense"))
     if request.param == "file":
-        return Choice(folder, file=folder)
+        return LoadChoice(folder, file=folder)
     texts = dict.fromkeys(("family", "licence", "attention", "cache", "sampler"), "")
-    return Choice("ours", Entry(source=folder, folder=folder, facts=Facts(parameters=1, size=1, **texts)))
+    return LoadChoice("ours", Entry(source=folder, folder=folder, facts=Facts(parameters=1, size=1, **texts)))
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_copy_of_a_used_model_answers_alike(choice: Choice, way: str) -> None:
+def test_a_copy_of_a_used_model_answers_alike(choice: LoadChoice, way: str) -> None:
     """Its conversation and its answers are copied, too; no copy loads the model again."""
     model = DLLM(choice)
     conversation = model.conversation()

@@ -8,19 +8,21 @@ from llm.cli import cli
 
 from dllm_plugins.serving import run
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from llm_dllm.loading import DEFAULT
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
     """Settings that the command would have served with."""
-    found = list[Settings]()
+    found = list[ServerSettings]()
     monkeypatch.setattr(run, "run_server", lambda settings, port, say: found.append(settings))
     return found
 
 
-def test_models_are_those_of_llm(started: list[Settings], llm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_those_of_llm(
+    started: list[ServerSettings], llm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With what the environment says of loading, which is checked before anything is served."""
     monkeypatch.setenv("DLLM_DTYPE", "float32")
     assert llm_folder.exists()

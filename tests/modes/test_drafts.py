@@ -13,7 +13,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.denoisers.costs import Costs
 from dllm_plugins.denoisers.tri_mode import TriModeDenoiser
-from dllm_plugins.drafting.layout import Layout
+from dllm_plugins.drafting.layout import PassLayout
 from dllm_plugins.drafting.planner import ChosenPlan
 from dllm_plugins.errors import OptionError
 from dllm_plugins.events import Finish
@@ -61,13 +61,19 @@ def test_chosen_layouts_say_what_ar_says(tiny: Model, sampling: dict[str, Any]) 
 def test_any_layout_says_what_ar_says(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only those that pay: groups behind some candidates, of unlike sizes, or behind none."""
     layouts = cycle(
-        [Layout(0, {0: 4}), Layout(3, {3: 1, 0: 2}), Layout(2, {1: 3}), Layout(1), Layout(4, {2: 2, 4: 4, 1: 1})]
+        [
+            PassLayout(0, {0: 4}),
+            PassLayout(3, {3: 1, 0: 2}),
+            PassLayout(2, {1: 3}),
+            PassLayout(1),
+            PassLayout(4, {2: 2, 4: 4, 1: 1}),
+        ]
     )
 
-    def odd(self: ChosenPlan, drafts: list[Any], *_: Any) -> Layout:
+    def odd(self: ChosenPlan, drafts: list[Any], *_: Any) -> PassLayout:
         found = next(layouts)
         verified = min(found.verified, len(drafts))
-        return Layout(verified, {place: size for place, size in found.groups.items() if place <= verified})
+        return PassLayout(verified, {place: size for place, size in found.groups.items() if place <= verified})
 
     monkeypatch.setattr(ChosenPlan, "layout", odd)
     monkeypatch.setattr(ChosenPlan, "go_on", lambda *_: True)

@@ -12,7 +12,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins import load_model
 from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.case import Setting
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import translate
 from dllm_plugins.conformance.compare import compare
 from dllm_plugins.conformance.run import run
@@ -40,7 +40,7 @@ def decode(model: Model, prompt: list[int], suffix: tuple[int, ...] = (), **opti
 def test_the_last_candidate_both_ways(setting: Setting) -> None:
     """The reference commits it below its limit; ours does so only when told to."""
     play = translate(FACTOR, setting)
-    model = Models(FACTOR).get()
+    model = CaseModels(FACTOR).get()
     mask = FACTOR.about["mask_id"]
     assert compare(setting, play, run(model, play), mask)
     told = [

@@ -19,7 +19,7 @@ from dllm_plugins.events import Finish
 from dllm_plugins.pairs.bridge import TwoTokenizers
 from dllm_plugins.pairs.denoiser import PairDenoiser
 from dllm_plugins.pairs.model import PairModel
-from dllm_plugins.request import Part
+from dllm_plugins.request import AnswerPart
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.template import Gap
 from dllm_plugins.template import Template
@@ -233,7 +233,7 @@ def test_two_tokenizers_by_hand(loaded: dict[str, Model], tiny: Model) -> None:
     assert over is not None
     assert start is not None
     asked = SamplingConfig(mode=mode, max_new_tokens=5, constraint=held)
-    part = Part(len(over) - len(start), 40 - begin.begin - 5)
+    part = AnswerPart(len(over) - len(start), 40 - begin.begin - 5)
     [told] = pair.diffusion.engine().generate([Request(over, asked, part=part)])
     assert len(told.text) >= 5
     assert tiny.tokenizer.decode(found.tokens[begin.begin : begin.end]) == told.text

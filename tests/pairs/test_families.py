@@ -8,7 +8,7 @@ from dllm_plugins import Model
 from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.conformance.case import Case
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.denoisers.kernel import KernelDenoiser
 from dllm_plugins.errors import OptionError
@@ -26,7 +26,7 @@ CASES = sorted(CLONED.keys() - {"diffusion_gemma"})
 def drafter(name: str) -> Model:
     """A golden checkpoint, in float32."""
     case = Case(CLONED[name])
-    found: Model = Models(case).get(**first_load(case))
+    found: Model = CaseModels(case).get(**first_load(case))
     return found
 
 

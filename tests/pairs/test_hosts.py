@@ -16,7 +16,7 @@ from dllm_plugins.pairs import named
 from dllm_plugins.pairs.model import PairModel
 from dllm_plugins.serving.app import create_app
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.sharing import shared_model
 from langchain_dllm import ChatDLLM
 
@@ -44,7 +44,7 @@ def wanted(pair: PairModel, number: int) -> Any:
 
 async def test_the_server(pair: PairModel) -> None:
     """Nine at once, in three modes; statistics name the models."""
-    app = create_app(Settings(models={"both": Loading("both", {"dtype": "float32", "device": "cpu"})}))
+    app = create_app(ServerSettings(models={"both": Loading("both", {"dtype": "float32", "device": "cpu"})}))
     try:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
 

@@ -4,7 +4,7 @@ import pytest
 
 from dllm_plugins.errors import RequestError
 from dllm_plugins.presets.grids import GridReader
-from dllm_plugins.text.puzzles import Layout
+from dllm_plugins.text.puzzles import GridLayout
 
 CLUES, SOLVED = "12.. .... .... ..1.", "1243342141322314"
 READ = GridReader((4,))
@@ -59,7 +59,7 @@ def test_any_solution_counts() -> None:
 
 def test_an_answer_is_laid_out_as_it_grows() -> None:
     """What was handed out stays, and a draft goes on from it."""
-    layout, told, whole = Layout(READ(CLUES)), "", "1243\n3421\n4132\n2314"
+    layout, told, whole = GridLayout(READ(CLUES)), "", "1243\n3421\n4132\n2314"
     for end in (0, 3, 4, 5, 16):
         told += layout.push(SOLVED[:end])
         assert told + layout.draft(SOLVED[:end], SOLVED[end:]) == whole

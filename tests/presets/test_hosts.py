@@ -34,12 +34,12 @@ from dllm_plugins.presets.model import preset_of
 from dllm_plugins.serving.background import Background
 from dllm_plugins.serving.local_socket import LocalSocket
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.warm.place import VARIABLE
 from langchain_dllm import ChatDLLM
 from llm_dllm import watch_command
-from llm_dllm.loading import Choice
+from llm_dllm.loading import LoadChoice
 from llm_dllm.model import events
 
 from ..llm_dllm.screen import Screen
@@ -167,7 +167,7 @@ def test_a_terminal_shows_rows_as_they_fill(run: Run, answer: str) -> None:
 
     def told() -> Iterator[Event]:
         chat = [{"role": "user", "content": CLUES}]
-        for event in events(chat, SamplingConfig(steps=8, preset_options=ONE_BY_ONE), Choice(SUDOKU, named=True)):
+        for event in events(chat, SamplingConfig(steps=8, preset_options=ONE_BY_ONE), LoadChoice(SUDOKU, named=True)):
             seen.append("|".join(line.strip() for line in screen.lines if line.strip()))
             yield event
 
@@ -210,7 +210,7 @@ def test_a_server_answers_and_lends_it(
 ) -> None:
     """Over HTTP with the statistics, and through its socket, where nothing is loaded."""
     place = tmp_path / "server" / "here.sock"
-    settings = Settings(models={SUDOKU: Loading(SUDOKU, dict(OPTIONS))})
+    settings = ServerSettings(models={SUDOKU: Loading(SUDOKU, dict(OPTIONS))})
     with LocalSocket(place) as local, Background(settings, local=local) as server:
         told = httpx.post(f"{server.address}/chat/completions", json=body(CLUES), timeout=60).json()
         assert told["choices"][0]["message"]["content"] == answer

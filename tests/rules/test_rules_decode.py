@@ -12,7 +12,7 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins import plugins
 from dllm_plugins.conformance.case import Case
-from dllm_plugins.conformance.check import Models
+from dllm_plugins.conformance.check import CaseModels
 from dllm_plugins.conformance.check import first_load
 from dllm_plugins.rules import CanvasView
 
@@ -41,7 +41,7 @@ REVOKING: dict[str, dict[str, Any]] = {
 def golden(name: str) -> Model:
     """The tiny checkpoint of a case, on the block decoder: what is asked here is about rules."""
     case = next(Case(folder) for folder in case_folders() if folder.name == name)
-    return Models(case, "kernels").get(**first_load(case))
+    return CaseModels(case, "kernels").get(**first_load(case))
 
 
 @pytest.fixture(params=["diffusion", "llada", "blocks"])

@@ -20,7 +20,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins.engine import Engine
 from dllm_plugins.serving.app import create_app
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
 
@@ -77,7 +77,7 @@ async def make_app(loading: Loading, held: SharedModel) -> AsyncIterator[Callabl
     made = list[FastAPI]()
 
     def make(**settings: Any) -> FastAPI:
-        made.append(create_app(Settings(**{"models": {"tiny": loading}, **settings})))
+        made.append(create_app(ServerSettings(**{"models": {"tiny": loading}, **settings})))
         return made[-1]
 
     yield make

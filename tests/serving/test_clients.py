@@ -32,7 +32,7 @@ from dllm_plugins import SamplingConfig
 from dllm_plugins.serving import chat as chat_requests
 from dllm_plugins.serving.background import Background
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.tools.tool import ANY
 
@@ -60,7 +60,7 @@ def clock(zone: Literal["UTC"]) -> str:
 @pytest.fixture(scope="module")
 def address(roomy: Loading, held_roomy: SharedModel) -> Iterator[str]:
     """Of a server that wants a key."""
-    with Background(Settings(models={"tiny": roomy}, keys=frozenset({KEY}))) as server:
+    with Background(ServerSettings(models={"tiny": roomy}, keys=frozenset({KEY}))) as server:
         yield server.address
 
 

@@ -17,7 +17,7 @@ from dllm_plugins.serving import guard
 from dllm_plugins.serving import run
 from dllm_plugins.serving.guard import keys_in
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 
 from .asking import CHAT
 from .asking import asked
@@ -152,9 +152,9 @@ async def test_without_keys_only_this_machine_is_answered(make_app: Callable[...
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
     """Settings that the command would have served with."""
-    found = list[Settings]()
+    found = list[ServerSettings]()
     monkeypatch.setattr(run, "run_server", lambda settings, port, say: found.append(settings))
     monkeypatch.delenv(guard.KEY, raising=False)
     return found
@@ -162,7 +162,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_other_machines_need_a_key(
-    started: list[Settings], host: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    started: list[ServerSettings], host: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unless somebody says that they need none."""
 
@@ -174,7 +174,7 @@ def test_other_machines_need_a_key(
     assert f"--host={host} " in result.output
     assert f"--api-key-file=FILE or set {guard.KEY}, or say --without-key" in result.output
     with pytest.raises(OptionError, match=f"^host={host} .*api_key_file=FILE"):
-        guard.with_keys(Settings({"a": Loading("a")}, host=host), None, without_key=False)
+        guard.with_keys(ServerSettings({"a": Loading("a")}, host=host), None, without_key=False)
     assert started == []
     keys = tmp_path / "keys"
     keys.write_text("# none\n")
@@ -187,7 +187,7 @@ def test_other_machines_need_a_key(
     assert [settings.keys for settings in started] == [{"k1", "k2"}, frozenset(), {"k3"}]
 
 
-def test_options_of_the_command(started: list[Settings]) -> None:
+def test_options_of_the_command(started: list[ServerSettings]) -> None:
     """Units are read, and what is no number is refused."""
     words = "-m one -m two --memory 1.5G --keep-alive 10m --grace 5 --max-body 2K --rows 3 --queue 4 --kv-memory 1M"
     assert CliRunner().invoke(main, ["serve", *words.split(), "--load", "dtype", "float32"]).exit_code == 0

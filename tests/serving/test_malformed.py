@@ -19,10 +19,10 @@ from dllm_plugins.serving.app import create_app
 from dllm_plugins.serving.chat import ChatRequest
 from dllm_plugins.serving.completions import CompletionRequest
 from dllm_plugins.serving.errors import OURS
-from dllm_plugins.serving.fields import Asked
+from dllm_plugins.serving.fields import RequestFields
 from dllm_plugins.serving.responses import ResponseRequest
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 
 from .asking import CHAT
 from .asking import events
@@ -34,7 +34,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "why?", "max_tokens": 1},
     "/v1/responses": {"input": "why?", "max_output_tokens": 1},
 }
-SHAPES: dict[str, type[Asked]] = {
+SHAPES: dict[str, type[RequestFields]] = {
     CHAT: ChatRequest,
     "/v1/completions": CompletionRequest,
     "/v1/responses": ResponseRequest,
@@ -80,7 +80,7 @@ Post = Callable[[str, Any], httpx.Response]
 @pytest.fixture(scope="module")
 def post(loading: Loading) -> Iterator[Post]:
     """Sends a body to a server that serves all tests of this file."""
-    app: FastAPI = create_app(Settings(models={"tiny": loading}))
+    app: FastAPI = create_app(ServerSettings(models={"tiny": loading}))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60)
 

@@ -12,7 +12,7 @@ from dllm_plugins import Request
 from dllm_plugins import SamplingConfig
 from dllm_plugins.serving.background import Background
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.sharing import SharedModel
 
 from ..traces.browser import COLOURS
@@ -39,7 +39,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def server(roomy: Loading, held_roomy: SharedModel, thinker: Loading, held_thinker: SharedModel) -> Iterator[str]:
     """The address of the page."""
-    with Background(Settings(models={"tiny": roomy, "thinker": thinker})) as made:
+    with Background(ServerSettings(models={"tiny": roomy, "thinker": thinker})) as made:
         yield made.address.removesuffix("v1")
 
 
@@ -180,7 +180,7 @@ def test_errors_are_shown(shown: Browser) -> None:
 
 def test_a_key_is_asked_for(browser: Browser, roomy: Loading) -> None:
     """Where the server wants one."""
-    with Background(Settings(models={"tiny": roomy}, keys=frozenset({"k"}))) as server:
+    with Background(ServerSettings(models={"tiny": roomy}, keys=frozenset({"k"}))) as server:
         browser.visit(server.address.removesuffix("v1"))
         browser.wait("document.activeElement.id === 'key'")
         assert "key" in texts(browser, "error")[0]

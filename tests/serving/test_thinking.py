@@ -19,7 +19,7 @@ from dllm_plugins import Regex
 from dllm_plugins import SamplingConfig
 from dllm_plugins.serving.background import Background
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.tools.tool import Tool
 
@@ -38,7 +38,7 @@ class Zone(BaseModel):
 @pytest.fixture(scope="module")
 def client(thinker: Loading, held_thinker: SharedModel) -> Iterator[openai.OpenAI]:
     with (
-        Background(Settings(models={"thinker": thinker})) as server,
+        Background(ServerSettings(models={"thinker": thinker})) as server,
         openai.OpenAI(base_url=server.address, api_key="none", max_retries=0, timeout=120) as made,
     ):
         yield made

@@ -12,7 +12,7 @@ from dllm_plugins.errors import RequestError
 from dllm_plugins.text.templates import render
 from dllm_plugins.tools.format import OWN
 from dllm_plugins.tools.prompts import prompt_of
-from dllm_plugins.tools.templates import Habit
+from dllm_plugins.tools.templates import ToolHabit
 from dllm_plugins.tools.templates import habit_of
 from dllm_plugins.tools.tool import Tool
 
@@ -33,7 +33,7 @@ CHAT: list[dict[str, Any]] = [
     {"role": "tool", "tool_call_id": "two", "content": "noon"},
     {"role": "user", "content": "And now?"},
 ]
-OURS = Habit(OWN, native=False)
+OURS = ToolHabit(OWN, native=False)
 
 
 def shown(model: Model, chat: list[dict[str, Any]], *tools: Tool) -> str:

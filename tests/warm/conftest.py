@@ -18,7 +18,7 @@ from dllm_plugins.events import Finish
 from dllm_plugins.serving.background import Background
 from dllm_plugins.serving.local_socket import LocalSocket
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 from dllm_plugins.sharing import SharedModel
 from dllm_plugins.sharing import shared_model
 from dllm_plugins.warm.model import WarmShared
@@ -62,7 +62,7 @@ def serve(place: Path, loading: Loading, held: SharedModel) -> Iterator[Serve]:
         def start(**settings: Any) -> Background:
             local = stack.enter_context(LocalSocket(place))
             given = {"models": {"dllm": loading}, **settings}
-            return stack.enter_context(Background(Settings(**given), local=local))
+            return stack.enter_context(Background(ServerSettings(**given), local=local))
 
         yield start
 

@@ -14,7 +14,7 @@ from dllm_plugins.conformance.replay import Draws
 from dllm_plugins.conformance.replay import Recorded
 from dllm_plugins.conformance.replay import Regenerated
 from dllm_plugins.conformance.replay import Replay
-from dllm_plugins.conformance.run import Trace
+from dllm_plugins.conformance.run import RowTrace
 from dllm_plugins.errors import OptionError
 from dllm_plugins.request import Request
 
@@ -79,8 +79,8 @@ def _config(params: dict[str, Any], row: int, total: int) -> SamplingConfig:
 
 
 def _arranged(
-    prompts: Sequence[int], left: Sequence[Sequence[int]], length: int, pad: int | None, traces: Sequence[Trace]
-) -> list[Trace]:
+    prompts: Sequence[int], left: Sequence[Sequence[int]], length: int, pad: int | None, traces: Sequence[RowTrace]
+) -> list[RowTrace]:
     """As the reference: one canvas after each pass, rows in step, padding behind the end of the text."""
     rows = [_by_canvas(trace, prompt, length) for trace, prompt in zip(traces, prompts, strict=True)]
     count = max(map(len, rows))
@@ -96,7 +96,7 @@ def _arranged(
     return found
 
 
-def _by_canvas(trace: Trace, prompt: int, length: int) -> list[list[list[int]]]:
+def _by_canvas(trace: RowTrace, prompt: int, length: int) -> list[list[list[int]]]:
     """Per canvas of a row, what it said after each of its passes."""
     blank = trace.canvases[0][-1]
     found: list[list[list[int]]] = []

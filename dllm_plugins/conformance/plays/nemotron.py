@@ -13,7 +13,7 @@ from dllm_plugins.conformance.plays.seeded import given
 from dllm_plugins.conformance.plays.seeded import limit
 from dllm_plugins.conformance.plays.seeded import load
 from dllm_plugins.conformance.plays.seeded import sampling
-from dllm_plugins.conformance.run import Trace
+from dllm_plugins.conformance.run import RowTrace
 from dllm_plugins.request import Request
 
 
@@ -34,7 +34,7 @@ def nemotron(case: Case, setting: Setting) -> Play:
     return Play(requests, arrange=arrange_cut, stored="prefill", per_change=True, note=note)
 
 
-def arrange_cut(traces: Sequence[Trace]) -> list[Trace]:
+def arrange_cut(traces: Sequence[RowTrace]) -> list[RowTrace]:
     """The reference commits the last block, which serves nobody, before it cuts it at the end of the text."""
     return [replace(trace, canvases=[*trace.canvases, trace.text]) for trace in traces]
 

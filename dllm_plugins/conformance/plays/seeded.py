@@ -9,7 +9,7 @@ from dllm_plugins.config import SamplingConfig
 from dllm_plugins.conformance.case import Case
 from dllm_plugins.conformance.case import Setting
 from dllm_plugins.conformance.play import Play
-from dllm_plugins.conformance.run import Trace
+from dllm_plugins.conformance.run import RowTrace
 from dllm_plugins.request import Request
 
 #: What a threshold of 0 means to a reference, as the smallest one that we take.
@@ -75,15 +75,15 @@ def fast_dllm_v2(case: Case, setting: Setting) -> Play:
     )
 
 
-def arrange(prompts: Sequence[Sequence[int]], length: int, traces: Sequence[Trace]) -> list[Trace]:
+def arrange(prompts: Sequence[Sequence[int]], length: int, traces: Sequence[RowTrace]) -> list[RowTrace]:
     """No canvas before a prefill that gives the first token."""
     begun = [len(prompt) % length == 0 for prompt in prompts]
     return [replace(trace, canvases=trace.canvases[first:]) for trace, first in zip(traces, begun, strict=True)]
 
 
 def arrange_batch(
-    prompts: Sequence[Sequence[int]], ends: Sequence[int], length: int, stop: int, pad: int, traces: Sequence[Trace]
-) -> list[Trace]:
+    prompts: Sequence[Sequence[int]], ends: Sequence[int], length: int, stop: int, pad: int, traces: Sequence[RowTrace]
+) -> list[RowTrace]:
     """Padding behind the end of a text, up to the end of its block, and one token more if other rows go on.
 
     A row that ends waits, full or padded, for the others; what it holds meanwhile is not told apart.

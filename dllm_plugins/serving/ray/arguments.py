@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from dllm_plugins.errors import OptionError
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 
 #: What replicas that are running take on at once.
 BOUNDS = ("rows", "waiting", "kv_memory", "slice", "prompt", "idle", "memory")
@@ -51,22 +51,22 @@ class Placing:
             raise OptionError(f"replicas={self.replicas}: give a number above 0")
 
 
-_OF_SETTINGS = {name: hint for name, hint in get_type_hints(Settings).items() if name not in ("models", "keys")}
+_OF_SETTINGS = {name: hint for name, hint in get_type_hints(ServerSettings).items() if name not in ("models", "keys")}
 _OF_MODELS = {"models": str | list[str] | dict[str, dict[str, Any] | None]}
 _OF_ACCESS, _OF_PLACING = get_type_hints(Access), {"replicas": int, "cpus": float, "gpus": float}
 
 
-def settings_of(given: Mapping[str, Any]) -> Settings:
+def settings_of(given: Mapping[str, Any]) -> ServerSettings:
     """The settings of every server.
 
-    :param given: `models`, and fields of :class:`~dllm_plugins.serving.settings.Settings` but for its keys. Models are
-        names with commas between, a list of names, or a mapping from names to options of `load_model`, in which
-        `place` says what is loaded if it is not the name.
+    :param given: `models`, and fields of :class:`~dllm_plugins.serving.settings.ServerSettings` but for its keys.
+        Models are names with commas between, a list of names, or a mapping from names to options of `load_model`, in
+        which `place` says what is loaded if it is not the name.
     :raises OptionError: for an argument that there is not, or a value out of range.
     """
     _check(given, {*_OF_MODELS, *_OF_SETTINGS, *_OF_ACCESS, *_OF_PLACING})
     models = _read({"models": "dllm", **given}, _OF_MODELS)["models"]
-    return Settings(_loadings(models), **_read(given, _OF_SETTINGS))
+    return ServerSettings(_loadings(models), **_read(given, _OF_SETTINGS))
 
 
 def placing_of(given: Mapping[str, Any]) -> Placing:
@@ -78,7 +78,7 @@ def placing_of(given: Mapping[str, Any]) -> Placing:
     return Placing(**_read(given, _OF_PLACING), access=Access(**_read(given, _OF_ACCESS)))
 
 
-def bounded(settings: Settings, given: Mapping[str, Any]) -> Settings:
+def bounded(settings: ServerSettings, given: Mapping[str, Any]) -> ServerSettings:
     """Settings with other bounds.
 
     :param given: :data:`BOUNDS`, any of them.

@@ -27,7 +27,7 @@ from dllm_plugins.serving.ray.relay import Relay
 from dllm_plugins.serving.sending import ClientLeftError
 from dllm_plugins.serving.sending import Json
 from dllm_plugins.serving.sending import unless_left
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 
 #: Seconds that replicas have to tell their figures.
 _PATIENCE = 5
@@ -42,7 +42,7 @@ class Ingress:
     :raises OptionError: for a host that others reach without a key, or a file without keys.
     """
 
-    def __init__(self, servers: Any, settings: Settings, access: Access) -> None:
+    def __init__(self, servers: Any, settings: ServerSettings, access: Access) -> None:
         guarded = with_keys(settings, access.api_key_file, access.without_key)
         self._servers = servers
         self._answer = servers.answer.options(stream=True)

@@ -10,7 +10,7 @@ from starlette.types import Message
 from dllm_plugins.serving.ray.arguments import bounded
 from dllm_plugins.serving.ray.carrying import Carried
 from dllm_plugins.serving.ray.carrying import answered
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 
 
 class Server:
@@ -19,7 +19,7 @@ class Server:
     :param settings: those that it was deployed with.
     """
 
-    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
+    async def __init__(self, settings: ServerSettings) -> None:  # type: ignore[misc]
         # What describes the application needs none of it.
         from dllm_plugins.serving.app import create_app
 

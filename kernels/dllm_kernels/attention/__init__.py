@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dllm_kernels.attention.launch import refuses as _triton_refuses
-from dllm_kernels.attention.task import Blocks
 from dllm_kernels.attention.task import Prefix
+from dllm_kernels.attention.task import RowBlocks
 from dllm_kernels.attention.task import static_prefix
 from dllm_kernels.dispatch import Implementation
 from dllm_kernels.dispatch import KernelError
@@ -25,14 +25,14 @@ from dllm_kernels.dispatch import implementations
 from dllm_kernels.dispatch import kernel
 from dllm_kernels.dispatch import register
 
-__all__ = ["KERNEL", "Blocks", "Prefix", "block_attention", "load", "static_prefix"]
+__all__ = ["KERNEL", "Prefix", "RowBlocks", "block_attention", "load", "static_prefix"]
 
 #: Its name in the dispatch; what that gives is called like :func:`block_attention`.
 #: Shapes: heads, kv_heads, head_dim, and the slots of a page.
 KERNEL = "block_attention"
 
 
-def block_attention(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: Blocks) -> Tensor:
+def block_attention(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: RowBlocks) -> Tensor:
     """Softmax attention with scale head_dim ** -0.5, summed in float32, by the best implementation that can run.
 
     The block's own keys are read from `k` and `v`; whether they are in the store as well does not matter.

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dllm_kernels.attention.task import NARROW
-from dllm_kernels.attention.task import Blocks
 from dllm_kernels.attention.task import Prefix
+from dllm_kernels.attention.task import RowBlocks
 from dllm_kernels.attention.task import check
 from dllm_kernels.dispatch import Shapes
 
@@ -37,7 +37,7 @@ def refuses(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> str | N
     return f"takes pages of whole tiles of {TILE} keys, not page={page}" if page % TILE else None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: Blocks) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: RowBlocks) -> Tensor:
     """See :func:`~dllm_kernels.attention.block_attention`; serves what :func:`refuses` lets through."""
     from dllm_kernels.attention.fused import INTERPRETED
     from dllm_kernels.attention.fused import attend_blocks

@@ -15,7 +15,7 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-from dllm_kernels.dispatch import KernelError
+from dllm_kernels.marks import Marks
 
 #: Slots of a page: whole tiles of keys of any implementation.
 PAGE = 64
@@ -89,28 +89,19 @@ class PagePool:
         slots[:, :, target.to(device)] = slots[:, :, source.to(device)]
 
 
-class PagedRow:
+class PagedRow(Marks):
     """One row's part of a pool: a :class:`~dllm_kernels.decoder.base.Store`.
 
     Its pages are free again when nobody holds the row any more.
 
-    :ivar length: frozen positions.
-    :ivar held: kept positions behind them, until released.
     :ivar pages: in order.
     """
 
     def __init__(self, pool: PagePool) -> None:
+        super().__init__()
         self.pool = pool
-        self.length = 0
-        self.held = 0
         self.pages: list[int] = []
-        self._pending: list[int] = []
         pool.add(self)
-
-    @property
-    def kept(self) -> int:
-        """Positions that every token sees: frozen and held ones."""
-        return self.length + self.held
 
     @property
     def capacity(self) -> int:
@@ -139,51 +130,12 @@ class PagedRow:
         """Where in the pool the places int64 [n] of this row are, int64 [n]."""
         return torch.tensor(self.pages, dtype=torch.int64)[places // PAGE] * PAGE + places % PAGE
 
-    def pend(self, count: int) -> None:
-        """The first `count` positions of this pass may be frozen, then held.
-
-        :raises KernelError: if there is no room for as many.
-        """
-        if not 0 <= count <= self.capacity - self.kept:
-            raise KernelError(f"{count} positions do not fit behind {self.kept} of {self.capacity}; reserve room first")
-        self._pending = [*range(self.kept, self.kept + count)]
-
-    def freeze(self, count: int) -> None:
-        """The first `count` pending positions join the prefix; held ones go.
-
-        :raises KernelError: if fewer are pending, or they were frozen already.
-        """
-        places = self._first(count)[:count]
-        if places and places[0] < self.length:
-            raise KernelError("the last pass was frozen already; make another pass first")
-        if places and places[0] != self.length:
-            self._move(places)
-            self._pending[:count] = range(self.length, self.length + count)
-        self.length += count
-        self.held = 0
-
-    def hold(self, indices: Sequence[int]) -> None:
-        """These pending positions are held, in place of the earlier ones; the others are lost.
-
-        :raises KernelError: if they are not pending.
-        """
-        places = self._first(max(indices, default=-1) + 1)
-        if min(indices, default=0) < 0:
-            raise KernelError(f"positions {list(indices)} are wanted; count them from 0 on")
-        self._move([places[index] for index in indices])
-        self.held, self._pending = len(indices), []
-
-    def release(self) -> None:
-        """Forget what is held."""
-        self.held = 0
-
     def copy(self, length: int) -> "PagedRow":
         """A row of its own that holds the first `length` positions of this prefix.
 
         :raises KernelError: if fewer are frozen.
         """
-        if not 0 <= length <= self.length:
-            raise KernelError(f"{length} positions of a prefix are wanted, {self.length} are frozen")
+        self._refuse_more_than_frozen(length)
         made = PagedRow(self.pool)
         made.reserve(length)
         places = torch.arange(length)
@@ -191,13 +143,6 @@ class PagedRow:
         made.length = length
         return made
 
-    def _move(self, places: list[int]) -> None:
-        """Right behind what is frozen."""
+    def _move(self, places: Sequence[int]) -> None:
         target = torch.arange(self.length, self.length + len(places))
         self.pool.move(self.slots(torch.tensor(places, dtype=torch.int64)), self.slots(target))
-
-    def _first(self, count: int) -> list[int]:
-        """The places of what is pending, at least `count`."""
-        if not 0 <= count <= len(self._pending):
-            raise KernelError(f"{count} positions of the last pass are wanted, {len(self._pending)} are pending")
-        return self._pending

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from dllm_kernels.attention.task import Blocks
 from dllm_kernels.attention.task import Prefix
+from dllm_kernels.attention.task import RowBlocks
 from dllm_kernels.attention.task import check
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: Blocks) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: RowBlocks) -> Tensor:
     """See :func:`~dllm_kernels.attention.block_attention`."""
     check(q, k, v, prefix, blocks)
     found = torch.zeros(q.shape, device=q.device)

@@ -34,7 +34,7 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class RowBlocks:
     """Which of N consecutive positions are the block of which of R rows, and who sees whom in it.
 
     :param starts: int32 [R + 1], where the block of each row begins, and the last one ends. Blocks may be empty.
@@ -56,7 +56,7 @@ def static_prefix(keys: Tensor, values: Tensor, lengths: Tensor) -> Prefix:
     return Prefix(keys, values, table, lengths)
 
 
-def check(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: Blocks) -> None:
+def check(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: RowBlocks) -> None:
     """Refuse tensors that do not fit together; what they hold is read on the CPU only, lest a device be waited for.
 
     :raises KernelError: with the shapes that differ.
@@ -98,7 +98,7 @@ def check(q: Tensor, k: Tensor, v: Tensor, prefix: Prefix, blocks: Blocks) -> No
         raise KernelError(f"queries, keys and values are of {names}; convert them to one dtype")
 
 
-def _check_numbers(prefix: Prefix, blocks: Blocks, count: int) -> None:
+def _check_numbers(prefix: Prefix, blocks: RowBlocks, count: int) -> None:
     """Blocks lie in the positions one behind another, and prefixes in pages that there are.
 
     :raises KernelError: naming what does not.

@@ -84,11 +84,11 @@ class CompiledStore(KeyValues):
         made.length = length
         return made
 
-    def _move(self, slots: Sequence[int], begin: int) -> None:
-        """What stands at `slots` goes to begin, begin + 1, ..."""
-        if not slots:
+    @torch.inference_mode()
+    def _move(self, places: Sequence[int]) -> None:
+        if not places:
             return
-        old, new = torch.tensor(list(slots)), torch.arange(begin, begin + len(slots))
+        old, new = torch.tensor(list(places)), torch.arange(self.length, self.length + len(places))
         for tensors, width, axis in ((self.keys, CHUNK, 3), (self.values, self._per, 3)):
             for tensor in tensors:
                 by_slot = tensor.movedim(axis, 2)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dllm_kernels import attention as attending
 from dllm_kernels import tiles
-from dllm_kernels.attention import Blocks
 from dllm_kernels.attention import Prefix
+from dllm_kernels.attention import RowBlocks
 from dllm_kernels.attention.pages import PAGE
 from dllm_kernels.attention.pages import PagedRow
 from dllm_kernels.attention.pages import PagePool
@@ -114,7 +114,7 @@ class GpuDecoder(Decoder):
             wide_q, wide_k = self._norm(wide_q, layer.q_norm.float()), self._norm(wide_k, layer.k_norm.float())
         q, k = (rotated(wide, rotary).to(x.dtype) for wide in (wide_q, wide_k))
         keys, values = self._pool.layer(index)
-        blocks, prefix = Blocks(inputs.starts, inputs.own), Prefix(keys, values, inputs.table, inputs.lengths)
+        blocks, prefix = RowBlocks(inputs.starts, inputs.own), Prefix(keys, values, inputs.table, inputs.lengths)
         mixed = self._attend(q, k, v, prefix, blocks)
         keys.flatten(0, 1).index_copy_(0, inputs.slots, k)
         values.flatten(0, 1).index_copy_(0, inputs.slots, v)

@@ -12,18 +12,16 @@ import torch
 from torch import Tensor
 
 from dllm_kernels.decoder.weights import DecoderShape
-from dllm_kernels.dispatch import KernelError
+from dllm_kernels.marks import Marks
 from dllm_kernels.tiles import CHUNK
 
 #: Attention sums over whole blocks of keys: what torch's fused kernel works on at once.
 BLOCK = 4 * CHUNK
 
 
-class Slots:
-    """Which slots of a row's keys are kept, and which the last pass left behind them.
+class Slots(Marks):
+    """A row's keys and values in tensors of its own.
 
-    :ivar length: frozen positions.
-    :ivar held: kept positions behind them, until released.
     :ivar capacity: positions there is room for, kept ones included.
     :ivar keys: per layer, [kv_heads, capacity, head_dim]; `values` likewise.
     """
@@ -32,19 +30,12 @@ class Slots:
     page: ClassVar[int] = 1
     #: and for such a part of them more, so that a growing prefix is seldom copied.
     spare: ClassVar[int] = 8
+    capacity: int = 0
 
     def __init__(self) -> None:
-        self.length = 0
-        self.held = 0
-        self.capacity = 0
+        super().__init__()
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        self._pending: list[int] = []
-
-    @property
-    def kept(self) -> int:
-        """Positions that every token sees: frozen and held ones."""
-        return self.length + self.held
 
     @property
     def nbytes(self) -> int:
@@ -65,61 +56,11 @@ class Slots:
     def _whole(self, positions: int) -> int:
         return -(-positions // self.page) * self.page
 
-    def pend(self, count: int) -> None:
-        """The first `count` positions of this pass may be frozen, then held.
-
-        :raises KernelError: if there is no room for as many.
-        """
-        if not 0 <= count <= self.capacity - self.kept:
-            raise KernelError(f"{count} positions do not fit behind {self.kept} of {self.capacity}; reserve room first")
-        self._pending = [*range(self.kept, self.kept + count)]
-
     @torch.inference_mode()
-    def freeze(self, count: int) -> None:
-        """The first `count` pending positions join the prefix; held ones go.
-
-        :raises KernelError: if fewer are pending, or they were frozen already.
-        """
-        slots = self._first(count)
-        if slots and slots[0] < self.length:
-            raise KernelError("the last pass was frozen already; make another pass first")
-        if slots and slots[0] != self.length:
-            self._move(slots[:count], self.length)
-            self._pending[:count] = range(self.length, self.length + count)
-        self.length += count
-        self.held = 0
-
-    @torch.inference_mode()
-    def hold(self, indices: Sequence[int]) -> None:
-        """These pending positions are held, in place of the earlier ones; the others are lost.
-
-        :raises KernelError: if they are not pending.
-        """
-        slots = self._first(max(indices, default=-1) + 1)
-        if min(indices, default=0) < 0:
-            raise KernelError(f"positions {list(indices)} are wanted; count them from 0 on")
-        self._move([slots[index] for index in indices], self.length)
-        self.held, self._pending = len(indices), []
-
-    def release(self) -> None:
-        """Forget what is held."""
-        self.held = 0
-
-    def _move(self, slots: Sequence[int], begin: int) -> None:
-        """What stands at `slots` goes to begin, begin + 1, ..."""
-        places = torch.tensor(list(slots), dtype=torch.int64)
+    def _move(self, places: Sequence[int]) -> None:
+        begin, index = self.length, torch.tensor(list(places), dtype=torch.int64)
         for tensor in [*self.keys, *self.values]:
-            tensor[:, begin : begin + len(slots)] = tensor.index_select(1, places.to(tensor.device))
-
-    def _refuse_more_than_frozen(self, length: int) -> None:
-        if not 0 <= length <= self.length:
-            raise KernelError(f"{length} positions of a prefix are wanted, {self.length} are frozen")
-
-    def _first(self, count: int) -> list[int]:
-        """The slots of what is pending, at least `count`."""
-        if not 0 <= count <= len(self._pending):
-            raise KernelError(f"{count} positions of the last pass are wanted, {len(self._pending)} are pending")
-        return self._pending
+            tensor[:, begin : begin + len(places)] = tensor.index_select(1, index.to(tensor.device))
 
 
 class KeyValues(Slots):

@@ -20,7 +20,7 @@ from dllm_plugins.serving.ray.conversation import conversation_of
 from dllm_plugins.serving.ray.conversation import ranked
 from dllm_plugins.serving.ray.relay import Relay
 from dllm_plugins.serving.settings import Loading
-from dllm_plugins.serving.settings import Settings
+from dllm_plugins.serving.settings import ServerSettings
 
 from ..asking import CHAT
 from ..asking import body
@@ -187,7 +187,7 @@ def test_the_same_as_one_server(client: httpx.Client, models: dict[str, Any]) ->
         ("/v1/nothing", {}),
         ("/health", {}),
     ]
-    one = Background(Settings(loadings, keys=frozenset({cluster.KEY}), body=50_000))
+    one = Background(ServerSettings(loadings, keys=frozenset({cluster.KEY}), body=50_000))
     address = one.address.removesuffix("/v1")
     with one, httpx.Client(base_url=address, headers=client.headers, timeout=cluster.PATIENCE) as single:
         for path, asked in posted:
