@@ -40,7 +40,7 @@ from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import refuse_of_forward
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import check_strategy
-from dllm_transformers.training_loss import batch_of
+from dllm_transformers.training_batch import batch_of
 from dllm_transformers.training_loss import training_loss
 from dllm_transformers.visibility import whole_sequence
 from dllm_transformers.vocabulary import resize

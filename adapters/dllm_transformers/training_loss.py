@@ -2,74 +2,26 @@
 
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dllm_plugins.denoisers.native import head_of
 from dllm_plugins.denoisers.visibility import additive
-from dllm_plugins.errors import OptionError
 from dllm_plugins.families.spec import block_length as own_block_length
-from dllm_plugins.processes.objectives import IGNORED
 from dllm_plugins.processes.objectives import Noised
 from dllm_plugins.processes.objectives import Objective
 from dllm_plugins.processes.objectives import context_weight
 from dllm_plugins.processes.objectives import noised
+from dllm_transformers.training_batch import Batch
 from dllm_transformers.visibility import clean_and_noisy
-from dllm_transformers.visibility import counted as count_positions
 from dllm_transformers.visibility import whole_sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Clean text to train on.
-
-    :param clean: int64 [batch, length].
-    :param counted: bool [batch, length]: has a label, and a row that predicts it.
-    :param real: bool [batch, length], false at padding.
-    :param positions: int64 [batch, length], padding left out.
-    """
-
-    clean: Tensor
-    counted: Tensor
-    real: Tensor
-    positions: Tensor
-
-
-def batch_of(
-    input_ids: Tensor, labels: Tensor, mask: Tensor | None, positions: Tensor | None, *, shifted: bool
-) -> Batch:
-    """Check what is given and say which tokens count.
-
-    :param shifted: whether the row to the left predicts a token, so that the first of a text has none.
-    :raises OptionError: for labels that are not the clean text, and masks of four dimensions.
-    """
-    if labels.shape != input_ids.shape:
-        raise OptionError(
-            f"labels have the shape {tuple(labels.shape)} and input_ids {tuple(input_ids.shape)}; give one label for "
-            f"each token, {IGNORED} where it is not to be learnt"
-        )
-    if mask is not None and mask.dim() != 2:
-        raise OptionError(
-            f"attention_mask has {mask.dim()} dimensions, and a loss makes its own masks of who sees whom; give "
-            f"[batch, length], 0 at padding"
-        )
-    labelled = labels != IGNORED
-    if bool(((labels != input_ids) & labelled).any()):
-        raise OptionError(
-            f"labels differ from input_ids; give the clean text in both, never shifted and without masks, and "
-            f"{IGNORED} as the label of what is not to be learnt: noise is drawn here"
-        )
-    real = torch.ones_like(labelled) if mask is None else mask.bool()
-    counted = labelled & real
-    if shifted:
-        counted = counted & F.pad(real[:, :-1], (1, 0), value=False)
-    found = count_positions(real) if positions is None else positions.expand_as(input_ids)
-    return Batch(input_ids, counted, real, found)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Training:
     """One batch on its way to a loss.
 
@@ -98,39 +50,67 @@ class _Training:
     def _length(self) -> int:
         return own_block_length(self.model.checkpoint) if self.block_length is None else self.block_length
 
+    @cached_property
+    def _head(self) -> Any:
+        return head_of(self.model.native)
+
     def draw(self, generator: torch.Generator | None) -> Noised:
         """What is masked; without noise every token is predicted, from those before it."""
         if self.objective.causal:
             return Noised(self.batch.counted, torch.ones_like(self.batch.counted, dtype=torch.float64))
-        return noised(self.objective, self.batch.counted, self.blocks, generator)
+        return noised(self.objective, self.batch.counted, self.blocks, generator, self._length)
 
-    def logits(self, drawn: Noised) -> Tensor:
-        """Of the noised text, float [batch, length, vocabulary]."""
+    def hidden(self, drawn: Noised) -> tuple[Tensor, Tensor | None]:
+        """Of the noised text, float [batch, length, width], and of the clean one where it was forwarded, too."""
         native, checkpoint, batch = self.model.native, self.model.checkpoint, self.batch
-        causal = self.objective.causal
+        body, causal = native.base_model, self.objective.causal
         noisy = batch.clean if causal else batch.clean.masked_fill(drawn.open, self.model.spec.mask_id)
         if not self.objective.clean_prefix:
             mask, either = batch.real.long(), causal and checkpoint.layout.attention != "causal"
-            return whole_sequence(native, checkpoint, noisy, mask, self.positions, None, self.block_length, either)
-        seen = clean_and_noisy(batch.real, batch.positions, self._length)
-        found: Tensor = native(
-            input_ids=torch.cat([batch.clean, noisy], dim=1),
+            return whole_sequence(body, checkpoint, noisy, mask, self.positions, None, self.block_length, either), None
+        order = self._order(drawn)
+        seen = clean_and_noisy(
+            batch.real, batch.positions, self._length, self.objective.within, causal=bool(self.objective.clean)
+        )
+        found: Tensor = body(
+            input_ids=torch.cat([batch.clean, noisy.gather(1, order)], dim=1),
             attention_mask=additive(seen, native.dtype),
-            position_ids=batch.positions.repeat(1, 2),
+            position_ids=torch.cat([batch.positions, batch.positions.gather(1, order)], dim=1),
             use_cache=False,
-            # Nobody asks the head about the clean half.
-            logits_to_keep=noisy.shape[1],
-        ).logits
+        )[0]
+        clean, said = found.chunk(2, dim=1)
+        return torch.zeros_like(said).scatter(1, order[..., None].expand_as(said), said), clean
+
+    def _order(self, drawn: Noised) -> Tensor:
+        """Where each token of the noisy text stands: int64 [batch, length].
+
+        In models that write from left to right what a block holds already stands before what is open.
+        """
+        if not self.objective.known_first:
+            return torch.arange(self.batch.clean.shape[1], device=drawn.open.device).expand_as(drawn.open)
+        # Padding on the left has the first position, and stays where it is.
+        key = torch.where(self.batch.real, 2 * self.blocks + drawn.open.long(), -1)
+        last = 2 * self.blocks.max() + 2
+        behind = ~self.batch.real & (self.batch.real.cumsum(1) > 0)
+        return key.masked_fill(behind, int(last)).argsort(dim=1, stable=True)
+
+    def said(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """Logits [N, vocabulary] of these rows, bool [batch, length]; nobody asks the head about others."""
+        found: Tensor = self._head(hidden[rows])
         return found
 
-    def summed(self, drawn: Noised, logits: Tensor) -> Tensor:
-        """Weights times -log p(clean token), over the masked positions; logits of others are not read."""
-        said = logits[drawn.open.roll(-1, dims=1) if self.shifted else drawn.open]
+    def rows(self, opened: Tensor) -> Tensor:
+        """Those that predict what is open."""
+        return opened.roll(-1, dims=1) if self.shifted else opened
+
+    def summed(self, drawn: Noised, said: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights times -log p(clean token), over the masked positions, and the sum of the weights."""
         said = said if said.dtype == torch.float64 else said.float()
         if self.objective.never_mask:
             said = said.index_fill(-1, torch.tensor([self.model.spec.mask_id], device=said.device), -torch.inf)
         found = F.cross_entropy(said, self.batch.clean[drawn.open], reduction="none")
-        return (found * self._weight(drawn, found).to(found.dtype)).sum()
+        weight = self._weight(drawn, found).to(found.dtype)
+        return (found * weight).sum(), weight.sum()
 
     def _weight(self, drawn: Noised, found: Tensor) -> Tensor:
         """Of each masked position, [masked]."""
@@ -140,6 +120,22 @@ class _Training:
             return context_weight(drawn.open, self.batch.real)[drawn.open]
         rarity = 1 / drawn.share[drawn.open]
         return rarity if self.objective.weight == "reciprocal" else 1 + (-found.detach()).exp() * rarity
+
+    def leftwards(self, clean: Tensor) -> Tensor:
+        """The mean -log p of each label given the clean tokens before it; clean [batch, length, width]."""
+        real = self.batch.real
+        learnt = self.batch.counted & F.pad(real[:, :-1], (1, 0), value=False)
+        said = self.said(clean, learnt.roll(-1, dims=1))
+        said = said if said.dtype == torch.float64 else said.float()
+        return F.cross_entropy(said, self.batch.clean[learnt], reduction="sum") / learnt.sum().clamp(min=1)
+
+    def logits(self, hidden: Tensor, rows: Tensor, said: Tensor) -> Tensor:
+        """Of every row, float [batch, length, vocabulary], without a gradient: the loss has read its own already."""
+        with torch.no_grad():
+            found = said.new_empty(*rows.shape, said.shape[-1])
+            found[rows] = said.detach()
+            found[~rows] = self._head(hidden[~rows])
+        return found
 
 
 def training_loss(
@@ -159,13 +155,19 @@ def training_loss(
     """
     training = _Training(model, objective, batch, positions, block_length)
     drawn = training.draw(generator)
-    logits = training.logits(drawn)
-    total = training.summed(drawn, logits)
+    hidden, clean = training.hidden(drawn)
+    rows = training.rows(drawn.open)
+    said = training.said(hidden, rows)
+    total, weights = training.summed(drawn, said)
     if objective.complementary:
         rest = replace(drawn, open=batch.counted & ~drawn.open)
-        total = total + training.summed(rest, training.logits(rest))
+        total = total + training.summed(rest, training.said(training.hidden(rest)[0], training.rows(rest.open)))[0]
     labels = batch.counted.sum().clamp(min=1)
+    over = {"labels": labels, "masked": drawn.open.sum().clamp(min=1), "weights": weights.clamp(min=1e-8)}
     # This batch's share of the step; a mean over masked tokens is one of the batch, which counts by its labels.
     share = 1 if items is None else labels / items
-    over = labels if objective.over == "labels" else drawn.open.sum().clamp(min=1)
-    return total / over * share, logits
+    loss = objective.noisy * total / over[objective.over]
+    if objective.clean:
+        assert clean is not None, "it stands before the noisy text"
+        loss = loss + objective.clean * training.leftwards(clean)
+    return loss * share, training.logits(hidden, rows, said)

@@ -2,6 +2,7 @@
 
 from inspect import signature
 from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,7 +49,14 @@ def visible(layout: Layout, real: Tensor, positions: Tensor, block_length: int, 
     return (seen & real[:, None, :]) | itself
 
 
-def clean_and_noisy(real: Tensor, positions: Tensor, block_length: int) -> Tensor:
+def clean_and_noisy(
+    real: Tensor,
+    positions: Tensor,
+    block_length: int,
+    within: Literal["both ways", "leftwards"] = "both ways",
+    *,
+    causal: bool = False,
+) -> Tensor:
     """Which keys each token of a clean text and of the noisy one behind it sees: bool [batch, 2 length, 2 length].
 
     Clean tokens see their own block and those before it, all clean; noisy ones their own block, which is noisy, and
@@ -57,11 +65,15 @@ def clean_and_noisy(real: Tensor, positions: Tensor, block_length: int) -> Tenso
 
     :param real: bool [batch, length], false at padding.
     :param positions: int64 [batch, length]; blocks are aligned to 0.
+    :param within: what noisy tokens see of their own block.
+    :param causal: clean tokens see no clean ones behind them.
     """
     block = positions // block_length
     query, key = block[:, :, None], block[:, None, :]
-    from_clean = torch.cat([query >= key, torch.zeros_like(query == key)], dim=2)
-    from_noisy = torch.cat([query > key, query == key], dim=2)
+    before = torch.ones_like(query == key).tril()
+    own = (query == key) & before if within == "leftwards" else query == key
+    from_clean = torch.cat([before if causal else query >= key, torch.zeros_like(own)], dim=2)
+    from_noisy = torch.cat([query > key, own], dim=2)
     seen = torch.cat([from_clean, from_noisy], dim=1) & real.repeat(1, 2)[:, None, :]
     return seen | torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)
 
@@ -78,8 +90,9 @@ def whole_sequence(
 ) -> Tensor:
     """See :meth:`~dllm_transformers.DiffusionModelForCausalLM.forward`.
 
+    :param native: the class that computes, or its body.
     :param canvas: its `decoder_input_ids`.
-    :returns: float [batch, length, vocabulary].
+    :returns: float [batch, length, vocabulary]; of a body its hidden states, [batch, length, width].
     :raises OptionError: for what has no effect on this family.
     """
     layout = checkpoint.layout
@@ -97,12 +110,12 @@ def whole_sequence(
             )
     if own:
         more = {"decoder_input_ids": canvas} if apart else {}
-        found: Tensor = native(input_ids=input_ids, attention_mask=mask, **more).logits
+        found: Tensor = native(input_ids=input_ids, attention_mask=mask, **more)[0]
         return found
     real = torch.ones_like(input_ids) if mask is None or mask.dim() != 2 else mask
     positions = counted(real.bool()) if position_ids is None else position_ids.expand_as(input_ids)
     if mask is None or mask.dim() == 2:
         length = own_block_length(checkpoint) if block_length is None else block_length
         mask = additive(visible(layout, real.bool(), positions, length, causal), native.dtype)
-    found = native(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    found = native(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
     return found

@@ -59,6 +59,15 @@ CHANGING = frozenset({"dynamic", "longrope"})
 Call = Sequence[Segment]
 
 
+def head_of(model: "PreTrainedModel") -> Any:
+    """From hidden states to logits; masked language models have a transform before the last product."""
+    head: Any = model.get_output_embeddings()
+    transform: Any = getattr(model, "head", None)
+    if transform is None or transform is head:
+        return head
+    return lambda hidden: head(transform(hidden))
+
+
 class NativeDenoiser(Rows[NativeCache]):
     """See :class:`~dllm_plugins.denoisers.base.Denoiser`.
 
@@ -95,12 +104,7 @@ class NativeDenoiser(Rows[NativeCache]):
 
     @staticmethod
     def _find_head(model: "PreTrainedModel") -> Any:
-        """From hidden states to logits; masked language models have a transform before the last product."""
-        head: Any = model.get_output_embeddings()
-        transform: Any = getattr(model, "head", None)
-        if transform is None or transform is head:
-            return head
-        return lambda hidden: head(transform(hidden))
+        return head_of(model)
 
     def open_row(self, prefix: PrefixState | None = None, length: int = 0) -> int:
         """A handle with an empty prefix, or with a copy of the first `length` positions of a kept one."""

@@ -7,7 +7,7 @@ from dllm_plugins.families.layout import Layout
 from dllm_plugins.processes.objectives import OBJECTIVES
 from dllm_plugins.processes.objectives import Objective
 
-#: By family. Those that are not here published no code of theirs that we could read.
+#: By family; those that are not here have no loss of their own, for a reason.
 OF_FAMILY: Mapping[str, str] = {
     "llada": "llada",
     "dream": "dream",
@@ -18,8 +18,13 @@ OF_FAMILY: Mapping[str, str] = {
     "sdar_moe": "sdar",
     "llada2": "llada2",
     "fast_dllm_v2": "fast_dllm_v2",
+    "llada_moe": "dllm_mdlm",
+    "idlm": "idlm",
+    "nemotron_labs": "nemotron",
+    "wedlm": "wedlm",
+    "stable_diffcoder": "stable_diffcoder",
 }
-#: By sampler, where checkpoints of a family differ; None for what nobody published.
+#: By sampler, where checkpoints of a family differ; None for what has no loss of its own.
 OF_SAMPLER: Mapping[tuple[str, str], str | None] = {
     ("a2d", "mdlm"): "dllm_mdlm",
     ("a2d", "bd3lm"): "dllm_bd3lm",
@@ -27,8 +32,20 @@ OF_SAMPLER: Mapping[tuple[str, str], str | None] = {
     ("llada2", "llada2.1"): None,
     ("llada2", "llada2.2"): None,
 }
+#: Why a family's loss, or that of its checkpoints for a sampler, is not here.
+WHY: Mapping[str, str] = {
+    "illada": "its training code is not published, and ML-GSAI/LLaDA's README promises none",
+    "rnd1": "the loss in RadicalNumerics/RND1 is that of clean text, and its noise is published nowhere",
+    "llada2.1": "inclusionAI/dFactory trains LLaDA2.0, and how edits of tokens are learnt is published in no code",
+    "llada2.2": "how deletions and splits are learnt is published in no code",
+    "dreamon": "DreamLM/DreamOn trains on masks that stand for two tokens, which texts of one length do not hold",
+    "diffusion_gemma": "NVIDIA-NeMo/Automodel trains it in two passes, the second of which reads what the first said, "
+    "together with its encoder; forward() here makes one pass",
+}
 #: Attention under which all tokens before one, and none behind it, can be looked at.
 _LEFTWARDS = ("causal", "causal context, bidirectional block")
+#: Attention of models whose masks stand behind what is known.
+REORDERED = "causal, reordered"
 
 
 def objective_of(layout: Layout, sampler: str, asked: str | Objective | None) -> Objective:
@@ -43,9 +60,8 @@ def objective_of(layout: Layout, sampler: str, asked: str | Objective | None) ->
         return _checked(layout, asked, repr(asked))
     name = OF_SAMPLER.get((layout.name, sampler), OF_FAMILY.get(layout.name)) if asked is None else asked
     if name is None:
-        raise OptionError(
-            f"how {layout.name} checkpoints for {sampler!r} were trained could not be read anywhere; {_choice(layout)}"
-        )
+        why = WHY.get(sampler, WHY.get(layout.name, "how it was trained could not be read anywhere"))
+        raise OptionError(f"no loss of its own for {layout.name} with sampler {sampler!r}: {why}; {_choice(layout)}")
     if name not in OBJECTIVES:
         raise OptionError(f"objective={name!r} is none; {_choice(layout)}")
     return _checked(layout, OBJECTIVES[name], repr(name))
@@ -72,6 +88,10 @@ def _fits(layout: Layout, objective: Objective) -> bool:
         return False
     if objective.causal:
         return layout.attention in _LEFTWARDS
+    if objective.known_first or layout.attention == REORDERED:
+        return objective.known_first and layout.attention == REORDERED
+    if objective.clean:
+        return layout.attention == ("causal" if objective.within == "leftwards" else _LEFTWARDS[1])
     if objective.clean_prefix:
         return layout.attention in ("block-causal", "bidirectional")
     return layout.attention in ("bidirectional", "own")

@@ -32,9 +32,17 @@ class Objective:
     :param per_block: draw a share for every block instead of one for the whole text.
     :param clean_prefix: noisy blocks see the clean ones before them, in one pass over both.
     :param complementary: what one pass masks another leaves, so that every token is guessed once.
-    :param over: the sum is divided by the number of tokens that have labels, or of those that are masked.
+    :param over: the sum is divided by the number of tokens that have labels, or of those that are masked, or by the sum
+        of the weights.
     :param never_mask: the mask has no probability.
     :param causal: no noise: every token is predicted from those before it.
+    :param noisy: what the mean over masked tokens counts.
+    :param clean: what the mean -log p of the labels of the clean text, each given those before it, adds. Above 0 the
+        clean text, which stands before noisy blocks then, is seen from left to right.
+    :param within: what masked tokens see of their own noisy block.
+    :param known_first: tokens that are not masked stand before those that are in each noisy block, at their positions.
+    :param rounded: mask exactly as many tokens of a block as its share says, rounded.
+    :param clipped: shares below that of one token of a block are that of one, and each block has a masked token.
     """
 
     source: str
@@ -44,9 +52,15 @@ class Objective:
     per_block: bool = False
     clean_prefix: bool = False
     complementary: bool = False
-    over: Literal["labels", "masked"] = "labels"
+    over: Literal["labels", "masked", "weights"] = "labels"
     never_mask: bool = False
     causal: bool = False
+    noisy: float = 1.0
+    clean: float = 0.0
+    within: Literal["both ways", "leftwards"] = "both ways"
+    known_first: bool = False
+    rounded: bool = False
+    clipped: bool = False
 
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -90,6 +104,40 @@ OBJECTIVES: Mapping[str, Objective] = {
         clean_prefix=True,
         complementary=True,
     ),
+    "idlm": Objective(
+        "NVIDIA-NeMo/Automodel 36044ad, nemo_automodel/components/loss/dllm_loss.py; arXiv 2604.11035",
+        weight="one",
+        low=1.0,
+        clean_prefix=True,
+        within="leftwards",
+        clean=0.2,
+    ),
+    "nemotron": Objective(
+        "NVIDIA-NeMo/Automodel 36044ad, nemo_automodel/components/loss/dllm_loss.py; mask as in NVIDIA's NeMo RL",
+        clean_prefix=True,
+        over="masked",
+        noisy=0.3,
+        clean=1.0,
+    ),
+    "wedlm": Objective(
+        "Tencent/WeDLM 0216110, finetune/src; arXiv 2512.22737",
+        low=1e-8,
+        per_block=True,
+        clean_prefix=True,
+        over="weights",
+        within="leftwards",
+        known_first=True,
+        rounded=True,
+        noisy=0.5,
+        clean=0.5,
+    ),
+    "stable_diffcoder": Objective(
+        "ByteDance-Seed/Stable-DiffCoder ece1ffb, Stable_DiffCoder.pdf, section 3.3; arXiv 2601.15892",
+        low=0.0,
+        per_block=True,
+        clean_prefix=True,
+        clipped=True,
+    ),
     "autoregressive": Objective("every token given those before it", weight="one", causal=True),
 }
 
@@ -106,7 +154,9 @@ class Noised:
     share: Tensor
 
 
-def noised(objective: Objective, counted: Tensor, block: Tensor, generator: torch.Generator | None) -> Noised:
+def noised(
+    objective: Objective, counted: Tensor, block: Tensor, generator: torch.Generator | None, block_length: int
+) -> Noised:
     """Draw what is masked: of the tokens that are counted, and no others.
 
     :param counted: bool [batch, length].
@@ -121,7 +171,28 @@ def noised(objective: Objective, counted: Tensor, block: Tensor, generator: torc
     rows, length = counted.shape
     time = draw(rows, length).gather(1, block) if objective.per_block else draw(rows, 1).expand(rows, length)
     share = objective.low + (objective.high - objective.low) * time
-    return Noised((draw(rows, length) < share) & counted, share)
+    luck = draw(rows, length)
+    if objective.clipped:
+        share = share.clamp(min=1 / block_length)
+    if objective.rounded:
+        return Noised(counted & (_rank(luck, counted, block) < (_per_block(counted, block) * share).round()), share)
+    opened = (luck < share) & counted
+    if objective.clipped:
+        none = _per_block(opened, block) == 0
+        opened = opened | (none & counted & (_rank(luck, counted, block) == 0))
+    return Noised(opened, share)
+
+
+def _per_block(marked: Tensor, block: Tensor) -> Tensor:
+    """How many tokens of each one's block are marked, float64 [batch, length]; both [batch, length]."""
+    found = torch.zeros(marked.shape, dtype=torch.float64, device=marked.device)
+    return found.scatter_add(1, block, marked.double()).gather(1, block)
+
+
+def _rank(luck: Tensor, counted: Tensor, block: Tensor) -> Tensor:
+    """How many counted tokens of its block have less luck than each, int64 [batch, length]."""
+    less = (luck[:, None, :] < luck[:, :, None]) & (block[:, None, :] == block[:, :, None]) & counted[:, None, :]
+    return less.sum(-1)
 
 
 def context_weight(opened: Tensor, real: Tensor) -> Tensor:
