@@ -1,12 +1,12 @@
 """The page at `/`: one file, which asks nobody but its own server."""
 
 import re
-from base64 import b64encode
 from functools import cache
-from hashlib import sha256
 from importlib.resources import files
 
 from starlette.responses import Response
+
+from dllm_plugins.traces.page import source_of
 
 
 @cache
@@ -15,7 +15,7 @@ def _page() -> tuple[str, str]:
     text = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     [style], [script] = (re.findall(f"<{name}>(.*?)</{name}>", text, re.DOTALL) for name in ("style", "script"))
     policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; connect-src 'self'; "
+        f"default-src 'none'; style-src '{source_of(style)}'; script-src '{source_of(script)}'; connect-src 'self'; "
         f"img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return text, policy
@@ -31,7 +31,3 @@ def page() -> Response:
         "Cache-Control": "no-cache",
     }
     return Response(text, headers=headers, media_type="text/html")
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"

@@ -24,7 +24,7 @@ def page(trace: Trace) -> str:
     """The page, which is ASCII but for its own signs; write it in UTF-8."""
     style, script = _part("page.css"), _part("page.js")
     data = json.dumps(_data(trace), separators=(",", ":")).translate(_ESCAPED)
-    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'"
+    policy = f"default-src 'none'; style-src '{source_of(style)}'; script-src '{source_of(script)}'; base-uri 'none'"
     parts = {"policy": policy, "style": style, "script": script, "trace": data}
     # One after another would look for names in what was put in before.
     pieces = _part("page.html").split("{")
@@ -40,7 +40,8 @@ def _part(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def source_of(text: str) -> str:
+    """A script or a style as a content security policy names it."""
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
