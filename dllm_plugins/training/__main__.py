@@ -1,6 +1,5 @@
-"""`python -m dllm_plugins.training`: make text, train, evaluate."""
+"""`python -m dllm_plugins.training`: make text, train, convert, evaluate."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,22 @@ import torch
 from dllm_plugins.default_model.load import shipped_denoiser
 from dllm_plugins.errors import DllmError
 from dllm_plugins.files.whole import alone
-from dllm_plugins.files.whole import beside
-from dllm_plugins.training.answers import Answers
 from dllm_plugins.training.answers import Wishes
-from dllm_plugins.training.base import Base
-from dllm_plugins.training.base import model_of
 from dllm_plugins.training.base import open_base
 from dllm_plugins.training.batches import BLOCK
 from dllm_plugins.training.batches import GROUP
+from dllm_plugins.training.conversion.commands import convert
 from dllm_plugins.training.corpus import Corpus
-from dllm_plugins.training.corpus import text_in
-from dllm_plugins.training.corpus import write_answers
 from dllm_plugins.training.decode import decode_table
 from dllm_plugins.training.evaluation_prompts import HELD_OUT
 from dllm_plugins.training.reasoning import commands
+from dllm_plugins.training.texts import HELD_OUT_TEXT
+from dllm_plugins.training.texts import folder_of
+from dllm_plugins.training.texts import text_of
+from dllm_plugins.training.texts import write_held_out
 from dllm_plugins.training.train import Recipe
 from dllm_plugins.training.train import Run
 from dllm_plugins.training.workers import workers
-
-DATA = Path(__file__).parent / "data"
-HELD_OUT_TEXT = DATA / "held-out.jsonl.gz"
 
 
 @click.group()
@@ -86,14 +81,6 @@ def held_out(base: str | None, dtype: str, out: Path) -> None:
     write_held_out(open_base(base, dtype), out)
 
 
-def write_held_out(base: Base, out: Path) -> None:
-    """Write the greedy answers to the held-out prompts, at most 96 tokens each."""
-    wishes = Wishes(rows=len(HELD_OUT), longest=96, sampled=0.0, follow_up=0.0)
-    chats = [(number, [{"role": "user", "content": prompt}]) for number, prompt in enumerate(HELD_OUT)]
-    with beside(folder_of(out.parent) / out.name) as part:
-        write_answers(part, Answers(model_of(base), wishes)(chats))
-
-
 @main.command()
 @BASE
 @DTYPE
@@ -144,25 +131,6 @@ def train(
         run.train()
 
 
-def text_of(found: Base, base: str | None, folders: Sequence[Path]) -> list[Path]:
-    """The files of training text.
-
-    :raises click.UsageError: if there are none.
-    :raises CheckpointError: for text of another base.
-    """
-    own = sorted(DATA.glob("answers-*.jsonl.gz")) if base is None and not folders else []
-    files = [*own, *(file for folder in folders for file in text_in(folder, found))]
-    if not files:
-        raise click.UsageError("there is no text to train on; make some with `corpus`, and name its folder as --text")
-    return files
-
-
-def folder_of(folder: Path) -> Path:
-    """The folder, made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @main.command()
 @BASE
 @click.option("--denoiser", type=click.Path(path_type=Path), default=None, help="Weights; default: the shipped ones.")
@@ -174,6 +142,7 @@ def evaluate(base: str | None, denoiser: Path | None, dtype: str, tokens: int, p
     decode_table(denoiser, dtype, tokens, HELD_OUT[:prompts], base)
 
 
+main.add_command(convert)
 main.add_command(commands.reasoning)
 main.add_command(commands.scores, "reasoning-scores")
 main.add_command(commands.table, "reasoning-table")
