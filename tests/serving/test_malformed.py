@@ -107,6 +107,7 @@ def answered_well(answer: httpx.Response, path: str) -> None:
         assert "output" in answer.json() if path == "/v1/responses" else answer.json()["choices"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHORT)
 @settings(
     max_examples=EXAMPLES,
