@@ -71,7 +71,7 @@ class Conversion:
     def __init__(self, base: str | None, folder: Path, recipe: ConversionRecipe) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.recipe, self.target = folder, recipe, TARGETS[recipe.to]
-        self.together = PartialState()
+        self.together = PartialState(cpu=not torch.cuda.is_available())
         # One process writes, and the others find it written.
         with self.together.main_process_first():
             self.base = place_of(base, folder / "base")
