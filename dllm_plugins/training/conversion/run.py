@@ -75,7 +75,7 @@ class Conversion:
         # One process writes, and the others find it written.
         with self.together.main_process_first():
             self.base = place_of(base, folder / "base")
-            self.name = self.base.name if base is None or Path(base).exists() else base
+            self.name = _name(base, self.base)
             check_recipe(folder, recipe, self.name)
             write_start(self.base, recipe.to, recipe.block, self.start)
         self.tokenizer = load_tokenizer(self.start)
@@ -182,3 +182,9 @@ class Conversion:
 
 def _opened(folder: Path, dtype: torch.dtype) -> Any:
     return DiffusionModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
+
+
+def _name(base: str | None, place: Path) -> str:
+    """What the base is called: a file's or a folder's own name, or its hub id."""
+    given = place if base is None else Path(base)
+    return given.name.removesuffix(".gguf") if base is None or given.exists() else base
