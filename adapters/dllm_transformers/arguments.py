@@ -4,7 +4,9 @@ transformers 5.24 takes those named here, besides the entries of config.json.
 """
 
 from collections.abc import Mapping
+from functools import wraps
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -104,6 +106,27 @@ def check_forward(options: Mapping[str, Any]) -> None:
             raise TypeError(f"forward() got an unexpected keyword argument {name!r}")
         if value is not None and value is not _OF_FORWARD[name]:
             raise OptionError(f"{name}={shown(value)} has no effect on forward() of diffusion models; leave it out")
+
+
+def without_next_token(forward: Any) -> Any:
+    """What somebody puts in place of a model's `forward`, unless it is asked for what TRL computes of next tokens.
+
+    :param forward: a bound method, as it is by then; anything else stays as it is.
+    """
+    if not isinstance(forward, MethodType):
+        return forward
+    inner = forward.__func__
+
+    @wraps(inner)
+    def checked(*args: Any, fused_lm_head: bool = False, **options: Any) -> Any:
+        if fused_lm_head:
+            raise OptionError(
+                "fused_lm_head=True asks for log-probabilities of next tokens, which a diffusion model does not have; "
+                "train with DiffusionSFTTrainer of dllm_transformers.sft, or with transformers.Trainer"
+            )
+        return inner(*args, **options)
+
+    return MethodType(checked, forward.__self__)
 
 
 def _asks_for_nothing(name: str, value: Any) -> bool:

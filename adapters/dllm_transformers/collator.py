@@ -19,8 +19,9 @@ from dllm_plugins.text.chats import encode_text
 class DiffusionCollator:
     """A data collator: examples to `input_ids`, `attention_mask` and `labels`, int64 [batch, length] each.
 
-    An example holds `messages`, a chat whose last message, the assistant's, is learnt; or `text`, all of which is;
-    or `input_ids`, with `labels` if they are not all to be learnt. What `encode` gives is such an example.
+    An example holds `messages`, a chat whose last message, the assistant's, is learnt; or `prompt` and `completion`,
+    two parts of a chat or of a text, of which the second is learnt; or `text`, all of which is; or `input_ids`, with
+    `labels` if they are not all to be learnt. What `encode` gives is such an example.
     Texts and answers end in the end of text, and are filled up with it to one length. A model that fills a canvas
     learns from these where an answer ends, so they are seen and learnt like other tokens (LLaDA's GUIDELINES.md,
     Dream-Coder's and LLaDA2's fine-tuning). Where blocks are denoised, the last one is filled up, too.
@@ -63,6 +64,8 @@ class DiffusionCollator:
         """
         if "messages" in example:
             prompt, ids = self._chat(example["messages"])
+        elif "prompt" in example and "completion" in example:
+            prompt, ids = self._completed(example["prompt"], example["completion"])
         elif "text" in example:
             prompt, ids = 0, encode_text(self.tokenizer, example["text"], self._control, special=True)
         elif "input_ids" in example:
@@ -70,8 +73,9 @@ class DiffusionCollator:
             return {"input_ids": ids, "labels": list(example.get("labels", ids))[: self.max_length]}
         else:
             raise RequestError(
-                f"an example has {', '.join(map(repr, example)) or 'nothing'}; give 'messages', 'text' or 'input_ids'. "
-                f"The Trainer drops the first two unless remove_unused_columns=False"
+                f"an example has {', '.join(map(repr, example)) or 'nothing'}; give 'messages', 'prompt' with "
+                f"'completion', 'text' or 'input_ids'. The Trainer drops all but the last unless "
+                f"remove_unused_columns=False"
             )
         if ids[-1:] != [self.end_id]:
             ids = [*ids, self.end_id]
@@ -96,6 +100,20 @@ class DiffusionCollator:
             found["attention_mask"].append([*[1] * length, *[seen] * more])
             found["labels"].append([*row["labels"], *[label] * more])
         return {name: torch.tensor(value) for name, value in found.items()}
+
+    def _completed(self, prompt: Any, completion: Any) -> tuple[int, list[int]]:
+        """How many tokens stand before the completion, and all; each is a text, or a list of messages."""
+        if not isinstance(prompt, str) and not isinstance(completion, str):
+            if len(completion) != 1:
+                raise RequestError(f"'completion' has {len(completion)} messages, and one answer is learnt; give that")
+            return self._chat([*prompt, *completion])
+        if not isinstance(prompt, str) or not isinstance(completion, str):
+            raise RequestError("of 'prompt' and 'completion' one is a text and the other a chat; give two of a kind")
+        # Apart, so that no token reaches over the seam: a prompt is asked with by itself.
+        before = encode_text(self.tokenizer, prompt, self._control, special=True)
+        if before[-1:] == [self.end_id]:
+            before.pop()
+        return len(before), before + encode_text(self.tokenizer, completion, self._control, special=False)
 
     def _chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, list[int]]:
         """How many tokens stand before the last answer, and all of the chat's."""

@@ -36,6 +36,7 @@ from dllm_transformers import saving
 from dllm_transformers.adapting import WholeAdapters
 from dllm_transformers.arguments import check_forward
 from dllm_transformers.arguments import checked
+from dllm_transformers.arguments import without_next_token
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import refuse_of_forward
 from dllm_transformers.generate import generate
@@ -138,6 +139,17 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
         tokenizer, options = tokenizer_of(self.checkpoint), self.opened.options
         return make_spec(self.opened.name, self.checkpoint, tokenizer, options, plugins.modes())
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """TRL puts a `forward` of its own here, which would ask for log-probabilities of next tokens."""
+        super().__setattr__(name, without_next_token(value) if name == "forward" else value)
+
+    def training_objective(self) -> Objective:
+        """How `forward` with labels noises a text and weights what is masked.
+
+        :raises OptionError: where it is not known how the family was trained, and for an `objective` that does not fit.
+        """
+        return objective_of(self.checkpoint.layout, self.spec.samplers["diffusion"], self.objective)
+
     def engine_model(self) -> Model:
         """The model as the engine decodes it, on these very weights."""
         invariant = wants_invariant(self.opened.options, self.native.device, type(self.native))
@@ -185,7 +197,7 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
             if decoder_input_ids is not None or causal:
                 name = "causal" if causal else "decoder_input_ids"
                 raise OptionError(f"{name} has no effect beside labels; leave it out, and see model.objective")
-            objective = objective_of(self.checkpoint.layout, self.spec.samplers["diffusion"], self.objective)
+            objective = self.training_objective()
             shifted = objective.causal or self.checkpoint.layout.shifted
             batch = batch_of(input_ids, labels, attention_mask, position_ids, shifted=shifted)
             loss, logits = training_loss(
