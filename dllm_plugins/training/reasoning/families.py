@@ -1,4 +1,5 @@
-"""What the trained folders are loaded as: SDAR where there are blocks, else families that only these recipes write.
+"""What the trained folders are loaded as: SDAR where there are blocks, A2D where a masked word's own row predicts it,
+else families that only these recipes write.
 
 They are registered by a plug-in, as anybody's would be: one body, causal, bidirectional and shifted as Dream is, or
 with uniform noise.
@@ -18,6 +19,7 @@ from dllm_plugins.plugins import manager
 KINDS: dict[str, dict[str, Any]] = {
     "causal": {"architectures": ["PlainCausalQwen3"], "model_type": "plain_causal"},
     "masked": {"architectures": ["PlainMaskedQwen3"], "model_type": "plain_masked"},
+    "unshifted": {"architectures": ["A2DQwen3LMHeadModel"], "model_type": "a2d-qwen3"},
     "blocks": {"architectures": ["SDARForCausalLM"], "model_type": "sdar"},
     "uniform": {"architectures": ["PlainUniformQwen3"], "model_type": "plain_uniform"},
 }

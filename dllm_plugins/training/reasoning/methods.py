@@ -5,6 +5,7 @@ All see the same examples in the same order. Prompts are never noised and never 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from typing import Literal
 
@@ -67,7 +68,7 @@ class Method:
     """
 
     loss: Loss
-    kind: Literal["causal", "masked", "blocks", "uniform"]
+    kind: Literal["causal", "masked", "unshifted", "blocks", "uniform"]
     order: Literal["forward", "reversed", "shuffled"] = "forward"
 
 
@@ -90,19 +91,22 @@ def left_to_right(model: Any, batch: Batch) -> Tensor:
     return cross_entropy(logits[:, batch.prompts.shape[1] - 1 :], batch.answers).mean() / batch.answers.shape[1]
 
 
-def _of_answers(model: Any, batch: Batch, noisy: Tensor) -> Tensor:
+def _of_answers(model: Any, batch: Batch, noisy: Tensor, shift: int = 1) -> Tensor:
     """Logits [B, A, V] where everything sees everything, and the row before a word predicts it, as in the source.
 
     A known word can so look up what follows it, as in a causal model, whose weights it may begin with.
+
+    :param shift: 0 where a word's own row predicts it.
     """
-    return _logits(model, torch.cat([batch.prompts, noisy], dim=1))[:, batch.prompts.shape[1] - 1 : -1]
+    begin = batch.prompts.shape[1] - shift
+    return _logits(model, torch.cat([batch.prompts, noisy], dim=1))[:, begin : begin + noisy.shape[1]]
 
 
-def masked(model: Any, batch: Batch) -> Tensor:
+def masked(model: Any, batch: Batch, shift: int = 1) -> Tensor:
     """The bound of masked diffusion (arXiv 2406.07524)."""
     time = 1 - batch.times()
     noisy = mask_noise(batch.answers, time.expand(batch.answers.shape), batch.luck(*batch.answers.shape), batch.mask_id)
-    logits = _of_answers(model, batch, noisy)
+    logits = _of_answers(model, batch, noisy, shift)
     loss = masked_diffusion(logits, batch.answers, noisy, time.expand(batch.answers.shape), batch.mask_id)
     return loss.mean() / batch.answers.shape[1]
 
@@ -129,7 +133,7 @@ def uniform(model: Any, batch: Batch) -> Tensor:
     shape = batch.answers.shape
     other = torch.randint(batch.vocabulary, shape, generator=batch.generator)
     noisy = uniform_noise(batch.answers, batch.times().expand(shape), batch.luck(*shape), other)
-    logits = _logits(model, torch.cat([batch.prompts, noisy], dim=1))[:, batch.prompts.shape[1] :]
+    logits = _of_answers(model, batch, noisy, shift=0)
     return cross_entropy(logits, batch.answers).mean() / shape[1]
 
 
@@ -148,6 +152,7 @@ METHODS = {
     "ar-reversed": Method(left_to_right, "causal", "reversed"),
     "ar-shuffled": Method(left_to_right, "causal", "shuffled"),
     "mdm": Method(masked, "masked"),
+    "mdm-unshifted": Method(partial(masked, shift=0), "unshifted"),
     "mgdm": Method(multi, "masked"),
     "flow": Method(flow, "masked"),
     "block": Method(blocks, "blocks"),

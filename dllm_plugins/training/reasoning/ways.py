@@ -25,7 +25,8 @@ def ways_of(kind: str, length: int) -> list[Way]:
     :param kind: of a :class:`~dllm_plugins.training.reasoning.methods.Method`.
     :param length: of an answer.
     """
-    return {"causal": _causal, "masked": _masked, "blocks": _blocks, "uniform": _uniform}[kind](length)
+    by_kind = {"causal": _causal, "masked": _masked, "unshifted": _masked, "blocks": _blocks, "uniform": _uniform}
+    return by_kind[kind](length)
 
 
 def _way(name: str, length: int, passes: int, **options: Any) -> Way:
