@@ -146,6 +146,7 @@ main.add_command(convert)
 main.add_command(commands.reasoning)
 main.add_command(commands.scores, "reasoning-scores")
 main.add_command(commands.table, "reasoning-table")
+main.add_command(commands.preset, "reasoning-preset")
 
 
 if __name__ == "__main__":

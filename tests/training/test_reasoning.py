@@ -10,6 +10,9 @@ import torch
 from click.testing import CliRunner
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.load_options import LoadOptions
+from dllm_plugins.presets.model import preset_of
+from dllm_plugins.presets.routes import RouteReader
 from dllm_plugins.reasoning import TASKS
 from dllm_plugins.training.__main__ import main
 from dllm_plugins.training.losses import multi_granularity
@@ -19,6 +22,7 @@ from dllm_plugins.training.reasoning.evaluate import measure
 from dllm_plugins.training.reasoning.evaluate import wilson
 from dllm_plugins.training.reasoning.methods import METHODS
 from dllm_plugins.training.reasoning.recipe import CellRecipe
+from dllm_plugins.training.reasoning.shipped import rebuild
 from dllm_plugins.training.reasoning.table import lines_of
 from dllm_plugins.training.reasoning.table import table
 from dllm_plugins.training.reasoning.train import CellRun
@@ -130,6 +134,17 @@ def test_commands_train_measure_and_print(tmp_path: Path) -> None:
     assert "| path5 | ar | left to right | 6.0 | 0.0%" in result.output
     log = (tmp_path / "path5-ar" / "log.jsonl").read_text().splitlines()
     assert json.loads(log[-1])["step"] == 2
+
+
+def test_the_shipped_model_is_rebuilt_and_answers(tmp_path: Path) -> None:
+    """Two cells in turn; what is written loads without the recipes' families."""
+    rebuild(tmp_path / "cells", tmp_path / "out", TINY, steps=(2, 2))
+    model = preset_of("dllm-tiny", "paths", str(tmp_path / "out"), RouteReader(5), {"steps": 3}).load(LoadOptions())
+    request = model.text_request("a>b b>c c>d d>e f>g g>c c>h h>i ? a e")
+    [answer] = model.engine().generate([request])
+    assert answer.usage.total_passes <= 3
+    assert str(answer.usage.verdict).startswith(("wrong", "unfinished"))
+    assert (tmp_path / "cells" / "path5-mdm-unshifted-from-path5-ar" / "run.pt").exists()
 
 
 def test_intervals_are_wilsons() -> None:

@@ -1,11 +1,10 @@
-"""`python -m dllm_plugins.training reasoning`, `reasoning-scores` and `reasoning-table`."""
+"""`python -m dllm_plugins.training reasoning`, `reasoning-scores`, `reasoning-table` and `reasoning-preset`."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dllm_plugins.files.whole import alone
 from dllm_plugins.reasoning import TASKS
 from dllm_plugins.training.reasoning.methods import METHODS
 from dllm_plugins.training.reasoning.recipe import CellRecipe
@@ -34,10 +33,7 @@ def reasoning(task_name: str, method: str, folder: Path, **recipe: Any) -> None:
     from dllm_plugins.training.reasoning.train import CellRun
 
     name = f"{task_name}-{method}" + (f"-from-{recipe['begin']}" if recipe["begin"] else "")
-    run = CellRun(folder / name, TASKS[task_name], method, CellRecipe(**recipe))
-    with alone(run.folder / "run.pt", wait=False):
-        run.resume()
-        run.train()
+    CellRun(folder / name, TASKS[task_name], method, CellRecipe(**recipe)).finish()
 
 
 @click.command()
@@ -60,3 +56,13 @@ def table(folder: Path) -> None:
     from dllm_plugins.training.reasoning.table import table as written
 
     click.echo(written(lines_of(folder)))
+
+
+@click.command()
+@FOLDER
+@click.option("--out", type=click.Path(path_type=Path), default=Path("dllm_plugins/data/presets/path"), show_default=True)
+def preset(folder: Path, out: Path) -> None:
+    """Rebuild the model of dllm-path, or go on with that."""
+    from dllm_plugins.training.reasoning.shipped import rebuild
+
+    rebuild(folder, out, _PLAIN)

@@ -19,7 +19,7 @@ from dllm_plugins.plugins import manager
 KINDS: dict[str, dict[str, Any]] = {
     "causal": {"architectures": ["PlainCausalQwen3"], "model_type": "plain_causal"},
     "masked": {"architectures": ["PlainMaskedQwen3"], "model_type": "plain_masked"},
-    "unshifted": {"architectures": ["A2DQwen3LMHeadModel"], "model_type": "a2d-qwen3"},
+    "unshifted": {"architectures": ["A2DQwen3LMHeadModel"], "model_type": "a2d-qwen3", "dllm_preset": "mdlm"},
     "blocks": {"architectures": ["SDARForCausalLM"], "model_type": "sdar"},
     "uniform": {"architectures": ["PlainUniformQwen3"], "model_type": "plain_uniform"},
 }

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
 from dllm_plugins.reasoning.task import Task
 from dllm_plugins.training.reasoning.data import Data
@@ -41,6 +42,12 @@ class CellRun:
             self.model.load_state_dict(weights_of(folder.parent / recipe.begin))
         self.optimisers = optimisers(self.model, recipe)
         self.steps, self.seconds, self.best = 0, 0.0, float("inf")
+
+    def finish(self) -> None:
+        """Train to the end, from where a run in this folder stood; no other process may do so meanwhile."""
+        with alone(self.folder / "run.pt", wait=False):
+            self.resume()
+            self.train()
 
     def resume(self) -> None:
         """Go on from this folder's checkpoint, if there is one.
