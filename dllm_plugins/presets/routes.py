@@ -99,8 +99,9 @@ class RouteReader:
         for name in wanted:
             if name not in names:
                 raise RequestError(f"{name!r} is at no edge; ask for a path between nodes of the edges")
-        self._check(edges, len(names), *wanted)
-        return Route(names, edges, *wanted, self.nodes)
+        start, goal = wanted
+        self._check(edges, len(names), start, goal)
+        return Route(names, edges, start, goal, self.nodes)
 
     def _check(self, edges: tuple[tuple[str, str], ...], names: int, start: str, goal: str) -> None:
         count, distinct = 2 * (self.nodes - 1), 2 * self.nodes - 1
@@ -111,7 +112,9 @@ class RouteReader:
             )
         found = ways(set(edges), start, goal)
         if not found:
-            raise RequestError(f"no path leads from {start} to {goal}; look the edges over, each goes from left to right")
+            raise RequestError(
+                f"no path leads from {start} to {goal}; look the edges over, each goes from left to right"
+            )
         if self.nodes not in map(len, found):
             raise RequestError(
                 f"the path from {start} to {goal} has {len(found[0])} nodes, and the model was trained for "

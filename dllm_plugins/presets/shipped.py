@@ -16,5 +16,5 @@ def shipped() -> list[Preset]:
     folder = files("dllm_plugins") / "data" / "presets"
     return [
         preset_of(SUDOKU, SHIPPED[SUDOKU], str(folder / "sudoku"), GridReader((4,))),
-        preset_of(PATH, SHIPPED[PATH], str(folder / "path"), RouteReader(5), {"steps": 6}),
+        preset_of(PATH, SHIPPED[PATH], str(folder / "path"), RouteReader(5)),
     ]

@@ -278,4 +278,4 @@ def test_registering_checkpoints_imports_nothing_heavy(run: Run, checkpoint: Mak
         "print(*{'torch', 'transformers', 'safetensors', 'huggingface_hub'} & {*sys.modules})"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines() == ["dllm mine dllm-sudoku", ""]
+    assert result.stdout.splitlines() == ["dllm mine dllm-sudoku dllm-path", ""]

@@ -99,7 +99,10 @@ def test_llm_tells_a_wrong_answer_as_any_other(run: Run) -> None:
 def test_llm_refuses_what_is_no_puzzle(run: Run) -> None:
     """One line, and the status of an error."""
     assert "has no solution" in run("-m", SUDOKU, IMPOSSIBLE, code=1).output
-    assert "unknown model 'dllm-hanoi'; known: dllm, dllm-sudoku" in run("-m", "dllm-hanoi", CLUES, code=1).output
+    assert (
+        "unknown model 'dllm-hanoi'; known: dllm, dllm-path, dllm-sudoku"
+        in run("-m", "dllm-hanoi", CLUES, code=1).output
+    )
 
 
 class Echo:

@@ -60,7 +60,9 @@ def table(folder: Path) -> None:
 
 @click.command()
 @FOLDER
-@click.option("--out", type=click.Path(path_type=Path), default=Path("dllm_plugins/data/presets/path"), show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("dllm_plugins/data/presets/path"), show_default=True
+)
 def preset(folder: Path, out: Path) -> None:
     """Rebuild the model of dllm-path, or go on with that."""
     from dllm_plugins.training.reasoning.shipped import rebuild
