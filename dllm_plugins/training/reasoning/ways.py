@@ -25,7 +25,7 @@ def ways_of(kind: str, length: int) -> list[Way]:
     :param kind: of a :class:`~dllm_plugins.training.reasoning.methods.Method`.
     :param length: of an answer.
     """
-    by_kind = {"causal": _causal, "masked": _masked, "unshifted": _masked, "blocks": _blocks, "uniform": _uniform}
+    by_kind = {"causal": _causal, "masked": _masked, "unshifted": _unshifted, "blocks": _blocks, "uniform": _uniform}
     return by_kind[kind](length)
 
 
@@ -59,6 +59,11 @@ def _masked(length: int) -> list[Way]:
         _way("surest first, doubt", length, length, **whole, rule="quota", steps=length, revoke="doubt"),
         _way("FreeDave, lossless", length, length, mode="freedave", block_length=length),
     ]
+
+
+def _unshifted(length: int) -> list[Way]:
+    # MGDM's sampler predicts words that stand anew, by their own rows, which a masked loss teaches nothing.
+    return [way for way in _masked(length) if way.config.mode != "mgdm"]
 
 
 def _blocks(length: int) -> list[Way]:
