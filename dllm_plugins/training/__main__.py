@@ -147,6 +147,7 @@ main.add_command(commands.reasoning)
 main.add_command(commands.scores, "reasoning-scores")
 main.add_command(commands.table, "reasoning-table")
 main.add_command(commands.preset, "reasoning-preset")
+main.add_command(commands.plot, "reasoning-plot")
 
 
 if __name__ == "__main__":

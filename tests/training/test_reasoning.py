@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.load_options import LoadOptions
@@ -21,8 +22,10 @@ from dllm_plugins.training.reasoning.data import order_of
 from dllm_plugins.training.reasoning.evaluate import measure
 from dllm_plugins.training.reasoning.evaluate import wilson
 from dllm_plugins.training.reasoning.methods import METHODS
+from dllm_plugins.training.reasoning.plots import plain
 from dllm_plugins.training.reasoning.recipe import CellRecipe
 from dllm_plugins.training.reasoning.shipped import rebuild
+from dllm_plugins.training.reasoning.table import costs
 from dllm_plugins.training.reasoning.table import lines_of
 from dllm_plugins.training.reasoning.table import table
 from dllm_plugins.training.reasoning.train import CellRun
@@ -132,6 +135,7 @@ def test_commands_train_measure_and_print(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, line, catch_exceptions=False)
         assert result.exit_code == 0
     assert "| path5 | ar | left to right | 6.0 | 0.0%" in result.output
+    assert "| path5-ar | 0 | " in result.output
     log = (tmp_path / "path5-ar" / "log.jsonl").read_text().splitlines()
     assert json.loads(log[-1])["step"] == 2
 
@@ -145,6 +149,57 @@ def test_the_shipped_model_is_rebuilt_and_answers(tmp_path: Path) -> None:
     assert answer.usage.total_passes <= 3
     assert str(answer.usage.verdict).startswith(("wrong", "unfinished"))
     assert (tmp_path / "cells" / "path5-mdm-unshifted-from-path5-ar" / "run.pt").exists()
+
+
+def measured(folder: Path, cell: str, seed: int, right: dict[str, int]) -> None:
+    """Write down a cell by hand: two steps of eight examples and one way."""
+    (folder / cell / "model").mkdir(parents=True)
+    about = {"task": "path5", "seed": seed, "batch": 8, "begin": "path5-ar" if "from" in cell else ""}
+    (folder / cell / "model" / "cell.json").write_text(json.dumps(about))
+    save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, folder / cell / "model" / "model.safetensors")
+    curve = [{"step": 1, "minutes": 0.5, "held_out": 0.25}, {"step": 2, "minutes": 1.0, "held_out": 0.75}]
+    (folder / cell / "log.jsonl").write_text("\n".join(map(json.dumps, curve)))
+    line = {"task": "path5", "seed": seed, "method": "ar", "way": "left to right", "asked": 6, "passes": 6.0}
+    (folder / cell / "scores.json").write_text(json.dumps([{**line, "right": right, "of": {"0": 4, "1": 4}}]))
+
+
+def test_tables_tell_costs_with_those_of_the_cell_begun_with_and_seeds_side_by_side(tmp_path: Path) -> None:
+    measured(tmp_path / "a", "path5-ar", 0, {"0": 1, "1": 3})
+    measured(tmp_path / "b", "path5-ar", 1, {"0": 4, "1": 3})
+    measured(tmp_path / "b", "path5-mdm-from-path5-ar", 1, {"0": 4, "1": 4})
+    (tmp_path / "b" / "path5-mdm-from-path5-ar" / "scores.json").unlink()
+    words = 2 * 2 * 8 * (TASK.prompt + TASK.answer) / 1e6
+    row = f"| path5-mdm-from-path5-ar | 1 | 22 | 32 | {words:.1f} M | 2.0 | 0.250 | 1 |"
+    assert row in costs(tmp_path / "b").splitlines()
+    lines = [line for name in "ab" for line in lines_of(tmp_path / name)]
+    low, high = (f"{end:.1%}" for end in wilson(4, 8))
+    assert f"| path5 | ar | left to right | 6.0 | 50.0% ({low} to {high}) | 25% | 75% | 87.5% |" in table(lines)
+    assert "| 0 | 1 | seed 1 |" in table(lines)
+
+
+def test_the_plot_shows_every_trained_cell_and_its_bytes_depend_on_numbers_alone(folder: Path, tmp_path: Path) -> None:
+    for name in METHODS:
+        if not (folder / f"path5-{name}" / "scores.json").exists():
+            measure(folder / f"path5-{name}", 4)
+    for name in ("first", "second"):
+        line = ["reasoning-plot", "--folder", str(folder), "--task", "path5", "--out", str(tmp_path / name)]
+        assert CliRunner().invoke(main, line, catch_exceptions=False).exit_code == 0
+    drawn = (tmp_path / "first").read_text()
+    assert drawn == (tmp_path / "second").read_text()
+    assert all(f">path5-{name}</text>" in drawn and f">{name}</text>" in drawn for name in METHODS)
+    empty = ["reasoning-plot", "--folder", str(tmp_path), "--task", "path5", "--out", str(tmp_path / "third")]
+    result = CliRunner().invoke(main, empty)
+    assert result.exit_code == 1
+    assert "run reasoning-scores first" in result.output
+
+
+def test_one_way_stands_for_a_model_in_the_plot() -> None:
+    def line(way: str, asked: int) -> dict[str, Any]:
+        return {"method": "mdm", "way": way, "asked": asked}
+
+    lines = [line("left to right", 6), line("surest first", 1), line("surest first", 6), line("random order", 6)]
+    assert plain(lines, "mdm") == line("surest first", 6)
+    assert plain(lines[:1], "mdm") == line("left to right", 6)
 
 
 def test_intervals_are_wilsons() -> None:

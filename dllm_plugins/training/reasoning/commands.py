@@ -1,4 +1,4 @@
-"""`python -m dllm_plugins.training reasoning`, `reasoning-scores`, `reasoning-table` and `reasoning-preset`."""
+"""`python -m dllm_plugins.training reasoning` and, after `reasoning-`, `scores`, `table`, `plot` and `preset`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from dllm_plugins.training.reasoning.methods import METHODS
 from dllm_plugins.training.reasoning.recipe import CellRecipe
 
 _PLAIN = CellRecipe()
+FOLDER_OF_ALL = Path("runs/reasoning")
 FOLDER = click.option(
-    "--folder", type=click.Path(path_type=Path), default=Path("runs/reasoning"), show_default=True, help="Of all cells."
+    "--folder", type=click.Path(path_type=Path), default=FOLDER_OF_ALL, show_default=True, help="Of all cells."
 )
 
 
@@ -49,13 +50,16 @@ def scores(folder: Path, cell: tuple[str, ...], questions: int) -> None:
 
 
 @click.command()
-@FOLDER
-def table(folder: Path) -> None:
-    """Print the table of what was measured."""
+@click.option("--folder", type=click.Path(path_type=Path), multiple=True, default=[FOLDER_OF_ALL], show_default=True)
+def table(folder: tuple[Path, ...]) -> None:
+    """Print what training took and what was measured; one folder for each seed."""
+    from dllm_plugins.training.reasoning.table import costs
     from dllm_plugins.training.reasoning.table import lines_of
     from dllm_plugins.training.reasoning.table import table as written
 
-    click.echo(written(lines_of(folder)))
+    for place in folder:
+        click.echo(costs(place) + "\n")
+    click.echo(written([line for place in folder for line in lines_of(place)]))
 
 
 @click.command()
@@ -68,3 +72,20 @@ def preset(folder: Path, out: Path) -> None:
     from dllm_plugins.training.reasoning.shipped import rebuild
 
     rebuild(folder, out, _PLAIN)
+
+
+@click.command()
+@FOLDER
+@click.option("--task", "task_name", type=click.Choice(list(TASKS)), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="An SVG file.")
+def plot(folder: Path, task_name: str, out: Path) -> None:
+    """Draw what was measured of one task."""
+    from dllm_plugins.training.reasoning.plots import draw
+    from dllm_plugins.training.reasoning.table import curve_of
+    from dllm_plugins.training.reasoning.table import lines_of
+
+    cells = sorted(path.parent.name for path in folder.glob(f"{task_name}-*/scores.json"))
+    if not cells:
+        raise click.ClickException(f"{folder} has no measured cell of {task_name}: run reasoning-scores first")
+    lines = [line for line in lines_of(folder) if line["task"] == task_name]
+    draw(lines, {cell: curve_of(folder / cell) for cell in cells}, out)

@@ -89,7 +89,7 @@ def measure(folder: Path, count: int) -> list[dict[str, Any]]:
     trained = about["method"] + (f", from {about['begin']}" if about["begin"] else "")
     for way in ways_of(method.kind, task.answer):
         scored = score(model, task, order_of(method, task), asked, way)
-        line = {"task": task.name, "method": trained, "way": way.name, "asked": way.passes}
+        line = {"task": task.name, "seed": about["seed"], "method": trained, "way": way.name, "asked": way.passes}
         found.append({**line, "passes": scored.passes, "right": scored.right, "of": scored.asked})
         print(f"{trained}, {way.name}, {scored.passes:.1f} passes: {scored.share():.1%}", flush=True)
     (folder / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
