@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,24 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from dllm_plugins.errors import CheckpointError
+from dllm_plugins.errors import OptionError
 from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.presets.model import preset_of
 from dllm_plugins.presets.routes import RouteReader
 from dllm_plugins.reasoning import TASKS
+from dllm_plugins.reasoning.task import examples
 from dllm_plugins.training.__main__ import main
 from dllm_plugins.training.losses import multi_granularity
+from dllm_plugins.training.reasoning.data import as_data
 from dllm_plugins.training.reasoning.data import in_order
 from dllm_plugins.training.reasoning.data import order_of
 from dllm_plugins.training.reasoning.evaluate import measure
 from dllm_plugins.training.reasoning.evaluate import wilson
 from dllm_plugins.training.reasoning.methods import METHODS
 from dllm_plugins.training.reasoning.plots import plain
+from dllm_plugins.training.reasoning.recipe import UNKNOWN
 from dllm_plugins.training.reasoning.recipe import CellRecipe
+from dllm_plugins.training.reasoning.recipe import words_of
 from dllm_plugins.training.reasoning.shipped import rebuild
 from dllm_plugins.training.reasoning.table import costs
 from dllm_plugins.training.reasoning.table import lines_of
@@ -87,6 +93,30 @@ def test_answers_are_written_in_an_order_and_read_back() -> None:
     assert order_of(METHODS["ar-reversed"], TASK) == [4, 3, 2, 1, 0, 5]
     assert order_of(METHODS["ar-shuffled"], TASK) not in ([*range(6)], [4, 3, 2, 1, 0, 5])
     assert in_order("abc", [1, 0]) == ("a", "b", "c")
+
+
+def test_prompts_and_answers_shorter_than_the_longest_are_filled_up() -> None:
+    """Between the two, what is filled up changes nothing: the example can be read off the row."""
+    task = TASKS["countdown3"]
+    asked = list(islice(examples(task, 0, test=False), 8))
+    data, words = as_data(asked, task), words_of(task)
+    assert data.prompts.shape == (8, task.prompt)
+    assert data.answers.shape == (8, task.answer)
+    for example, prompt, answer in zip(asked, data.prompts.tolist(), data.answers.tolist(), strict=True):
+        assert tuple(words[word] for word in prompt if words[word] != UNKNOWN) == example.prompt
+        said = [words[word] for word in answer]
+        assert tuple(said[: said.index(".") + 1]) == example.answer
+        assert set(said[said.index(".") :]) == {"."}
+    with pytest.raises(OptionError, match="use method ar"):
+        order_of(METHODS["ar-reversed"], task)
+
+
+@pytest.mark.parametrize("name", ["ar", "flow"])
+def test_answers_of_any_length_are_learned_and_decoded(name: str, tmp_path: Path) -> None:
+    task = TASKS["countdown3"]
+    run = CellRun(tmp_path / f"countdown3-{name}", task, name, TINY)
+    run.train()
+    assert {sum(line["of"].values()) for line in measure(run.folder, 2)} == {2}
 
 
 def test_a_broken_off_run_goes_on_to_the_bit(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The data set of a task as tensors of token ids, made once and kept in a file."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -8,11 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dllm_plugins.errors import OptionError
 from dllm_plugins.files.whole import beside
 from dllm_plugins.reasoning.task import Example
 from dllm_plugins.reasoning.task import Task
 from dllm_plugins.reasoning.task import examples
 from dllm_plugins.training.reasoning.methods import Method
+from dllm_plugins.training.reasoning.recipe import UNKNOWN
 from dllm_plugins.training.reasoning.recipe import words_of
 
 #: Seeds of the held-out side: looked at in training, and measured on afterwards.
@@ -38,7 +41,13 @@ def order_of(method: Method, task: Task) -> list[int]:
     """Where each written word of an answer stands in the answer. The last word of a path, its end, stays last.
 
     "shuffled" is one random order for all.
+
+    :raises OptionError: for another order than forwards where an answer may be shorter: its end would be written first.
     """
+    if method.order != "forward" and len(task.draw(random.Random(0)).answer) != task.answer:
+        raise OptionError(
+            f"answers of {task.name} are not of one length and can only be written forwards; use method ar"
+        )
     end = 0 if task.prompt == task.answer else 1
     inner = list(range(task.answer - end))
     if method.order == "reversed":
@@ -56,11 +65,17 @@ def in_order(words: Sequence[str], order: Sequence[int]) -> tuple[str, ...]:
     return tuple(word for _, word in sorted(zip(order, words, strict=True)))
 
 
+def prompt_of(example: Example, task: Task) -> tuple[str, ...]:
+    """A prompt as long as the longest: shorter ones begin with words that say nothing."""
+    return (UNKNOWN,) * (task.prompt - len(example.prompt)) + example.prompt
+
+
 def as_data(found: Sequence[Example], task: Task) -> Data:
-    """Ids of examples whose prompts and answers are all as long as the longest."""
+    """Ids of examples, all as long as the longest; a shorter answer repeats its last word, which ends it."""
     ids = {word: number for number, word in enumerate(words_of(task))}
-    prompts = torch.tensor([[ids[word] for word in example.prompt] for example in found])
-    return Data(prompts, torch.tensor([[ids[word] for word in example.answer] for example in found]))
+    prompts = torch.tensor([[ids[word] for word in prompt_of(example, task)] for example in found])
+    filled = [example.answer + example.answer[-1:] * (task.answer - len(example.answer)) for example in found]
+    return Data(prompts, torch.tensor([[ids[word] for word in answer] for answer in filled]))
 
 
 def training_data(task: Task, count: int, seed: int, folder: Path) -> Data:

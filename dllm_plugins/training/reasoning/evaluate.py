@@ -19,6 +19,7 @@ from dllm_plugins.request import Request
 from dllm_plugins.training.reasoning.data import TESTED
 from dllm_plugins.training.reasoning.data import in_order
 from dllm_plugins.training.reasoning.data import order_of
+from dllm_plugins.training.reasoning.data import prompt_of
 from dllm_plugins.training.reasoning.families import register
 from dllm_plugins.training.reasoning.methods import METHODS
 from dllm_plugins.training.reasoning.recipe import words_of
@@ -67,7 +68,7 @@ def score(model: Model, task: Task, order: Sequence[int], asked: Sequence[Exampl
     """
     words = words_of(task)
     ids = {word: number for number, word in enumerate(words)}
-    requests = [Request([ids[word] for word in example.prompt], way.config) for example in asked]
+    requests = [Request([ids[word] for word in prompt_of(example, task)], way.config) for example in asked]
     finished = model.engine().generate(requests)
     right, count = defaultdict[int, int](int), defaultdict[int, int](int)
     for example, finish in zip(asked, finished, strict=True):
