@@ -1,5 +1,6 @@
 """What a loss is computed of: clean text, and which of its tokens are to be learnt."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,19 @@ class Batch:
     counted: Tensor
     real: Tensor
     positions: Tensor
+
+
+def mean_of_next(head: Callable[[Tensor], Tensor], hidden: Tensor, batch: Batch, learnt: Tensor) -> Tensor:
+    """The mean -log p of tokens of a clean text, each given those before it.
+
+    :param head: logits of hidden states.
+    :param hidden: of the text, seen from left to right, [batch, length, width].
+    :param learnt: which tokens, bool [batch, length]; those without one before them are left out.
+    """
+    learnt = learnt & F.pad(batch.real[:, :-1], (1, 0), value=False)
+    said = head(hidden[learnt.roll(-1, dims=1)])
+    said = said if said.dtype == torch.float64 else said.float()
+    return F.cross_entropy(said, batch.clean[learnt], reduction="sum") / learnt.sum().clamp(min=1)
 
 
 def batch_of(

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from dllm_plugins.denoisers.native import head_of
 from dllm_plugins.denoisers.visibility import additive
+from dllm_plugins.errors import OptionError
 from dllm_plugins.families.spec import block_length as own_block_length
 from dllm_plugins.processes.objectives import Noised
 from dllm_plugins.processes.objectives import Objective
 from dllm_plugins.processes.objectives import context_weight
 from dllm_plugins.processes.objectives import noised
+from dllm_transformers.canvas_loss import canvas_loss
 from dllm_transformers.training_batch import Batch
+from dllm_transformers.training_batch import mean_of_next
 from dllm_transformers.visibility import clean_and_noisy
 from dllm_transformers.visibility import whole_sequence
 
@@ -121,14 +124,6 @@ class _Training:
         rarity = 1 / drawn.share[drawn.open]
         return rarity if self.objective.weight == "reciprocal" else 1 + (-found.detach()).exp() * rarity
 
-    def leftwards(self, clean: Tensor) -> Tensor:
-        """The mean -log p of each label given the clean tokens before it; clean [batch, length, width]."""
-        real = self.batch.real
-        learnt = self.batch.counted & F.pad(real[:, :-1], (1, 0), value=False)
-        said = self.said(clean, learnt.roll(-1, dims=1))
-        said = said if said.dtype == torch.float64 else said.float()
-        return F.cross_entropy(said, self.batch.clean[learnt], reduction="sum") / learnt.sum().clamp(min=1)
-
     def logits(self, hidden: Tensor, rows: Tensor, said: Tensor) -> Tensor:
         """Of every row, float [batch, length, vocabulary], without a gradient: the loss has read its own already."""
         with torch.no_grad():
@@ -153,6 +148,11 @@ def training_loss(
     :param items: how many labels all batches of a step have together; those of this one if not given.
     :raises OptionError: for what has no effect on the family.
     """
+    if objective.noise == "uniform":
+        if positions is not None:
+            raise OptionError(f"position_ids has no effect on {model.checkpoint.layout.name}; leave it out")
+        length = own_block_length(model.checkpoint) if block_length is None else block_length
+        return canvas_loss(model, objective, batch, length, generator, items)
     training = _Training(model, objective, batch, positions, block_length)
     drawn = training.draw(generator)
     hidden, clean = training.hidden(drawn)
@@ -169,5 +169,5 @@ def training_loss(
     loss = objective.noisy * total / over[objective.over]
     if objective.clean:
         assert clean is not None, "it stands before the noisy text"
-        loss = loss + objective.clean * training.leftwards(clean)
+        loss = loss + objective.clean * mean_of_next(head_of(model.native), clean, batch, batch.counted)
     return loss * share, training.logits(hidden, rows, said)

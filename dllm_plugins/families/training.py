@@ -23,6 +23,7 @@ OF_FAMILY: Mapping[str, str] = {
     "nemotron_labs": "nemotron",
     "wedlm": "wedlm",
     "stable_diffcoder": "stable_diffcoder",
+    "diffusion_gemma": "diffusion_gemma",
 }
 #: By sampler, where checkpoints of a family differ; None for what has no loss of its own.
 OF_SAMPLER: Mapping[tuple[str, str], str | None] = {
@@ -39,8 +40,6 @@ WHY: Mapping[str, str] = {
     "llada2.1": "inclusionAI/dFactory trains LLaDA2.0, and how edits of tokens are learnt is published in no code",
     "llada2.2": "how deletions and splits are learnt is published in no code",
     "dreamon": "DreamLM/DreamOn trains on masks that stand for two tokens, which texts of one length do not hold",
-    "diffusion_gemma": "NVIDIA-NeMo/Automodel trains it in two passes, the second of which reads what the first said, "
-    "together with its encoder; forward() here makes one pass",
 }
 #: Attention under which all tokens before one, and none behind it, can be looked at.
 _LEFTWARDS = ("causal", "causal context, bidirectional block")
@@ -84,8 +83,8 @@ def _choice(layout: Layout) -> str:
 
 
 def _fits(layout: Layout, objective: Objective) -> bool:
-    if layout.noise != "masked":
-        return False
+    if layout.noise != objective.noise or objective.noise == "uniform":
+        return layout.noise == objective.noise
     if objective.causal:
         return layout.attention in _LEFTWARDS
     if objective.known_first or layout.attention == REORDERED:

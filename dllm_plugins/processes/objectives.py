@@ -43,6 +43,9 @@ class Objective:
     :param known_first: tokens that are not masked stand before those that are in each noisy block, at their positions.
     :param rounded: mask exactly as many tokens of a block as its share says, rounded.
     :param clipped: shares below that of one token of a block are that of one, and each block has a masked token.
+    :param noise: masked: what is noised is masked; uniform: it is replaced by any token, evenly drawn, and all that is
+        learnt counts, changed or not.
+    :param conditioned: how many of the texts are conditioned on what the model said of their noise before.
     """
 
     source: str
@@ -61,6 +64,8 @@ class Objective:
     known_first: bool = False
     rounded: bool = False
     clipped: bool = False
+    noise: Literal["masked", "uniform"] = "masked"
+    conditioned: float = 0.0
 
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -138,6 +143,13 @@ OBJECTIVES: Mapping[str, Objective] = {
         clean_prefix=True,
         clipped=True,
     ),
+    "diffusion_gemma": Objective(
+        "NVIDIA-NeMo/Automodel 36044ad, nemo_automodel/recipes/dllm/train_ft.py",
+        weight="one",
+        clean=1.0,
+        noise="uniform",
+        conditioned=0.5,
+    ),
     "autoregressive": Objective("every token given those before it", weight="one", causal=True),
 }
 
@@ -163,10 +175,9 @@ def noised(
     :param block: which block each token is in, int64 [batch, length].
     :param generator: torch's own of the CPU where none is given; its numbers depend on shapes alone.
     """
-    place = torch.device("cpu") if generator is None else generator.device
 
     def draw(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=place, dtype=torch.float64).to(counted.device)
+        return uniform_draws(generator, *shape, device=counted.device)
 
     rows, length = counted.shape
     time = draw(rows, length).gather(1, block) if objective.per_block else draw(rows, 1).expand(rows, length)
@@ -181,6 +192,12 @@ def noised(
         none = _per_block(opened, block) == 0
         opened = opened | (none & counted & (_rank(luck, counted, block) == 0))
     return Noised(opened, share)
+
+
+def uniform_draws(generator: torch.Generator | None, *shape: int, device: torch.device) -> Tensor:
+    """Numbers from 0 to 1, float64; see :func:`noised` for the generator."""
+    place = torch.device("cpu") if generator is None else generator.device
+    return torch.rand(shape, generator=generator, device=place, dtype=torch.float64).to(device)
 
 
 def _per_block(marked: Tensor, block: Tensor) -> Tensor:
