@@ -1,7 +1,8 @@
 """The loss of DiffusionGemma: one noisy canvas of each text behind its clean beginning, and the clean text itself.
 
-Read in NVIDIA-NeMo/Automodel 36044ad, `recipes/dllm/train_ft.py` and `components/loss/dllm_loss.py`. There all canvases
-of an answer are forwarded and one, drawn at random, counts. No canvas sees another, so here that one alone is forwarded.
+Read in NVIDIA-NeMo/Automodel 36044ad, `recipes/dllm/train_ft.py` and `components/loss/dllm_loss.py`. There all
+canvases of an answer are forwarded and one, drawn at random, counts. No canvas sees another, so here that one alone
+is forwarded.
 """
 
 from collections.abc import Callable
@@ -54,8 +55,8 @@ def canvas_loss(
 ) -> tuple[Tensor, Tensor]:
     """The loss, a scalar, and the logits of the canvases, float [batch, canvas, vocabulary], without a gradient.
 
-    Numbers are drawn in this order: the share of each text that is noised, what is, by which tokens, which canvas of each
-    answer counts, and which texts are conditioned on what the model said of the canvas before.
+    Numbers are drawn in this order: the share of each text that is noised, what is, by which tokens, which canvas of
+    each answer counts, and which texts are conditioned on what the model said of the canvas before.
 
     :param items: how many labels all batches of a step have together; those of this one if not given.
     :raises OptionError: for a text in which what is learnt does not stand together, behind its prompt.

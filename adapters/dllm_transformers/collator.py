@@ -24,7 +24,8 @@ class DiffusionCollator:
     `labels` if they are not all to be learnt. What `encode` gives is such an example.
     Texts and answers end in the end of text, and are filled up with it to one length. A model that fills a canvas
     learns from these where an answer ends, so they are seen and learnt like other tokens (LLaDA's GUIDELINES.md,
-    Dream-Coder's and LLaDA2's fine-tuning). Where blocks are denoised, the last one is filled up, too.
+    Dream-Coder's and LLaDA2's fine-tuning). Where blocks are denoised, the last one is filled up, too; of
+    DiffusionGemma only the last canvas of each answer, and what stands behind it is hidden.
 
     :param model: a :class:`~dllm_transformers.DiffusionModelForCausalLM`.
     :param tokenizer: its own. Chats are written with its chat template, and with the family's where every host does so,
@@ -54,6 +55,8 @@ class DiffusionCollator:
         self.learn_padding = learn_padding
         self._control = frozenset({spec.mask_id, *spec.stop_ids})
         self._name = spec.name
+        #: Of a model whose canvases are filled up each by itself, from where the answer begins.
+        self._canvas = spec.block_length if model.checkpoint.layout.noise == "uniform" else None
         self._multiple = spec.block_length if model.checkpoint.layout.attention == "block-causal" else 1
 
     def encode(self, example: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -89,17 +92,26 @@ class DiffusionCollator:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """A batch; see :meth:`encode` for what it raises."""
         rows = [self.encode(example) for example in examples]
-        longest = max(len(row["input_ids"]) for row in rows)
-        longest = -(-longest // self._multiple) * self._multiple
+        ends = self._ends(rows)
         label, seen = (self.end_id, 1) if self.learn_padding else (IGNORED, 0)
         found: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
-        for row in rows:
+        for row, end in zip(rows, ends, strict=True):
             length = len(row["input_ids"])
-            more = longest - length
-            found["input_ids"].append([*row["input_ids"], *[self.end_id] * more])
-            found["attention_mask"].append([*[1] * length, *[seen] * more])
-            found["labels"].append([*row["labels"], *[label] * more])
+            more, away = end - length, max(ends) - end
+            found["input_ids"].append([*row["input_ids"], *[self.end_id] * (more + away)])
+            found["attention_mask"].append([*[1] * length, *[seen] * more, *[0] * away])
+            found["labels"].append([*row["labels"], *[label] * more, *[IGNORED] * away])
         return {name: torch.tensor(value) for name, value in found.items()}
+
+    def _ends(self, rows: Sequence[Mapping[str, list[int]]]) -> list[int]:
+        """How far each text is filled up: as far as the longest, to a whole block; or to whole canvases of its own."""
+        if self._canvas is not None:
+            begins = [next((at for at, one in enumerate(row["labels"]) if one != IGNORED), 0) for row in rows]
+            return [
+                begin + _whole(len(row["labels"]) - begin, self._canvas)
+                for begin, row in zip(begins, rows, strict=True)
+            ]
+        return [_whole(max(len(row["input_ids"]) for row in rows), self._multiple)] * len(rows)
 
     def _completed(self, prompt: Any, completion: Any) -> tuple[int, list[int]]:
         """How many tokens stand before the completion, and all; each is a text, or a list of messages."""
@@ -131,6 +143,11 @@ class DiffusionCollator:
                 f"cannot be told apart; give 'input_ids' and 'labels'"
             )
         return len(before), ids
+
+
+def _whole(length: int, multiple: int) -> int:
+    """The least multiple that is no less than the length."""
+    return -(-length // multiple) * multiple
 
 
 def _end_of_text(tokenizer: Any, spec: ModelSpec) -> int:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from dllm_plugins.errors import OptionError
+from dllm_transformers import DiffusionCollator
 from dllm_transformers import DiffusionModelForCausalLM
 
 from .checkpoints import change
@@ -125,3 +127,27 @@ def test_everything_gets_a_gradient(model: Any) -> None:
     assert all("vision" in name for name in unused)
     assert any("self_conditioning" in name for name in learnt)
     model.zero_grad()
+
+
+def test_answers_fill_canvases_of_their_own(model: Any, tiny_folder: Path) -> None:
+    """From where each begins; what stands behind the last canvas is hidden, and not learnt."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    collator = DiffusionCollator(model, tokenizer)
+    chats = [
+        [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        for question, answer in (("Who?", "A model of yours, and a small one."), ("And you there?", "Me."))
+    ]
+    rows = [collator.encode({"messages": chat}) for chat in chats]
+    found = collator([{"messages": chat} for chat in chats])
+    canvas = model.spec.block_length
+    for row, seen, labels, ids in zip(rows, found["attention_mask"], found["labels"], found["input_ids"], strict=True):
+        begin = row["labels"].count(-100)
+        learnt = (labels != -100).nonzero()[:, 0].tolist()
+        assert learnt == [*range(begin, int(seen.sum()))]
+        assert 0 < len(row["input_ids"]) - begin <= len(learnt) < len(row["input_ids"]) - begin + canvas
+        assert len(learnt) % canvas == 0
+        assert set(ids[len(row["input_ids"]) :].tolist()) == {collator.end_id}
+        assert seen.tolist() == sorted(seen.tolist(), reverse=True)
+    plain = DiffusionCollator(model, tokenizer, learn_padding=False)([{"messages": chats[1]}])
+    assert int((plain["labels"] != -100).sum()) == len(rows[1]["input_ids"]) - rows[1]["labels"].count(-100)
+    assert torch.isfinite(model(**found, generator=torch.Generator().manual_seed(1)).loss)

@@ -211,11 +211,6 @@ def test_unpublished_training_is_refused(case: str, load: Load) -> None:
         loss(load(case), batch())
 
 
-def test_uniform_noise_is_refused(load: Load) -> None:
-    with pytest.raises(OptionError, match=r"Automodel trains it in two passes.*compute a loss of your own"):
-        loss(load("diffusion_gemma"), batch())
-
-
 @pytest.mark.parametrize("name", ["llada_dense", "dream"])
 def test_logits_are_those_of_the_noised_text(name: str, load: Load) -> None:
     """At every token, though the loss asks about masked ones only; the gradient is the loss's."""
