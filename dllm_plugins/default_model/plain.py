@@ -12,6 +12,7 @@ from dllm_plugins.denoisers.weights import LlamaShape
 from dllm_plugins.denoisers.weights import llama_from
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.files import hub_folder
+from dllm_plugins.families.quantised import PLAIN
 from dllm_plugins.families.quantised import check_int8
 from dllm_plugins.families.quantised import wants_int8
 from dllm_plugins.load_options import LoadOptions
@@ -43,7 +44,7 @@ def load_plain(name: str, options: LoadOptions) -> Model:
     source = folder_base(hub_folder(name))
     device = best_device(options.device)
     dtype = choose_dtype(options.dtype, device)
-    int8 = wants_int8(options, device)
+    int8 = wants_int8(options, device, PLAIN)
     shape = LlamaShape.from_config(source.config)
     if int8:
         check_int8(device, dtype, shape)

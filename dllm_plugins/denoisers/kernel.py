@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import cast
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dllm_kernels import decoder as decoding
+from dllm_kernels.blocks import Kind
 from dllm_kernels.decoder import Part
 from dllm_kernels.decoder import Store
 from dllm_kernels.decoder.plain import PlainDecoder
@@ -24,6 +26,7 @@ from dllm_kernels.dispatch import kernel
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.denoisers.base import PrefixState
 from dllm_plugins.denoisers.base import Segment
+from dllm_plugins.denoisers.rounded import in_blocks
 from dllm_plugins.denoisers.rows import Rows
 from dllm_plugins.denoisers.rows import wanted_of
 from dllm_plugins.denoisers.visibility import linked
@@ -141,18 +144,31 @@ class KernelDenoiser(DecoderDenoiser):
 
     :param model: a Llama, Qwen2 or Qwen3 with its head. Where the decoder packs its weights,
         the model gives its own away, and its own forward raises afterwards.
-    :param int8: quantise linear layers and head; what is lossless then is so with respect to
-        the quantised model only, and the spec's `name` says it.
+    :param weights: "int8" quantises linear layers and head, a kind of GGUF's blocks such as "Q4_0" rounds all
+        matrices into them; what is lossless then is so with respect to the quantised model only, and the
+        spec's `name` says it.
     :param keep_model: leave the model usable all the same, at the price of a second copy.
     :raises CheckpointError: for a model the kernel does not compute.
     """
 
     def __init__(
-        self, model: "PreTrainedModel", spec: ModelSpec, *, int8: bool = False, keep_model: bool = False
+        self, model: "PreTrainedModel", spec: ModelSpec, *, weights: str = "auto", keep_model: bool = False
     ) -> None:
-        give = None if keep_model else lambda: decoding.release(model)
-        super().__init__(best_decoder(lambda: decoding.take_weights(model), spec, int8=int8, give=give), spec, int8)
+        int8, rounded = weights == "int8", weights in Kind.__members__
+        taken = partial(_blocks_of, model, Kind[weights], keep_model) if rounded else partial(decoding.take_weights, model)
+        give = None if keep_model or rounded else partial(decoding.release, model)
+        if rounded:
+            spec = replace(spec, name=f"{spec.name} with {weights} weights")
+        super().__init__(best_decoder(taken, spec, int8=int8, give=give), spec, int8)
         self.model = model
+
+
+def _blocks_of(model: "PreTrainedModel", kind: Kind, keep_model: bool) -> decoding.AnyWeights:
+    """A model's weights in blocks; unless it is kept, it has none afterwards."""
+    weights = decoding.take_weights(model)
+    if not keep_model:
+        decoding.release(model)
+    return in_blocks(weights, kind, empty=not keep_model)
 
 
 def best_decoder(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dllm_kernels.decoder import KERNEL
+from dllm_kernels.decoder import DecoderShape
 from dllm_kernels.decoder import shape_of
 from dllm_kernels.dispatch import KernelError
 from dllm_kernels.dispatch import choose
@@ -34,8 +35,9 @@ from dllm_plugins.families.files import hub_folder
 from dllm_plugins.families.files import load_tokenizer
 from dllm_plugins.families.files import tokenizer_class
 from dllm_plugins.families.presets import preset_of
-from dllm_plugins.families.quantised import check_int8
-from dllm_plugins.families.quantised import wants_int8
+from dllm_plugins.families.quantised import QUANTISED
+from dllm_plugins.families.quantised import check_quantised
+from dllm_plugins.families.quantised import wants_quantised
 from dllm_plugins.families.spec import known_modes
 from dllm_plugins.families.spec import make_spec
 from dllm_plugins.families.templates import speaking
@@ -90,15 +92,17 @@ def load(name: str, options: LoadOptions, registered: Registered) -> Model:
         )
     checkpoint = open_checkpoint(hub_folder(name), options.family, registered.families)
     device = best_device(options.device)
-    int8 = wants_int8(options, device)
+    quantised = wants_quantised(options, device)
     compiled = wants_compiled(options, device, checkpoint.layout.native(checkpoint.config))
     invariant = wants_invariant(options, device, checkpoint.layout.native(checkpoint.config))
-    backend = "kernels" if int8 else "torch" if compiled else options.backend
+    backend = "kernels" if quantised else "torch" if compiled else options.backend
+    dtype = choose_dtype(options.dtype, device)
     if backend == "kernels":
-        _fits_kernels(checkpoint, options)
+        fits_kernels(checkpoint, options)
+    if quantised:
+        check_quantised(options.weights, device, dtype, decoder_shape(checkpoint))
     tokenizer = tokenizer_of(checkpoint)
     spec = make_spec(name, checkpoint, tokenizer, options, registered.modes)
-    dtype = choose_dtype(options.dtype, device)
     if options.device_map is None:
         model = load_checkpoint(checkpoint, dtype)
         _moved(model, device)
@@ -110,9 +114,7 @@ def load(name: str, options: LoadOptions, registered: Registered) -> Model:
         backend = _auto(checkpoint, options, model.device, model.dtype).backend
     if compiled:
         compile_model(model)
-    if int8:
-        check_int8(device, dtype, shape_of(model.config))
-    denoiser = denoiser_of(model, checkpoint, spec, backend, int8, batch_invariant=invariant, plain=compiled)
+    denoiser = denoiser_of(model, checkpoint, spec, backend, options.weights, batch_invariant=invariant, plain=compiled)
     check_invariant(options, denoiser.spec)
     return Model(name, denoiser, tokenizer)
 
@@ -130,8 +132,8 @@ def auto(name: str, options: LoadOptions, registered: Registered) -> Chosen:
 
 def _chosen(checkpoint: Checkpoint, options: LoadOptions) -> Chosen:
     device = best_device(options.device)
-    if wants_int8(options, device):
-        return Chosen("kernels", "int8 weights run on the block decoder only")
+    if wants_quantised(options, device):
+        return Chosen("kernels", f"{options.weights} weights run on the block decoder only")
     if wants_compiled(options, device, checkpoint.layout.native(checkpoint.config)):
         return Chosen("torch", "torch.compile compiles transformers' own classes")
     return _auto(checkpoint, options, device, choose_dtype(options.dtype, device))
@@ -144,8 +146,7 @@ def _auto(checkpoint: Checkpoint, options: LoadOptions, device: torch.device, dt
         return Chosen("torch", f"the block decoder does not compute a {native.__name__}")
     if options.device_map is not None:
         return Chosen("torch", "the block decoder needs all weights on one device")
-    with reading(checkpoint.folder):
-        sizes = shape_of(checkpoint.native_config).sizes()
+    sizes = decoder_shape(checkpoint).sizes()
     try:
         found, faster = choose(KERNEL, device, dtype, sizes), passed_over(KERNEL, device, dtype, sizes)
     except KernelError as error:
@@ -154,6 +155,15 @@ def _auto(checkpoint: Checkpoint, options: LoadOptions, device: torch.device, dt
         reason = f"of the block decoder only {found.name!r} runs here, which does not promise to be row-invariant"
         return Chosen("torch", reason, faster)
     return Chosen("kernels", f"the block decoder {found.name!r} computes it row-invariantly", faster)
+
+
+def decoder_shape(checkpoint: Checkpoint) -> DecoderShape:
+    """The sizes that the block decoder would compute with.
+
+    :raises CheckpointError: for what it does not compute.
+    """
+    with reading(checkpoint.folder):
+        return shape_of(checkpoint.native_config)
 
 
 def _moved(model: Any, device: torch.device) -> None:
@@ -166,7 +176,7 @@ def decoded(native: type) -> bool:
     return native.__name__ in DECODED and is_a(native, native.__name__)
 
 
-def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
+def fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
     """Refuse, before weights are read, what the block decoder does not compute.
 
     :raises OptionError: with the class, or the option it excludes.
@@ -174,7 +184,7 @@ def _fits_kernels(checkpoint: Checkpoint, options: LoadOptions) -> None:
     native = checkpoint.layout.native(checkpoint.config)
     if not decoded(native):
         known = ", ".join(DECODED)
-        option, value = ("weights", "int8") if options.weights == "int8" else ("backend", "kernels")
+        option, value = ("weights", options.weights) if options.weights in QUANTISED else ("backend", "kernels")
         raise OptionError(
             message(
                 "{}={!r} computes {}, but family {!r} is a {}; leave {} out",
@@ -211,14 +221,14 @@ def denoiser_of(
     checkpoint: Checkpoint,
     spec: Any,
     backend: str = "torch",
-    int8: bool = False,
+    weights: str = "auto",
     *,
     batch_invariant: bool = True,
     plain: bool = False,
 ) -> Denoiser:
-    """The denoiser around a loaded class; `int8` goes with backend "kernels", the last two with "torch"."""
+    """The denoiser around a loaded class; `weights` goes with backend "kernels", the last two with "torch"."""
     if backend == "kernels":
-        return KernelDenoiser(model, spec, int8=int8)
+        return KernelDenoiser(model, spec, weights=weights)
     if is_a(type(model), "DiffusionGemmaForBlockDiffusion"):
         return GemmaDenoiser(model, spec, plain=plain)
     own_mask = checkpoint.layout.attention == "own"

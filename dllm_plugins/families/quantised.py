@@ -1,21 +1,29 @@
-"""The load option `weights`: its values, who may ask for int8, and where it runs."""
+"""The load option `weights`: its values, who may ask for fewer bits, and where they run."""
 
 from collections.abc import Sequence
 
 import torch
 
 from dllm_kernels import int8
+from dllm_kernels.blocks import Kind
 from dllm_kernels.decoder import INT8_KERNEL
+from dllm_kernels.decoder import KERNEL
 from dllm_kernels.decoder import AnyWeights
 from dllm_kernels.decoder import DecoderShape
 from dllm_kernels.dispatch import choose
 from dllm_kernels.dispatch import explain
+from dllm_plugins.denoisers.rounded import check_blocks
 from dllm_plugins.errors import OptionError
 from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.messages import message
 
-#: As the checkpoint has them in the chosen dtype, or quantised while they are loaded.
-WEIGHTS = ("auto", "int8")
+#: Blocks that a checkpoint's matrices are rounded into while they are loaded.
+ROUNDED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+#: As a checkpoint has them in the chosen dtype, or quantised while they are loaded.
+QUANTISED = ("int8", *ROUNDED)
+WEIGHTS = ("auto", *QUANTISED)
+#: Of the default model without its denoiser: blocks are what its file has.
+PLAIN = ("auto", "int8")
 #: The same of GGUF files: blocks are multiplied as they lie there, which gives the bits of the dequantised weights, or
 #: with activations in int8; "auto" is the first of them where there are blocks.
 STORED = ("auto", "blocks", "blocks_int8", "dequantised", "int8")
@@ -23,27 +31,33 @@ STORED = ("auto", "blocks", "blocks_int8", "dequantised", "int8")
 IN_BLOCKS = ("blocks", "blocks_int8")
 
 
-def wants_int8(options: LoadOptions, device: torch.device, known: Sequence[str] = WEIGHTS) -> bool:
-    """Whether int8 weights are asked for, before any are read.
+def wants_int8(options: LoadOptions, device: torch.device, known: Sequence[str]) -> bool:
+    """Whether int8 weights are asked for; see :func:`wants_quantised`, which says what is raised."""
+    return wants_quantised(options, device, known) and options.weights == "int8"
+
+
+def wants_quantised(options: LoadOptions, device: torch.device, known: Sequence[str] = WEIGHTS) -> bool:
+    """Whether weights of fewer bits than the file's are asked for, before any are read.
 
     :param known: what else may be asked for.
-    :raises OptionError: for an unknown value, and for options that exclude int8.
+    :raises OptionError: for an unknown value, and for options that exclude such weights.
     """
-    if options.weights not in known:
-        raise OptionError(message("{weights}={!r} is unknown; use {}", options.weights, " or ".join(map(repr, known))))
-    if options.weights != "int8":
+    asked = options.weights
+    if asked not in known:
+        raise OptionError(message("{weights}={!r} is unknown; use {}", asked, " or ".join(map(repr, known))))
+    if asked not in QUANTISED:
         return False
     if options.backend not in ("auto", "kernels"):
         raise OptionError(
-            message("{weights}='int8' runs on the block decoder only; leave {backend}={!r} out", options.backend)
+            message("{weights}={!r} runs on the block decoder only; leave {backend}={!r} out", asked, options.backend)
         )
     if options.device_map is not None:
         raise OptionError(
-            message("{weights}='int8' runs on one device; leave {device_map}={!r} out", options.device_map)
+            message("{weights}={!r} runs on one device; leave {device_map}={!r} out", asked, options.device_map)
         )
     if device.type != "cpu":
         raise OptionError(
-            message("{weights}='int8' runs on the CPU only, not on {}; give {device}='cpu', or leave it out", device)
+            message("{weights}={!r} runs on the CPU only, not on {}; give {device}='cpu', or leave it out", asked, device)
         )
     return True
 
@@ -62,6 +76,19 @@ def check_int8(device: torch.device, dtype: torch.dtype, shape: DecoderShape) ->
         explain(int8.KERNEL, device, dtype, sizes) if plain else explain(INT8_KERNEL, device, dtype, shape.sizes())
     )
     raise OptionError(message("{weights}='int8' would be slow here; leave it out ({})", reasons))
+
+
+def check_quantised(asked: str, device: torch.device, dtype: torch.dtype, shape: DecoderShape) -> None:
+    """Refuse weights of fewer bits where nothing computes them, or only slowly.
+
+    :param asked: "int8", or one of :data:`ROUNDED`.
+    :raises OptionError: with the reason.
+    :raises MissingExtraError: without what rounds them.
+    """
+    if asked == "int8":
+        check_int8(device, dtype, shape)
+    else:
+        check_blocks(Kind[asked], shape, choose(KERNEL, device, dtype, shape.sizes()).name)
 
 
 def in_form(weights: AnyWeights, asked: str) -> AnyWeights:

@@ -284,7 +284,7 @@ def test_the_model_gives_its_weights_away_or_stays(
 
 def test_int8_is_said(pair: tuple[NativeDenoiser, KernelDenoiser]) -> None:
     """Its name tells that the weights are others; a batch still equals its rows."""
-    denoiser = KernelDenoiser(copy.deepcopy(pair[0].model), SPEC, int8=True)
+    denoiser = KernelDenoiser(copy.deepcopy(pair[0].model), SPEC, weights="int8")
     assert denoiser.spec.name == "tiny with int8 weights"
     assert denoiser.spec.numerics == "row-invariant int8"
     rows = [denoiser.open_row() for _ in range(3)]
