@@ -34,7 +34,9 @@ class LoadOptions:
         "blocks_int8" for the same blocks with activations rounded to int8, which is another model, too. "int8" to
         quantise linear layers and head while loading, on CPUs. They take half the memory of bfloat16 and passes are
         faster, but it is another model: lossless modes are so with respect to its own mode `ar`, its spec's `name` and
-        the statistics say int8, and docs/kernels.md how much it changes. With backend "llama_cpp" the default model's
+        the statistics say int8, and docs/kernels.md how much it changes. "Q4_0", "Q4_1", "Q5_0", "Q5_1" or "Q8_0" to
+        round a checkpoint's matrices into such blocks instead, embedding and head into "Q8_0": another model, too,
+        which needs the compiled kernels. With backend "llama_cpp" the default model's
         base takes llama.cpp's types instead, such as "Q8_0" or "Q4_0".
     :param compile: True for transformers' own class behind torch.compile, which takes up to minutes at the first
         passes and little the next time: what was compiled is kept in the user's cache, or in TORCHINDUCTOR_CACHE_DIR.

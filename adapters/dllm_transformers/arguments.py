@@ -45,7 +45,7 @@ _OF_FORWARD = {
 _PARTS = "a checkpoint is loaded whole or not at all; leave it out"
 _SAFE = "only safetensors files are read; convert the weights first"
 _GONE = "transformers has no such option any more; leave it out"
-_INT8 = "leave it out; for smaller weights use load_model(..., weights='int8') of dllm_plugins"
+_INT8 = "leave it out; weights='int8', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1' or 'Q8_0' quantises for decoding on CPUs"
 _ONE = "one process computes a pass; leave it out, and spread a model over devices with device_map"
 _MERGED = (
     "only adapters of diffusion checkpoints are loaded; save what PEFT's merge_and_unload() returns, and load that"
@@ -71,6 +71,7 @@ _REFUSED = {
     "state_dict": "weights come from the checkpoint's files; load it, then use load_state_dict()",
     "use_auth_token": "it is called token",
     "use_flash_attention_2": "use attn_implementation",
+    "weights": "quantised are load_model('dllm', weights='int8') of dllm_plugins, and GGUF files",
     "variant": "weights are in model.safetensors, or where its index says; use the folder or revision that has them so",
 }
 

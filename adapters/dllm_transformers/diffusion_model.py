@@ -41,6 +41,8 @@ from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import refuse_of_forward
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import check_strategy
+from dllm_transformers.rounded import RoundedWeights
+from dllm_transformers.rounded import check_rounded
 from dllm_transformers.training_batch import batch_of
 from dllm_transformers.training_loss import training_loss
 from dllm_transformers.visibility import whole_sequence
@@ -48,7 +50,7 @@ from dllm_transformers.vocabulary import resize
 from dllm_transformers.weights import NoText
 
 
-class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin):
+class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, GenerationMixin):
     """A diffusion language model of any family; made by `from_pretrained`.
 
     `objective` is how `forward` with labels computes its loss: the family's own where it is None, else an
@@ -99,7 +101,8 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
             `offload_folder` and `offload_buffers` as in transformers, by the names of the class that computes;
             `attn_implementation`, "sdpa" (default) or "eager"; `family` for checkpoints that look like ordinary
             models, `preset` for the sampler, `mask_id` where neither checkpoint nor family says it; `batch_invariant`
-            as in :class:`~dllm_plugins.load_options.LoadOptions`; those of the hub.
+            as in :class:`~dllm_plugins.load_options.LoadOptions`; `weights`, "int8" or blocks such as "Q4_0", which
+            are then the decoder's, so that the model decodes and does nothing else; those of the hub.
         :raises CheckpointError: for a checkpoint that is missing, damaged, unknown or refused.
         :raises OptionError: for an option that cannot be honoured.
         """
@@ -109,6 +112,7 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
         dtype = options.get("torch_dtype") if options.get("dtype") is None else options["dtype"]
         given = cls.config_class.of(opening.config_of_base(config, adapter, options))
         opened = opening.opened(name, given, dtype, options)
+        quantised = check_rounded(opened, options, adapter)
         spread = {name: options.get(name) for name in ("device_map", "max_memory", "offload_folder")}
         buffers = bool(options.get("offload_buffers"))
         native = load_checkpoint(opened.checkpoint, opened.dtype, **spread, offload_buffers=buffers)
@@ -123,6 +127,8 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
         made.train(mode=False)
         if adapter is not None:
             made.load_adapter(**adapter)
+        if quantised:
+            made.rounded = denoiser_of(native, opened.checkpoint, made.spec, "kernels", opened.options.weights)
         return made
 
     @classmethod
@@ -152,6 +158,8 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
 
     def engine_model(self) -> Model:
         """The model as the engine decodes it, on these very weights."""
+        if self.rounded is not None:
+            return Model(self.opened.name, self.rounded, NoText())
         invariant = wants_invariant(self.opened.options, self.native.device, type(self.native))
         denoiser = denoiser_of(self.native, self.checkpoint, self.spec, batch_invariant=invariant)
         return Model(self.opened.name, denoiser, NoText())
@@ -193,6 +201,7 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
             is not known how the family was trained.
         """
         check_forward(neutral)
+        self.need_weights("forward()")
         if labels is not None:
             if decoder_input_ids is not None or causal:
                 name = "causal" if causal else "decoder_input_ids"
@@ -239,6 +248,7 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
         :raises OptionError: for anything else that is asked for.
         :raises CheckpointError: for weights that are not in memory, or cannot be written back.
         """
+        self.need_weights("save_pretrained()")
         if self._hf_peft_config_loaded:
             super().save_pretrained(save_directory, *args, **kwargs)
             return
@@ -251,6 +261,7 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
 
         :raises CheckpointError: for weights of another model, of which some would be missing or have another shape.
         """
+        self.need_weights("load_state_dict()")
         if not self.stored_shapes.keys() & state_dict.keys():
             return super().load_state_dict(state_dict, strict, assign)
         found = saving.take_original(self, state_dict, self.stored_shapes)
@@ -276,6 +287,7 @@ class DiffusionModelForCausalLM(WholeAdapters, PreTrainedModel, GenerationMixin)
             not in memory, and where an adapter is there already.
         :raises CheckpointError: where the mask would be cut off.
         """
+        self.need_weights("resize_token_embeddings()")
         return resize(self, new_num_tokens, pad_to_multiple_of, mean=mean_resizing)
 
     def get_input_embeddings(self) -> nn.Module:

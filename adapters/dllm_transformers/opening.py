@@ -28,8 +28,8 @@ from dllm_transformers.arguments import refuse_old_config
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.options import HONOURED
 
-#: What is said of a checkpoint where its files do not say it, and whether rows may share calls.
-SAID = ("family", "preset", "mask_id", "batch_invariant")
+#: What is said of a checkpoint where its files do not say it, whether rows may share calls, and how it is quantised.
+SAID = ("family", "preset", "mask_id", "batch_invariant", "weights")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def opened(name: str | Path, config: DiffusionConfig | None, dtype: Any, options
     :raises CheckpointError: for a checkpoint that is missing, damaged or unknown.
     :raises OptionError: for options that do not fit.
     """
-    said: dict[str, Any] = {name: options.get(name) for name in SAID}
+    said = {name: options[name] for name in SAID if options.get(name) is not None}
     load = LoadOptions(**said)
     hub = {key: options[key] for key in HUB if options.get(key) is not None}
     folder = hub_folder(name, **hub) / (options.get("subfolder") or "")

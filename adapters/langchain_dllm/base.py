@@ -75,7 +75,7 @@ class EngineModel(Sampling, Numbers, BaseLanguageModel[Any]):
     device: str = "auto"
     device_map: str | dict[str, str | int] | None = None
     backend: str = Field(default="auto", description="a registered denoiser backend")
-    weights: str = Field(default="auto", description="'int8' quantises them while loading, on CPUs")
+    weights: str = Field(default="auto", description="'int8' or 'Q4_0' and its like quantise them while loading")
     compile: bool = Field(default=False, description="a checkpoint's own class behind torch.compile")
     batch_invariant: bool | None = Field(
         default=None, description="False lets rows share calls of the model at the price of bits that depend on them"

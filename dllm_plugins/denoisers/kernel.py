@@ -155,7 +155,7 @@ class KernelDenoiser(DecoderDenoiser):
         self, model: "PreTrainedModel", spec: ModelSpec, *, weights: str = "auto", keep_model: bool = False
     ) -> None:
         int8, rounded = weights == "int8", weights in Kind.__members__
-        taken = partial(_blocks_of, model, Kind[weights], keep_model) if rounded else partial(decoding.take_weights, model)
+        taken = partial(_weights_of, model, Kind[weights] if rounded else None, keep_model)
         give = None if keep_model or rounded else partial(decoding.release, model)
         if rounded:
             spec = replace(spec, name=f"{spec.name} with {weights} weights")
@@ -163,9 +163,11 @@ class KernelDenoiser(DecoderDenoiser):
         self.model = model
 
 
-def _blocks_of(model: "PreTrainedModel", kind: Kind, keep_model: bool) -> decoding.AnyWeights:
-    """A model's weights in blocks; unless it is kept, it has none afterwards."""
+def _weights_of(model: "PreTrainedModel", kind: Kind | None, keep_model: bool) -> decoding.AnyWeights:
+    """A model's weights, in blocks of a kind; in these it has none afterwards, unless it is kept."""
     weights = decoding.take_weights(model)
+    if kind is None:
+        return cast(decoding.AnyWeights, weights)
     if not keep_model:
         decoding.release(model)
     return in_blocks(weights, kind, empty=not keep_model)

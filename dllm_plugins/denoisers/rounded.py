@@ -27,7 +27,7 @@ from dllm_plugins.messages import message
 #: What embedding and head are rounded to: they suffer most from few bits, as llama.cpp's own choice has it.
 ENDS = Kind.Q8_0
 #: Scales of blocks are float16.
-_MOST = torch.finfo(torch.float16).max
+_MOST = int(torch.finfo(torch.float16).max)
 
 
 def check_blocks(kind: Kind, shape: DecoderShape, decoder: str) -> None:
@@ -78,7 +78,7 @@ def _blocks(matrix: Tensor, kind: Kind, *, empty: bool) -> Weight:
     if not bool((numbers.abs() <= _MOST).all()):
         raise CheckpointError(
             message(
-                "{weights}={!r}: a matrix holds numbers that are not finite, or above {:.0f}; leave it out, or download "
+                "{weights}={!r}: a matrix holds numbers that are not finite, or above {}; leave it out, or download "
                 "the checkpoint again",
                 kind.name,
                 _MOST,
@@ -88,4 +88,3 @@ def _blocks(matrix: Tensor, kind: Kind, *, empty: bool) -> Weight:
     if empty:
         matrix.data = matrix.new_empty(0)
     return Blocks(kind, torch.from_numpy(found).view(len(numbers), -1), matrix.dtype)
-

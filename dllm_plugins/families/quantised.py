@@ -57,7 +57,9 @@ def wants_quantised(options: LoadOptions, device: torch.device, known: Sequence[
         )
     if device.type != "cpu":
         raise OptionError(
-            message("{weights}={!r} runs on the CPU only, not on {}; give {device}='cpu', or leave it out", asked, device)
+            message(
+                "{weights}={!r} runs on the CPU only, not on {}; give {device}='cpu', or leave it out", asked, device
+            )
         )
     return True
 

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from dllm_kernels.blocks import IN_BLOCK
+from dllm_kernels.blocks import Kind
 from dllm_plugins.default_model import base_model
 from dllm_plugins.denoisers.placement import best_device
 from dllm_plugins.denoisers.placement import choose_dtype
+from dllm_plugins.families.quantised import ROUNDED
 from dllm_plugins.serving.settings import Loading
 
 _DEFAULT = "dllm"
@@ -42,8 +45,9 @@ def _bytes(counts: Mapping[str, int], loading: Loading) -> int:
     """Of so many numbers of each type."""
     device = best_device(str(loading.options.get("device") or "auto"))
     dtype = choose_dtype(str(loading.options.get("dtype") or "auto"), device)
-    size = 1 if loading.options.get("weights") == "int8" else dtype.itemsize
-    return sum(count * (size if kind in _FLOATS else _BYTES.get(kind, 1)) for kind, count in counts.items())
+    weights = loading.options.get("weights")
+    size = Kind[weights].size / IN_BLOCK if weights in ROUNDED else 1 if weights == "int8" else dtype.itemsize
+    return round(sum(count * (size if kind in _FLOATS else _BYTES.get(kind, 1)) for kind, count in counts.items()))
 
 
 def _in_folder(folder: Path) -> Mapping[str, int]:

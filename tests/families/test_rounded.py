@@ -105,7 +105,7 @@ def test_auto_says_why(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_rounded(
-    name: str, sizes: dict[str, int], more: dict[str, Any], words: str, tmp_path: Path
+    name: str, sizes: dict[str, Any], more: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     """Refused before a weight is read, with the way out."""
     folder = make(tmp_path / "folder", name, **sizes)
