@@ -28,7 +28,7 @@ def draw(lines: Sequence[Line], curves: Mapping[str, Sequence[Line]], path: Path
     methods = list(dict.fromkeys(line["method"] for line in lines))
     colours = {method: f"C{number}" for number, method in enumerate(methods)}
     with mpl.rc_context({"svg.hashsalt": "reasoning", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(13, 4.4), layout="constrained")
+        figure = Figure(figsize=(13, 5.6), layout="constrained")
         passes, levels, losses = figure.subplots(1, 3)
         by_passes(passes, lines, colours)
         by_level(levels, lines, colours)
@@ -39,7 +39,7 @@ def draw(lines: Sequence[Line], curves: Mapping[str, Sequence[Line]], path: Path
         losses.set_yscale("log")
         for place in (passes, levels, losses):
             place.grid(visible=True, linewidth=0.3)
-            place.legend(frameon=False, fontsize=7)
+            place.legend(frameon=False, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
@@ -54,6 +54,7 @@ def by_passes(place: Any, lines: Sequence[Line], colours: Mapping[str, str]) -> 
         left = [line for line in lines if (line["method"], line["way"]) == (method, "left to right")]
         if left:
             bars(place, [_passes(line) for line in left], left, colour, "x", f"{method}, left to right")
+    place.set_xscale("log", base=2)
     place.set_xlabel("passes an answer")
     place.set_ylabel("right, %")
 
