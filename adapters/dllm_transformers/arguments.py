@@ -45,7 +45,10 @@ _OF_FORWARD = {
 _PARTS = "a checkpoint is loaded whole or not at all; leave it out"
 _SAFE = "only safetensors files are read; convert the weights first"
 _GONE = "transformers has no such option any more; leave it out"
-_INT8 = "leave it out; weights='int8', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1' or 'Q8_0' quantises for decoding on CPUs"
+_INT8 = (
+    "give quantization_config=BitsAndBytesConfig(...), or weights='int8', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1' or 'Q8_0', "
+    "which quantises for decoding on CPUs"
+)
 _ONE = "one process computes a pass; leave it out, and spread a model over devices with device_map"
 _MERGED = (
     "only adapters of diffusion checkpoints are loaded; save what PEFT's merge_and_unload() returns, and load that"
@@ -55,7 +58,7 @@ _REFUSED = {
     **dict.fromkeys(("ignore_mismatched_sizes", "output_loading_info"), _PARTS),
     **dict.fromkeys(("from_flax", "from_tf", "use_safetensors", "weights_only"), _SAFE),
     **dict.fromkeys(("_fast_init", "mirror", "offload_state_dict", "resume_download", "torchscript"), _GONE),
-    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_config"), _INT8),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit"), _INT8),
     **dict.fromkeys(("device_mesh", "distributed_config", "tp_plan", "tp_size"), _ONE),
     **dict.fromkeys(("allow_all_kernels", "kernel_config", "use_kernels"), _CODE),
     "adapter_kwargs": _MERGED,
@@ -71,6 +74,7 @@ _REFUSED = {
     "state_dict": "weights come from the checkpoint's files; load it, then use load_state_dict()",
     "use_auth_token": "it is called token",
     "use_flash_attention_2": "use attn_implementation",
+    "quantization_config": "decode the base's own blocks by load_model('dllm'), or weights='int8' there",
     "weights": "quantised are load_model('dllm', weights='int8') of dllm_plugins, and GGUF files",
     "variant": "weights are in model.safetensors, or where its index says; use the folder or revision that has them so",
 }

@@ -160,4 +160,5 @@ def _logits(native: Any, hidden: Tensor) -> Tensor:
     said: Tensor = native.get_output_embeddings()(hidden)
     said = said if said.dtype == torch.float64 else said.float()
     cap = native.final_logit_softcapping
-    return torch.tanh(said / cap) * cap
+    capped: Tensor = torch.tanh(said / cap) * cap
+    return capped

@@ -5,6 +5,7 @@ The weights live once, in the class of transformers that computes the same funct
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from typing import Self
@@ -41,6 +42,8 @@ from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import refuse_of_forward
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import check_strategy
+from dllm_transformers.quantising import check_quantising
+from dllm_transformers.quantising import quantise
 from dllm_transformers.rounded import RoundedWeights
 from dllm_transformers.rounded import check_rounded
 from dllm_transformers.training_batch import batch_of
@@ -102,7 +105,8 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
             `attn_implementation`, "sdpa" (default) or "eager"; `family` for checkpoints that look like ordinary
             models, `preset` for the sampler, `mask_id` where neither checkpoint nor family says it; `batch_invariant`
             as in :class:`~dllm_plugins.load_options.LoadOptions`; `weights`, "int8" or blocks such as "Q4_0", which
-            are then the decoder's, so that the model decodes and does nothing else; those of the hub.
+            are then the decoder's, so that the model decodes and does nothing else; `quantization_config` of torchao or
+            bitsandbytes; those of the hub.
         :raises CheckpointError: for a checkpoint that is missing, damaged, unknown or refused.
         :raises OptionError: for an option that cannot be honoured.
         """
@@ -112,12 +116,14 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
         dtype = options.get("torch_dtype") if options.get("dtype") is None else options["dtype"]
         given = cls.config_class.of(opening.config_of_base(config, adapter, options))
         opened = opening.opened(name, given, dtype, options)
-        quantised = check_rounded(opened, options, adapter)
+        rounds, quantising = check_rounded(opened, options, adapter), options.get("quantization_config")
+        check_quantising(quantising, options)
         spread = {name: options.get(name) for name in ("device_map", "max_memory", "offload_folder")}
         buffers = bool(options.get("offload_buffers"))
         native = load_checkpoint(opened.checkpoint, opened.dtype, **spread, offload_buffers=buffers)
         if attention is not None:
             native.set_attn_implementation(attention)
+        form = "" if quantising is None else quantise(native, quantising)
         with reading(opened.checkpoint.folder):
             if given is None:
                 given = cls.config_class(**opened.checkpoint.stated)
@@ -125,9 +131,13 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
             given.dtype = native.dtype
             made = cls(given, native, opened)
         made.train(mode=False)
+        made.quantised = form
+        # By these PEFT knows such layers.
+        made.is_loaded_in_4bit = bool(getattr(quantising, "load_in_4bit", False))
+        made.is_loaded_in_8bit = bool(getattr(quantising, "load_in_8bit", False))
         if adapter is not None:
             made.load_adapter(**adapter)
-        if quantised:
+        if rounds:
             made.rounded = denoiser_of(native, opened.checkpoint, made.spec, "kernels", opened.options.weights)
         return made
 
@@ -161,7 +171,10 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
         if self.rounded is not None:
             return Model(self.opened.name, self.rounded, NoText())
         invariant = wants_invariant(self.opened.options, self.native.device, type(self.native))
-        denoiser = denoiser_of(self.native, self.checkpoint, self.spec, batch_invariant=invariant)
+        spec = self.spec
+        if self.quantised:
+            spec = replace(spec, name=f"{spec.name} with {self.quantised} weights", weights=self.quantised)
+        denoiser = denoiser_of(self.native, self.checkpoint, spec, batch_invariant=invariant)
         return Model(self.opened.name, denoiser, NoText())
 
     def forward(
@@ -248,10 +261,10 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
         :raises OptionError: for anything else that is asked for.
         :raises CheckpointError: for weights that are not in memory, or cannot be written back.
         """
-        self.need_weights("save_pretrained()")
         if self._hf_peft_config_loaded:
             super().save_pretrained(save_directory, *args, **kwargs)
             return
+        self.need_plain_weights("save_pretrained()")
         saving.save(self, save_directory, self.stored_shapes, *args, **kwargs)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -261,7 +274,7 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
 
         :raises CheckpointError: for weights of another model, of which some would be missing or have another shape.
         """
-        self.need_weights("load_state_dict()")
+        self.need_plain_weights("load_state_dict()")
         if not self.stored_shapes.keys() & state_dict.keys():
             return super().load_state_dict(state_dict, strict, assign)
         found = saving.take_original(self, state_dict, self.stored_shapes)
@@ -287,7 +300,7 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
             not in memory, and where an adapter is there already.
         :raises CheckpointError: where the mask would be cut off.
         """
-        self.need_weights("resize_token_embeddings()")
+        self.need_plain_weights("resize_token_embeddings()")
         return resize(self, new_num_tokens, pad_to_multiple_of, mean=mean_resizing)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -313,7 +326,7 @@ def _check(options: dict[str, Any], positional: tuple[Any, ...]) -> None:
             f"gguf_file={file!r}: transformers would unpack it into weights that no family reads; decode the file with "
             f"load_model('.../{file}') of dllm_plugins, or `llm -m` with its path"
         )
-    checked(options, positional, frozenset(opening.SAID))
+    checked(options, positional, frozenset({*opening.SAID, "quantization_config"}))
     if attention is not None and attention not in ATTENTION:
         raise OptionError(
             f"attn_implementation={attention!r} takes no masks of four dimensions, which say who sees whom here; use "

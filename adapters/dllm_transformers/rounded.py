@@ -46,11 +46,13 @@ def check_rounded(opened: OpenedCheckpoint, options: dict[str, Any], adapter: ob
 class RoundedWeights(PreTrainedModel):
     """What a model can and cannot do once its weights are the block decoder's.
 
-    `rounded` is the decoder, None where the weights are the model's own.
+    `rounded` is the decoder, None where the weights are the model's own; `quantised` says what these are where
+    another library has quantised them, "" where nobody has.
     """
 
     opened: OpenedCheckpoint
     rounded: Denoiser | None = None
+    quantised: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -65,10 +67,18 @@ class RoundedWeights(PreTrainedModel):
         if self.rounded is not None:
             self._refuse(what)
 
+    def need_plain_weights(self, what: str) -> None:
+        """Refuse what quantised weights cannot do.
+
+        :raises OptionError: where there are none but these.
+        """
+        if self.rounded is not None or self.quantised:
+            self._refuse(what)
+
     def _refuse(self, what: str) -> NoReturn:
+        by = "quantization_config" if self.quantised else f"weights={self.opened.options.weights!r}"
         raise OptionError(
-            f"{what} needs the weights, which were quantised for decoding by weights={self.opened.options.weights!r}; "
-            f"load the model again without that"
+            f"{what} needs the weights, which were quantised for decoding by {by}; load the model again without that"
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -10,6 +10,7 @@ from dllm_plugins.messages import message
 #: The extra that brings each of them.
 EXTRAS = {
     "accelerate": "accelerate",
+    "bitsandbytes": "quantised",
     "fastapi": "serve",
     "gguf": "gguf",
     "jsonschema": "constraints",
@@ -20,6 +21,7 @@ EXTRAS = {
     "pysat": "reasoning",
     "ray": "ray",
     "referencing": "constraints",
+    "torchao": "quantised",
     "rich": "llm",
     "uvicorn": "serve",
 }
