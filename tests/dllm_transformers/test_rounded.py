@@ -103,7 +103,7 @@ def test_what_changes_nothing_is_done(model: Any) -> None:
         ({"weights": 4}, "weights=4: give a text"),
         ({"weights": "Q4_0", "device_map": "cpu"}, "leave device_map='cpu' out"),
         ({"weights": "Q4_0", "attn_implementation": "eager"}, "leave attn_implementation='eager' out"),
-        ({"load_in_4bit": True}, "load_in_4bit=True: give quantization_config=BitsAndBytesConfig.*, or weights='int8', 'Q4_0'"),
+        ({"load_in_4bit": True}, "give quantization_config=BitsAndBytesConfig.*, or weights='int8', 'Q4_0'"),
     ],
 )
 def test_what_excludes_it(folder: Path, options: dict[str, Any], words: str) -> None:
