@@ -13,6 +13,9 @@ from dllm_plugins.denoisers.native import head_of
 from dllm_plugins.denoisers.visibility import additive
 from dllm_plugins.errors import OptionError
 from dllm_plugins.families.spec import block_length as own_block_length
+from dllm_plugins.modes.dreamon import expand_id
+from dllm_plugins.processes.merging import swallowing
+from dllm_plugins.processes.merging import with_ends
 from dllm_plugins.processes.objectives import Noised
 from dllm_plugins.processes.objectives import Objective
 from dllm_plugins.processes.objectives import context_weight
@@ -21,6 +24,7 @@ from dllm_transformers.canvas_loss import canvas_loss
 from dllm_transformers.training_batch import Batch
 from dllm_transformers.training_batch import mean_of_next
 from dllm_transformers.visibility import clean_and_noisy
+from dllm_transformers.visibility import counted as count_positions
 from dllm_transformers.visibility import whole_sequence
 
 
@@ -38,6 +42,23 @@ class _Training:
     batch: Batch
     positions: Tensor | None
     block_length: int | None
+
+    def merged(self, drawn: Noised, generator: torch.Generator | None) -> tuple["_Training", Noised]:
+        """With masks that stand for two tokens; what they have taken in is hidden, behind all other tokens.
+
+        DreamOn's code leaves it in its place, where a token behind it is predicted from a mask that sees nothing. Here
+        it is predicted from the token before it, as it is decoded.
+        """
+        batch = self.batch
+        ends = batch.clean == self.model.spec.eos_id
+        grows = swallowing(drawn, batch.counted, ends, self.objective.merged, generator)
+        real = batch.real & ~F.pad(grows[:, :-1], (1, 0), value=False)
+        order = (~real).long().argsort(dim=1, stable=True)
+        opened = (with_ends(drawn, batch.counted, ends).open & real).gather(1, order)
+        clean = batch.clean.masked_fill(grows, _expand_id(self.model)).gather(1, order)
+        real = real.gather(1, order)
+        moved = Batch(clean, batch.counted.gather(1, order) & real, real, count_positions(real))
+        return replace(self, batch=moved), Noised(opened, drawn.share)
 
     @property
     def shifted(self) -> bool:
@@ -113,7 +134,23 @@ class _Training:
             said = said.index_fill(-1, torch.tensor([self.model.spec.mask_id], device=said.device), -torch.inf)
         found = F.cross_entropy(said, self.batch.clean[drawn.open], reduction="none")
         weight = self._weight(drawn, found).to(found.dtype)
+        if self.objective.over == "ends as one":
+            weight = weight * self._counts(drawn)
         return (found * weight).sum(), weight.sum()
+
+    def divisor(self, drawn: Noised, weights: Tensor) -> Tensor:
+        """By what the sum is divided; weights is the sum of the weights."""
+        if self.objective.over == "labels":
+            return self.batch.counted.sum().clamp(min=1)
+        if self.objective.over == "weights":
+            return weights.clamp(min=1e-8)
+        masked = self._counts(drawn).sum() if self.objective.over == "ends as one" else drawn.open.sum()
+        return masked.clamp(min=1)
+
+    def _counts(self, drawn: Noised) -> Tensor:
+        """What each masked token counts, [masked]: all ends of text together as much as one other token."""
+        ends = self.batch.clean[drawn.open] == self.model.spec.eos_id
+        return torch.where(ends, 1 / ends.sum().clamp(min=1), 1.0)
 
     def _weight(self, drawn: Noised, found: Tensor) -> Tensor:
         """Of each masked position, [masked]."""
@@ -121,6 +158,8 @@ class _Training:
             return torch.ones_like(found)
         if self.objective.weight == "context":
             return context_weight(drawn.open, self.batch.real)[drawn.open]
+        if self.objective.weight == "late":
+            return 1 - drawn.share[drawn.open]
         rarity = 1 / drawn.share[drawn.open]
         return rarity if self.objective.weight == "reciprocal" else 1 + (-found.detach()).exp() * rarity
 
@@ -131,6 +170,20 @@ class _Training:
             found[rows] = said.detach()
             found[~rows] = self._head(hidden[~rows])
         return found
+
+
+def _expand_id(model: Any) -> int:
+    """The token that becomes two open positions.
+
+    :raises OptionError: where the model has none.
+    """
+    found = expand_id(model.spec)
+    if found >= model.checkpoint.vocabulary:
+        raise OptionError(
+            f"the checkpoint has {model.checkpoint.vocabulary} token ids, and the token that expands would be {found}; "
+            f"say expand_token_id in its config.json"
+        )
+    return found
 
 
 def training_loss(
@@ -155,6 +208,10 @@ def training_loss(
         return canvas_loss(model, objective, batch, length, generator, items)
     training = _Training(model, objective, batch, positions, block_length)
     drawn = training.draw(generator)
+    if objective.merged:
+        if positions is not None:
+            raise OptionError("position_ids has no effect where masks stand for two tokens; leave it out")
+        training, drawn = training.merged(drawn, generator)
     hidden, clean = training.hidden(drawn)
     rows = training.rows(drawn.open)
     said = training.said(hidden, rows)
@@ -163,10 +220,9 @@ def training_loss(
         rest = replace(drawn, open=batch.counted & ~drawn.open)
         total = total + training.summed(rest, training.said(training.hidden(rest)[0], training.rows(rest.open)))[0]
     labels = batch.counted.sum().clamp(min=1)
-    over = {"labels": labels, "masked": drawn.open.sum().clamp(min=1), "weights": weights.clamp(min=1e-8)}
     # This batch's share of the step; a mean over masked tokens is one of the batch, which counts by its labels.
     share = 1 if items is None else labels / items
-    loss = objective.noisy * total / over[objective.over]
+    loss = objective.noisy * total / training.divisor(drawn, weights)
     if objective.clean:
         assert clean is not None, "it stands before the noisy text"
         loss = loss + objective.clean * mean_of_next(head_of(model.native), clean, batch, batch.counted)

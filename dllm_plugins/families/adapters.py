@@ -33,6 +33,11 @@ _ROOT = "base_model.model."
 #: Where those of :class:`~dllm_transformers.DiffusionModelForCausalLM` go on.
 _NATIVE = "native."
 _SAVE = "train it on attention and dense layers, or save what merge_and_unload() returns and load that"
+#: PEFT adds both of the adapters of a shared weight when it merges, so that is no way out.
+_SHARED = (
+    "load it with the Auto classes, which leave it beside the weights, or train the weights themselves: "
+    "merge_and_unload() would add the adapters of both places"
+)
 
 
 class _Holder(nn.Module):
@@ -73,7 +78,7 @@ def merged(
         _check_rows(skeleton, stored, native, folder)
         changed = _assign(skeleton, stored, tensors, native)
         model = peft.PeftModel(_Holder(skeleton) if native else skeleton, said)
-        _fill(model, stored, folder)
+        _fill(model, stored, _ties(skeleton), folder)
         model.merge_and_unload()
     found = {name: skeleton.get_parameter(name).detach() for name in changed}
     _check_ties(skeleton, found, tensors, folder)
@@ -138,9 +143,10 @@ def _assign(skeleton: nn.Module, stored: Mapping[str, Tensor], tensors: Mapping[
     return set(given)
 
 
-def _fill(model: Any, stored: Mapping[str, Tensor], folder: Path) -> None:
+def _fill(model: Any, stored: Mapping[str, Tensor], tied: Mapping[str, str], folder: Path) -> None:
     """The adapter's weights in their places.
 
+    :param tied: what shares the weight of which other, by the names of the class.
     :raises CheckpointError: for a name too many or too few, and for what cannot be merged into what is stored.
     """
     from peft import set_peft_model_state_dict
@@ -159,7 +165,15 @@ def _fill(model: Any, stored: Mapping[str, Tensor], folder: Path) -> None:
         adapted = isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
         if adapted and any(weight.is_meta for weight in module.parameters()):
             place = name.removeprefix(_ROOT).removeprefix(_NATIVE)
+            if f"{place}.weight" in tied:
+                other = tied[f"{place}.weight"].removesuffix(".weight")
+                raise CheckpointError(f"{folder} changes {place}, which shares its weight with {other}; {_SHARED}")
             raise CheckpointError(f"{folder} changes {place}, which is not stored as one weight of its own; {_SAVE}")
+
+
+def _ties(skeleton: nn.Module) -> Mapping[str, str]:
+    """By weights that are stored under another name, that name."""
+    return getattr(skeleton, "all_tied_weights_keys", None) or {}
 
 
 def _check_ties(skeleton: nn.Module, found: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -167,8 +181,7 @@ def _check_ties(skeleton: nn.Module, found: Mapping[str, Tensor], tensors: Mappi
 
     :raises CheckpointError: naming it.
     """
-    tied: Mapping[str, str] = getattr(skeleton, "all_tied_weights_keys", None) or {}
-    for name, source in tied.items():
+    for name, source in _ties(skeleton).items():
         if source in found and not torch.equal(found[source], tensors[source]):
             raise CheckpointError(f"{folder} changes {source}, which is {name} as well; {_SAVE}")
 

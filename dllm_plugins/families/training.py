@@ -29,7 +29,7 @@ OF_FAMILY: Mapping[str, str] = {
 OF_SAMPLER: Mapping[tuple[str, str], str | None] = {
     ("a2d", "mdlm"): "dllm_mdlm",
     ("a2d", "bd3lm"): "dllm_bd3lm",
-    ("dream", "dreamon"): None,
+    ("dream", "dreamon"): "dreamon",
     ("llada2", "llada2.1"): None,
     ("llada2", "llada2.2"): None,
 }
@@ -39,7 +39,6 @@ WHY: Mapping[str, str] = {
     "rnd1": "the loss in RadicalNumerics/RND1 is that of clean text, and its noise is published nowhere",
     "llada2.1": "inclusionAI/dFactory trains LLaDA2.0, and how edits of tokens are learnt is published in no code",
     "llada2.2": "how deletions and splits are learnt is published in no code",
-    "dreamon": "DreamLM/DreamOn trains on masks that stand for two tokens, which texts of one length do not hold",
 }
 #: Attention under which all tokens before one, and none behind it, can be looked at.
 _LEFTWARDS = ("causal", "causal context, bidirectional block")
@@ -83,7 +82,7 @@ def _choice(layout: Layout) -> str:
 
 
 def _fits(layout: Layout, objective: Objective) -> bool:
-    if layout.noise != objective.noise or objective.noise == "uniform":
+    if "uniform" in (layout.noise, objective.noise):
         return layout.noise == objective.noise
     if objective.causal:
         return layout.attention in _LEFTWARDS
@@ -93,4 +92,5 @@ def _fits(layout: Layout, objective: Objective) -> bool:
         return layout.attention == ("causal" if objective.within == "leftwards" else _LEFTWARDS[1])
     if objective.clean_prefix:
         return layout.attention in ("block-causal", "bidirectional")
-    return layout.attention in ("bidirectional", "own")
+    # Of all families one has masks that expand.
+    return layout.attention in ("bidirectional", "own") and (not objective.merged or layout.name == "dream")

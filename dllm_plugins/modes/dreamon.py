@@ -28,6 +28,8 @@ from dllm_plugins.modes.confidence import surest
 from dllm_plugins.modes.ids import TokenId
 from dllm_plugins.modes.whole_canvas import WholeCanvas
 
+#: The token of the published checkpoint that becomes two open positions.
+EXPAND = 151667
 _BLOCKED = 1e9
 _SHORTEST = 4
 
@@ -42,8 +44,15 @@ class DreamOnSettings(Settings):
     expand_budget: int | None = Field(None, ge=0, description="most expansions; max_new_tokens if not given")
     pad_eos_to_right: bool = Field(default=True, description="what is open behind an end of text becomes one too")
     delete_eos_token: bool = Field(default=True, description="ends of text in the hole are taken out")
-    expand_token_id: int = Field(151667, ge=0, description="id that becomes two open positions")
+    expand_token_id: int | None = Field(
+        None, ge=0, description=f"id that becomes two open positions; the checkpoint's, or {EXPAND}, if not given"
+    )
     eos_token_id: TokenId = Field(None, description="end of text; the checkpoint's if not given")
+
+
+def expand_id(spec: ModelSpec, asked: int | None = None) -> int:
+    """The token that becomes two open positions: as it was asked for, else as the checkpoint's config says."""
+    return spec.ids.get("expand_token_id", EXPAND) if asked is None else asked
 
 
 class Holes:
@@ -111,13 +120,13 @@ def start(canvas: Canvas, settings: DreamOnSettings, spec: ModelSpec) -> Program
         positions = canvas.restraints.movable(canvas.tokens, opened)
         block = range(canvas.prompt, canvas.end)
         logits = (yield from view.forward(positions, block)).logits
-        logits = allowed(holes, positions, logits, settings.expand_token_id, end_of_text)
+        logits = allowed(holes, positions, logits, expand_id(spec, settings.expand_token_id), end_of_text)
         found = measure(logits, canvas, positions, settings.alg, DREAM)
         index = surest(found.confidence, 1, canvas.row, settings.alg_temp)[0]
         holes.put(positions[index], int(found.token[index]), logits[index])
         if settings.pad_eos_to_right:
             _pad(holes, positions, end_of_text, logits)
-        _expand(holes, settings.expand_token_id)
+        _expand(holes, expand_id(spec, settings.expand_token_id))
         if settings.delete_eos_token:
             # Places of before the expansion, as in the reference.
             for position in reversed(positions):
@@ -181,7 +190,7 @@ def elastic(settings: DreamOnSettings, spec: ModelSpec) -> tuple[int, int]:
             )
     end_of_text = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
     assert end_of_text is not None, "that was looked at"
-    return settings.expand_token_id, end_of_text
+    return expand_id(spec, settings.expand_token_id), end_of_text
 
 
 def fit(settings: DreamOnSettings, config: SamplingConfig, spec: ModelSpec) -> None:
@@ -195,7 +204,7 @@ def fit(settings: DreamOnSettings, config: SamplingConfig, spec: ModelSpec) -> N
             message("min_gen_len={} is above {max_new_tokens}={}; make it smaller", shortest, config.max_new_tokens)
         )
     eos = spec.eos_id if settings.eos_token_id is None else settings.eos_token_id
-    for name, token in (("expand_token_id", settings.expand_token_id), ("eos_token_id", eos)):
+    for name, token in (("expand_token_id", expand_id(spec, settings.expand_token_id)), ("eos_token_id", eos)):
         if token is None or token >= spec.vocabulary:
             raise OptionError(
                 f"{name}={token!r} is no id of {spec.name}; give one below {spec.vocabulary} in preset_options"

@@ -18,7 +18,7 @@ LEAST = 1e-3
 #: Parameter of the geometric distribution of Dream-Coder's fine-tuning.
 NEAR = 0.1
 
-Weight = Literal["one", "reciprocal", "context", "sure"]
+Weight = Literal["one", "reciprocal", "context", "sure", "late"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,14 @@ class Objective:
 
     :param source: where it was read.
     :param weight: one: all alike; reciprocal: by one over the share that is masked; context: by how near what is
-        not masked stands; sure: 1, and the model's own probability of the token over the share that is masked.
+        not masked stands; sure: 1, and the model's own probability of the token over the share that is masked; late: by
+        the share that is not masked.
     :param low: the least share of masked tokens, which is drawn evenly from here to `high`.
     :param per_block: draw a share for every block instead of one for the whole text.
     :param clean_prefix: noisy blocks see the clean ones before them, in one pass over both.
     :param complementary: what one pass masks another leaves, so that every token is guessed once.
     :param over: the sum is divided by the number of tokens that have labels, or of those that are masked, or by the sum
-        of the weights.
+        of the weights; "ends as one": of those that are masked, all ends of text among them counting as one.
     :param never_mask: the mask has no probability.
     :param causal: no noise: every token is predicted from those before it.
     :param noisy: what the mean over masked tokens counts.
@@ -45,6 +46,8 @@ class Objective:
     :param clipped: shares below that of one token of a block are that of one, and each block has a masked token.
     :param noise: masked: what is noised is masked; uniform: it is replaced by any token, evenly drawn, and all that is
         learnt counts, changed or not.
+    :param merged: how likely at most a mask takes in the one behind it, and is learnt to expand; ends of text are
+        masked always then.
     :param conditioned: how many of the texts are conditioned on what the model said of their noise before.
     """
 
@@ -55,7 +58,7 @@ class Objective:
     per_block: bool = False
     clean_prefix: bool = False
     complementary: bool = False
-    over: Literal["labels", "masked", "weights"] = "labels"
+    over: Literal["labels", "masked", "weights", "ends as one"] = "labels"
     never_mask: bool = False
     causal: bool = False
     noisy: float = 1.0
@@ -65,6 +68,7 @@ class Objective:
     rounded: bool = False
     clipped: bool = False
     noise: Literal["masked", "uniform"] = "masked"
+    merged: float = 0.0
     conditioned: float = 0.0
 
 
@@ -83,6 +87,13 @@ OBJECTIVES: Mapping[str, Objective] = {
         weight="context",
         low=0.0,
         over="masked",
+    ),
+    "dreamon": Objective(
+        "DreamLM/DreamOn 8a0a549, src/trainer and run_dreamon.sh",
+        weight="late",
+        low=0.0,
+        over="ends as one",
+        merged=0.5,
     ),
     "diffullama": Objective("HKUNLP/DiffuLLaMA c17e897, train.py; arXiv 2410.17891", over="masked"),
     # The source clips shares that are drawn from 0 to 1.
