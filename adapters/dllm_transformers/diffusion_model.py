@@ -43,6 +43,7 @@ from dllm_transformers.diffusion_config import refuse_of_forward
 from dllm_transformers.generate import generate
 from dllm_transformers.hub import check_strategy
 from dllm_transformers.quantising import check_quantising
+from dllm_transformers.quantising import mark
 from dllm_transformers.quantising import quantise
 from dllm_transformers.rounded import RoundedWeights
 from dllm_transformers.rounded import check_rounded
@@ -132,9 +133,8 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
             made = cls(given, native, opened)
         made.train(mode=False)
         made.quantised = form
-        # By these PEFT knows such layers.
-        made.is_loaded_in_4bit = bool(getattr(quantising, "load_in_4bit", False))
-        made.is_loaded_in_8bit = bool(getattr(quantising, "load_in_8bit", False))
+        if quantising is not None:
+            mark(made, quantising)
         if adapter is not None:
             made.load_adapter(**adapter)
         if rounds:

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 from transformers import PreTrainedModel
 from transformers import TorchAoConfig
+from transformers.quantizers.auto import AutoHfQuantizer
 
 from dllm_plugins.errors import OptionError
 from dllm_plugins.libraries.extras import need
@@ -78,6 +79,23 @@ def quantise(native: PreTrainedModel, config: TorchAoConfig | BitsAndBytesConfig
             f"the rows, or name what shall stay"
         )
     return form
+
+
+def mark(model: nn.Module, config: TorchAoConfig | BitsAndBytesConfig) -> None:
+    """Leave at a model what transformers' quantisers do.
+
+    By it PEFT knows the layers and can merge, the Trainer refuses to train them without an adapter, and transformers
+    refuses casts.
+    """
+    marks = {
+        "hf_quantizer": AutoHfQuantizer.from_config(config, pre_quantized=False),
+        "is_quantized": True,
+        "quantization_method": config.quant_method,
+        "is_loaded_in_4bit": bool(getattr(config, "load_in_4bit", False)),
+        "is_loaded_in_8bit": bool(getattr(config, "load_in_8bit", False)),
+    }
+    for name, value in marks.items():
+        setattr(model, name, value)
 
 
 def _linears(native: PreTrainedModel, config: Any) -> Iterator[str]:

@@ -84,6 +84,8 @@ class RoundedWeights(PreTrainedModel):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves and casts of every module: there is nothing to move, so only what changes nothing is done."""
         if self.rounded is None:
+            if self.quantised and fn(torch.empty(0, dtype=self.dtype)).dtype != self.dtype:
+                self._refuse("casting the model")
             # torch does not type what it takes.
             return super()._apply(fn, recurse)  # type: ignore[no-any-return,no-untyped-call]
         before = torch.empty(0, dtype=self.dtype)

@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM
 from transformers import BitsAndBytesConfig
 from transformers import HqqConfig
 from transformers import TorchAoConfig
+from transformers import Trainer
+from transformers import TrainingArguments
 
 from dllm_plugins.errors import OptionError
 
@@ -37,6 +39,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loaded(folder: Path, way: str, **options: Any) -> Any:
     """Quantised, by the Auto class."""
     return AutoModelForCausalLM.from_pretrained(folder, quantization_config=WAYS[way](), **options)
+
+
+def stored(layer: Any) -> torch.Tensor:
+    """The whole numbers of a quantised layer; tensors of torchao cannot be compared."""
+    return getattr(layer.weight, "qdata", layer.weight.data)  # type: ignore[no-any-return]
 
 
 def weight_of(layer: Any) -> torch.Tensor:
@@ -80,14 +87,27 @@ def test_it_decodes_the_same_twice(folder: Path, way: str) -> None:
     assert first.usage[0]["weights"] == way
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "bitsandbytes int8"])
+def test_in_float32_nothing_but_the_weights_is_rounded(folder: Path, way: str) -> None:
+    """The products are those of the dequantised weights, to float32's own rounding."""
+    model, plain = loaded(folder, way, dtype=torch.float32), loaded(folder, way, dtype=torch.float32)
+    for name, layer in model.native.named_modules():
+        if hasattr(layer, "in_features") and "lm_head" not in name:
+            whole = torch.nn.Linear(layer.in_features, layer.out_features, bias=False)
+            whole.weight.data = weight_of(layer).float()
+            plain.native.set_submodule(name, whole)
+    found, expected = model(IDS).logits, plain(IDS).logits
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 # PEFT asks every quantised model for it.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
-@pytest.mark.parametrize("way", ["bitsandbytes nf4", "bitsandbytes int8"])
+@pytest.mark.parametrize("way", ["bitsandbytes nf4", "bitsandbytes int8", "torchao Int8WeightOnlyConfig"])
 def test_an_adapter_learns_beside_quantised_weights(folder: Path, way: str, tmp_path: Path) -> None:
     """QLoRA: the loss falls, no base weight moves, and the adapter goes with the base as it was, too."""
     base = loaded(folder, way)
     model: Any = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]))
-    weight = base.native.model.layers[0].mlp.up_proj.weight.data.clone()
+    weight = stored(base.native.model.layers[0].mlp.up_proj).clone()
     steps = torch.optim.Adam([part for part in model.parameters() if part.requires_grad], lr=2e-2)
     losses = []
     for _ in range(25):
@@ -97,12 +117,45 @@ def test_an_adapter_learns_beside_quantised_weights(folder: Path, way: str, tmp_
         steps.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0]
-    assert torch.equal(base.native.model.layers[0].mlp.up_proj.weight.data, weight)
+    assert torch.equal(stored(base.native.model.layers[0].mlp.up_proj), weight)
     model.save_pretrained(tmp_path / "adapter")
     for again in (AutoModelForCausalLM.from_pretrained(tmp_path / "adapter"), loaded(tmp_path / "adapter", way)):
         with torch.no_grad():
             found = again(TEXTS, labels=TEXTS, generator=torch.Generator().manual_seed(3)).loss
         assert float(found) < 0.85 * losses[0]
+
+
+# PEFT says that bitsandbytes rounds what is merged.
+@pytest.mark.filterwarnings("ignore:Merge lora module", "ignore:`is_gradient_checkpointing` is deprecated")
+@pytest.mark.parametrize("way", ["bitsandbytes int8", "torchao Int8WeightOnlyConfig"])
+def test_an_adapter_is_merged_into_eight_bits(folder: Path, way: str) -> None:
+    """The layers are quantised again, and do what the adapter did beside them, up to that rounding."""
+    base = loaded(folder, way, dtype=torch.float32)
+    bare = base(IDS).logits
+    torch.manual_seed(2)
+    tuned: Any = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    expected = tuned.eval()(IDS).logits
+    merged = tuned.merge_and_unload()
+    assert type(merged) is type(base)
+    assert (merged(IDS).logits - expected).norm() < 0.1 * (bare - expected).norm()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_trainer_wants_an_adapter(folder: Path, way: str, tmp_path: Path) -> None:
+    """As for every quantised model: all but the linear layers would be trained otherwise, without a word."""
+    with pytest.raises(ValueError, match="purely quantized"):
+        Trainer(loaded(folder, way), TrainingArguments(str(tmp_path), use_cpu=True, report_to=[]))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_casts_are_refused(folder: Path, way: str) -> None:
+    """By transformers or here; what changes nothing is done, and the model computes what it did."""
+    model = loaded(folder, way)
+    before = model(IDS).logits
+    for cast in (model.half, model.float, model.double, lambda: model.to(torch.float16)):
+        with pytest.raises((OptionError, ValueError), match=r"load the model again|not supported for quantized|dtype"):
+            cast()
+    assert torch.equal(model.to("cpu")(IDS).logits, before)
 
 
 @pytest.mark.parametrize(
