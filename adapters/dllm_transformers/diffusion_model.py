@@ -60,6 +60,9 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
     `objective` is how `forward` with labels computes its loss: the family's own where it is None, else an
     :class:`~dllm_plugins.processes.objectives.Objective` or the name of one.
 
+    `loss_only`, False at first, leaves out the logits beside a loss, which a loop that reads the loss alone does not
+    need: the head is then asked about masked tokens only.
+
     :param native: the loaded class that computes.
     """
 
@@ -75,6 +78,7 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
         self.supports_gradient_checkpointing = native.supports_gradient_checkpointing
         self.opened = opened
         self.objective: str | Objective | None = None
+        self.loss_only = False
         # By it the Trainer counts labels: all of them, or all but the first where rows predict what is right of them.
         self.loss_type = "ForCausalLM" if self.checkpoint.layout.shifted else "ForMaskedLM"
         self.generation_config = opening.generation_config(self.checkpoint)

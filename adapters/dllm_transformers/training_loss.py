@@ -194,8 +194,10 @@ def training_loss(
     block_length: int | None,
     generator: torch.Generator | None,
     items: Tensor | int | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """The loss, a scalar, and the logits of the noised text, float [batch, length, vocabulary].
+
+    There are none where the model's `loss_only` asks for none; what is learnt of uniform noise always has them.
 
     :param positions: `position_ids` as the caller gave them.
     :param items: how many labels all batches of a step have together; those of this one if not given.
@@ -226,4 +228,4 @@ def training_loss(
     if objective.clean:
         assert clean is not None, "it stands before the noisy text"
         loss = loss + objective.clean * mean_of_next(head_of(model.native), clean, batch, batch.counted)
-    return loss * share, training.logits(hidden, rows, said)
+    return loss * share, None if model.loss_only else training.logits(hidden, rows, said)
