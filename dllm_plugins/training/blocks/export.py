@@ -1,11 +1,8 @@
 """The trained model as a folder in the hub's format, of family `sdar`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from tokenizers import Regex
 from tokenizers import Tokenizer
 from tokenizers import decoders
@@ -20,6 +17,7 @@ from dllm_plugins.training.blocks.puzzles import MASK_ID
 from dllm_plugins.training.blocks.puzzles import VOCABULARY
 from dllm_plugins.training.blocks.recipe import BlockRecipe
 from dllm_plugins.training.blocks.recipe import model_config
+from dllm_plugins.training.hub_folder import write_model
 
 #: The board alone is the prompt.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -38,7 +36,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def export(model: nn.Module, recipe: BlockRecipe, folder: Path) -> None:
     """Write config, weights in bfloat16, tokenizer and generation config."""
-    folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {
         "architectures": ["SDARForCausalLM"],
         "model_type": "sdar",
@@ -46,14 +43,5 @@ def export(model: nn.Module, recipe: BlockRecipe, folder: Path) -> None:
         "block_size": recipe.block_length,
         "mask_token_id": MASK_ID,
         "eos_token_id": None,
-        "dtype": "bfloat16",
     }
-    _write(folder / "config.json", config)
-    _write(folder / "generation_config.json", {"max_new_tokens": CELLS, "eos_token_id": None})
-    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    tokenizer().save_pretrained(folder)
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_model(folder, model, config, {"max_new_tokens": CELLS, "eos_token_id": None}, tokenizer())

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.whole import whole
 from dllm_plugins.training.blocks.batches import BlockBatch
 from dllm_plugins.training.blocks.batches import layout
@@ -21,6 +20,8 @@ from dllm_plugins.training.blocks.puzzles import Puzzles
 from dllm_plugins.training.blocks.puzzles import split
 from dllm_plugins.training.blocks.recipe import BlockRecipe
 from dllm_plugins.training.blocks.recipe import new_model
+from dllm_plugins.training.kept_run import resume_run
+from dllm_plugins.training.kept_run import save_run
 
 #: Held-out puzzles come from streams behind those of all steps.
 HELD_OUT_STREAM = 2**31
@@ -57,15 +58,9 @@ class BlockRun:
 
         :raises CheckpointError: if it was made by another recipe.
         """
-        path = self.folder / "run.pt"
-        if not path.exists():
-            return
-        state = torch.load(path, weights_only=True)
-        if state["recipe"] != self._fixed():
-            raise CheckpointError(f"{path} was made with {state['recipe']}, not {self._fixed()}; use another folder")
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.steps, self.seconds = state["steps"], state["seconds"]
+        found = resume_run(self.folder / "run.pt", self.model, [self.optimiser], self._fixed())
+        if found:
+            self.steps, self.seconds = found["steps"], found["seconds"]
 
     def _fixed(self) -> dict[str, Any]:
         """What a run may not change half-way."""
@@ -74,16 +69,8 @@ class BlockRun:
 
     def save(self) -> None:
         """Write the checkpoint, so that an interrupted write loses nothing, and the model."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "recipe": self._fixed(),
-        }
-        partial = self.folder / "run.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "run.pt")
+        progress = {"steps": self.steps, "seconds": self.seconds}
+        save_run(self.folder / "run.pt", self.model, [self.optimiser], self._fixed(), **progress)
         with whole(self.folder / "model") as part:
             export(self.model, self.recipe, part)
 

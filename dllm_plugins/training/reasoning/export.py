@@ -1,11 +1,8 @@
 """A trained cell as a folder in the hub's format."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from tokenizers import Regex
 from tokenizers import Tokenizer
 from tokenizers import decoders
@@ -19,6 +16,7 @@ from dllm_plugins.reasoning.path import ANSWERS
 from dllm_plugins.reasoning.path import END
 from dllm_plugins.reasoning.path import FROM
 from dllm_plugins.reasoning.task import Task
+from dllm_plugins.training.hub_folder import write_model
 from dllm_plugins.training.reasoning.families import KINDS
 from dllm_plugins.training.reasoning.methods import Method
 from dllm_plugins.training.reasoning.recipe import MASK
@@ -49,7 +47,6 @@ def tokenizer(task: Task) -> PreTrainedTokenizerFast:
 
 def export(model: nn.Module, method: Method, recipe: CellRecipe, task: Task, folder: Path) -> None:
     """Write config, weights in bfloat16, tokenizer and generation config."""
-    folder.mkdir(parents=True, exist_ok=True)
     words = words_of(task)
     end = words.index(END) if ANSWERS in words else None
     config: dict[str, Any] = {
@@ -57,16 +54,7 @@ def export(model: nn.Module, method: Method, recipe: CellRecipe, task: Task, fol
         **model_config(recipe, task),
         "mask_token_id": words.index(MASK),
         "eos_token_id": end,
-        "dtype": "bfloat16",
     }
     if method.kind in ("blocks", "uniform"):
         config["block_size"] = recipe.block if method.kind == "blocks" else task.answer
-    _write(folder / "config.json", config)
-    _write(folder / "generation_config.json", {"max_new_tokens": task.answer, "eos_token_id": end})
-    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    tokenizer(task).save_pretrained(folder)
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_model(folder, model, config, {"max_new_tokens": task.answer, "eos_token_id": end}, tokenizer(task))

@@ -11,6 +11,8 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
 from dllm_plugins.reasoning.task import Task
+from dllm_plugins.training.kept_run import resume_run
+from dllm_plugins.training.kept_run import save_run
 from dllm_plugins.training.reasoning.data import Data
 from dllm_plugins.training.reasoning.data import order_of
 from dllm_plugins.training.reasoning.data import training_data
@@ -54,16 +56,9 @@ class CellRun:
 
         :raises CheckpointError: if it was made by another recipe.
         """
-        path = self.folder / "run.pt"
-        if not path.exists():
-            return
-        state = torch.load(path, weights_only=True)
-        if state["cell"] != self.cell():
-            raise CheckpointError(f"{path} was made with {state['cell']}, not {self.cell()}; use another folder")
-        self.model.load_state_dict(state["model"])
-        for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(kept)
-        self.steps, self.seconds, self.best = state["steps"], state["seconds"], state["best"]
+        found = resume_run(self.folder / "run.pt", self.model, self.optimisers, self.cell())
+        if found:
+            self.steps, self.seconds, self.best = found["steps"], found["seconds"], found["best"]
 
     def cell(self) -> dict[str, Any]:
         """Which cell it is, and what a run may not change half-way."""
@@ -71,16 +66,8 @@ class CellRun:
 
     def save(self) -> None:
         """Write the checkpoint, so that an interrupted write loses nothing."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "best": self.best,
-            "cell": self.cell(),
-        }
-        with whole(self.folder / "run.pt") as part:
-            torch.save(state, part)
+        progress = {"steps": self.steps, "seconds": self.seconds, "best": self.best}
+        save_run(self.folder / "run.pt", self.model, self.optimisers, self.cell(), **progress)
 
     def batch(self, data: Data, stream: int) -> Batch:
         """Examples with the noise of one stream."""
