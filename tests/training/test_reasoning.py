@@ -126,8 +126,9 @@ def test_a_broken_off_run_goes_on_to_the_bit(folder: Path, tmp_path: Path) -> No
     again.resume()
     assert again.steps == 2
     again.train()
-    whole = torch.load(folder / "path5-mgdm" / "run.pt", weights_only=True)["model"]
-    assert all(torch.equal(part, whole[name]) for name, part in again.model.state_dict().items())
+    whole = torch.load(folder / "path5-mgdm" / "run.pt", weights_only=True)
+    assert all(torch.equal(part, whole["model"][name]) for name, part in again.model.state_dict().items())
+    assert again.best == whole["progress"]["best"]
     with pytest.raises(CheckpointError, match="use another folder"):
         CellRun(tmp_path / "path5-mgdm", TASK, "mgdm", replace(TINY, steps=5)).resume()
 
