@@ -25,6 +25,7 @@ from dllm_plugins.training.reasoning.data import in_order
 from dllm_plugins.training.reasoning.data import order_of
 from dllm_plugins.training.reasoning.evaluate import measure
 from dllm_plugins.training.reasoning.evaluate import wilson
+from dllm_plugins.training.reasoning.export import tokenizer
 from dllm_plugins.training.reasoning.methods import METHODS
 from dllm_plugins.training.reasoning.plots import plain
 from dllm_plugins.training.reasoning.recipe import UNKNOWN
@@ -231,6 +232,19 @@ def test_one_way_stands_for_a_model_in_the_plot() -> None:
     lines = [line("left to right", 6), line("surest first", 1), line("surest first", 6), line("random order", 6)]
     assert plain(lines, "mdm") == line("surest first", 6)
     assert plain(lines[:1], "mdm") == line("left to right", 6)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_tokenizers_read_and_write_every_word(name: str) -> None:
+    """Questions and answers of every task, each word its one token."""
+    task = TASKS[name]
+    ids = {word: number for number, word in enumerate(words_of(task))}
+    spoken = tokenizer(task)
+    for example in islice(examples(task, 3, test=False), 3):
+        for words in (example.prompt, example.answer):
+            tokens = spoken(" ".join(words), add_special_tokens=False)["input_ids"]
+            assert tokens == [ids[word] for word in words]
+            assert spoken.decode(tokens).split() in ([*words], ["".join(words)])
 
 
 def test_intervals_are_wilsons() -> None:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from dllm_plugins.reasoning.path import ANSWERS
 from dllm_plugins.reasoning.path import END
 from dllm_plugins.reasoning.path import FROM
+from dllm_plugins.reasoning.path import PathTask
 from dllm_plugins.reasoning.task import Task
 from dllm_plugins.training.hub_folder import write_model
 from dllm_plugins.training.reasoning.families import KINDS
@@ -30,18 +31,22 @@ _TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
 def tokenizer(task: Task) -> PreTrainedTokenizerFast:
-    """One token a word: a cell of a Sudoku, a node of a path. White space only keeps words apart."""
+    """One token a word: a cell of a Sudoku, a node of a path, a literal, a digit. White space only keeps words apart.
+
+    Words of one letter need none between them.
+    """
     words = words_of(task)
     found = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token=UNKNOWN))
-    if ANSWERS in words:
-        found.normalizer = normalizers.Replace(FROM, FROM + " ")
-        found.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    else:
-        found.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"\s"), ""), normalizers.Replace("0", ".")])
+    if all(len(word) == 1 for word in task.vocabulary):
+        blanks = [] if "0" in words else [normalizers.Replace("0", ".")]
+        found.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"\s"), ""), *blanks])
         found.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
         found.decoder = decoders.Fuse()
+    else:
+        found.normalizer = normalizers.Replace(FROM, FROM + " ")
+        found.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(tokenizer_object=found, mask_token=MASK, unk_token=UNKNOWN)
-    fast.chat_template = _TEMPLATE + (" " + ANSWERS if ANSWERS in words else "")
+    fast.chat_template = _TEMPLATE + (" " + ANSWERS if isinstance(task, PathTask) else "")
     return fast
 
 
