@@ -1,5 +1,7 @@
 """`quantization_config` of torchao and bitsandbytes: layers as the libraries quantise them, decoded, trained beside."""
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,12 @@ from dllm_plugins.errors import OptionError
 from ..gguf.checkpoints import make
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra quantised brings it")
-quantization = pytest.importorskip("torchao.quantization", reason="the extra quantised brings it")
+quantization: Any = import_module("torchao.quantization") if find_spec("torchao") else None
+#: transformers imports it with every model where it is installed, so that only the extra brings it.
+with_torchao = pytest.mark.skipif(
+    quantization is None, reason="torchao is not installed: pip install -e '.[quantised]'"
+)
+TORCHAO = pytest.param("torchao Int8WeightOnlyConfig", marks=with_torchao)
 IDS = torch.tensor([[*range(40, 57)]])
 TEXTS = torch.randint(40, 60, (8, 16), generator=torch.Generator().manual_seed(1))
 WAYS: dict[str, Any] = {
@@ -56,7 +63,7 @@ def weight_of(layer: Any) -> torch.Tensor:
     return weight.dequantize()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [TORCHAO, *(way for way in WAYS if "torchao" not in way)])
 def test_logits_are_those_of_the_dequantised_weights(folder: Path, way: str) -> None:
     """Every linear layer but the head is quantised, and the rest is what it was; spec and statistics say so."""
     model: Any = loaded(folder, way)
@@ -78,7 +85,7 @@ def test_logits_are_those_of_the_dequantised_weights(folder: Path, way: str) -> 
     assert spec.name.endswith(f" with {way} weights")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [TORCHAO, *(way for way in WAYS if "torchao" not in way)])
 def test_it_decodes_the_same_twice(folder: Path, way: str) -> None:
     """And the statistics say what was multiplied."""
     model = loaded(folder, way)
@@ -87,7 +94,7 @@ def test_it_decodes_the_same_twice(folder: Path, way: str) -> None:
     assert first.usage[0]["weights"] == way
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "bitsandbytes int8"])
+@pytest.mark.parametrize("way", [TORCHAO, "bitsandbytes nf4", "bitsandbytes fp4"])
 def test_in_float32_nothing_but_the_weights_is_rounded(folder: Path, way: str) -> None:
     """The products are those of the dequantised weights, to float32's own rounding."""
     model, plain = loaded(folder, way, dtype=torch.float32), loaded(folder, way, dtype=torch.float32)
@@ -102,7 +109,7 @@ def test_in_float32_nothing_but_the_weights_is_rounded(folder: Path, way: str) -
 
 # PEFT asks every quantised model for it.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
-@pytest.mark.parametrize("way", ["bitsandbytes nf4", "bitsandbytes int8", "torchao Int8WeightOnlyConfig"])
+@pytest.mark.parametrize("way", ["bitsandbytes nf4", "bitsandbytes int8", TORCHAO])
 def test_an_adapter_learns_beside_quantised_weights(folder: Path, way: str, tmp_path: Path) -> None:
     """QLoRA: the loss falls, no base weight moves, and the adapter goes with the base as it was, too."""
     base = loaded(folder, way)
@@ -127,7 +134,7 @@ def test_an_adapter_learns_beside_quantised_weights(folder: Path, way: str, tmp_
 
 # PEFT says that bitsandbytes rounds what is merged.
 @pytest.mark.filterwarnings("ignore:Merge lora module", "ignore:`is_gradient_checkpointing` is deprecated")
-@pytest.mark.parametrize("way", ["bitsandbytes int8", "torchao Int8WeightOnlyConfig"])
+@pytest.mark.parametrize("way", ["bitsandbytes int8", TORCHAO])
 def test_an_adapter_is_merged_into_eight_bits(folder: Path, way: str) -> None:
     """The layers are quantised again, and do what the adapter did beside them, up to that rounding."""
     base = loaded(folder, way, dtype=torch.float32)
@@ -140,14 +147,14 @@ def test_an_adapter_is_merged_into_eight_bits(folder: Path, way: str) -> None:
     assert (merged(IDS).logits - expected).norm() < 0.1 * (bare - expected).norm()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [TORCHAO, *(way for way in WAYS if "torchao" not in way)])
 def test_the_trainer_wants_an_adapter(folder: Path, way: str, tmp_path: Path) -> None:
     """As for every quantised model: all but the linear layers would be trained otherwise, without a word."""
     with pytest.raises(ValueError, match="purely quantized"):
         Trainer(loaded(folder, way), TrainingArguments(str(tmp_path), use_cpu=True, report_to=[]))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [TORCHAO, *(way for way in WAYS if "torchao" not in way)])
 def test_casts_are_refused(folder: Path, way: str) -> None:
     """By transformers or here; what changes nothing is done, and the model computes what it did."""
     model = loaded(folder, way)
@@ -183,6 +190,7 @@ def test_what_is_refused(folder: Path, options: dict[str, Any], words: str) -> N
         AutoModelForCausalLM.from_pretrained(folder, **options)
 
 
+@with_torchao
 def test_layers_that_a_library_passes_over(folder: Path) -> None:
     """Groups of 128 do not divide rows of 64, which torchao leaves as they are without a word."""
     config = TorchAoConfig(quantization.Int4WeightOnlyConfig(group_size=128))
