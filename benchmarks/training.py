@@ -59,7 +59,9 @@ def batch(rows: int, length: int, prompt: int) -> tuple[Tensor, Tensor]:
 def ours(folder: Path, preset: str, lora: int = 0) -> Any:
     """Our class with the folder's weights; only the loss is asked for."""
     # By its class: their modules teach the Auto classes another one for the same type.
-    model: Any = DiffusionModelForCausalLM.from_pretrained(folder, preset=preset, mask_id=MASK, dtype=torch.float32)
+    model: Any = DiffusionModelForCausalLM.from_pretrained(
+        folder, preset=preset, mask_id=MASK, dtype=torch.float32, trust_remote_code=False
+    )
     model.loss_only = True
     if lora:
         from peft import LoraConfig

@@ -88,7 +88,7 @@ def mark(model: nn.Module, config: TorchAoConfig | BitsAndBytesConfig) -> None:
     refuses casts.
     """
     marks = {
-        "hf_quantizer": AutoHfQuantizer.from_config(config, pre_quantized=False),
+        "hf_quantizer": AutoHfQuantizer.from_config(config, pre_quantized=False, trust_remote_code=False),
         "is_quantized": True,
         "quantization_method": config.quant_method,
         "is_loaded_in_4bit": bool(getattr(config, "load_in_4bit", False)),
