@@ -7,7 +7,6 @@ times are processor seconds of this process, medians over rounds. Peak memory is
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -123,7 +122,7 @@ def race(name: str, first: Step, second: Step, rounds: int, tokens: int, *, same
 
 
 def peak(side: str, arguments: list[str]) -> int:
-    """Bytes that three steps of one side take beyond what stood before them, in a process of its own."""
+    """Bytes resident at the peak of three steps of one side, in a process of its own."""
     command = [sys.executable, __file__, "--only", side, *arguments]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
@@ -147,7 +146,7 @@ def table(rows: list[Row], peaks: dict[str, int]) -> str:
 @click.option("--length", default=64, show_default=True, help="Tokens of a text.")
 @click.option("--rounds", default=4, show_default=True)
 @click.option("--threads", default=1, show_default=True)
-@click.option("--only", help="SIDE/PRESET, such as ours/mdlm: print the bytes that its steps take, and nothing else.")
+@click.option("--only", help="SIDE/PRESET, such as ours/mdlm: print the bytes of its peak, and nothing else.")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(
     zhz: Path | None, rows: int, length: int, rounds: int, threads: int, only: str | None, out: Path | None
@@ -185,10 +184,13 @@ def _taken(setup: Setup, only: str, given: tuple[Tensor, Tensor]) -> int:
         step = their_step(setup, preset, given)
     else:
         step = our_step(setup.folder, preset, given, lora=8 if side == "lora" else 0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Forget the peak of loading; Linux alone can. Mapped weights become the process's own at the first step, so that
+    # only the whole can be compared.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     for seed in range(3):
         step(seed)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":
