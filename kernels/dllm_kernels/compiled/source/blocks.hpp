@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "floats.hpp"
 #include "product.hpp"
 #include "two.hpp"
 
@@ -155,6 +156,10 @@ inline void unpack_row(const uint8_t* from, int inputs, Unit* to) {
         }
     for (; at < inputs; at += numbers_of(KIND), from += bytes_of(KIND)) {
         for (int line = 0; line < bytes_of(KIND); line += 64) __builtin_prefetch(from + FETCHED + line, 0, 3);
+        if constexpr (SPREADS && T::PER_UNIT == 1 && (KIND == Q4_0 || KIND == Q4_1)) {
+            floats_of_fours<KIND, false>(from, to + at);
+            continue;
+        }
         if constexpr (KIND == Q4_0) unpack_fours<T>(from + 2, 8, half_to_float(from), -0.0f, to, at);
         if constexpr (KIND == Q5_0) unpack_fives<T>(from + 2, from + 6, 16, half_to_float(from), -0.0f, to, at);
         if constexpr (KIND == Q8_0) unpack_bytes<T>(from + 2, half_to_float(from), to, at);

@@ -333,7 +333,7 @@ class Forward {
 
     void gated_tiles(Product<T> gates, Product<T> ups, Share outputs) {
         int wide = m_.intermediate;
-        gates.begin(p_.rows), ups.begin(p_.rows);
+        gates.begin(0, p_.rows), ups.begin(0, p_.rows);
         auto open = [&](int first, int last) { gates.open(first, last), ups.open(wide + first, wide + last); };
         each_tile(p_.rows, outputs.begin, outputs.end, open, [&](int row, int rows, int out, int count) {
             float gate[TILE], up[TILE];

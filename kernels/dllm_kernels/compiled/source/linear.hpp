@@ -6,6 +6,7 @@
 
 #include "coded.hpp"
 #include "direct.hpp"
+#include "spread.hpp"
 
 // Weights [out][in / per unit] units, or blocks of a kind, or int8 levels [out][in] with a scale and 128 times
 // the sum of the levels per output. Where `coded` is set, rows are levels when they meet the blocks, and
@@ -135,6 +136,12 @@ constexpr bool HAS_INT8 = false;
 inline void multiply_int8(const Levels&, const Linear&, int, int, int, int, float*) {}
 #endif
 
+// Whether weights are spread for all rows: to spread plain ones pays where several tiles share them.
+template <class T>
+constexpr bool spreads(const Linear& l, int rows) {
+    return SPREADS && T::PER_UNIT == 2 && !l.levels && !l.coded && (l.blocks || rows > MOST_ROWS);
+}
+
 // A linear layer of certain rows; open it for panels and call it for their tiles, on one thread.
 template <class T>
 struct Product {
@@ -146,12 +153,24 @@ struct Product {
     int place = 0;
     bool direct = false;
     Rows w = {l.weight, x.units};
+    Spreading* spreading = nullptr;
+    Rows wide = {};
 
-    // Before the first panel: of a pass over so many rows.
-    void begin(int rows) { direct = l.blocks && !l.coded && is_direct<T>(l.kind, rows); }
+    // Before the first panel: of a pass over these rows.
+    void begin(int row, int rows) {
+        direct = l.blocks && !l.coded && is_direct<T>(l.kind, rows);
+        if (!spreads<T>(l, rows)) return;
+        // Each thread has two places, as gate and up are multiplied side by side.
+        thread_local Spreading places[2];
+        spreading = &places[place];
+        wide = spreading->rows(x, row, rows);
+    }
 
     void open(int first, int last) {
-        if (l.blocks && !direct) w = unpacked<T>(l.kind, l.blocks, l.inputs, first, last, place);
+        if (spreading)
+            w = spreading->panel({l.weight, x.units}, l.kind, l.blocks, l.inputs, first, last);
+        else if (l.blocks && !direct)
+            w = unpacked<T>(l.kind, l.blocks, l.inputs, first, last, place);
     }
 
     // A tile with the bias.
@@ -159,6 +178,8 @@ struct Product {
         Rows u{l.up, t.units};
         if (direct) {
             multiply_direct(l.kind, l.blocks, l.inputs, {x, {}, t, u}, row, rows, out, outputs, to);
+        } else if (spreading) {
+            multiply<Spread, T>({wide, w, t, u}, row, rows, out, outputs, to);
         } else if (!l.levels) {
             multiply<T>({x, w, t, u}, row, rows, out, outputs, to);
         } else {
@@ -212,7 +233,7 @@ inline void multiply_outputs(Product<T> product, int row, int rows, int begin, i
         }
         return;
     }
-    product.begin(rows);
+    product.begin(row, rows);
     auto open = [&](int first, int last) { product.open(first, last); };
     each_tile(rows, begin, end, open, [&](int place, int count, int out, int some) {
         float found[TILE];

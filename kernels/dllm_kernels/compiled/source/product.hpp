@@ -75,7 +75,7 @@ inline __attribute__((always_inline)) void accumulate(Floats (&sum)[NR * MR], co
 }
 
 // to[r * NR + n] for NR outputs of MR rows. A function of its own, so that its sums get the registers.
-template <class T, int MR, int NR>
+template <class T, class Low, int MR, int NR>
 __attribute__((noinline)) void tile(const Factors& f, int row, int out, float* to) {
     Floats sum[NR * MR];
 #pragma GCC unroll 32
@@ -84,35 +84,35 @@ __attribute__((noinline)) void tile(const Factors& f, int row, int out, float* t
         accumulate<T, MR, NR, false>(sum, f.x, row, f.w, out);
     else
         accumulate<T, MR, NR, true>(sum, f.x, row, f.w, out);
-    if (f.t.data) accumulate<T, MR, NR, true>(sum, f.t, row, f.u, out);
+    if (f.t.data) accumulate<Low, MR, NR, true>(sum, f.t, row, f.u, out);
     sums<NR * MR>(sum, to);
 }
 
-template <class T, int MR>
+template <class T, class Low, int MR>
 inline void tile_of(const Factors& f, int row, int out, int outputs, float* to) {
-    if (outputs == outputs_of(MR)) return tile<T, MR, outputs_of(MR)>(f, row, out, to);
+    if (outputs == outputs_of(MR)) return tile<T, Low, MR, outputs_of(MR)>(f, row, out, to);
     float one[8];
     for (int n = 0; n < outputs; n++) {
-        tile<T, MR, 1>(f, row, out + n, one);
+        tile<T, Low, MR, 1>(f, row, out + n, one);
         for (int r = 0; r < MR; r++) to[r * outputs_of(MR) + n] = one[r];
     }
 }
 
-// At most MOST_ROWS rows and outputs_of(rows) outputs.
-template <class T>
+// At most MOST_ROWS rows and outputs_of(rows) outputs; the low-rank part may be of another type.
+template <class T, class Low = T>
 inline void multiply(const Factors& f, int row, int rows, int out, int outputs, float* to) {
     switch (rows) {
-        case 1: return tile_of<T, 1>(f, row, out, outputs, to);
-        case 2: return tile_of<T, 2>(f, row, out, outputs, to);
-        case 3: return tile_of<T, 3>(f, row, out, outputs, to);
-        case 4: return tile_of<T, 4>(f, row, out, outputs, to);
-        case 5: return tile_of<T, 5>(f, row, out, outputs, to);
-        default: return tile_of<T, 6>(f, row, out, outputs, to);
+        case 1: return tile_of<T, Low, 1>(f, row, out, outputs, to);
+        case 2: return tile_of<T, Low, 2>(f, row, out, outputs, to);
+        case 3: return tile_of<T, Low, 3>(f, row, out, outputs, to);
+        case 4: return tile_of<T, Low, 4>(f, row, out, outputs, to);
+        case 5: return tile_of<T, Low, 5>(f, row, out, outputs, to);
+        default: return tile_of<T, Low, 6>(f, row, out, outputs, to);
     }
 }
 
-// Outputs that are multiplied with all rows before the next ones are.
-constexpr int panel_of(int rows) { return rows <= 36 ? 8 : 192; }
+// Outputs that are multiplied with all rows before the next ones are: they fit a first-level cache, or a second-level one.
+constexpr int panel_of(int rows) { return rows <= 36 ? 8 : SPREADS ? 48 : 192; }
 
 // Visits all tiles of rows x [begin, end) so that weights come from memory once; each panel is opened before.
 template <class Open, class Visit>

@@ -18,6 +18,13 @@ constexpr int LANES = 8;
 constexpr int LANES = 4;
 #endif
 
+// Whether bfloat16 is multiplied as float32, see spread.hpp.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+constexpr bool SPREADS = true;
+#else
+constexpr bool SPREADS = false;
+#endif
+
 using Unit = uint32_t;
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef uint32_t Units __attribute__((vector_size(LANES * 4)));
