@@ -134,6 +134,8 @@ def train(
     if (done := finished(folder, recipe.steps)) is not None:
         return _state(done)
     last = _last(folder)
+    # Nobody reads the logits.
+    model.loss_only = True
     trainer = _Watching(
         model,
         recipe.arguments(folder, begins=last is None),
