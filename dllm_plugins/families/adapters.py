@@ -5,9 +5,12 @@ it, or by the original checkpoint, as its own code does. PEFT itself adds them u
 that the weights are those that `merge_and_unload` gives.
 """
 
+import logging
 import warnings
 from collections.abc import Container
+from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +36,21 @@ _ROOT = "base_model.model."
 #: Where those of :class:`~dllm_transformers.DiffusionModelForCausalLM` go on.
 _NATIVE = "native."
 _SAVE = "train it on attention and dense layers, or save what merge_and_unload() returns and load that"
-#: PEFT adds both of the adapters of a shared weight when it merges, so that is no way out.
-_SHARED = (
-    "load it with the Auto classes, which leave it beside the weights, or train the weights themselves: "
-    "merge_and_unload() would add the adapters of both places"
-)
+
+
+@contextmanager
+def shared_apart() -> Iterator[None]:
+    """The border around loading what :func:`merged` gives: transformers does not say of each layer that it stands alone."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("The tied weights mapping")
+
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 class _Holder(nn.Module):
@@ -52,6 +65,8 @@ def merged(
     tensors: Mapping[str, Tensor], skeleton: nn.Module, layout: Layout, config: Config, folder: Path
 ) -> dict[str, Tensor]:
     """Weights with an adapter's added; those that it leaves alone stay views of the files.
+
+    Layers that share a weight get one each where an adapter changes either of them.
 
     :param tensors: by the names of `skeleton`, which has no weights yet and keeps those that change.
     :param config: the checkpoint's.
@@ -78,7 +93,7 @@ def merged(
         _check_rows(skeleton, stored, native, folder)
         changed = _assign(skeleton, stored, tensors, native)
         model = peft.PeftModel(_Holder(skeleton) if native else skeleton, said)
-        _fill(model, stored, _ties(skeleton), folder)
+        _fill(model, stored, folder)
         model.merge_and_unload()
     found = {name: skeleton.get_parameter(name).detach() for name in changed}
     _check_ties(skeleton, found, tensors, folder)
@@ -134,19 +149,34 @@ def _assign(skeleton: nn.Module, stored: Mapping[str, Tensor], tensors: Mapping[
     modules = dict(skeleton.named_modules())
     inside = (name.removeprefix(_ROOT).removeprefix(_NATIVE if native else "") for name in stored)
     targets = {_module_of(name, modules) for name in inside}
-    given = {
-        name: tensor.float() if isinstance(tensor, LazyWeight) else tensor.clone()
-        for name, tensor in tensors.items()
-        if name.rpartition(".")[0] in targets
-    }
+    shared = _shared(skeleton, targets, modules)
+    places = {name: name for name in tensors if name.rpartition(".")[0] in targets} | shared
+    given = {name: _copy(tensors[source]) for name, source in places.items()}
     skeleton.load_state_dict(given, strict=False, assign=True)
     return set(given)
 
 
-def _fill(model: Any, stored: Mapping[str, Tensor], tied: Mapping[str, str], folder: Path) -> None:
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.float() if isinstance(tensor, LazyWeight) else tensor.clone()
+
+
+def _shared(skeleton: nn.Module, targets: Container[str], modules: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Layers that share another one's weight, where an adapter changes either: by their weight's name, the other's.
+
+    PEFT gives each an adapter of its own.
+    """
+    found = {}
+    for name, source in _ties(skeleton).items():
+        layers = [weight.rpartition(".")[0] for weight in (name, source)]
+        linear = all(isinstance(modules.get(layer), nn.Linear) for layer in layers)
+        if linear and any(layer in targets for layer in layers):
+            found[name] = source
+    return found
+
+
+def _fill(model: Any, stored: Mapping[str, Tensor], folder: Path) -> None:
     """The adapter's weights in their places.
 
-    :param tied: what shares the weight of which other, by the names of the class.
     :raises CheckpointError: for a name too many or too few, and for what cannot be merged into what is stored.
     """
     from peft import set_peft_model_state_dict
@@ -165,9 +195,6 @@ def _fill(model: Any, stored: Mapping[str, Tensor], tied: Mapping[str, str], fol
         adapted = isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
         if adapted and any(weight.is_meta for weight in module.parameters()):
             place = name.removeprefix(_ROOT).removeprefix(_NATIVE)
-            if f"{place}.weight" in tied:
-                other = tied[f"{place}.weight"].removesuffix(".weight")
-                raise CheckpointError(f"{folder} changes {place}, which shares its weight with {other}; {_SHARED}")
             raise CheckpointError(f"{folder} changes {place}, which is not stored as one weight of its own; {_SAVE}")
 
 
@@ -182,7 +209,7 @@ def _check_ties(skeleton: nn.Module, found: Mapping[str, Tensor], tensors: Mappi
     :raises CheckpointError: naming it.
     """
     for name, source in _ties(skeleton).items():
-        if source in found and not torch.equal(found[source], tensors[source]):
+        if source in found and name not in found and not torch.equal(found[source], tensors[source]):
             raise CheckpointError(f"{folder} changes {source}, which is {name} as well; {_SAVE}")
 
 

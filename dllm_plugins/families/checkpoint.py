@@ -22,6 +22,7 @@ from dllm_kernels.blocks import Weight
 from dllm_plugins.denoisers.weights import read_file
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.families.adapters import merged
+from dllm_plugins.families.adapters import shared_apart
 from dllm_plugins.families.files import base_of
 from dllm_plugins.families.files import is_adapter
 from dllm_plugins.families.implementation import SPELT
@@ -264,7 +265,7 @@ def load_checkpoint(
     stored = plain_dtype(tensors)
     # The class is fed tensors that were compared; it is given no place to read anything from.
     spread = {"device_map": device_map, "max_memory": max_memory, "offload_folder": offload_folder}
-    with loading_onto(checkpoint.folder, spread):
+    with loading_onto(checkpoint.folder, spread), shared_apart():
         model, report = native.from_pretrained(
             None,
             config=config,

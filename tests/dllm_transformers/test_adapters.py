@@ -246,6 +246,32 @@ def test_adapters_that_cannot_be_merged(folder: Folder, tmp_path: Path) -> None:
         DiffusionModelForCausalLM.from_pretrained(folder("dream"), adapter_name="mine")
 
 
+@pytest.mark.parametrize("target", ["all-linear", r".*decoder.*q_proj", r".*encoder\.language_model.*q_proj"])
+def test_adapters_of_shared_weights(
+    target: str, folder: Folder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """DiffusionGemma's encoder and decoder share theirs, and each is merged with its own adapter, or with none."""
+    model = wrapped(folder("diffusion_gemma"), "diffusion_gemma", target_modules=target)
+    model.save_pretrained(tmp_path / "adapter")
+    stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    base, found = merged(folder("diffusion_gemma"), "diffusion_gemma"), merged(tmp_path / "adapter", "diffusion_gemma")
+    changed = 0
+    for name in (name for name in base if name.endswith("q_proj.weight")):
+        place, expected = f"base_model.model.native.{name.removesuffix('.weight')}", base[name]
+        if f"{place}.lora_A.weight" in stored:
+            # Scaled by lora_alpha over r: 8 / 2.
+            expected = expected + 4 * stored[f"{place}.lora_B.weight"] @ stored[f"{place}.lora_A.weight"]
+            changed += 1
+        torch.testing.assert_close(found[name], expected)
+    assert changed == len({name for name in stored if "q_proj.lora_A" in name}) > 0
+    given = {"input_ids": IDS[:1, :4], "decoder_input_ids": IDS[1:]}
+    with torch.no_grad():
+        expected = model.base_model.model.native(**given).logits
+        one = load_checkpoint(open_checkpoint(tmp_path / "adapter"))(**given).logits
+    torch.testing.assert_close(one, expected, atol=1e-3, rtol=1e-3)
+    assert "tie" not in capfd.readouterr().err
+
+
 def tuned(base: Path, target: Path, **more: Any) -> Any:
     """A model whose rows see what is left of them, in PEFT's wrapper, with an adapter that is saved."""
     torch.manual_seed(2)
