@@ -40,7 +40,7 @@ _SAVE = "train it on attention and dense layers, or save what merge_and_unload()
 
 @contextmanager
 def shared_apart() -> Iterator[None]:
-    """The border around loading what :func:`merged` gives: transformers does not say of each layer that it stands alone."""
+    """The border around loading what :func:`merged` gives: transformers does not say so of each layer."""
     logger = logging.getLogger("transformers.modeling_utils")
 
     def other(record: logging.LogRecord) -> bool:
