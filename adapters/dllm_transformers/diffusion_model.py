@@ -13,7 +13,6 @@ from typing import Self
 from torch import Generator
 from torch import Tensor
 from torch import nn
-from transformers import GenerationMixin
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
@@ -40,8 +39,7 @@ from dllm_transformers.arguments import checked
 from dllm_transformers.arguments import without_next_token
 from dllm_transformers.diffusion_config import DiffusionConfig
 from dllm_transformers.diffusion_config import refuse_of_forward
-from dllm_transformers.generate import generate
-from dllm_transformers.hub import check_strategy
+from dllm_transformers.generate import DiffusionGenerationMixin
 from dllm_transformers.quantising import check_quantising
 from dllm_transformers.quantising import mark
 from dllm_transformers.quantising import quantise
@@ -54,7 +52,7 @@ from dllm_transformers.vocabulary import resize
 from dllm_transformers.weights import NoText
 
 
-class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, GenerationMixin):
+class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, DiffusionGenerationMixin):
     """A diffusion language model of any family; made by `from_pretrained`.
 
     `objective` is how `forward` with labels computes its loss: the family's own where it is None, else an
@@ -244,17 +242,6 @@ class DiffusionModelForCausalLM(RoundedWeights, WholeAdapters, PreTrainedModel, 
             causal,
         )
         return MaskedLMOutput(logits=found) if return_dict is not False else (found,)
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """See :func:`dllm_transformers.generate`; `custom_generate` still is another strategy.
-
-        :raises OptionError: also for one that cannot be loaded, or that nobody trusts.
-        """
-        if kwargs.get("custom_generate") is not None:
-            check_strategy(self, kwargs["custom_generate"], kwargs.get("trust_remote_code"))
-            return super().generate(*args, **kwargs)
-        kwargs.pop("custom_generate", None)
-        return generate(self, *args, **kwargs)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Write the checkpoint in its original format, with the weights as they are now.

@@ -25,6 +25,7 @@ from dllm_transformers.asked import option_names
 from dllm_transformers.delivery import ending
 from dllm_transformers.drawing import wants_sampling
 from dllm_transformers.host import outside_ours
+from dllm_transformers.hub import check_strategy
 from dllm_transformers.options import refuse_arguments
 from dllm_transformers.options import refuse_options
 from dllm_transformers.strategy import block_diffusion
@@ -110,6 +111,21 @@ def generate(
                 custom_generate=strategy,
                 **kwargs,
             )
+
+
+class DiffusionGenerationMixin(PreTrainedModel, GenerationMixin):
+    """A class of transformers whose `generate` is ours."""
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """See :func:`dllm_transformers.generate`; `custom_generate` still is another strategy.
+
+        :raises OptionError: also for one that cannot be loaded, or that nobody trusts.
+        """
+        if kwargs.get("custom_generate") is not None:
+            check_strategy(self, kwargs["custom_generate"], kwargs.get("trust_remote_code"))
+            return super().generate(*args, **kwargs)
+        kwargs.pop("custom_generate", None)
+        return generate(self, *args, **kwargs)
 
 
 @contextmanager

@@ -23,8 +23,7 @@ from dllm_transformers.arguments import SPREADING
 from dllm_transformers.arguments import checked
 from dllm_transformers.arguments import dtype_of
 from dllm_transformers.arguments import refuse_old_config
-from dllm_transformers.generate import generate
-from dllm_transformers.hub import check_strategy
+from dllm_transformers.generate import DiffusionGenerationMixin
 from dllm_transformers.hub import write_custom_generate
 from dllm_transformers.opening import base_and_adapter
 from dllm_transformers.tri_mode import MODEL_TYPE
@@ -40,7 +39,7 @@ HONOURED = frozenset({"generation_config", "output_loading_info"})
 ENTRIES = vars(TriModeConfig()).keys() - {*DTYPE_KEYS}
 
 
-class TriModeForCausalLM(WholeAdapters, LlamaForCausalLM):
+class TriModeForCausalLM(WholeAdapters, DiffusionGenerationMixin, LlamaForCausalLM):
     """Samples by block diffusion wherever transformers calls `generate`."""
 
     config_class = TriModeConfig
@@ -90,17 +89,6 @@ class TriModeForCausalLM(WholeAdapters, LlamaForCausalLM):
             # With `output_loading_info` it comes with what is said of the base's weights.
             (found[0] if isinstance(found, tuple) else found).load_adapter(**adapter)
         return found
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """See :func:`dllm_transformers.generate`; `custom_generate` still is another strategy.
-
-        :raises OptionError: also for one that cannot be loaded, or that nobody trusts.
-        """
-        if kwargs.get("custom_generate") is not None:
-            check_strategy(self, kwargs["custom_generate"], kwargs.get("trust_remote_code"))
-            return super().generate(*args, **kwargs)
-        kwargs.pop("custom_generate", None)
-        return generate(self, *args, **kwargs)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Like every model's; the folder also gets `custom_generate/`, for users without our classes.

@@ -17,9 +17,7 @@ from transformers import AutoConfig
 from transformers import AutoModelForCausalLM
 from transformers import AutoTokenizer
 from transformers import GenerationConfig
-from transformers import GenerationMixin
 from transformers import PreTrainedConfig
-from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast
 
 from dllm_plugins.denoisers.base import ModelSpec
@@ -36,8 +34,7 @@ from dllm_transformers.arguments import DTYPE_KEYS
 from dllm_transformers.arguments import SPREADING
 from dllm_transformers.arguments import checked
 from dllm_transformers.arguments import dtype_of
-from dllm_transformers.generate import generate
-from dllm_transformers.hub import check_strategy
+from dllm_transformers.generate import DiffusionGenerationMixin
 from dllm_transformers.weights import NoText
 
 MODEL_TYPE = "dllm_pair"
@@ -108,7 +105,7 @@ def _in_transformers(model: Model, name: str) -> Any:
     return tokenizer
 
 
-class PairForCausalLM(PreTrainedModel, GenerationMixin):
+class PairForCausalLM(DiffusionGenerationMixin):
     """Two models under one name: `generate()` is what `load_model(pair=...)` decodes, the same tokens.
 
     :param model: the pair, loaded.
@@ -186,11 +183,7 @@ class PairForCausalLM(PreTrainedModel, GenerationMixin):
         """
         if kwargs.get("assistant_model") is not None:
             raise OptionError("assistant_model is of no use to a pair, which has a model that drafts; leave it out")
-        if kwargs.get("custom_generate") is not None:
-            check_strategy(self, kwargs["custom_generate"], kwargs.get("trust_remote_code"))
-            return super().generate(*args, **kwargs)
-        kwargs.pop("custom_generate", None)
-        return generate(self, *args, **kwargs)
+        return super().generate(*args, **kwargs)
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, **_others: Any) -> NoReturn:
         """Refused.
