@@ -7,6 +7,10 @@ QUESTION ?= Why is the sky blue?
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+# A process that keeps no bytecode compiles torch, transformers and the tests anew, fifteen seconds each time; the tests
+# start many processes, and the packages in .venv are compiled by whoever imports them first.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo setup gguf ray test quick fuzz check tested prepared lint types docs bench train clean
 
 help:  ## list the targets
