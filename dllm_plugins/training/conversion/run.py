@@ -155,13 +155,14 @@ class Conversion:
     def _measured(self, model: Any, held: Sequence[Row], asked_for: Asked) -> dict[str, Any]:
         """What `scores.json` says of the model as it was saved."""
         recipe, texts = self.recipe, held[: asked_for.texts]
-        base: Any = AutoModelForCausalLM.from_pretrained(self.base, dtype=model.dtype, trust_remote_code=False).eval()
-        begun = _opened(self.start, model.dtype)
         saved = _opened(self.model, model.dtype)
         if not reads_back(model, saved, texts[0]["input_ids"]):
             raise CheckpointError(f"{self.model} gives other logits than the model that was saved; remove it and go on")
+        # A run in float32 is one on a processor that computes bfloat16, which is stored, very slowly.
+        dtype = torch.float32 if recipe.dtype == "float32" else model.dtype
+        base: Any = AutoModelForCausalLM.from_pretrained(self.base, dtype=dtype, trust_remote_code=False).eval()
         nats = likelihood(base, [unfilled(row) for row in texts])
-        before, after = (bound(each, texts, asked_for.draws) for each in (begun, saved))
+        before, after = (bound(_opened(place, dtype), texts, asked_for.draws) for place in (self.start, self.model))
         engine = load_model(str(self.model))
         prompts = asked(engine, asked_for.prompts)
         tried = trials(recipe.to, recipe.block, asked_for.tokens)
