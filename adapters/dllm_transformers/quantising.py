@@ -1,7 +1,7 @@
 """`quantization_config` of `from_pretrained`: torchao or bitsandbytes quantises the linear layers of a loaded class.
 
 As in transformers, the head and the modules that the config names stay as they are. Experts that lie in one tensor
-are no linear layers, and stay, too.
+are no linear layers, and stay, too; what is said of the weights names both.
 """
 
 from collections.abc import Callable
@@ -62,7 +62,8 @@ def check_quantising(config: Any, options: dict[str, Any]) -> None:
 def quantise(native: PreTrainedModel, config: TorchAoConfig | BitsAndBytesConfig) -> str:
     """Quantise a loaded class in place.
 
-    :returns: what its linear layers are now, for spec and statistics.
+    :returns: what its linear layers are now, for spec and statistics, and what stayed as it was, such as
+        "bitsandbytes nf4 (experts bfloat16, gate bfloat16)"; of embedding and head, which always do, it says nothing.
     :raises OptionError: where no layer could be quantised, such as rows that hold no whole groups.
     """
     names = [*_linears(native, config)]
@@ -78,7 +79,8 @@ def quantise(native: PreTrainedModel, config: TorchAoConfig | BitsAndBytesConfig
             f"{type(native).__name__} and would leave the others as they are without a word; give groups that divide "
             f"the rows, or name what shall stay"
         )
-    return form
+    stay = _staying(native, frozenset(names))
+    return f"{form} ({stay})" if stay else form
 
 
 def mark(model: nn.Module, config: TorchAoConfig | BitsAndBytesConfig) -> None:
@@ -106,6 +108,20 @@ def _linears(native: PreTrainedModel, config: Any) -> Iterator[str]:
         left = any(part == name or name.startswith(f"{part}.") or f".{part}" in f".{name}" for part in stay)
         if type(module) is nn.Linear and module is not head and not left:
             yield name
+
+
+def _staying(native: PreTrainedModel, quantised: frozenset[str]) -> str:
+    """The modules whose matrices were left as they are, by the last parts of their names and their dtype."""
+    head: nn.Module | None = native.get_output_embeddings()
+    parts, found = {name.rsplit(".", 1)[-1] for name in quantised}, set[str]()
+    for name, module in native.named_modules():
+        if name in quantised or module is head or isinstance(module, nn.Embedding):
+            continue
+        part = name.rsplit(".", 1)[-1]
+        for weight in module.parameters(recurse=False):
+            if weight.ndim > 1:
+                found.add(f"{'some ' if part in parts else ''}{part} {str(weight.dtype).removeprefix('torch.')}")
+    return ", ".join(sorted(found))
 
 
 def _by_torchao(native: PreTrainedModel, config: TorchAoConfig, names: list[str]) -> int:

@@ -208,6 +208,44 @@ def test_modules_that_stay(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "options", "stay"),
+    [
+        ("llada_moe", {}, "experts bfloat16, gate bfloat16"),
+        ("sdar_moe", {}, "experts bfloat16, gate bfloat16"),
+        # Its router is kept in float32.
+        ("llada2", {"preset": "llada2.0"}, "experts bfloat16, gate float32"),
+    ],
+)
+@pytest.mark.parametrize("way", [TORCHAO, "bitsandbytes nf4"])
+def test_what_stays_is_said(kind: str, options: dict[str, str], stay: str, way: str, tmp_path: Path) -> None:
+    """Experts and routers are no linear layers; spec and statistics name them, and they hold what they held."""
+    place = make(tmp_path / kind, kind, torch.bfloat16)
+    model, plain = loaded(place, way, **options), AutoModelForCausalLM.from_pretrained(place, **options)
+    before = dict(plain.native.named_parameters())
+    same = [name for name, weight in model.native.named_parameters() if weight.ndim == 3]
+    assert same
+    assert all(torch.equal(model.native.get_parameter(name), before[name]) for name in same)
+    spec = model.engine_model().denoiser.spec
+    assert (spec.weights, spec.numerics) == (f"{way} ({stay})", "approximate")
+    found = model.generate(IDS, max_new_tokens=4, return_dict_in_generate=True)
+    assert found.usage[0]["weights"] == spec.weights
+
+
+@pytest.mark.parametrize(
+    ("skipped", "stay"),
+    [
+        (["down_proj"], "down_proj bfloat16"),
+        (["layers.0.mlp.up_proj", "k_proj"], "k_proj bfloat16, some up_proj bfloat16"),
+    ],
+)
+def test_what_the_config_names_is_said(folder: Path, skipped: list[str], stay: str) -> None:
+    """Also where a module of the same name elsewhere was quantised."""
+    config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, quantization_config=config)
+    assert model.engine_model().denoiser.spec.weights == f"bitsandbytes int8 ({stay})"
+
+
+@pytest.mark.parametrize(
     ("act", "words"),
     [
         (lambda model, place: model.save_pretrained(place), r"save_pretrained\(\) needs the weights"),
