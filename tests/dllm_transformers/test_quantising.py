@@ -220,7 +220,8 @@ def test_modules_that_stay(folder: Path) -> None:
 def test_what_stays_is_said(kind: str, options: dict[str, str], stay: str, way: str, tmp_path: Path) -> None:
     """Experts and routers are no linear layers; spec and statistics name them, and they hold what they held."""
     place = make(tmp_path / kind, kind, torch.bfloat16)
-    model, plain = loaded(place, way, **options), AutoModelForCausalLM.from_pretrained(place, **options)
+    model: Any = loaded(place, way, **options)
+    plain: Any = AutoModelForCausalLM.from_pretrained(place, **options)
     before = dict(plain.native.named_parameters())
     same = [name for name, weight in model.native.named_parameters() if weight.ndim == 3]
     assert same
