@@ -20,7 +20,7 @@ from dllm_plugins.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptPrefix:
     """A prefix: the tokens it was made from, and their keys and values."""
 
     tokens: tuple[int, ...]
@@ -36,7 +36,7 @@ class KeptPrefixes:
     def __init__(self, positions: int, *, blocks: bool = False) -> None:
         self.positions = positions
         self.blocks = blocks
-        self._kept: list[Kept] = []
+        self._kept: list[KeptPrefix] = []
         self._owner: ReferenceType[Denoiser] | None = None
 
     def bind(self, denoiser: Denoiser) -> None:
@@ -87,14 +87,14 @@ class KeptPrefixes:
 
     def keep(self, tokens: Sequence[int], state: PrefixState) -> None:
         """Hold a prefix; those it contains are dropped, then the least recently used ones."""
-        made = Kept(tuple(tokens), state)
+        made = KeptPrefix(tuple(tokens), state)
         held = [kept for kept in self._kept if common(kept.tokens, made.tokens) < len(kept.tokens)] + [made]
         while held and _positions(held) > self.positions:
             held.pop(0)
         # At once: an interrupt leaves the old ones or the new ones.
         self._kept = held
 
-    def trim(self, fits: Callable[[Sequence[Kept]], bool]) -> None:
+    def trim(self, fits: Callable[[Sequence[KeptPrefix]], bool]) -> None:
         """Drop the least recently used ones until the others fit."""
         held = self._kept
         while held and not fits(held):
@@ -106,7 +106,7 @@ class KeptPrefixes:
         self._kept = []
 
 
-def _positions(held: Sequence[Kept]) -> int:
+def _positions(held: Sequence[KeptPrefix]) -> int:
     return sum(len(kept.tokens) for kept in held)
 
 

@@ -36,7 +36,7 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GenerateArguments:
     """What generate() was given, by which every mode's share is told.
 
     :param asked: fields of the generation config that the user set.

@@ -43,7 +43,7 @@ class DreamTokenizer(Qwen2Tokenizer):
     """What Dream's tokenizer_config.json calls the tokenizer that its repository brings as code."""
 
 
-class Refused:
+class RefusedClass:
     """Stands where an Auto class has no use for a diffusion model, and says so."""
 
     config_class: Any = None
@@ -66,7 +66,7 @@ class Refused:
 
 def _refuse(config: Any, autos: Sequence[Any]) -> None:
     """Let these Auto classes answer for a config with the reason."""
-    refusing = type(config.__name__.replace("Config", "Model"), (Refused,), {"config_class": config})
+    refusing = type(config.__name__.replace("Config", "Model"), (RefusedClass,), {"config_class": config})
     for auto in autos:
         auto.register(config, refusing, exist_ok=True)
 

@@ -33,7 +33,7 @@ from dllm_transformers.decode import decode
 from dllm_transformers.delivery import delivery
 from dllm_transformers.delivery import ending
 from dllm_transformers.drawing import drawing
-from dllm_transformers.fitted import Given
+from dllm_transformers.fitted import GenerateArguments
 from dllm_transformers.gaps import behind_gaps
 from dllm_transformers.gaps import filled
 from dllm_transformers.gaps import mode_of
@@ -180,7 +180,7 @@ def block_diffusion(
             for tokens, constrained in zip(prompts, held, strict=True)
         ]
         arrived, built = list(logits_processor or []), given.asked is not None
-        told = Given(
+        told = GenerateArguments(
             asked, drawing(config, asked), plain, arrived, (given.processors if built else arrived) or [], built
         )
         fitted = {mode: told.of(mode, shared) for mode in dict.fromkeys(modes)}

@@ -31,8 +31,8 @@ from dllm_plugins.load_options import LoadOptions
 from dllm_plugins.models import is_gguf
 from dllm_plugins.storage import check_storage
 from dllm_plugins.storage import storage_of
+from llm_dllm.entry import CheckpointFacts
 from llm_dllm.entry import Entry
-from llm_dllm.entry import Facts
 
 #: The small files of a repository, which tell whether the large ones are worth fetching.
 SMALL = (*(pattern for pattern in WANTED if pattern != "*.safetensors"), "README.md")
@@ -101,7 +101,7 @@ def gguf_entry(place: Path, options: LoadOptions) -> Entry:
     return _entry(source, source, options, facts)
 
 
-def _entry(source: str, folder: str | Path, options: LoadOptions, facts: Facts) -> Entry:
+def _entry(source: str, folder: str | Path, options: LoadOptions, facts: CheckpointFacts) -> Entry:
     """What is registered: the hub id may tell the sampler; the folder, which is loaded later, need not."""
     return Entry(
         source=source,
@@ -115,9 +115,9 @@ def _entry(source: str, folder: str | Path, options: LoadOptions, facts: Facts) 
 
 def facts_of(
     layout: Layout, spec: ModelSpec, parameters: int, size: int, licence: str | None, preset: PresetChoice
-) -> Facts:
+) -> CheckpointFacts:
     """What people want to know before they use it."""
-    return Facts(
+    return CheckpointFacts(
         family=layout.name,
         parameters=parameters,
         size=size,

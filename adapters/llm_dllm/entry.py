@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 from pydantic import ValidationError
 
 
-class Facts(BaseModel):
+class CheckpointFacts(BaseModel):
     """What `llm dllm models` shows of a checkpoint, found out when it was added."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +40,7 @@ class Entry(BaseModel):
     family: str | None = None
     preset: str | None = None
     mask_id: int | None = None
-    facts: Facts
+    facts: CheckpointFacts
 
 
 _ENTRIES = TypeAdapter(dict[str, Entry])

@@ -17,7 +17,7 @@ from dllm_plugins.pairs.named import pairs
 from dllm_plugins.pairs.named import remove as remove_pair
 from dllm_plugins.presets import SHIPPED
 from llm_dllm import registry
-from llm_dllm.entry import Facts
+from llm_dllm.entry import CheckpointFacts
 from llm_dllm.loading import DEFAULT
 from llm_dllm.named_files import SUFFIX
 
@@ -145,7 +145,7 @@ def _weighed(base: Path, denoiser: str | None) -> tuple[int, int]:
     return parameters + sum(prod(weight.shape) for weight in stored), size + base.stat().st_size
 
 
-def _summary(facts: Facts) -> str:
+def _summary(facts: CheckpointFacts) -> str:
     return f"{facts.family}, {_size(facts.parameters, facts.size)}, sampler {facts.sampler}"
 
 

@@ -9,10 +9,10 @@ from dllm_plugins.constraints.automaton import product
 from dllm_plugins.constraints.expressions import parse
 from dllm_plugins.constraints.nodes import Behind
 from dllm_plugins.constraints.nodes import Both
+from dllm_plugins.constraints.nodes import GrammarTree
 from dllm_plugins.constraints.nodes import Multiples
 from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.nodes import Pattern
-from dllm_plugins.constraints.nodes import Rules
 from dllm_plugins.constraints.nodes import Without
 from dllm_plugins.constraints.numerals import multiples
 from dllm_plugins.constraints.parts import Parts
@@ -36,7 +36,7 @@ def built_of(  # noqa: PLR0911
     :param rule: the rule of a grammar whose right side it is.
     """
     match node:
-        case Rules():
+        case GrammarTree():
             return Grammars(node, built_of).automaton()
         case Both(left, right):
             return product(build_part(left), build_part(right))

@@ -14,12 +14,12 @@ from typing import Any
 
 from dllm_plugins.constraints.nodes import Choice
 from dllm_plugins.constraints.nodes import Concat
+from dllm_plugins.constraints.nodes import GrammarTree
 from dllm_plugins.constraints.nodes import Literal
 from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.nodes import Pattern
 from dllm_plugins.constraints.nodes import Ref
 from dllm_plugins.constraints.nodes import Repeat
-from dllm_plugins.constraints.nodes import Rules
 from dllm_plugins.constraints.nodes import optional
 from dllm_plugins.errors import OptionError
 from dllm_plugins.libraries.extras import need
@@ -35,7 +35,7 @@ _REFUSED = {
 _REPEATED = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 
 
-def rules_of(source: str) -> Rules:
+def rules_of(source: str) -> GrammarTree:
     """The grammar that a text in Lark's notation describes; a whole answer is its rule `start`.
 
     :raises OptionError: for a text that is no grammar, and for what no constraint can have.
@@ -44,7 +44,7 @@ def rules_of(source: str) -> Rules:
     found = _Reader().read(source)
     if "start" not in found:
         raise OptionError("the grammar has no rule 'start', which says what a whole answer is; add it")
-    return Rules(Ref("start"), tuple(found.items()))
+    return GrammarTree(Ref("start"), tuple(found.items()))
 
 
 @lru_cache(maxsize=1)
@@ -61,7 +61,7 @@ def _common() -> Mapping[str, Node]:
 
 def _from_common(name: str) -> Node:
     """A terminal with what it is made of."""
-    return Rules(Ref(name), tuple(_common().items()))
+    return GrammarTree(Ref(name), tuple(_common().items()))
 
 
 class _Reader:

@@ -101,7 +101,7 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class GrammarTree:
     """A grammar: a tree whose parts may be rules, by their names, and these rules.
 
     What is allowed is a sentence of it; see :mod:`dllm_plugins.constraints.rules` for how deep one may be nested.
@@ -112,7 +112,7 @@ class Rules:
 
 
 Node: TypeAlias = (
-    Literal | Characters | Pattern | Concat | Choice | Repeat | Both | Without | Behind | Multiples | Ref | Rules
+    Literal | Characters | Pattern | Concat | Choice | Repeat | Both | Without | Behind | Multiples | Ref | GrammarTree
 )
 EMPTY = Literal(b"")
 

@@ -19,10 +19,10 @@ from dllm_plugins.constraints.nodes import Behind
 from dllm_plugins.constraints.nodes import Both
 from dllm_plugins.constraints.nodes import Choice
 from dllm_plugins.constraints.nodes import Concat
+from dllm_plugins.constraints.nodes import GrammarTree
 from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.nodes import Ref
 from dllm_plugins.constraints.nodes import Repeat
-from dllm_plugins.constraints.nodes import Rules
 from dllm_plugins.constraints.nodes import Without
 from dllm_plugins.errors import OptionError
 
@@ -66,7 +66,7 @@ class Grammars:
     :raises OptionError: for a rule that is named, but not there.
     """
 
-    def __init__(self, grammar: Rules, build: Build) -> None:
+    def __init__(self, grammar: GrammarTree, build: Build) -> None:
         self._grammar, self._build = grammar, build
         self._rules = dict(grammar.rules)
         named = {name: names_in(node) for name, node in self._rules.items()}

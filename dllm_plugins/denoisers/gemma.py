@@ -26,9 +26,9 @@ from dllm_plugins.denoisers.gemma_plain import within
 from dllm_plugins.denoisers.native import Call
 from dllm_plugins.denoisers.native import NativeDenoiser
 from dllm_plugins.denoisers.native_cache import as_cache
-from dllm_plugins.denoisers.packed import Look
 from dllm_plugins.denoisers.packed import PackedPass
 from dllm_plugins.denoisers.packed import RowSpan
+from dllm_plugins.denoisers.packed import SeenSlots
 from dllm_plugins.denoisers.packed import through
 from dllm_plugins.denoisers.visibility import visible
 from dllm_plugins.errors import OptionError
@@ -91,7 +91,7 @@ class GemmaDenoiser(NativeDenoiser):
         """Hidden states of a causal segment, whose keys go into its row's store."""
         store = self._rows[segment.row]
         seen, begin = visible([segment], store.length), max(store.length - self.window + 1, 0)
-        looks = Look.at(seen), Look.at(within(seen, self.window), begin)
+        looks = SeenSlots.at(seen), SeenSlots.at(within(seen, self.window), begin)
         forward = partial(
             self._body.get_encoder(),
             input_ids=self._ids([segment.tokens]),
@@ -108,7 +108,7 @@ class GemmaDenoiser(NativeDenoiser):
         own = store.length + (len(call[0].tokens) if call[0].causal else 0)
         seen = torch.ones(count, own + count, dtype=torch.bool)
         seen[:, before:own] = False
-        looks = Look.at(seen), Look.at(seen, max(before - self.window + 1, 0))
+        looks = SeenSlots.at(seen), SeenSlots.at(seen, max(before - self.window + 1, 0))
         dtype = self._body.get_input_embeddings().weight.dtype
         conditioning = segment.conditioning
         forward = partial(

@@ -30,9 +30,9 @@ from dllm_plugins.denoisers.grouping import neighbours
 from dllm_plugins.denoisers.grouping import similar
 from dllm_plugins.denoisers.native_cache import NativeCache
 from dllm_plugins.denoisers.native_cache import as_cache
-from dllm_plugins.denoisers.packed import Look
 from dllm_plugins.denoisers.packed import PackedPass
 from dllm_plugins.denoisers.packed import RowSpan
+from dllm_plugins.denoisers.packed import SeenSlots
 from dllm_plugins.denoisers.packed import in_line
 from dllm_plugins.denoisers.packed import packs
 from dllm_plugins.denoisers.packed import through
@@ -185,7 +185,7 @@ class NativeDenoiser(Rows[NativeCache]):
         parts, lengths = [], [_length(call) for call in calls]
         for call, rows in zip(calls, in_line(lengths), strict=True):
             store = self._rows[call[0].row]
-            parts.append(RowSpan(store, rows, store.kept, (Look.at(visible(call, store.kept)),)))
+            parts.append(RowSpan(store, rows, store.kept, (SeenSlots.at(visible(call, store.kept)),)))
         together = [segment for call in calls for segment in call]
         forward = partial(
             self._body,

@@ -34,7 +34,7 @@ ARGUMENT = "dllm_pass"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class SeenSlots:
     """What positions of a part see: slots of their row's store from `begin` to their own last key.
 
     :param seen: bool [n, slots], which of them; None for all.
@@ -44,7 +44,7 @@ class Look:
     seen: Tensor | None
 
     @classmethod
-    def at(cls, seen: Tensor, begin: int = 0) -> "Look":
+    def at(cls, seen: Tensor, begin: int = 0) -> "SeenSlots":
         """Of slots from `begin` on, told by `seen`, bool [n, slots], of all slots."""
         near = seen[:, begin:]
         return cls(begin, None if bool(near.all()) else near)
@@ -62,7 +62,7 @@ class RowSpan:
     store: NativeCache
     rows: slice
     own: int
-    looks: Sequence[Look]
+    looks: Sequence[SeenSlots]
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dllm_plugins.decoding.row import Row
 from dllm_plugins.denoisers.base import ModelSpec
 from dllm_plugins.engine.constrained_gaps import limits_of_gaps
 from dllm_plugins.engine.languages import Languages
-from dllm_plugins.engine.languages import Wanted
+from dllm_plugins.engine.languages import WantedLanguage
 from dllm_plugins.engine.languages import languages_of
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
@@ -81,7 +81,7 @@ def _limits_of_an_answer(
                 spec.name,
             )
         )
-    automaton = languages.automaton(Wanted(constraint, row.stop_ids, never))
+    automaton = languages.automaton(WantedLanguage(constraint, row.stop_ids, never))
     room = part.begun + row.config.max_new_tokens + part.behind
     if automaton.shortest < 0:
         raise OptionError(message("{}: no text fulfils it in this model's tokens; mend it", option_of(constraint)))

@@ -17,7 +17,7 @@ from dllm_plugins.decoding.row import OpenGap
 from dllm_plugins.decoding.row import Row
 from dllm_plugins.engine.gap_texts import READ_BEHIND
 from dllm_plugins.engine.languages import Languages
-from dllm_plugins.engine.languages import Wanted
+from dllm_plugins.engine.languages import WantedLanguage
 from dllm_plugins.errors import OptionError
 from dllm_plugins.errors import RequestError
 from dllm_plugins.messages import message
@@ -55,7 +55,7 @@ def limits_of_gaps(
             # Ids that change how long a gap is are none of its text, and no other ends it then.
             stops = row.stop_ids if elastic is None else frozenset[int]()
             others = never if elastic is None else never | row.stop_ids | set(elastic)
-            automaton = languages.automaton(Wanted(gap.constraint, stops, others, first, strings))
+            automaton = languages.automaton(WantedLanguage(gap.constraint, stops, others, first, strings))
             _check_gap(number, gap, automaton, strings, row.mask)
             reach = Reach(automaton, 0, gap.room, row.mask, whole=not gap.bounded)
             stretches = gap.bounded and elastic is not None
@@ -138,7 +138,7 @@ def _of_the_text(
     )
     stops = row.stop_ids if elastic is None else frozenset[int]()
     never = never if elastic is None else never | row.stop_ids | set(elastic)
-    wanted = Wanted(row.config.constraint, stops, never, first, resumed=True, own=own)
+    wanted = WantedLanguage(row.config.constraint, stops, never, first, resumed=True, own=own)
     automaton = languages.automaton(wanted)
     assert isinstance(automaton, ResumedAutomaton), "it was asked for"
     if automaton.automaton.empty:

@@ -28,7 +28,7 @@ _MOST_REMEMBERED = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedLanguage:
     """A constraint, and how its texts are written.
 
     :param stops: ids that end a text.
@@ -63,7 +63,7 @@ class Languages:
         self._building: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
         self._lock = Lock()
 
-    def automaton(self, wanted: Wanted) -> TokenAutomaton:
+    def automaton(self, wanted: WantedLanguage) -> TokenAutomaton:
         """It, built anew if it was not used of late.
 
         :raises OptionError: for a constraint that cannot be read, or needs too many states.
@@ -84,7 +84,7 @@ class Languages:
                     del self._kept[next(iter(self._kept))]
             return found
 
-    def _built(self, wanted: Wanted) -> TokenAutomaton:
+    def _built(self, wanted: WantedLanguage) -> TokenAutomaton:
         automaton = build(self._written(without_any(language_of(wanted.constraint), wanted.without), wanted.first))
         if not wanted.resumed:
             return TokenAutomaton(automaton, self.vocabulary, wanted.stops, self._encode, wanted.never)

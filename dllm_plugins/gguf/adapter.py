@@ -38,7 +38,7 @@ _ORIGIN = "dllm.denoiser."
 
 
 @dataclass(frozen=True, slots=True)
-class Extras:
+class AdapterExtras:
     """What the file holds beside the pairs.
 
     :param mask_embedding: [width].
@@ -105,7 +105,7 @@ def _second(second: Tensor, heads: int) -> Tensor:
     return paired(scaled, heads) if heads else scaled
 
 
-def read_adapter(path: Path, width: int) -> Extras:
+def read_adapter(path: Path, width: int) -> AdapterExtras:
     """What a file of :func:`write_adapter` holds for us; the pairs are llama.cpp's to read.
 
     :param width: of the base.
@@ -119,7 +119,7 @@ def read_adapter(path: Path, width: int) -> Extras:
         )
     mask, down, up = (_checked(header, name, width) for name in _TENSORS)
     drafts = header.metadata.get(_DRAFTS)
-    return Extras(mask, down, up, None if drafts is None else torch.from_numpy(np.array(drafts, np.int64)))
+    return AdapterExtras(mask, down, up, None if drafts is None else torch.from_numpy(np.array(drafts, np.int64)))
 
 
 def _checked(header: Header, name: str, width: int) -> Tensor:

@@ -19,7 +19,7 @@ from dllm_plugins.jobs.folder import id_of
 from dllm_plugins.jobs.journal import Record
 from dllm_plugins.jobs.lines import CHAT
 from dllm_plugins.jobs.lines import TEXT
-from dllm_plugins.jobs.lines import Asked
+from dllm_plugins.jobs.lines import AskedRow
 from dllm_plugins.jobs.lines import Line
 from dllm_plugins.jobs.lines import Refused
 from dllm_plugins.jobs.lines import asked
@@ -84,7 +84,7 @@ class Answering:
         """The row of the output where the engine refused it, or failed."""
         return failure(self._key, line, self._plain, error)
 
-    def _completed(self, found: Asked) -> tuple[str, Mapping[str, Any]]:
+    def _completed(self, found: AskedRow) -> tuple[str, Mapping[str, Any]]:
         """The endpoint and the body that a plain prompt stands for."""
         if found.url is not None:
             return found.url, found.body

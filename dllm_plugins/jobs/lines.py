@@ -38,7 +38,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedRow:
     """What a row asks for.
 
     :param url: the endpoint; None for a plain prompt, a chat where the model has a chat template, else a text.
@@ -73,7 +73,7 @@ def lines_of(file: BinaryIO, place: int = 0, number: int = 1, offset: int = 0) -
         number, offset = number + 1, offset + len(text)
 
 
-def asked(line: Line, plain: bool) -> Asked | Refused:
+def asked(line: Line, plain: bool) -> AskedRow | Refused:
     """What a row asks for, or why that cannot be read.
 
     :param plain: whether the line itself is the prompt.
@@ -84,7 +84,7 @@ def asked(line: Line, plain: bool) -> Asked | Refused:
     except (ValueError, RecursionError) as error:
         return Refused(None, f"line {line.number} is no JSON in UTF-8 ({error}); {_FORMATS}", "invalid_json_line")
     if isinstance(read, str):
-        return Asked(f"row-{line.place + 1}", None, {"prompt": read})
+        return AskedRow(f"row-{line.place + 1}", None, {"prompt": read})
     if not isinstance(read, dict):
         return Refused(None, f"line {line.number} is {shown(read)}; {_FORMATS}", "invalid_json_line")
     found = _envelope(read) if (_ENVELOPE - {"custom_id"}) & read.keys() else _plain(read, line)
@@ -96,7 +96,7 @@ def _doubled(name: str | None, first: int) -> Refused:
     return Refused(name, told, "duplicate_custom_id")
 
 
-def _plain(found: dict[str, Any], line: Line) -> Asked | Refused:
+def _plain(found: dict[str, Any], line: Line) -> AskedRow | Refused:
     name = found.pop("custom_id", f"row-{line.place + 1}")
     if not isinstance(name, str):
         return Refused(None, f"custom_id={shown(name)}: give a text", "invalid_custom_id")
@@ -106,10 +106,10 @@ def _plain(found: dict[str, Any], line: Line) -> Asked | Refused:
     own = found.get("dllm")
     text = "suffix" in found or (isinstance(own, dict) and "spans" in own)
     url = CHAT if "messages" in found else TEXT if text else None
-    return Asked(name, url, found)
+    return AskedRow(name, url, found)
 
 
-def _envelope(found: dict[str, Any]) -> Asked | Refused:
+def _envelope(found: dict[str, Any]) -> AskedRow | Refused:
     name, method, url = found.get("custom_id"), found.get("method", "POST"), found.get("url")
     if not isinstance(name, str) or not name:
         return Refused(None, f"custom_id={shown(name)}: give a text that names the row", "missing_custom_id")
@@ -122,4 +122,4 @@ def _envelope(found: dict[str, Any]) -> Asked | Refused:
     body = found.get("body")
     if not isinstance(body, dict):
         return Refused(name, f"body={shown(body)}: give an object, as the endpoint {url} takes it")
-    return Asked(name, url, body)
+    return AskedRow(name, url, body)

@@ -19,7 +19,7 @@ _FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Pattern:
+class MaskPattern:
     """Tokens that are masked together.
 
     :param masked: which of the tokens, ascending and from 0; never none.
@@ -30,7 +30,7 @@ class Pattern:
     weight: float
 
 
-def patterns(count: int, samples: int, noise: RowNoise, position: int) -> list[Pattern]:
+def patterns(count: int, samples: int, noise: RowNoise, position: int) -> list[MaskPattern]:
     """Patterns over `count` tokens: all there are, each with its weight, if they are no more than `samples`.
 
     The sum over all is the bound itself, without chance. Otherwise `samples` are drawn, whose sizes are spread evenly
@@ -40,7 +40,7 @@ def patterns(count: int, samples: int, noise: RowNoise, position: int) -> list[P
     """
     if count <= _FEW and 2**count - 1 <= samples:
         return [
-            Pattern(masked, 1 / (size * math.comb(count, size)))
+            MaskPattern(masked, 1 / (size * math.comb(count, size)))
             for size in range(1, count + 1)
             for masked in combinations(range(count), size)
         ]
@@ -50,4 +50,4 @@ def patterns(count: int, samples: int, noise: RowNoise, position: int) -> list[P
         size = (first + round(sample * count / samples)) % count + 1
         order = noise.uniform(Key(Purpose.LIKELIHOOD_ORDER, position, sample), count).argsort()
         found[tuple(sorted(order[:size].tolist()))] += 1
-    return [Pattern(masked, times * count / (len(masked) * samples)) for masked, times in found.items()]
+    return [MaskPattern(masked, times * count / (len(masked) * samples)) for masked, times in found.items()]

@@ -20,7 +20,7 @@ _APART = re.compile(r"[\s,]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class RouteQuestion:
     """A question for the way from a start to a goal.
 
     :param names: of the nodes, by the number that the model knows each by.
@@ -83,7 +83,7 @@ class RouteReader:
 
     nodes: int
 
-    def __call__(self, text: str) -> Route:
+    def __call__(self, text: str) -> RouteQuestion:
         """Read edges, `?`, start and goal. Nodes are called what one likes; edges stand in any order.
 
         :raises RequestError: for what is no such question, for other sizes, and where no path leads to the goal.
@@ -101,7 +101,7 @@ class RouteReader:
                 raise RequestError(f"{name!r} is at no edge; ask for a path between nodes of the edges")
         start, goal = wanted
         self._check(edges, len(names), start, goal)
-        return Route(names, edges, start, goal, self.nodes)
+        return RouteQuestion(names, edges, start, goal, self.nodes)
 
     def _check(self, edges: tuple[tuple[str, str], ...], names: int, start: str, goal: str) -> None:
         count, distinct = 2 * (self.nodes - 1), 2 * self.nodes - 1

@@ -32,7 +32,7 @@ _Question = Callable[[Situation, Sequence[Pool]], tuple[str, str]]
 _Change = tuple[str, Places, Callable[[Pool], None]]
 
 
-class Known(BaseModel):
+class ModelMeasurements(BaseModel):
     """What was measured of a model on a machine with a number of threads: in each situation, and in wider ones."""
 
     model_config = ConfigDict(extra="forbid")
@@ -51,17 +51,17 @@ class _Version(BaseModel):
     version: int = VERSION
 
 
-class Kept(BaseModel):
+class KeptMeasurements(BaseModel):
     """What is in the file: by model, machine and number of threads."""
 
     model_config = ConfigDict(extra="forbid")
 
     version: int = VERSION
-    models: dict[str, Known] = {}
+    models: dict[str, ModelMeasurements] = {}
 
     def at(self, model: str, places: Places) -> tuple[Situation, list[Pool]]:
         """That of a model."""
-        return self.models.setdefault(model, Known()).at(places)
+        return self.models.setdefault(model, ModelMeasurements()).at(places)
 
     @property
     def situations(self) -> list[Situation]:
@@ -79,13 +79,13 @@ class Book:
         self.place = place
         self._clock = clock
         self._lock = Lock()
-        self._kept = Kept()
+        self._kept = KeptMeasurements()
         self._pending: list[_Change] = []
         self._written: float | None = None
         self._process = os.getpid()
         self._warned = False
 
-    def look(self) -> Kept:
+    def look(self) -> KeptMeasurements:
         """All that is known; not to be changed."""
         with self._lock:
             self._begin()
@@ -95,7 +95,7 @@ class Book:
         """What a situation answers, which is left as it is."""
         with self._lock:
             self._begin()
-            known = self._kept.models.get(model, Known())
+            known = self._kept.models.get(model, ModelMeasurements())
             narrow, *wider = places
             pools = [known.wider.get(place, Pool()) for place in reversed(wider)]
             return question(known.situations.get(narrow, Situation()), pools)
@@ -132,7 +132,7 @@ class Book:
         """Measure all anew; whether there was anything to forget."""
         with self._lock:
             there = self.place.exists() or bool(self._kept.models)
-            self._kept, self._pending, self._written = Kept(), [], None
+            self._kept, self._pending, self._written = KeptMeasurements(), [], None
             self.place.unlink(missing_ok=True)
             return there
 
@@ -147,14 +147,14 @@ class Book:
         if self._written is None and not self._pending:
             self._kept = self._read()
 
-    def _read(self) -> Kept:
+    def _read(self) -> KeptMeasurements:
         try:
             text = self.place.read_bytes()
             if _Version.model_validate_json(text).version in range(1, VERSION):
-                return Kept()
-            found = Kept.model_validate_json(text)
+                return KeptMeasurements()
+            found = KeptMeasurements.model_validate_json(text)
         except OSError:
-            return Kept()
+            return KeptMeasurements()
         except ValidationError:
             found = None
         if found is not None and found.version == VERSION:
@@ -165,7 +165,7 @@ class Book:
                 f"{self.place} is damaged or of a later version; modes are measured anew, and it is replaced",
                 stacklevel=2,
             )
-        return Kept()
+        return KeptMeasurements()
 
     def _write(self) -> None:
         """Put what was added to what others have written meanwhile."""
@@ -182,7 +182,7 @@ class Book:
         self._written = self._clock()
 
 
-def _everywhere(kept: Kept, change: _Change) -> None:
+def _everywhere(kept: KeptMeasurements, change: _Change) -> None:
     model, places, make = change
     narrow, wider = kept.at(model, places)
     for pool in (narrow, *wider):

@@ -31,7 +31,7 @@ FIRST, FILLING = "first", "filling"
 OTHER = "other"
 
 
-class Rules(BaseModel):
+class RouterRules(BaseModel):
     """The mode whose text requests of each kind get: its name, `first`, `filling` or `other`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -61,7 +61,7 @@ class Rules(BaseModel):
         return self.told(pair=pair)[kind]
 
 
-class _File(Rules):
+class _File(RouterRules):
     models: dict[str, dict[str, str]] = {}
 
 
@@ -70,7 +70,7 @@ def rules_file() -> Path:
     return config_folder() / "routes.toml"
 
 
-def rules_of(model: str) -> Rules:
+def rules_of(model: str) -> RouterRules:
     """The rules in force for a model: its own table in the file, then the file's, then `filling` and `first`.
 
     :raises OptionError: for a file that cannot be read, naming what is wrong in it.
@@ -79,11 +79,11 @@ def rules_of(model: str) -> Rules:
     try:
         found = _File.model_validate(tomllib.loads(place.read_text(encoding="utf-8")))
         own = found.models.get(model, {})
-        return Rules.model_validate(found.model_dump(exclude={"models"}) | own)
+        return RouterRules.model_validate(found.model_dump(exclude={"models"}) | own)
     except FileNotFoundError:
-        return Rules()
+        return RouterRules()
     except ValidationError as error:
-        wrong = explain(error, Rules.model_fields)
+        wrong = explain(error, RouterRules.model_fields)
         raise OptionError(f"{place}: {wrong}; mend it, or remove the file") from None
     except (OSError, ValueError) as error:
         raise OptionError(f"{place} cannot be read: {error}; mend it, or remove the file") from None

@@ -7,7 +7,7 @@ from dllm_plugins.events import Commit
 from dllm_plugins.events import Draft
 from dllm_plugins.events import Event
 from dllm_plugins.traces.frames import Cell
-from dllm_plugins.traces.pieces import Pieces
+from dllm_plugins.traces.pieces import TokenTexts
 from dllm_plugins.traces.run import Run
 
 
@@ -18,7 +18,7 @@ class Drafts:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._pieces = Pieces(tokenizer)
+        self._pieces = TokenTexts(tokenizer)
         self._before: dict[int, int] = {}
         self._done: dict[int, int] = {}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dllm_plugins.denoisers.base import FullDenoiser
 from dllm_plugins.denoisers.base import completed
-from dllm_plugins.kept_prefixes import Kept
+from dllm_plugins.kept_prefixes import KeptPrefix
 from dllm_plugins.kept_prefixes import KeptPrefixes
 from dllm_plugins.models import Model
 from dllm_plugins.request import Request
@@ -75,7 +75,7 @@ class KvBudget:
     def _bytes(self, rows: Sequence[int]) -> int:
         return self._denoiser.keys_bytes(rows) or 0
 
-    def _kept_bytes(self, kept: Kept) -> int:
+    def _kept_bytes(self, kept: KeptPrefix) -> int:
         own: int | None = getattr(kept.state, "nbytes", None)
         return self._bytes([len(kept.tokens)]) if own is None else own
 

@@ -8,7 +8,7 @@ from dllm_plugins.text.answer import decoded
 _REPLACEMENT = "\ufffd"
 
 
-class Pieces:
+class TokenTexts:
     """The part of a text that each of its tokens brings.
 
     A character that several tokens share belongs to the last of them; special tokens go by their names.

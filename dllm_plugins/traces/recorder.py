@@ -16,7 +16,7 @@ from dllm_plugins.traces.frames import Cell
 from dllm_plugins.traces.frames import Frame
 from dllm_plugins.traces.frames import Trace
 from dllm_plugins.traces.laying import laid_out
-from dllm_plugins.traces.pieces import Pieces
+from dllm_plugins.traces.pieces import TokenTexts
 from dllm_plugins.traces.run import Run
 
 
@@ -38,7 +38,7 @@ class Recorder:
     """
 
     def __init__(self, tokenizer: Wording, template: Template | None = None) -> None:
-        pieces = Pieces(tokenizer)
+        pieces = TokenTexts(tokenizer)
         #: Fixed texts, and the runs of tokens between them.
         self._parts: list[str | Run] = [Run(pieces)] if template is None else []
         # Behind a chat, what a gap begins with reads as it does behind a line.

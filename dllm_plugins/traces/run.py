@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from dllm_plugins.traces.frames import Cell
 from dllm_plugins.traces.frames import State
-from dllm_plugins.traces.pieces import Pieces
+from dllm_plugins.traces.pieces import TokenTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Run:
     :param final: how many of them never change any more.
     """
 
-    def __init__(self, pieces: Pieces, before: int | None = None) -> None:
+    def __init__(self, pieces: TokenTexts, before: int | None = None) -> None:
         self._pieces = pieces
         self._before = before
         self._held: dict[int, _Held] = {}

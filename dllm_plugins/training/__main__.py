@@ -24,7 +24,7 @@ from dllm_plugins.training.texts import folder_of
 from dllm_plugins.training.texts import text_of
 from dllm_plugins.training.texts import write_held_out
 from dllm_plugins.training.train import Recipe
-from dllm_plugins.training.train import Run
+from dllm_plugins.training.train import TrainingRun
 from dllm_plugins.training.workers import workers
 
 
@@ -126,7 +126,7 @@ def train(
         if together.first and not held_out.exists():
             write_held_out(found, held_out)
         together.wait()
-        run = Run(found, data, [held_out], folder, Recipe(**recipe), compiled, together)
+        run = TrainingRun(found, data, [held_out], folder, Recipe(**recipe), compiled, together)
         run.resume(shipped_denoiser() if from_shipped else None)
         run.train()
 

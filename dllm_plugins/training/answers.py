@@ -39,7 +39,7 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class BaseAnswer:
     """An answer of the base to a chat, with the end-of-text id if it was reached.
 
     :param number: of the prompt that the chat began with.
@@ -60,14 +60,14 @@ class _Asked:
     temperature: float
 
 
-class Answers:
+class BaseAnswers:
     """The answers to numbered chats, in the order in which they are done; each depends on its number alone."""
 
     def __init__(self, model: Model, wishes: Wishes) -> None:
         self._model, self._wishes = model, wishes
         self._engine = model.engine(KeptPrefixes(KEPT))
 
-    def __call__(self, chats: Sequence[tuple[int, Chat]]) -> Iterator[Answer]:
+    def __call__(self, chats: Sequence[tuple[int, Chat]]) -> Iterator[BaseAnswer]:
         """Answer chats and, some of the time, a question about what was answered."""
         waiting, asked = deque(chats), dict[int, _Asked]()
         while waiting or asked:
@@ -100,7 +100,7 @@ class Answers:
         options = {"temperature": asked.temperature, "seed": asked.number} if asked.temperature else {}
         return Request(asked.prompt, SamplingConfig(mode="ar", max_new_tokens=self._wishes.longest, **options))
 
-    def _further(self, answer: Answer, end: Finish) -> Chat | None:
+    def _further(self, answer: BaseAnswer, end: Finish) -> Chat | None:
         turns = sum(turn["role"] == "user" for turn in answer.chat)
         rng = _rng(answer.number, answer.chat, "further")
         whole = end.reason == "eos" and end.text.strip() and self._model.tokenizer.chat_template
@@ -110,9 +110,9 @@ class Answers:
         return [*answer.chat, {"role": "assistant", "content": end.text}, question]
 
 
-def _answer(asked: _Asked, end: Finish) -> Answer:
+def _answer(asked: _Asked, end: Finish) -> BaseAnswer:
     stop = () if end.stop_token is None else (end.stop_token,)
-    return Answer(asked.number, asked.chat, asked.prompt, (*end.tokens, *stop), asked.temperature)
+    return BaseAnswer(asked.number, asked.chat, asked.prompt, (*end.tokens, *stop), asked.temperature)
 
 
 def _rng(number: int, chat: Chat, purpose: str) -> random.Random:

@@ -20,7 +20,7 @@ from dllm_plugins.models import Model
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class FrozenBase:
     """A Llama, Qwen2 or Qwen3 whose weights stay as they are.
 
     :param name: what its user called it: a folder's name or a hub id.
@@ -41,7 +41,7 @@ class Base:
         return mark_of(self.name, self.shape, self.weights.embedding)
 
 
-def open_base(base: str | Path | None, dtype: str = "auto", device: str = "auto") -> Base:
+def open_base(base: str | Path | None, dtype: str = "auto", device: str = "auto") -> FrozenBase:
     """Read a base.
 
     :param base: a folder or a hub id; None for the default model's, as its GGUF file holds it.
@@ -56,10 +56,10 @@ def open_base(base: str | Path | None, dtype: str = "auto", device: str = "auto"
     weights = place(source.config, weights, where, None)
     # Of the default base the name that its folder has.
     name = source.whose.name if base is None or Path(base).is_dir() else str(base)
-    return Base(name, source.place, shape, weights, source.tokenizer(), source.stop_ids(shape.vocabulary))
+    return FrozenBase(name, source.place, shape, weights, source.tokenizer(), source.stop_ids(shape.vocabulary))
 
 
-def model_of(base: Base) -> Model:
+def model_of(base: FrozenBase) -> Model:
     """The base as a model that decodes in mode `ar` only, on the best block decoder here."""
     spec = replace(make_spec(base.shape, base.stops), name=base.name, modes=("ar",), draft_head=False)
     return Model(base.name, DecoderDenoiser(best_decoder(lambda: base.weights, spec), spec), base.tokenizer)

@@ -23,10 +23,10 @@ from dllm_plugins.errors import CheckpointError
 from dllm_plugins.files.reading import read_object
 from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
-from dllm_plugins.training.answers import Answer
-from dllm_plugins.training.answers import Answers
+from dllm_plugins.training.answers import BaseAnswer
+from dllm_plugins.training.answers import BaseAnswers
 from dllm_plugins.training.answers import Wishes
-from dllm_plugins.training.base import Base
+from dllm_plugins.training.base import FrozenBase
 from dllm_plugins.training.base import model_of
 from dllm_plugins.training.prompts import varied_prompts
 
@@ -57,7 +57,7 @@ class Corpus:
         """Tokens of all answers so far."""
         return sum(_tokens(path) for path in self.files())
 
-    def make(self, base: Base, tokens: int, say: Callable[[str], None] = print) -> int:
+    def make(self, base: FrozenBase, tokens: int, say: Callable[[str], None] = print) -> int:
         """Make files until there are `tokens` tokens of answers; go on with what is there.
 
         :param say: told after each file how many tokens there are, and how fast they came.
@@ -66,7 +66,7 @@ class Corpus:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check(base)
-        answers, chats = Answers(model_of(base), self.wishes), enumerate(varied_prompts(self.seed))
+        answers, chats = BaseAnswers(model_of(base), self.wishes), enumerate(varied_prompts(self.seed))
         there, number = self.tokens(), 0
         while there < tokens:
             some = list(islice(chats, self.prompts))
@@ -80,7 +80,7 @@ class Corpus:
             number += 1
         return there
 
-    def _check(self, base: Base) -> None:
+    def _check(self, base: FrozenBase) -> None:
         wishes = asdict(self.wishes)
         # How many are answered together changes no answer.
         del wishes["rows"]
@@ -100,7 +100,7 @@ class Corpus:
             )
 
 
-def text_in(folder: Path, base: Base) -> list[Path]:
+def text_in(folder: Path, base: FrozenBase) -> list[Path]:
     """The files of text in a folder.
 
     :raises CheckpointError: if they are another base's.
@@ -112,7 +112,7 @@ def text_in(folder: Path, base: Base) -> list[Path]:
     return Corpus(folder).files()
 
 
-def _written(path: Path, answers: Answers, chats: Sequence[tuple[int, list[dict[str, str]]]]) -> int:
+def _written(path: Path, answers: BaseAnswers, chats: Sequence[tuple[int, list[dict[str, str]]]]) -> int:
     """Write a file, unless another process does or did; returns the tokens of its answers."""
     with ExitStack() as held:
         try:
@@ -123,7 +123,7 @@ def _written(path: Path, answers: Answers, chats: Sequence[tuple[int, list[dict[
         return 0 if path.exists() else write_answers(part, answers(chats))
 
 
-def write_answers(path: Path, answers: Iterable[Answer]) -> int:
+def write_answers(path: Path, answers: Iterable[BaseAnswer]) -> int:
     """Write gzip JSON lines `{"p": prompt ids, "r": answer ids, "t": temperature}`; returns the tokens of answers.
 
     :raises CheckpointError: if all of them are too short to teach anything.

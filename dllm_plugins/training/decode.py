@@ -26,7 +26,7 @@ TRIALS: tuple[dict[str, Any], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DecodingFigures:
     """One line of the table; `agreement` is the share of answers and of tokens equal to `ar`."""
 
     options: dict[str, Any]
@@ -43,13 +43,13 @@ def doubled_words(text: str) -> int:
     return sum(first == second and first.isalpha() for first, second in pairwise(words))
 
 
-def _compare(options: dict[str, Any], found: list[Finish], reference: list[Finish]) -> Line:
+def _compare(options: dict[str, Any], found: list[Finish], reference: list[Finish]) -> DecodingFigures:
     useful = sum(item.usage.useful_tokens for item in found)
     equal = sum(
         sum(a == b for a, b in zip(item.tokens, other.tokens, strict=False))
         for item, other in zip(found, reference, strict=True)
     )
-    return Line(
+    return DecodingFigures(
         options,
         useful / sum(item.usage.total_passes for item in found),
         sum(item.usage.rows for item in found) / useful,
@@ -68,7 +68,7 @@ def decode_all(model: Model, prompts: Sequence[str], options: dict[str, Any]) ->
 
 def decode_table(
     denoiser: Path | None, dtype: str, tokens: int, prompts: Sequence[str], base: str | None = None
-) -> list[Line]:
+) -> list[DecodingFigures]:
     """Decode in every mode and print a Markdown table."""
     model = load_model("dllm", base=base, denoiser=denoiser, dtype=dtype)
     reference = decode_all(model, prompts, {"mode": "ar", "max_new_tokens": tokens})

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from dllm_plugins.files.whole import beside
-from dllm_plugins.training.answers import Answers
+from dllm_plugins.training.answers import BaseAnswers
 from dllm_plugins.training.answers import Wishes
-from dllm_plugins.training.base import Base
+from dllm_plugins.training.base import FrozenBase
 from dllm_plugins.training.base import model_of
 from dllm_plugins.training.corpus import text_in
 from dllm_plugins.training.corpus import write_answers
@@ -20,15 +20,15 @@ HELD_OUT_TEXT = DATA / "held-out.jsonl.gz"
 SHIPPED = tuple(sorted(DATA.glob("answers-*.jsonl.gz")))
 
 
-def write_held_out(base: Base, out: Path) -> None:
+def write_held_out(base: FrozenBase, out: Path) -> None:
     """Write the greedy answers to the held-out prompts, at most 96 tokens each."""
     wishes = Wishes(rows=len(HELD_OUT), longest=96, sampled=0.0, follow_up=0.0)
     chats = [(number, [{"role": "user", "content": prompt}]) for number, prompt in enumerate(HELD_OUT)]
     with beside(folder_of(out.parent) / out.name) as part:
-        write_answers(part, Answers(model_of(base), wishes)(chats))
+        write_answers(part, BaseAnswers(model_of(base), wishes)(chats))
 
 
-def text_of(found: Base, base: str | None, folders: Sequence[Path]) -> list[Path]:
+def text_of(found: FrozenBase, base: str | None, folders: Sequence[Path]) -> list[Path]:
     """The files of training text.
 
     :raises click.UsageError: if there are none.

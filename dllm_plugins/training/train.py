@@ -15,7 +15,7 @@ from torch import Tensor
 from dllm_kernels.decoder import DecoderWeights
 from dllm_plugins.denoisers.base_mark import KEY
 from dllm_plugins.errors import CheckpointError
-from dllm_plugins.training.base import Base
+from dllm_plugins.training.base import FrozenBase
 from dllm_plugins.training.batches import BLOCK
 from dllm_plugins.training.batches import GROUP
 from dllm_plugins.training.batches import TrainingBatch
@@ -100,7 +100,7 @@ def _vocabulary(batch: TrainingBatch, frequent: Tensor, extra: int, size: int, r
     return subset.to(batch.tokens.device)
 
 
-class Run:
+class TrainingRun:
     """One training run in `folder`: checkpoint `run.pt`, weights `denoiser.safetensors`, `log.jsonl`.
 
     :param data: files of answers, and `held_out` of greedy ones to prompts that nobody is trained on.
@@ -108,7 +108,7 @@ class Run:
 
     def __init__(
         self,
-        base: Base,
+        base: FrozenBase,
         data: list[Path],
         held_out: list[Path],
         folder: Path,

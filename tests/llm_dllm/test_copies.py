@@ -10,8 +10,8 @@ from typing import Any
 import llm
 import pytest
 
+from llm_dllm.entry import CheckpointFacts
 from llm_dllm.entry import Entry
-from llm_dllm.entry import Facts
 from llm_dllm.loading import LoadChoice
 from llm_dllm.loading import loaded_model
 from llm_dllm.model import DLLM
@@ -36,7 +36,7 @@ def choice(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> L
     if request.param == "file":
         return LoadChoice(folder, file=folder)
     texts = dict.fromkeys(("family", "licence", "attention", "cache", "sampler"), "")
-    return LoadChoice("ours", Entry(source=folder, folder=folder, facts=Facts(parameters=1, size=1, **texts)))
+    return LoadChoice("ours", Entry(source=folder, folder=folder, facts=CheckpointFacts(parameters=1, size=1, **texts)))
 
 
 @pytest.mark.parametrize("way", WAYS)

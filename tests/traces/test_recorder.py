@@ -19,7 +19,7 @@ from dllm_plugins.events import Usage
 from dllm_plugins.traces import Cell
 from dllm_plugins.traces import Recorder
 from dllm_plugins.traces import Trace
-from dllm_plugins.traces.pieces import Pieces
+from dllm_plugins.traces.pieces import TokenTexts
 
 from ..conftest import make_tokenizer
 
@@ -94,7 +94,7 @@ def test_special_tokens_have_names() -> None:
 @pytest.mark.parametrize("text", ["", "a", "naïve 光の散乱 🌈 end", "🌈", "\n\n x"])
 def test_pieces_join_to_the_text(text: str) -> None:
     """A character of several tokens belongs to the last of them, and what stands behind it to nobody else."""
-    found = Pieces(TOKENIZER).of(ids(text))
+    found = TokenTexts(TOKENIZER).of(ids(text))
     assert "".join(found) == text
     place = 0
     for sign in text:
@@ -106,8 +106,8 @@ def test_pieces_join_to_the_text(text: str) -> None:
 def test_half_a_character_at_the_end() -> None:
     """It is shown as what it is, and no longer once the rest is there."""
     rainbow = ids("x🌈")
-    assert Pieces(TOKENIZER).of(rainbow[:3]) == ["x", "", "\ufffd"]
-    assert Pieces(TOKENIZER).of(rainbow[1:], before=rainbow[0]) == ["", "", "", "🌈"]
+    assert TokenTexts(TOKENIZER).of(rainbow[:3]) == ["x", "", "\ufffd"]
+    assert TokenTexts(TOKENIZER).of(rainbow[1:], before=rainbow[0]) == ["", "", "", "🌈"]
 
 
 @pytest.mark.parametrize(

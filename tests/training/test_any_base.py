@@ -30,7 +30,7 @@ from dllm_plugins.training.loss import refine
 from dllm_plugins.training.model import LowRankDenoiser
 from dllm_plugins.training.model import Trunk
 from dllm_plugins.training.train import Recipe
-from dllm_plugins.training.train import Run
+from dllm_plugins.training.train import TrainingRun
 from dllm_plugins.training.workers import Workers
 
 from ..default_model.bases import BASES
@@ -155,6 +155,8 @@ def test_from_a_folder_to_a_tri_mode_model(tmp_path: Path) -> None:
     files = list(text.glob("answers-*")), [folder / "held-out.jsonl.gz"]
     recipe = Recipe(minutes=1, rank=3, answers=2)
     for place, weights in ((folder, None), (tmp_path / "new", denoiser)):
-        begun = Run(open_base(other, "float32", "cpu"), *files, place, recipe, False, Workers(torch.device("cpu")))
+        begun = TrainingRun(
+            open_base(other, "float32", "cpu"), *files, place, recipe, False, Workers(torch.device("cpu"))
+        )
         with pytest.raises(CheckpointError, match="belongs to the base mine"):
             begun.resume(weights)

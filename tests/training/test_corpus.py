@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from dllm_plugins.errors import CheckpointError
 from dllm_plugins.training.__main__ import main
-from dllm_plugins.training.answers import Answers
+from dllm_plugins.training.answers import BaseAnswers
 from dllm_plugins.training.answers import Wishes
-from dllm_plugins.training.base import Base
+from dllm_plugins.training.base import FrozenBase
 from dllm_plugins.training.base import model_of
 from dllm_plugins.training.base import open_base
 from dllm_plugins.training.corpus import Corpus
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def base(folder: Path) -> Base:
+def base(folder: Path) -> FrozenBase:
     return open_base(folder, "float32", "cpu")
 
 
@@ -42,10 +42,10 @@ def lines(path: Path) -> list[Any]:
         return [json.loads(line) for line in file]
 
 
-def test_answers_are_the_base_s_in_any_company(base: Base) -> None:
+def test_answers_are_the_base_s_in_any_company(base: FrozenBase) -> None:
     """Greedy ones are those of transformers; all are the same alone and together, greedy and drawn."""
-    together = {item.number: item for item in Answers(model_of(base), WISHES)(CHATS)}
-    one_by_one = Answers(model_of(base), Wishes(**{**_fields(WISHES), "rows": 1}))(CHATS)
+    together = {item.number: item for item in BaseAnswers(model_of(base), WISHES)(CHATS)}
+    one_by_one = BaseAnswers(model_of(base), Wishes(**{**_fields(WISHES), "rows": 1}))(CHATS)
     assert {item.number: item for item in one_by_one} == together
     assert {item.temperature for item in together.values()} == {0.0, 0.8}
     theirs = AutoModelForCausalLM.from_pretrained(base.place, dtype=torch.float32, trust_remote_code=False)
@@ -62,31 +62,33 @@ def _fields(wishes: Wishes) -> dict[str, Any]:
     return {name: getattr(wishes, name) for name in wishes.__slots__}
 
 
-def test_whole_answers_are_asked_about(base: Base) -> None:
+def test_whole_answers_are_asked_about(base: FrozenBase) -> None:
     """With the answer's text in the chat; never one that was cut, and no more than so many turns."""
-    ends = next(item for item in Answers(model_of(base), Wishes(longest=40, sampled=0.0))(CHATS[:1]))
-    stopping = Base(**{**{name: getattr(base, name) for name in base.__slots__}, "stops": frozenset({ends.tokens[5]})})
+    ends = next(item for item in BaseAnswers(model_of(base), Wishes(longest=40, sampled=0.0))(CHATS[:1]))
+    stopping = FrozenBase(
+        **{**{name: getattr(base, name) for name in base.__slots__}, "stops": frozenset({ends.tokens[5]})}
+    )
     wishes = Wishes(longest=40, sampled=0.0, follow_up=1.0, turns=2)
-    found = list(Answers(model_of(stopping), wishes)(CHATS[:1]))
+    found = list(BaseAnswers(model_of(stopping), wishes)(CHATS[:1]))
     assert [len(item.chat) for item in found][:2] == [1, 3]
     assert found[0].tokens[-1] == ends.tokens[5]
     assert found[1].chat[1]["role"] == "assistant"
     assert max(len(item.chat) for item in found) == 3
     cut = Wishes(longest=3, sampled=0.0, follow_up=1.0)
-    assert len(list(Answers(model_of(stopping), cut)(CHATS[:1]))) == 1
+    assert len(list(BaseAnswers(model_of(stopping), cut)(CHATS[:1]))) == 1
 
 
-def test_a_base_without_a_template_goes_on_from_the_prompt(base: Base) -> None:
+def test_a_base_without_a_template_goes_on_from_the_prompt(base: FrozenBase) -> None:
     """It was never taught to chat."""
     template, base.tokenizer.chat_template = base.tokenizer.chat_template, None
     try:
-        (found,) = Answers(model_of(base), WISHES)(CHATS[:1])
+        (found,) = BaseAnswers(model_of(base), WISHES)(CHATS[:1])
     finally:
         base.tokenizer.chat_template = template
     assert base.tokenizer.decode(found.prompt) == "Say 0.\n"
 
 
-def test_what_was_broken_off_is_made_again(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_broken_off_is_made_again(base: FrozenBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are whole or not there, and their bytes do not tell who made them, nor with how many rows."""
     told: list[str] = []
     once = Corpus(tmp_path / "once", WISHES, prompts=6)
@@ -99,8 +101,8 @@ def test_what_was_broken_off_is_made_again(base: Base, tmp_path: Path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        ask = Answers.__call__
-        patch.setattr(Answers, "__call__", lambda self, chats: interrupted(ask(self, chats)))
+        ask = BaseAnswers.__call__
+        patch.setattr(BaseAnswers, "__call__", lambda self, chats: interrupted(ask(self, chats)))
         with pytest.raises(KeyboardInterrupt):
             parts.make(base, 1)
     assert parts.tokens() == 0
@@ -113,7 +115,7 @@ def test_what_was_broken_off_is_made_again(base: Base, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"prompts": 7}, {"wishes": Wishes(longest=13)}], ids=str)
-def test_a_folder_of_other_text_is_refused(base: Base, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_folder_of_other_text_is_refused(base: FrozenBase, tmp_path: Path, change: dict[str, Any]) -> None:
     """What is not said of a file would be lost."""
     Corpus(tmp_path, WISHES, prompts=2).make(base, 1)
     name = next(iter(change))
@@ -121,7 +123,7 @@ def test_a_folder_of_other_text_is_refused(base: Base, tmp_path: Path, change: d
         Corpus(tmp_path, **{"wishes": WISHES, "prompts": 2, **change}).make(base, 1)
 
 
-def test_another_base_s_folder_is_refused(base: Base, tmp_path: Path) -> None:
+def test_another_base_s_folder_is_refused(base: FrozenBase, tmp_path: Path) -> None:
     """Of the same shape, too."""
     Corpus(tmp_path / "text", WISHES, prompts=2).make(base, 1)
     other = open_base(make_base(tmp_path / "base", "qwen2", seed=1), "float32", "cpu")

@@ -24,7 +24,7 @@ from dllm_plugins.training.batches import suffix_rows
 from dllm_plugins.training.decode import doubled_words
 from dllm_plugins.training.evaluate import _walk
 from dllm_plugins.training.train import Recipe
-from dllm_plugins.training.train import Run
+from dllm_plugins.training.train import TrainingRun
 from dllm_plugins.training.workers import Workers
 
 ANSWER = TrainingText(list(range(10, 70)), 12)
@@ -87,16 +87,16 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def make_run(folder: Path, text: Path, out: Path, minutes: float) -> Run:
+def make_run(folder: Path, text: Path, out: Path, minutes: float) -> TrainingRun:
     """A run on the tiny model."""
     recipe = Recipe(minutes=minutes, rank=4, chain=24, answers=8, evaluate_every=1000, frequent=64, noise_tokens=16)
     return begun(folder, text, out, recipe)
 
 
-def begun(folder: Path, text: Path, out: Path, recipe: Recipe) -> Run:
+def begun(folder: Path, text: Path, out: Path, recipe: Recipe) -> TrainingRun:
     """A run on the CPU."""
     base = open_base(folder, "float32", "cpu")
-    return Run(base, [text], [text], out, recipe, False, Workers(torch.device("cpu")))
+    return TrainingRun(base, [text], [text], out, recipe, False, Workers(torch.device("cpu")))
 
 
 @pytest.mark.slow

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dllm_plugins.training.base import Base
+from dllm_plugins.training.base import FrozenBase
 from dllm_plugins.training.base import open_base
 from dllm_plugins.training.train import Recipe
-from dllm_plugins.training.train import Run
+from dllm_plugins.training.train import TrainingRun
 from dllm_plugins.training.workers import Workers
 from dllm_plugins.training.workers import workers
 
@@ -41,12 +41,12 @@ def test_means_are_those_of_all() -> None:
 
 def test_text_is_shared_out(tiny_folder: Path, text: Path, tmp_path: Path) -> None:
     """Nothing is read twice, and all have as many steps."""
-    base: Base = open_base(tiny_folder, "float32", "cpu")
+    base: FrozenBase = open_base(tiny_folder, "float32", "cpu")
 
     def chunks(rank: int) -> list[list[Any]]:
         together = Workers(torch.device("cpu"), rank, 3, Other(0.0))
         recipe = Recipe(minutes=1, rank=2, chain=8, answers=2)
-        made = Run(base, [text], [text], tmp_path / str(rank), recipe, False, together)
+        made = TrainingRun(base, [text], [text], tmp_path / str(rank), recipe, False, together)
         return [[tuple(answer.tokens) for answer in chunk] for chunk in made._chunks()]
 
     found = [chunks(rank) for rank in range(3)]

@@ -9,13 +9,13 @@ from dllm_plugins.constraints.nodes import Both
 from dllm_plugins.constraints.nodes import Characters
 from dllm_plugins.constraints.nodes import Choice
 from dllm_plugins.constraints.nodes import Concat
+from dllm_plugins.constraints.nodes import GrammarTree
 from dllm_plugins.constraints.nodes import Literal
 from dllm_plugins.constraints.nodes import Multiples
 from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.nodes import Pattern
 from dllm_plugins.constraints.nodes import Ref
 from dllm_plugins.constraints.nodes import Repeat
-from dllm_plugins.constraints.nodes import Rules
 from dllm_plugins.constraints.nodes import Without
 
 #: The states of one character, by the length of its UTF-8.
@@ -54,7 +54,7 @@ def _counted(node: Node, known: dict[int, int]) -> int:  # noqa: PLR0911
             return _size(left, known) + _size(right, known)
         case Ref():
             return 1
-        case Rules(start, rules):
+        case GrammarTree(start, rules):
             return _size(start, known) + sum(_size(rule, known) for _, rule in rules)
 
 

@@ -3,11 +3,11 @@
 from functools import lru_cache
 
 from dllm_plugins.constraints.nodes import Characters
+from dllm_plugins.constraints.nodes import GrammarTree
 from dllm_plugins.constraints.nodes import Literal
 from dllm_plugins.constraints.nodes import Node
 from dllm_plugins.constraints.nodes import Ref
 from dllm_plugins.constraints.nodes import Repeat
-from dllm_plugins.constraints.nodes import Rules
 from dllm_plugins.constraints.schemas.alternatives import Alternatives
 from dllm_plugins.constraints.schemas.containers import array_of
 from dllm_plugins.constraints.schemas.containers import object_of
@@ -52,7 +52,7 @@ class Translator:
     def tree(self) -> Node:
         """The whole document's."""
         found = self.node((self.document.root,))
-        return Rules(found, tuple(self._rules.items())) if self._rules else found
+        return GrammarTree(found, tuple(self._rules.items())) if self._rules else found
 
     def node(self, parts: tuple[At, ...]) -> Node:
         """The values that fit all these parts.

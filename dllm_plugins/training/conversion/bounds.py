@@ -16,7 +16,7 @@ from dllm_plugins.training.conversion.text import unfilled
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class LikelihoodBound:
     """Nats a token, no less than -log p of the texts on average over noise; `error` is its standard error."""
 
     nats: float
@@ -30,7 +30,7 @@ class Bound:
 
 
 @torch.no_grad()
-def bound(model: Any, rows: Sequence[Row], draws: int, seed: int = 0) -> Bound:
+def bound(model: Any, rows: Sequence[Row], draws: int, seed: int = 0) -> LikelihoodBound:
     """The bound of masked diffusion in continuous time (arXiv 2406.07524; of blocks, arXiv 2503.09573).
 
     The mask is given no probability, as where a model decodes. The lowest share of masked tokens, a thousandth, is
@@ -60,7 +60,7 @@ def bound(model: Any, rows: Sequence[Row], draws: int, seed: int = 0) -> Bound:
     each = [value / total for value in sums]
     mean = sum(each) / draws
     spread = sum((value - mean) ** 2 for value in each) / max(1, draws - 1)
-    return Bound(mean, math.sqrt(spread / draws), total)
+    return LikelihoodBound(mean, math.sqrt(spread / draws), total)
 
 
 @torch.no_grad()

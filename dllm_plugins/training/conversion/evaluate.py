@@ -42,7 +42,7 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class LosslessCheck:
     """How many answers of a lossless setting equal those of the one it must equal."""
 
     fast: Options
@@ -96,7 +96,7 @@ def decoded(model: Model, base: Any, prompts: Sequence[list[int]], tokens: int, 
     )
 
 
-def checks(model: Model, prompts: Sequence[list[int]], tokens: int, block: int) -> Iterator[Checked]:
+def checks(model: Model, prompts: Sequence[list[int]], tokens: int, block: int) -> Iterator[LosslessCheck]:
     """Whether the lossless modes that the model has are so."""
     known = model.denoiser.spec.samplers
     for fast, slow in LOSSLESS:
@@ -104,7 +104,7 @@ def checks(model: Model, prompts: Sequence[list[int]], tokens: int, block: int) 
             sizes = {} if slow["mode"] == "s2d2_ar" else {"block_length": block}
             first, second = (answers(model, prompts, tokens, **options, **sizes) for options in (fast, slow))
             same = sum(a.tokens == b.tokens for a, b in zip(first, second, strict=True))
-            yield Checked(fast, slow, same, len(prompts))
+            yield LosslessCheck(fast, slow, same, len(prompts))
 
 
 def reads_back(trained: Any, saved: Any, ids: Sequence[int]) -> bool:

@@ -47,7 +47,7 @@ from dllm_transformers import DiffusionModelForCausalLM
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvaluationSize:
     """How much is looked at when a model is measured.
 
     :param texts: held-out texts whose bound is estimated, with `draws` of noise each.
@@ -110,7 +110,7 @@ class Conversion:
         return DiffusionCollator(model, self.tokenizer, max_length=self.recipe.length, learn_padding=canvas)
 
     def make(
-        self, text: Sequence[Path], held_out: Sequence[Path], asked_for: Asked, say: Callable[[str], None]
+        self, text: Sequence[Path], held_out: Sequence[Path], asked_for: EvaluationSize, say: Callable[[str], None]
     ) -> None:
         """Train, or go on; then write the model, its scores, curve and card.
 
@@ -152,7 +152,7 @@ class Conversion:
             model.save_pretrained(part)
             copy_tokenizer(self.start, part)
 
-    def _measured(self, model: Any, held: Sequence[Row], asked_for: Asked) -> dict[str, Any]:
+    def _measured(self, model: Any, held: Sequence[Row], asked_for: EvaluationSize) -> dict[str, Any]:
         """What `scores.json` says of the model as it was saved."""
         recipe, texts = self.recipe, held[: asked_for.texts]
         saved = _opened(self.model, model.dtype)

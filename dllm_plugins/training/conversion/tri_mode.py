@@ -14,13 +14,13 @@ from dllm_plugins.files.whole import alone
 from dllm_plugins.files.whole import whole
 from dllm_plugins.training.base import open_base
 from dllm_plugins.training.conversion.start import place_of
-from dllm_plugins.training.decode import Line
+from dllm_plugins.training.decode import DecodingFigures
 from dllm_plugins.training.decode import decode_table
 from dllm_plugins.training.texts import HELD_OUT_TEXT
 from dllm_plugins.training.texts import text_of
 from dllm_plugins.training.texts import write_held_out
 from dllm_plugins.training.train import Recipe
-from dllm_plugins.training.train import Run
+from dllm_plugins.training.train import TrainingRun
 from dllm_plugins.training.workers import workers
 
 #: In the folder of the model; one level down, lest its tensors be taken for the base's.
@@ -89,14 +89,14 @@ def make_tri_mode(
         if together.first and not held_out.exists():
             write_held_out(found, held_out)
         together.wait()
-        run = Run(found, data, [held_out], folder, Recipe(**numbers), compiled, together)
+        run = TrainingRun(found, data, [held_out], folder, Recipe(**numbers), compiled, together)
         run.resume(None)
         run.train()
         if together.first:
             _finish(run, base_place(place), prompts, tokens, dtype)
 
 
-def _finish(run: Run, base: Path, prompts: Sequence[str], tokens: int, dtype: str) -> None:
+def _finish(run: TrainingRun, base: Path, prompts: Sequence[str], tokens: int, dtype: str) -> None:
     """Write the model, and see that it says what the base says."""
     model = run.folder / "model"
     with whole(model) as part:
@@ -125,6 +125,6 @@ def _finish(run: Run, base: Path, prompts: Sequence[str], tokens: int, dtype: st
     click.echo(f"{model} is the model, and its README.md says what it is worth")
 
 
-def _row(line: Line, prompts: int) -> str:
+def _row(line: DecodingFigures, prompts: int) -> str:
     name = ", ".join(str(value) if key == "mode" else f"{key} {value}" for key, value in line.options.items())
     return f"| {name} | {line.tokens_per_pass:.3f} | {line.rows_per_token:.1f} | {line.same_answers} of {prompts} |"

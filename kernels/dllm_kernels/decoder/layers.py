@@ -16,7 +16,7 @@ from dllm_kernels.onednn import packing_fault
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class MatrixPair:
     """A low-rank pair."""
 
     down: Matrix
@@ -35,7 +35,7 @@ class Layer:
     post_norm: Tensor
     gate_up: Matrix
     down: Matrix
-    pairs: tuple[Pair, ...]
+    pairs: tuple[MatrixPair, ...]
 
 
 @torch.inference_mode()
@@ -69,7 +69,9 @@ def _layer(layer: AnyLayer, pairs: tuple[LowRankPair, ...], form: Form, given: b
         post_norm=layer.post_norm,
         gate_up=_made(form, layer.gate_up, layer.gate_up_bias, given),
         down=_made(form, layer.down, layer.down_bias, given),
-        pairs=tuple(Pair(_made(narrow, pair.down, None, given), _made(narrow, pair.up, None, given)) for pair in pairs),
+        pairs=tuple(
+            MatrixPair(_made(narrow, pair.down, None, given), _made(narrow, pair.up, None, given)) for pair in pairs
+        ),
     )
 
 
