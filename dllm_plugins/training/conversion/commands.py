@@ -57,8 +57,8 @@ def convert(
 
         make_tri_mode(base, folder_of(folder), text, asked, tokens, **given)
         return
-    from dllm_plugins.training.conversion.run import Asked
     from dllm_plugins.training.conversion.run import Conversion
+    from dllm_plugins.training.conversion.run import EvaluationSize
     from dllm_plugins.training.conversion.train import ConversionRecipe
 
     held_out = given.pop("held_out", (HELD_OUT_TEXT,) if base is None and not text else ())
@@ -68,4 +68,4 @@ def convert(
         raise click.UsageError("there is no text to train on; give files or a folder that `corpus` made as --text")
     run = Conversion(base, folder_of(folder), recipe)
     with alone(folder / "run", wait=False) if run.together.is_main_process else nullcontext():
-        run.make(files, held_out, Asked(TEXTS, DRAWS, asked, tokens), click.echo)
+        run.make(files, held_out, EvaluationSize(TEXTS, DRAWS, asked, tokens), click.echo)
