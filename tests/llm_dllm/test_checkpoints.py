@@ -233,8 +233,8 @@ def test_an_interrupted_write_leaves_the_old_file(run: Run, checkpoint: Make, mo
 ADD = """
 import sys
 from llm_dllm import registry
-from llm_dllm.entry import Entry, Facts
-facts = Facts(family="f", parameters=1, size=1, licence="l", attention="a", cache="c", sampler="s")
+from llm_dllm.entry import CheckpointFacts, Entry
+facts = CheckpointFacts(family="f", parameters=1, size=1, licence="l", attention="a", cache="c", sampler="s")
 for more in "abcd":
     registry.add(sys.argv[1] + more, Entry(source="s", folder="f", facts=facts))
 registry.remove(sys.argv[1] + "b")
