@@ -25,7 +25,7 @@ def loading(tiny_folder: Path) -> dict[str, Any]:
     return {"base": str(tiny_folder), "denoiser": denoiser, "dtype": "float32", "device": "cpu", "max_tokens": 20}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def questions() -> list[Any]:
     """Eight of unequal length."""
     return ["why?" + " or how?" * number for number in range(8)]
@@ -43,7 +43,7 @@ def text(loading: dict[str, Any]) -> Callable[..., DLLM]:
     return lambda **options: DLLM(**{**loading, **options})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def engine(tiny: Model) -> Callable[..., Finish]:
     """What the engine answers to a question, or to messages as (role, text)."""
 

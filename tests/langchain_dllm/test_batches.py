@@ -25,7 +25,7 @@ Chat = Callable[..., ChatDLLM]
 Engine = Callable[..., Finish]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def expected(engine: Engine, questions: list[Any]) -> list[str]:
     """Each question's answer, decoded alone."""
     return [engine(question).text for question in questions]
@@ -38,7 +38,7 @@ def active(model: ChatDLLM) -> tuple[int, ...]:
     return found
 
 
-async def commit(model: ChatDLLM) -> None:
+async def idle(model: ChatDLLM) -> None:
     """Wait until nothing is decoded any more."""
     async with asyncio.timeout(10):
         while active(model):
@@ -201,7 +201,7 @@ async def test_cancelling_a_chain_of_eight_half_way(
     with pytest.raises(asyncio.CancelledError):
         await leaving
     assert (await staying).content == expected[0]
-    await commit(model)
+    await idle(model)
 
 
 async def test_closing_a_stream_frees_its_row(chat: Chat) -> None:
@@ -217,7 +217,7 @@ async def test_closing_a_stream_frees_its_row(chat: Chat) -> None:
     assert active(model) == ()
     async for _ in model.astream("why?"):
         break
-    await commit(model)
+    await idle(model)
 
 
 def test_ten_threads_on_one_model(chat: Chat, engine: Engine) -> None:
