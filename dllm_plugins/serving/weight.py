@@ -22,7 +22,8 @@ def weight_of(model: Any) -> int:
         if id(item) in seen or isinstance(item, _NOT_ITS_OWN):
             continue
         seen.add(id(item))
-        if isinstance(item, torch.Tensor):
+        # A tensor that stands for others, such as torchao's, has no memory of its own.
+        if isinstance(item, torch.Tensor) and not hasattr(item, "__tensor_flatten__"):
             if item.is_mkldnn:
                 # oneDNN keeps it in an order of its own, and tells nobody where.
                 found[id(item)] = item.nbytes

@@ -185,6 +185,26 @@ def test_packed_weights_are_weighed() -> None:
     assert weight_of([plain, plain.to_mkldnn()]) == 2 * plain.nbytes
 
 
+class _Standing(torch.Tensor):
+    """Stands for two others, as quantised weights of torchao do for levels and scales."""
+
+    levels: torch.Tensor
+    scales: torch.Tensor
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        raise AssertionError(f"{func} is not asked")
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["levels", "scales"], None
+
+
+def test_what_stands_for_others_weighs_what_they_do() -> None:
+    standing = torch.Tensor._make_wrapper_subclass(_Standing, (4, 8), dtype=torch.bfloat16)
+    standing.levels, standing.scales = torch.zeros(4, 8, dtype=torch.int8), torch.ones(4)
+    assert weight_of([standing]) == 4 * 8 + 4 * 4
+
+
 def test_weights_on_the_hub(loading: Loading, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of its copy in the cache, without a network; else what the hub says; else nobody knows."""
     name, files = "somebody/model", Path(str(loading.options["base"]))
