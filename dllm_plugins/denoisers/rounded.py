@@ -15,6 +15,7 @@ from dllm_kernels.blocks import IN_BLOCK
 from dllm_kernels.blocks import Blocks
 from dllm_kernels.blocks import Kind
 from dllm_kernels.blocks import Weight
+from dllm_kernels.compiled.library import trim
 from dllm_kernels.decoder import AnyWeights
 from dllm_kernels.decoder import DecoderShape
 from dllm_kernels.decoder import DecoderWeights
@@ -68,6 +69,8 @@ def in_blocks(weights: DecoderWeights, kind: Kind, *, empty: bool = False) -> An
     tied = weights.tied
     embedding = _blocks(weights.embedding, ENDS, empty=empty)
     head = embedding if tied else _blocks(weights.head, ENDS, empty=empty)
+    if empty:
+        trim()
     return cast(AnyWeights, replace(cast(Any, weights), layers=layers, embedding=embedding, head=head))
 
 

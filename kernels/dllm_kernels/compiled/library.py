@@ -110,6 +110,13 @@ def raise_for(outcome: int, what: str) -> None:
         raise KernelError(f"the compiled kernels failed in {what} ({said}); set DLLM_KERNELS='' to do without them")
 
 
+def trim() -> None:
+    """Freed memory goes back to the system; glibc keeps it otherwise, 200 MB for the default model."""
+    found = getattr(load(), "malloc_trim", None)
+    if found is not None:
+        found(0)
+
+
 def why_not() -> str | None:
     """Why the compiled kernels cannot be used; None if they can."""
     if os.environ.get("DLLM_KERNELS") == "":

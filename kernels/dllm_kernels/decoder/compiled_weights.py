@@ -132,7 +132,7 @@ def pack(weights: AnyWeights, rotation: Rotation | None = None) -> Packed:
         layers[place] = _packed_layer(packed, layer, pairs, rotation, at_end)
         if rotation is not None and weights.given:
             _empty(layer.qkv, layer.out, layer.gate_up, layer.down)
-            _trim()
+            library.trim()
     if rotation is None:
         packed.head = packed.linear(weights.head, None, None, int8=False)
     else:
@@ -191,7 +191,7 @@ def _rotate_embedding(packed: Packed, weights: AnyWeights, embedding: Tensor, ro
     packed.embedding = rotated_embedding(embedding, rotation, in_place=own)
     if weights.given and not weights.tied:
         _empty(weights.head)
-    _trim()
+    library.trim()
 
 
 def _empty(*matrices: Weight) -> None:
@@ -199,13 +199,6 @@ def _empty(*matrices: Weight) -> None:
     for matrix in matrices:
         if isinstance(matrix, Tensor):
             matrix.data = matrix.new_empty(0)
-
-
-def _trim() -> None:
-    """Freed memory goes back to the system; glibc keeps it otherwise, 200 MB for the default model."""
-    found = getattr(library.load(), "malloc_trim", None)
-    if found is not None:
-        found(0)
 
 
 def _packed_layer(
