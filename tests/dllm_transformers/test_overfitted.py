@@ -153,25 +153,8 @@ def test_generate_repeats_what_was_learnt(overfitted: Folder) -> None:
     assert tokenizer.decode(found, skip_special_tokens=True) == ANSWER
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """How an adapter is trained; see :class:`Recipe`.
-
-    :param options: what `llm dllm add` is told.
-    """
-
-    steps: int = 150
-    rate: float = 2e-2
-    canvas: int = 24
-    options: tuple[str, ...] = ()
-
-
-TUNED = {
-    "llada": Tuning(),
-    "dream": Tuning(),
-    "sdar": Tuning(),
-    "diffusion_gemma": Tuning(steps=200, rate=1e-2),
-}
+#: Steps and rate with which an adapter learns the chat.
+TUNED = {"llada": (150, 2e-2), "dream": (150, 2e-2), "sdar": (150, 2e-2), "diffusion_gemma": (200, 1e-2)}
 
 
 # PEFT asks by transformers' old name.
@@ -180,29 +163,28 @@ TUNED = {
 @pytest.mark.parametrize("name", TUNED)
 def test_llm_repeats_what_an_adapter_has_learnt(name: str, base: Folder, tmp_path: Path, llm_folder: Path) -> None:
     """In a process of its own, of an adapter that the Trainer has trained; LangChain says the same."""
-    recipe = TUNED[name]
+    steps, rate = TUNED[name]
     model: Any = DiffusionModelForCausalLM.from_pretrained(base(name), trust_remote_code=False)
     collator = DiffusionCollator(model, AutoTokenizer.from_pretrained(base(name)), max_length=128)
     model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"))
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "out"),
-        max_steps=recipe.steps,
-        learning_rate=recipe.rate,
+        max_steps=steps,
+        learning_rate=rate,
         save_strategy="no",
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
         seed=0,
     )
-    trainer = Trainer(model, arguments, train_dataset=[collator.encode({"messages": CHAT})] * 8, data_collator=collator)
-    trainer.train()
+    Trainer(model, arguments, train_dataset=[collator.encode({"messages": CHAT})] * 8, data_collator=collator).train()
     model.save_pretrained(tmp_path / "adapter")
-    said = ChatDLLM(model=str(tmp_path / "adapter"), max_tokens=recipe.canvas, device="cpu").invoke(QUESTION)
+    said = ChatDLLM(model=str(tmp_path / "adapter"), max_tokens=24, device="cpu").invoke(QUESTION)
     assert said.content == ANSWER
-    added = CliRunner().invoke(cli, ["dllm", "add", str(tmp_path / "adapter"), "--name", "mine", *recipe.options])
+    added = CliRunner().invoke(cli, ["dllm", "add", str(tmp_path / "adapter"), "--name", "mine"])
     assert added.exit_code == 0, added.output
     result = subprocess.run(
-        [sys.executable, "-m", "llm", "-m", "mine", QUESTION, "-o", "max_tokens", str(recipe.canvas)],
+        [sys.executable, "-m", "llm", "-m", "mine", QUESTION, "-o", "max_tokens", "24"],
         capture_output=True,
         text=True,
         check=True,

@@ -49,7 +49,7 @@ def loading_memory(load: str, small: Path, large: Path, *, fixed: bool = True) -
     :param small: loaded first, for all that is paid once.
     :param fixed: without glibc's holes, see :data:`PLAIN`.
     """
-    done = run((PLAIN if fixed else "import sys\n") + load + SCRIPT, str(small), str(large))
+    done = run((PLAIN if fixed else "") + load + SCRIPT, str(small), str(large))
     assert done.code == 0, done.stderr
     found: dict[str, int] = json.loads(done.stdout)
     return found

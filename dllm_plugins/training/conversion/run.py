@@ -162,7 +162,8 @@ class Conversion:
         dtype = torch.float32 if recipe.dtype == "float32" else model.dtype
         base: Any = AutoModelForCausalLM.from_pretrained(self.base, dtype=dtype, trust_remote_code=False).eval()
         nats = likelihood(base, [unfilled(row) for row in texts])
-        before, after = (bound(_opened(place, dtype), texts, asked_for.draws) for place in (self.start, self.model))
+        measured = _opened(self.start, dtype), saved.to(dtype)
+        before, after = (bound(each, texts, asked_for.draws) for each in measured)
         engine = load_model(str(self.model))
         prompts = asked(engine, asked_for.prompts)
         tried = trials(recipe.to, recipe.block, asked_for.tokens)
